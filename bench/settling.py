@@ -43,7 +43,7 @@ SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
 # for each batch all the same.
 COUNTERS: dict[str, dict[str, object]] = {
     "sqlite": {"sqlite.measures.count_settled": None},
-    "redis": {"redis._measures": "", "redis.observed_by": (None, None)},
+    "redis": {"redis.turns.packed_counts": "", "redis.turns.observed_by": (None, None)},
     "rabbitmq": {"rabbitmq.tallies.count_settlement": None},
 }
 

@@ -142,6 +142,18 @@ def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
     assert found == kept
 
 
+def test_no_note_of_a_task_outlives_it(store: AnyStore, url: str, raw: redis.Redis) -> None:
+    put(store, "a")
+    worker = joined(store)
+    (claim,) = claim_up_to(1, store, worker)
+    store.settle([Settlement(claim, "cooldown", delay_s=0.001, reason="busy")])
+    assert raw.exists(f"{keys_of(url)}:notes")
+    (claim,) = wait_until(lambda: claim_up_to(1, store, worker), PATIENCE_S, "it cools down")
+    assert claim.cooled_s == 0.001
+    store.settle(answers([claim]))
+    assert not raw.exists(f"{keys_of(url)}:notes")
+
+
 def test_nothing_is_left_of_a_group_that_ended(store: AnyStore, url: str, raw: redis.Redis) -> None:
     group = Group("g", (Offer("g/0", b""), Offer("g/1", b"")), need=2)
     store.offer_groups("crew", [group])

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from itertools import compress
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from agentpipe.brokers.base import Store
-from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.capabilities import (
     DRAIN_NOTED_S,
     Answer,
@@ -25,11 +21,8 @@ from agentpipe.brokers.capabilities import (
     TaskSeen,
 )
 from agentpipe.brokers.measures import (
-    BUCKETS_S,
     WIDTH,
-    counts_of,
     counts_of_answer,
-    observed_by,
 )
 from agentpipe.brokers.records import (
     Admission,
@@ -44,10 +37,10 @@ from agentpipe.brokers.records import (
     Worker,
 )
 from agentpipe.brokers.redis.address import parse_url
+from agentpipe.brokers.redis.asking import REMEMBER_HELD_S, Asking
 from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.declaring import caps, declare_args, listed
 from agentpipe.brokers.redis.decoding import (
-    as_claims,
     as_location,
     as_outbox,
     as_policies,
@@ -56,20 +49,21 @@ from agentpipe.brokers.redis.decoding import (
     as_stats,
     as_tasks,
 )
-from agentpipe.brokers.redis.groups import bounded_priority, said_of
+from agentpipe.brokers.redis.groups import bounded_priority
 from agentpipe.brokers.redis.health import examine
-from agentpipe.brokers.redis.idempotency import Requests
 from agentpipe.brokers.redis.letters import DEAD, PAGE_BYTES, READ_AT_ONCE, UNDELIVERABLE, Letters
 from agentpipe.brokers.redis.notifications import Subscription
 from agentpipe.brokers.redis.script_runner import ScriptRunner
-from agentpipe.brokers.redis.settling import PORTION, Settler
+from agentpipe.brokers.redis.settling import PORTION
+from agentpipe.brokers.redis.turns import Turns, packed_counts
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
+    from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import Group
     from agentpipe.brokers.redis.script_runner import Argument
@@ -83,9 +77,6 @@ if TYPE_CHECKING:
 LAYOUT = 3
 # That of a store in which groups were sent: an earlier version would not count their members.
 GROUPS_LAYOUT = 4
-# How long replies are remembered; those that hold something for a living worker, longer.
-REMEMBER_S = 3_600
-REMEMBER_HELD_S = 86_400
 _FATES: dict[int, Fate] = {
     ord("t"): "signalled",
     ord("w"): "waiting",
@@ -107,13 +98,11 @@ class RedisStore(WithDeadLetters, Store):
     def __init__(self, url: str, settings: Settings) -> None:
         self._scripts = ScriptRunner(parse_url(url))
         self._subscription = Subscription(self._scripts, lambda: self._scripts.run("cancelled"))
-        self._requests, self._comparing = Requests(), Comparing(self._scripts)
-        self._retention_s = settings.retention_s
+        self._asking, self._comparing = Asking(self._scripts), Comparing(self._scripts)
+        self._turns = Turns(self._asking, settings.retention_s)
         self._declared: dict[str, Queue] = {}
-        self._tripped: list[Tripped] = []
         self._dead = Letters(self._scripts, DEAD, self._drop_letters)
         self.undeliverable = Letters(self._scripts, UNDELIVERABLE, self._drop_letters)
-        self._settler = Settler(self._settle)
         try:
             self._check_layout()
         except BaseException:
@@ -168,7 +157,7 @@ class RedisStore(WithDeadLetters, Store):
             if not plain:
                 args += (bounded_priority(offer), offer.delay_s)
         what = (target, round_robin, tuple(offer.task_id for offer in offers))
-        return _admission(self._ask("offer", what, *args))
+        return _admission(self._asking.ask("offer", what, *args))
 
     def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
         admission = self._offer_groups(target, groups)
@@ -183,12 +172,7 @@ class RedisStore(WithDeadLetters, Store):
             for offer in group.offers:
                 args += (offer.task_id, offer.payload, bounded_priority(offer))
         what = (target, tuple(group.group_id for group in groups))
-        return _admission(self._ask("offer_groups", what, *args))
-
-    def _ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
-        """Run a script under a new request, or under that of an attempt whose reply was lost."""
-        with self._requests.request((script, what)) as request:
-            return self._scripts.run(script, request.name, request.number, kept_s, *args)
+        return _admission(self._asking.ask("offer_groups", what, *args))
 
     def join(self, worker: Worker) -> None:
         self._declare_again()
@@ -221,21 +205,7 @@ class RedisStore(WithDeadLetters, Store):
         self._scripts.run("leave", worker.name, *begun)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
-        if request.limit <= 0:
-            return []
-        name, held = request.worker.name, request.held
-        values = self._ask(
-            "claim",
-            name,
-            name,
-            request.limit,
-            request.outbox.records,
-            request.outbox.size_bytes,
-            -1 if held is None else held,
-            self._retention_s,
-            kept_s=REMEMBER_HELD_S,
-        )
-        return as_claims(values, name)
+        return self._turns.claim(request)
 
     def wait(self, timeout_s: float) -> None:
         self._subscription.wait(timeout_s)
@@ -244,36 +214,21 @@ class RedisStore(WithDeadLetters, Store):
         return self._subscription.take_cancelled()
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        return self._settler.settle(settlements)
+        return self._turns.settle(settlements)
 
-    def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        args: list[Argument] = [WIDTH, orjson.dumps(BUCKETS_S)]
-        for each in settlements:
-            claim = each.claim
-            args += (each.action, claim.task_id, claim.worker, claim.number)
-            args += (each.delay_s, each.outcome, each.reason, each.result)
-            args += ("" if each.reward is None else each.reward, each.usd)
-            failure = each.failure
-            args += ("", 0) if failure is None else (failure.digest, failure.limit)
-            args.append(reason_of(each))
-            args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
-            args += (each.payload, each.tokens, each.config_hash)
-            args += (_measures(counts_of(each)), *map(_place, observed_by(each)))
-            args.append(said_of(each.member))
-        what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
-        letters, *paused = self._ask("settle", what, *args).split(b"\n")
-        tripping = compress(settlements, [letter == ord("t") for letter in letters])
-        pairs = zip(paused, tripping, strict=True)
-        self._tripped += [Tripped(name.decode(), reason_of(each)) for name, each in pairs]
-        return [letter in b"dt" for letter in letters]
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim] | None]:
+        return self._turns.settle_and_claim(settlements, request)
 
     def take_tripped(self) -> list[Tripped]:
-        tripped, self._tripped = self._tripped, []
-        return tripped
+        return self._turns.take_tripped()
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         name = worker.name
-        values = self._ask("take_outbox", name, name, limit, max_bytes, kept_s=REMEMBER_HELD_S)
+        values = self._asking.ask(
+            "take_outbox", name, name, limit, max_bytes, kept_s=REMEMBER_HELD_S
+        )
         return as_outbox(values)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
@@ -312,10 +267,10 @@ class RedisStore(WithDeadLetters, Store):
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         args: list[Argument] = [WIDTH]
         for each in answers:
-            measured = _measures(counts_of_answer(each.outcome))
+            measured = packed_counts(counts_of_answer(each.outcome))
             args += (each.task_id, each.result, each.outcome, measured)
         what = tuple(each.task_id for each in answers)
-        return [letter == ord("d") for letter in self._ask("answer", what, *args)]
+        return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
         return int(self._scripts.run("move", collection, limit, *agents))
@@ -359,7 +314,7 @@ class RedisStore(WithDeadLetters, Store):
         accepted = "" if change.accepted is None else change.accepted
         back, returned = int(change.back), (change.returned, change.unused)
         given = (version, back, endpoints, paused, accepted, *returned)
-        if self._ask("change_policy", (name, change), name, *given) == b"0":
+        if self._asking.ask("change_policy", (name, change), name, *given) == b"0":
             return None
         return next((it for it in self.policies() if it.name == name), None)
 
@@ -374,7 +329,7 @@ class RedisStore(WithDeadLetters, Store):
         return as_location(task_id, self._scripts.run("locate", task_id))
 
     def _drop_letters(self, kind: str, task_ids: Sequence[str]) -> int:
-        return int(self._ask("drop_dead", (kind, *task_ids), kind, *task_ids))
+        return int(self._asking.ask("drop_dead", (kind, *task_ids), kind, *task_ids))
 
     def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
         args: list[Argument] = []
@@ -384,7 +339,7 @@ class RedisStore(WithDeadLetters, Store):
         self._scripts.run("set_aside", worker.name, *args)
 
     def deliver_again(self, task_ids: Sequence[str]) -> int:
-        return int(self._ask("deliver_again", tuple(task_ids), *task_ids))
+        return int(self._asking.ask("deliver_again", tuple(task_ids), *task_ids))
 
     def begin_run(self, name: str, record: bytes) -> bytes:
         kept: bytes = self._scripts.run("begin_run", name, record)
@@ -414,15 +369,6 @@ class RedisStore(WithDeadLetters, Store):
 def _admission(reply: bytes) -> Admission:
     depth, bound, verdicts = reply.split(b" ")
     return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
-
-
-def _measures(counts: Mapping[int, float]) -> str:
-    """What is added to measures, by place."""
-    return " ".join(f"{place}={number!r}" for place, number in counts.items())
-
-
-def _place(place: int | None) -> int | str:
-    return "" if place is None else place
 
 
 def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:

@@ -40,7 +40,7 @@ for index = 5, #ARGV, 4 do
   done[#done + 1] = letter
 end
 local _, time_text = now()
-put_in_outbox(ended, time_text)
+put_in_outbox(ended, time_text, true)
 save_measures(tonumber(ARGV[4]))
 save_runs()
 save_queues()

@@ -6,63 +6,67 @@ local BUDGETS = base .. ':budgets'
 local CAP_USD, CAP_TOKENS, USD, TOKENS, DECLARED = 1, 2, 3, 4, 5
 local EXACT_USD = 1e-9
 
--- Nothing, of what is not a budget: others may have written it, and it hides no other one.
-local function unpack_budget(packed)
-  local is_packed, budget = pcall(cmsgpack.unpack, packed)
-  if not is_packed or type(budget) ~= 'table' then
-    return nil
-  end
-  for index = CAP_USD, TOKENS do
-    if type(budget[index]) ~= 'number' then
+local read_budget, save_budget, limit_budget, tell_budget, tell_budgets = (function()
+  -- Nothing, of what is not a budget: others may have written it, and it hides no other one.
+  local function unpack_budget(packed)
+    local is_packed, budget = pcall(cmsgpack.unpack, packed)
+    if not is_packed or type(budget) ~= 'table' then
       return nil
     end
-  end
-  return budget
-end
-
-local function read_budget(holder)
-  local packed = call('HGET', BUDGETS, holder)
-  return packed and unpack_budget(packed)
-end
-
-local function is_over(budget)
-  return (budget[CAP_USD] >= 0 and budget[USD] + EXACT_USD >= budget[CAP_USD])
-    or (budget[CAP_TOKENS] >= 0 and budget[TOKENS] >= budget[CAP_TOKENS])
-end
-
--- Returns whether it is spent now and was not, or the other way round.
-local function save_budget(holder, budget)
-  call('HSET', BUDGETS, holder, cmsgpack.pack(budget))
-  return call(is_over(budget) and 'SADD' or 'SREM', SPENT, holder) == 1
-end
-
-local function limit_budget(holder, cap_usd, cap_tokens, declared)
-  local budget = read_budget(holder) or {-1, -1, 0, 0, '-1 -1'}
-  budget[CAP_USD], budget[CAP_TOKENS] = tonumber(cap_usd), tonumber(cap_tokens)
-  budget[DECLARED] = declared or budget[DECLARED]
-  return save_budget(holder, budget)
-end
-
--- As strings: numbers in JSON have too few digits.
-local function tell_budget(holder, budget)
-  local kind, name = holder:match('^(%S+) (.*)$')
-  local values = {}
-  for index = CAP_USD, TOKENS do
-    values[index] = string.format('%.17g', budget[index])
-  end
-  return {kind, name, unpack(values)}
-end
-
--- Six values for each: kind, name, the caps, -1 for none, and what is spent. Of one that cannot be
--- read, values that are not numbers.
-local function tell_budgets()
-  local reply, found = {}, call('HGETALL', BUDGETS)
-  for index = 1, #found, 2 do
-    local budget = unpack_budget(found[index + 1])
-    local values = budget and tell_budget(found[index], budget) or {'', found[index], '', '', '', ''}
-    for _, value in ipairs(values) do
-      reply[#reply + 1] = value
+    for index = CAP_USD, TOKENS do
+      if type(budget[index]) ~= 'number' then
+        return nil
+      end
     end
+    return budget
   end
-  return reply
-end
+
+  local function read_budget(holder)
+    local packed = call('HGET', BUDGETS, holder)
+    return packed and unpack_budget(packed)
+  end
+
+  local function is_over(budget)
+    return (budget[CAP_USD] >= 0 and budget[USD] + EXACT_USD >= budget[CAP_USD])
+      or (budget[CAP_TOKENS] >= 0 and budget[TOKENS] >= budget[CAP_TOKENS])
+  end
+
+  -- Returns whether it is spent now and was not, or the other way round.
+  local function save_budget(holder, budget)
+    call('HSET', BUDGETS, holder, cmsgpack.pack(budget))
+    return call(is_over(budget) and 'SADD' or 'SREM', SPENT, holder) == 1
+  end
+
+  local function limit_budget(holder, cap_usd, cap_tokens, declared)
+    local budget = read_budget(holder) or {-1, -1, 0, 0, '-1 -1'}
+    budget[CAP_USD], budget[CAP_TOKENS] = tonumber(cap_usd), tonumber(cap_tokens)
+    budget[DECLARED] = declared or budget[DECLARED]
+    return save_budget(holder, budget)
+  end
+
+  -- As strings: numbers in JSON have too few digits.
+  local function tell_budget(holder, budget)
+    local kind, name = holder:match('^(%S+) (.*)$')
+    local values = {}
+    for index = CAP_USD, TOKENS do
+      values[index] = string.format('%.17g', budget[index])
+    end
+    return {kind, name, unpack(values)}
+  end
+
+  -- Six values for each: kind, name, the caps, -1 for none, and what is spent. Of one that cannot be
+  -- read, values that are not numbers.
+  local function tell_budgets()
+    local reply, found = {}, call('HGETALL', BUDGETS)
+    for index = 1, #found, 2 do
+      local budget = unpack_budget(found[index + 1])
+      local values = budget and tell_budget(found[index], budget) or {'', found[index], '', '', '', ''}
+      for _, value in ipairs(values) do
+        reply[#reply + 1] = value
+      end
+    end
+    return reply
+  end
+
+  return read_budget, save_budget, limit_budget, tell_budget, tell_budgets
+end)()

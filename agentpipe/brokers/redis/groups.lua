@@ -2,176 +2,180 @@
 -- the group of each member that has not ended, by its task's id. The key of a group has what it needs
 -- and what is left of it, and under 'member N' the id of each member's last task.
 
-local FIRST_OF_ALL = '-18014398509481984' -- Before every priority that a task may have.
+local group_key, read_group, cancel_rest, count_members = (function()
+  local FIRST_OF_ALL = '-18014398509481984' -- Before every priority that a task may have.
 
-local function group_key(name)
-  return base .. ':group:' .. name
-end
-
-local function read_group(name)
-  local found = call('HMGET', group_key(name), 'need', 'repairs', 'left', 'good', 'cancelled',
-    'size', 'oldest', 'newest')
-  return {
-    name = name, need = tonumber(found[1]), repairs = tonumber(found[2]),
-    left = tonumber(found[3]), good = tonumber(found[4]), cancelled = found[5],
-    size = tonumber(found[6]), oldest = tonumber(found[7]), newest = tonumber(found[8]),
-  }
-end
-
-local function save_group(group)
-  local values = {'left', group.left, 'good', group.good, 'repairs', group.repairs,
-    'cancelled', group.cancelled}
-  if group.oldest then
-    values[9], values[10] = 'oldest', string.format('%.0f', group.oldest)
-    values[11], values[12] = 'newest', string.format('%.0f', group.newest)
+  local function group_key(name)
+    return base .. ':group:' .. name
   end
-  call('HSET', group_key(group.name), unpack(values))
-end
 
-local function member_ids(group)
-  local fields = {}
-  for place = 1, group.size do
-    fields[place] = 'member ' .. place
+  local function read_group(name)
+    local found = call('HMGET', group_key(name), 'need', 'repairs', 'left', 'good', 'cancelled',
+      'size', 'oldest', 'newest')
+    return {
+      name = name, need = tonumber(found[1]), repairs = tonumber(found[2]),
+      left = tonumber(found[3]), good = tonumber(found[4]), cancelled = found[5],
+      size = tonumber(found[6]), oldest = tonumber(found[7]), newest = tonumber(found[8]),
+    }
   end
-  return read_many('HMGET', group_key(group.name), fields)
-end
 
--- What waits is claimed before all else, and not run; the workers of what runs are signalled.
-local function cancel_member(id, task)
-  call('HSET', NOTES, 'cancel ' .. id, '1')
-  task.priority = FIRST_OF_ALL
-  call('HSET', TASKS, id, record_of(task))
-  local due = call('ZSCORE', DELAYED, id)
-  if due then
-    count_delayed(task.queue, tonumber(due), -1)
-    count(task.queue, N_DELAYED, 1)
-    call('ZADD', DELAYED, 0, id)
-  elseif call('ZSCORE', place_of(task), task.seq .. id) then
-    call('ZADD', place_of(task), FIRST_OF_ALL, task.seq .. id)
-  else
-    call('PUBLISH', WAKE, id)
+  local function save_group(group)
+    local values = {'left', group.left, 'good', group.good, 'repairs', group.repairs,
+      'cancelled', group.cancelled}
+    if group.oldest then
+      values[9], values[10] = 'oldest', string.format('%.0f', group.oldest)
+      values[11], values[12] = 'newest', string.format('%.0f', group.newest)
+    end
+    call('HSET', group_key(group.name), unpack(values))
   end
-end
 
--- Returns how many that were not cancelled before.
-local function cancel_rest(group)
-  local ids, cancelled = member_ids(group), 0
-  local counted = read_many('HMGET', MEMBERS, ids)
-  for index, record in ipairs(read_records(ids)) do
-    if record and counted[index] == group.name
-      and call('HEXISTS', NOTES, 'cancel ' .. ids[index]) == 0 then
-      cancel_member(ids[index], task_of(record))
-      cancelled = cancelled + 1
+  local function member_ids(group)
+    local fields = {}
+    for place = 1, group.size do
+      fields[place] = 'member ' .. place
+    end
+    return read_many('HMGET', group_key(group.name), fields)
+  end
+
+  -- What waits is claimed before all else, and not run; the workers of what runs are signalled.
+  local function cancel_member(id, task)
+    call('HSET', NOTES, 'cancel ' .. id, '1')
+    task.priority = FIRST_OF_ALL
+    call('HSET', TASKS, id, record_of(task))
+    local due = call('ZSCORE', DELAYED, id)
+    if due then
+      count_delayed(task.queue, tonumber(due), -1)
+      count(task.queue, N_DELAYED, 1)
+      call('ZADD', DELAYED, 0, id)
+    elseif call('ZSCORE', place_of(task), task.seq .. id) then
+      call('ZADD', place_of(task), FIRST_OF_ALL, task.seq .. id)
+    else
+      call('PUBLISH', WAKE, id)
     end
   end
-  return cancelled
-end
 
--- Another task in the place of one that ended, in its queue, full or not, for the group waits for it.
--- What a member's end says of that: 'repair PRIORITY LENGTH ID PAYLOAD'. Whether it could: a task of
--- that id may have been sent before.
-local function repair(group, id, queue, said)
-  local priority, length, rest = said:match('^repair (%S+) (%d+) (.*)$')
-  if not priority then
-    return false
-  end
-  local again, payload = rest:sub(1, length), rest:sub(length + 2)
-  if call('HEXISTS', TASKS, again) == 1 or call('ZSCORE', SETTLED, again) then
-    return false
-  end
-  local seq, _, submitted = string.format('%016d', numbers(1)), wall()
-  call('HSET', TASKS, again, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue)
-  call('HSET', PAYLOADS, again, payload)
-  call('ZADD', ORDER, seq, again)
-  call('ZADD', base .. ':waiting:' .. queue, priority, seq .. again)
-  count(queue, N_WAITING, 1)
-  call('HINCRBY', STORE, 'accepted', 1)
-  count_in_run(again, 'tasks', 1)
-  for place, member in ipairs(member_ids(group)) do
-    if member == id then
-      call('HSET', group_key(group.name), 'member ' .. place, again)
+  -- Returns how many that were not cancelled before.
+  local function cancel_rest(group)
+    local ids, cancelled = member_ids(group), 0
+    local counted = read_many('HMGET', MEMBERS, ids)
+    for index, record in ipairs(read_records(ids)) do
+      if record and counted[index] == group.name
+        and call('HEXISTS', NOTES, 'cancel ' .. ids[index]) == 0 then
+        cancel_member(ids[index], task_of(record))
+        cancelled = cancelled + 1
+      end
     end
+    return cancelled
   end
-  call('HSET', MEMBERS, again, group.name)
-  group.left, group.repairs = group.left + 1, group.repairs - 1
-  return true
-end
 
-local function status_of(group)
-  if group.good >= group.need then
-    return 'complete'
-  end
-  return group.cancelled == '1' and 'cancelled' or 'short'
-end
-
-local function group_record(group)
-  local versions = ''
-  if group.oldest then
-    versions = string.format('%.0f,%.0f', group.oldest, group.newest)
-  end
-  return '{"kind":"group","schema":1,"group_id":' .. cjson.encode(group.name)
-    .. ',"status":"' .. status_of(group) .. '","good":' .. group.good
-    .. ',"members":' .. cjson.encode(member_ids(group)) .. ',"versions":[' .. versions .. ']}'
-end
-
--- Its record goes into the outbox, and it is forgotten: the ids of its tasks are remembered.
-local function end_group(group)
-  local record, label = group_record(group), string.format('%d', numbers(1))
-  call('HSET', RESULTS, label, record)
-  call('ZADD', OUTBOX, label, string.format('%s %d %s', label, #record, group.name))
-  call('SADD', GROUP_RECORDS, label)
-  call('HINCRBY', STORE, 'outbox_bytes', #record)
-  call('HINCRBY', STORE, 'groups', -1)
-  call('HINCRBY', STORE, 'group:' .. status_of(group), 1)
-  local goods = status_of(group) == 'complete' and 'group:counted' or 'group:wasted'
-  call('HINCRBY', STORE, goods, group.good)
-  call('DEL', group_key(group.name))
-  policies.end_unit('group ' .. group.name, status_of(group) == 'complete')
-end
-
-local function count_member(name, id, outcome, queue, said)
-  local group, good = read_group(name), said:match('^good') ~= nil
-  local oldest, newest = said:match('^good (%d+) (%d+)$')
-  group.left, group.good = group.left - 1, group.good + (good and 1 or 0)
-  group.cancelled = outcome == 'cancelled' and '1' or group.cancelled
-  if not good then
-    call('HINCRBY', STORE, 'group:wasted', 1)
-  end
-  if oldest then
-    group.oldest = math.min(group.oldest or tonumber(oldest), tonumber(oldest))
-    group.newest = math.max(group.newest or tonumber(newest), tonumber(newest))
-  end
-  local repaired = group.good < group.need and group.repairs > 0 and repair(group, id, queue, said)
-  save_group(group)
-  if good and group.good == group.need then
-    cancel_rest(group)
-  end
-  if group.left == 0 then
-    end_group(group)
-  end
-  return repaired
-end
-
--- Count what ended, of `ended` as for the outbox with the queue of each and what its worker says of it
--- as a member. After all else was written; returns whether anything can be claimed that could not.
-local function count_members(ended)
-  if #ended == 0 or call('EXISTS', MEMBERS, policies.units) == 0 then
-    return false
-  end
-  local ids, waking, has_units = {}, false, call('EXISTS', policies.units) == 1
-  for index, each in ipairs(ended) do
-    ids[index] = each[1]
-  end
-  for index, name in ipairs(read_many('HMGET', MEMBERS, ids)) do
-    if name then
-      local id, outcome, queue, said = ids[index], ended[index][3], ended[index][4], ended[index][5]
-      call('HDEL', MEMBERS, id)
-      waking = count_member(name, id, outcome, queue, said) or waking
-    elseif has_units then
-      policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
+  -- Another task in the place of one that ended, in its queue, full or not, for the group waits for it.
+  -- What a member's end says of that: 'repair PRIORITY LENGTH ID PAYLOAD'. Whether it could: a task of
+  -- that id may have been sent before.
+  local function repair(group, id, queue, said)
+    local priority, length, rest = said:match('^repair (%S+) (%d+) (.*)$')
+    if not priority then
+      return false
     end
+    local again, payload = rest:sub(1, length), rest:sub(length + 2)
+    if call('HEXISTS', TASKS, again) == 1 or call('ZSCORE', SETTLED, again) then
+      return false
+    end
+    local seq, _, submitted = string.format('%016d', numbers(1)), wall()
+    call('HSET', TASKS, again, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue)
+    call('HSET', PAYLOADS, again, payload)
+    call('ZADD', ORDER, seq, again)
+    call('ZADD', base .. ':waiting:' .. queue, priority, seq .. again)
+    count(queue, N_WAITING, 1)
+    call('HINCRBY', STORE, 'accepted', 1)
+    count_in_run(again, 'tasks', 1)
+    for place, member in ipairs(member_ids(group)) do
+      if member == id then
+        call('HSET', group_key(group.name), 'member ' .. place, again)
+      end
+    end
+    call('HSET', MEMBERS, again, group.name)
+    group.left, group.repairs = group.left + 1, group.repairs - 1
+    return true
   end
-  save_runs()
-  save_queues()
-  return waking
-end
+
+  local function status_of(group)
+    if group.good >= group.need then
+      return 'complete'
+    end
+    return group.cancelled == '1' and 'cancelled' or 'short'
+  end
+
+  local function group_record(group)
+    local versions = ''
+    if group.oldest then
+      versions = string.format('%.0f,%.0f', group.oldest, group.newest)
+    end
+    return '{"kind":"group","schema":1,"group_id":' .. cjson.encode(group.name)
+      .. ',"status":"' .. status_of(group) .. '","good":' .. group.good
+      .. ',"members":' .. cjson.encode(member_ids(group)) .. ',"versions":[' .. versions .. ']}'
+  end
+
+  -- Its record goes into the outbox, and it is forgotten: the ids of its tasks are remembered.
+  local function end_group(group)
+    local record, label = group_record(group), string.format('%d', numbers(1))
+    call('HSET', RESULTS, label, record)
+    call('ZADD', OUTBOX, label, string.format('%s %d %s', label, #record, group.name))
+    call('SADD', GROUP_RECORDS, label)
+    call('HINCRBY', STORE, 'outbox_bytes', #record)
+    call('HINCRBY', STORE, 'groups', -1)
+    call('HINCRBY', STORE, 'group:' .. status_of(group), 1)
+    local goods = status_of(group) == 'complete' and 'group:counted' or 'group:wasted'
+    call('HINCRBY', STORE, goods, group.good)
+    call('DEL', group_key(group.name))
+    policies.end_unit('group ' .. group.name, status_of(group) == 'complete')
+  end
+
+  local function count_member(name, id, outcome, queue, said)
+    local group, good = read_group(name), said:match('^good') ~= nil
+    local oldest, newest = said:match('^good (%d+) (%d+)$')
+    group.left, group.good = group.left - 1, group.good + (good and 1 or 0)
+    group.cancelled = outcome == 'cancelled' and '1' or group.cancelled
+    if not good then
+      call('HINCRBY', STORE, 'group:wasted', 1)
+    end
+    if oldest then
+      group.oldest = math.min(group.oldest or tonumber(oldest), tonumber(oldest))
+      group.newest = math.max(group.newest or tonumber(newest), tonumber(newest))
+    end
+    local repaired = group.good < group.need and group.repairs > 0 and repair(group, id, queue, said)
+    save_group(group)
+    if good and group.good == group.need then
+      cancel_rest(group)
+    end
+    if group.left == 0 then
+      end_group(group)
+    end
+    return repaired
+  end
+
+  -- Count what ended, of `ended` as for the outbox with the queue of each and what its worker says of it
+  -- as a member. After all else was written; returns whether anything can be claimed that could not.
+  local function count_members(ended)
+    if #ended == 0 or call('EXISTS', MEMBERS, policies.units) == 0 then
+      return false
+    end
+    local ids, waking, has_units = {}, false, call('EXISTS', policies.units) == 1
+    for index, each in ipairs(ended) do
+      ids[index] = each[1]
+    end
+    for index, name in ipairs(read_many('HMGET', MEMBERS, ids)) do
+      if name then
+        local id, outcome, queue, said = ids[index], ended[index][3], ended[index][4], ended[index][5]
+        call('HDEL', MEMBERS, id)
+        waking = count_member(name, id, outcome, queue, said) or waking
+      elseif has_units then
+        policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
+      end
+    end
+    save_runs()
+    save_queues()
+    return waking
+  end
+
+  return group_key, read_group, cancel_rest, count_members
+end)()

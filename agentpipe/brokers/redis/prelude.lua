@@ -162,22 +162,24 @@ end
 -- Requests. A client numbers what it asks in a session; a repetition, after a lost reply, gets the
 -- answer that was given, and one that was overtaken by a later request is not carried out.
 
-local session = base .. ':replies:' .. (ARGV[1] or '')
+-- ARGV has the session, the number and the seconds to remember it, at `at`, by default first.
 
-local function answered()
-  local last = call('GET', session)
+local function answered(at)
+  at = at or 1
+  local last = call('GET', base .. ':replies:' .. ARGV[at])
   if not last then
     return nil
   end
   local number, reply = last:match('^(%d+) (.*)$')
-  if tonumber(number) < tonumber(ARGV[2]) then
+  if tonumber(number) < tonumber(ARGV[at + 1]) then
     return nil
   end
-  return number == ARGV[2] and reply or 'overtaken'
+  return number == ARGV[at + 1] and reply or 'overtaken'
 end
 
-local function remember(reply)
-  call('SET', session, ARGV[2] .. ' ' .. reply, 'EX', ARGV[3])
+local function remember(reply, at)
+  at = at or 1
+  call('SET', base .. ':replies:' .. ARGV[at], ARGV[at + 1] .. ' ' .. reply, 'EX', ARGV[at + 2])
   return reply
 end
 
@@ -285,8 +287,14 @@ end
 
 -- Read those that `queues` is to hold; false for one that is not known.
 local function read_queues(names)
-  for index, packed in ipairs(read_many('HMGET', QUEUES, names)) do
-    local name = names[index]
+  local unread = {}
+  for _, name in ipairs(names) do
+    if queues[name] == nil then
+      unread[#unread + 1] = name
+    end
+  end
+  for index, packed in ipairs(read_many('HMGET', QUEUES, unread)) do
+    local name = unread[index]
     if queues[name] == nil then
       local queue = packed and cmsgpack.unpack(packed)
       queues[name] = queue

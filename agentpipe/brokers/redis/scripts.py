@@ -6,11 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_NEEDED = ("ending", "rooms", "budgets", "groups", "policies")
+_NEEDED = ("ending", "rooms", "budgets", "groups", "policies", "settling", "claiming")
 _SHARED = ("prelude", *_NEEDED)
 _NEEDS = "-- needs: "
+# Of these, the ones that ask for the time whenever they are used.
+_TIMED = frozenset(("settling", "claiming"))
 # These scripts end lapsed workers; see ``load_scripts``.
-_ENDING = ("cancel", "claim", "take_outbox")
+_ENDING = ("cancel", "claim", "settle_and_claim", "take_outbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +58,5 @@ def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
     if ends_workers:
         text += f"-- {mark!a}\n"
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    notes_time = any(call in body for call in ("now()", "wall()"))
-    return Script(text, sha, ends_workers, notes_time)
+    asks_time = any(call in body for call in ("now()", "wall()"))
+    return Script(text, sha, ends_workers, asks_time or not _TIMED.isdisjoint(names))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Settlement
 
+    Ask = Callable[[Sequence[Settlement]], list[bool]]
+
 PORTION = 500
 PORTION_BYTES = 8 * 1024 * 1024
 
@@ -28,15 +30,20 @@ class Settler:
         ask: Carries a portion out, and when asked the same again gives the same answer.
     """
 
-    def __init__(self, ask: Callable[[Sequence[Settlement]], list[bool]]) -> None:
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._unsure: list[Sequence[Settlement]] = []
         # Carried out, but the caller does not know it: the action, by claim.
         self._done: dict[tuple[str, int], str] = {}
         self._mutex = threading.Lock()
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+    def settle(self, settlements: Sequence[Settlement], last: Ask | None = None) -> list[bool]:
         """See ``Store.settle``.
+
+        Args:
+            settlements: What to carry out.
+            last: Carries the last portion out in place of ``ask``, under the same request; it is
+                not called where an earlier attempt has done all.
 
         Raises:
             Unreachable: Some may be carried out; settle all of them again.
@@ -45,8 +52,9 @@ class Settler:
             self._find_out()
             done: list[bool] = []
             try:
-                for portion in _portions(settlements):
-                    done += self._settle(portion)
+                for portion in (portions := list(_portions(settlements))):
+                    ask = last if last and portion is portions[-1] else self._ask
+                    done += self._settle(portion, ask)
             except Unreachable:
                 self._note(settlements, done)
                 raise
@@ -58,12 +66,12 @@ class Settler:
             self._note(portion, self._ask(portion))
             del self._unsure[0]
 
-    def _settle(self, portion: Sequence[Settlement]) -> list[bool]:
+    def _settle(self, portion: Sequence[Settlement], ask: Ask) -> list[bool]:
         actions = [self._done.pop(each.claim.key, None) for each in portion]
         pairs = list(zip(portion, actions, strict=True))
         fresh = [each for each, action in pairs if action is None]
         try:
-            answers = iter(self._ask(fresh) if fresh else [])
+            answers = iter(ask(fresh) if fresh else [])
         except Unreachable:
             self._unsure.append(fresh)
             self._done |= {each.claim.key: action for each, action in pairs if action}

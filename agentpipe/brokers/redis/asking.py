@@ -1,0 +1,48 @@
+"""Asking: runs scripts under numbered requests, so that none is carried out twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.redis.idempotency import Requests
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from agentpipe.brokers.redis.script_runner import Argument, ScriptRunner
+
+# How long replies are remembered; those that hold something for a living worker, longer.
+REMEMBER_S = 3_600
+REMEMBER_HELD_S = 86_400
+
+
+class Asking:
+    """Asks one server; from any thread."""
+
+    def __init__(self, scripts: ScriptRunner) -> None:
+        self._scripts, self._requests = scripts, Requests()
+
+    def ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
+        """Run a script under a new request, or under that of an attempt whose reply was lost."""
+        with self._requests.request((script, what)) as request:
+            return self._scripts.run(script, request.name, request.number, kept_s, *args)
+
+    def settle_and_claim(
+        self, settled: Hashable, claimed: Hashable, *args: Argument
+    ) -> tuple[bytes, Any]:
+        """Settle and claim in one call; without a reply, either is asked for alone, or again."""
+        with (
+            self._requests.request(("settle", settled)) as settling,
+            self._requests.request(("claim", claimed)) as claiming,
+        ):
+            done, claims = self._scripts.run(
+                "settle_and_claim",
+                settling.name,
+                settling.number,
+                REMEMBER_S,
+                claiming.name,
+                claiming.number,
+                REMEMBER_HELD_S,
+                *args,
+            )
+        return done, claims

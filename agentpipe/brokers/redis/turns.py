@@ -1,0 +1,117 @@
+"""Turns: what a worker asks again and again: to settle, to claim, and both at once."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.brokers.breaker import Tripped, reason_of
+from agentpipe.brokers.measures import BUCKETS_S, WIDTH, counts_of, observed_by
+from agentpipe.brokers.redis.asking import REMEMBER_HELD_S
+from agentpipe.brokers.redis.decoding import as_claims
+from agentpipe.brokers.redis.groups import said_of
+from agentpipe.brokers.redis.settling import Settler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.brokers.records import Claim, ClaimRequest, Settlement
+    from agentpipe.brokers.redis.asking import Asking
+    from agentpipe.brokers.redis.script_runner import Argument
+
+
+class Turns:
+    """Settles and claims for the workers of a process; from any thread."""
+
+    def __init__(self, asking: Asking, retention_s: float) -> None:
+        self._asking, self._retention_s = asking, retention_s
+        self._settler = Settler(self._settle)
+        self._tripped: list[Tripped] = []
+
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        """See ``Store.claim``."""
+        if request.limit <= 0:
+            return []
+        name = request.worker.name
+        args = self._claim_args(request)
+        return as_claims(self._asking.ask("claim", name, *args, kept_s=REMEMBER_HELD_S), name)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """See ``Store.settle``."""
+        return self._settler.settle(settlements)
+
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim] | None]:
+        """See ``SettlesAndClaims``."""
+        claims: list[Claim] | None = None
+
+        def ask(portion: Sequence[Settlement]) -> list[bool]:
+            nonlocal claims
+            name = request.worker.name
+            args = (*self._claim_args(request), *_settle_args(portion))
+            reply, values = self._asking.settle_and_claim(_claims_of(portion), name, *args)
+            claims = None if values is None else as_claims(values, name)
+            return self._noted(portion, reply)
+
+        return self._settler.settle(settlements, ask if request.limit > 0 else None), claims
+
+    def take_tripped(self) -> list[Tripped]:
+        """See ``BreaksOnFailures``."""
+        tripped, self._tripped = self._tripped, []
+        return tripped
+
+    def _claim_args(self, request: ClaimRequest) -> tuple[Argument, ...]:
+        outbox, held = request.outbox, request.held
+        return (
+            request.worker.name,
+            request.limit,
+            outbox.records,
+            outbox.size_bytes,
+            -1 if held is None else held,
+            self._retention_s,
+        )
+
+    def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        what, args = _claims_of(settlements), _settle_args(settlements)
+        return self._noted(settlements, self._asking.ask("settle", what, *args))
+
+    def _noted(self, settlements: Sequence[Settlement], reply: bytes) -> list[bool]:
+        """Whether each was done; what has paused a collection is kept."""
+        letters, *paused = reply.split(b"\n")
+        tripping = compress(settlements, [letter == ord("t") for letter in letters])
+        pairs = zip(paused, tripping, strict=True)
+        self._tripped += [Tripped(name.decode(), reason_of(each)) for name, each in pairs]
+        return [letter in b"dt" for letter in letters]
+
+
+def packed_counts(counts: Mapping[int, float]) -> str:
+    """What is added to measures, by place."""
+    return " ".join(f"{place}={number!r}" for place, number in counts.items())
+
+
+def _claims_of(settlements: Sequence[Settlement]) -> tuple[Any, ...]:
+    return tuple(each.claim.key for each in settlements)
+
+
+def _settle_args(settlements: Sequence[Settlement]) -> list[Argument]:
+    args: list[Argument] = [WIDTH, orjson.dumps(BUCKETS_S)]
+    for each in settlements:
+        claim = each.claim
+        args += (each.action, claim.task_id, claim.worker, claim.number)
+        args += (each.delay_s, each.outcome, each.reason, each.result)
+        args += ("" if each.reward is None else each.reward, each.usd)
+        failure = each.failure
+        args += ("", 0) if failure is None else (failure.digest, failure.limit)
+        args.append(reason_of(each))
+        args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
+        args += (each.payload, each.tokens, each.config_hash)
+        args += (packed_counts(counts_of(each)), *map(_place, observed_by(each)))
+        args.append(said_of(each.member))
+    return args
+
+
+def _place(place: int | None) -> int | str:
+    return "" if place is None else place
