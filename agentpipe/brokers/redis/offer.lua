@@ -9,11 +9,12 @@ if before then
   return before
 end
 
-local target, to_ring, unbounded, step = ARGV[4], ARGV[5] == '1', ARGV[5] == 'any', ARGV[6] == '1' and 4 or 2
-local total = (#ARGV - 6) / step
+local argv = ARGV -- A local name costs less.
+local target, to_ring, unbounded, step = argv[4], argv[5] == '1', argv[5] == 'any', argv[6] == '1' and 4 or 2
+local total = (#argv - 6) / step
 local ids = {}
 for index = 1, total do
-  ids[index] = ARGV[7 + (index - 1) * step]
+  ids[index] = argv[7 + (index - 1) * step]
 end
 local living = read_many('HMGET', TASKS, ids)
 local settled = read_many('ZMSCORE', SETTLED, ids)
@@ -25,25 +26,34 @@ local time = now()
 local _, submitted = wall()
 local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
 local first = tonumber(stored[1] or 0) + 1
+local tasks, payloads, order, delayed, waiting = {}, {}, {}, {}, {}
+
+-- What is gathered for a queue: where its tasks wait, how many, and how their records end.
+local function waiting_in(queue)
+  local found = waiting[queue]
+  if not found then
+    found = {key = base .. ':waiting:' .. queue, ending = ' 0 0 0 ' .. submitted .. ' ' .. queue, n = 0}
+    waiting[queue] = found
+  end
+  return found
+end
 
 local function admit(index, queue)
-  local place = 7 + (index - 1) * step
+  local place, found = 7 + (index - 1) * step, waiting_in(queue)
   local id, priority, delay = ids[index], '0', 0
   if step == 4 then
-    priority, delay = ARGV[place + 2], tonumber(ARGV[place + 3])
+    priority, delay = argv[place + 2], tonumber(argv[place + 3])
   end
-  local number = first + index - 1
-  local seq = string.format('%016d', number)
-  later('HSET', TASKS, id, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue)
-  later('HSET', PAYLOADS, id, ARGV[place + 1])
-  later('ZADD', ORDER, seq, id)
+  local seq, at = string.format('%016d', first + index - 1), 2 * accepted
+  tasks[at + 1], tasks[at + 2] = id, seq .. ' ' .. priority .. found.ending
+  payloads[at + 1], payloads[at + 2] = id, argv[place + 1]
+  order[at + 1], order[at + 2] = seq, id
   if delay > 0 then
-    later('ZADD', DELAYED, time + delay, id)
+    delayed[#delayed + 1], delayed[#delayed + 2] = time + delay, id
     count(queue, N_DELAYED, 1)
   else
-    later('ZADD', base .. ':waiting:' .. queue, priority, seq .. id)
-    count(queue, N_WAITING, 1)
-    waking = waking or is_ready(queues[queue])
+    local n = found.n
+    found[n + 1], found[n + 2], found.n = priority, seq .. id, n + 2
   end
 end
 
@@ -70,6 +80,17 @@ if accepted > 0 then
     values[5], values[6] = 'cursor:' .. target, string.format('%d', rooms.cursor)
   end
   call('HSET', STORE, unpack(values))
+  flush_one('HSET', TASKS, tasks)
+  flush_one('HSET', PAYLOADS, payloads)
+  flush_one('ZADD', ORDER, order)
+  flush_one('ZADD', DELAYED, delayed)
+  for queue, found in pairs(waiting) do
+    flush_one('ZADD', found.key, found)
+    if found.n > 0 then
+      count(queue, N_WAITING, found.n / 2)
+      waking = waking or is_ready(queues[queue])
+    end
+  end
   save_runs()
   save_queues()
   if waking and not stored[3] then

@@ -191,7 +191,7 @@ local run_keys, run_counts = {}, {}
 
 -- The key of the run that an id names, if it has a record.
 local function run_of(id)
-  local name = id:match('^([^/]+)/')
+  local name = id:find('/', 1, true) and id:match('^([^/]+)/')
   if not name then
     return nil
   end

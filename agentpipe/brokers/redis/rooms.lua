@@ -54,7 +54,8 @@ local function next_room(rooms)
     return nil
   end
   if found[2] > 1 then
-    rooms.later_on[#rooms.later_on + 1] = {found[1], found[2] - 1}
+    found[2] = found[2] - 1
+    rooms.later_on[#rooms.later_on + 1] = found
   end
   if rooms.to_ring then
     rooms.cursor = queues[found[1]][POSITION] + 1
