@@ -176,7 +176,10 @@ _DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
 
 def _head(task_id: str) -> bytes:
     """What the wire form of a task with this id begins with."""
-    return orjson.dumps({"schema": SCHEMA, "task_id": task_id})[:-1]
+    return b"%b%b" % (_HEAD, orjson.dumps(task_id))
+
+
+_HEAD = orjson.dumps({"schema": SCHEMA, "task_id": ""})[:-3]
 
 
 def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]:

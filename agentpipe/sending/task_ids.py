@@ -23,8 +23,9 @@ class TaskIds:
     def __init__(self, rules: TaskRules) -> None:
         self._by_line = rules.plan is not None
         self._files: list[str] = []
-        # The number of each id's first task; then, by number, the file and the line in which it
-        # stands, and a digest of what it asks: 0 of one that has its id by its line.
+        # The number of each id's first task, by the id's hash or by the line that a run would call
+        # so; then, by number, the file and the line in which it stands, and a digest of what it
+        # asks: 0 of one that has its id by its line.
         self._numbers: dict[int, int] = {}
         self._places, self._digests = array("q"), array("q")
 
@@ -33,21 +34,29 @@ class TaskIds:
 
         ``number`` is what a run calls a task without an id by.
         """
-        if not (admitted.named or self._by_line):
+        if admitted.named:
+            key, digest = self._key_of(admitted.task_id), _digest(admitted)
+        elif self._by_line:
+            key, digest = number, 0
+        else:
             return []
-        key = admitted.task_id if admitted.named else line_key(number)
-        digest = _digest(admitted) if admitted.named else 0
-        known = self._numbers.get(hash(key))
+        known = self._numbers.get(key)
         if known is not None:
-            return self._clash(key, known, file, digest)
-        if len(self._digests) < MAX_IDS and (admitted.named or looks_like_a_line(key)):
+            return self._clash(admitted.task_id or line_key(number), known, file, digest)
+        if len(self._digests) < MAX_IDS:
             self._add(key, file, admitted.line, digest)
         return []
 
-    def _add(self, key: str, file: str, line: int, digest: int) -> None:
+    def _key_of(self, task_id: str) -> int:
+        """The line that has this id in a run, or its hash."""
+        if self._by_line and looks_like_a_line(task_id) and line_key(int(task_id)) == task_id:
+            return int(task_id)
+        return hash(task_id)
+
+    def _add(self, key: int, file: str, line: int, digest: int) -> None:
         if self._files[-1:] != [file]:
             self._files.append(file)
-        self._numbers[hash(key)] = len(self._digests)
+        self._numbers[key] = len(self._digests)
         self._places.extend((len(self._files) - 1, line))
         self._digests.append(digest)
 
