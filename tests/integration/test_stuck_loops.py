@@ -38,6 +38,37 @@ def test_a_loop_that_ends_ends_its_process_and_its_tasks_go_back(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("how", "outcome", "said"),
+    [
+        ("cancel", "agent_error", "the agent cancelled itself"),  # It waits in tasks of its own.
+        ("factory", "agent_error", "give the collection `isolation: thread`"),
+        ("executor", "agent_error", "give the collection `isolation: thread`"),
+        ("fork", "ok", ""),
+    ],
+)
+def test_a_run_that_changes_the_loop_changes_it_for_no_other(
+    project: Project, how: str, outcome: str, said: str
+) -> None:
+    project.collection(number=6, concurrency=2)
+    fleet = project.work("--processes", "1", "--slots", "8")
+    project.send(*["think 2"] * 6, f"meddle {how}", *["think 0.5"] * 5)
+    project.until(delivered=12)
+    project.send({"task_id": "later", "question": "think 0.1"})
+    project.until(delivered=13)
+    assert fleet.stop() == 0
+    results = project.by_id()
+    meddler = results.pop("tasks-6")
+    assert (meddler["outcome"], meddler["attempt"]) == (outcome, 1)
+    assert {(it["outcome"], it["attempt"]) for it in results.values()} == {("ok", 1)}
+    finished = Counter(entry["task_id"] for entry in project.journal("finished"))
+    del finished["tasks-6"]  # Of a fork both copies return from `execute`.
+    assert (len(finished), set(finished.values())) == (12, {1})
+    assert "replaced" not in fleet.log
+    assert said in (meddler["error"] or {"message": ""})["message"]
+
+
+@pytest.mark.long
 def test_a_task_that_always_ends_the_loop_dies_alone(project: Project) -> None:
     project.collection(number=4, max_crashes=2)
     fleet = project.work("--processes", "1", "--slots", "4")

@@ -145,6 +145,31 @@ async def _end_loop(how: str, _journal: Journal, _task: Any) -> str:
     return str(lost)
 
 
+async def _meddle(how: str, *_: Any) -> str:
+    """What snippets do at the end of a program that is theirs alone."""
+    loop = asyncio.get_running_loop()
+    if how == "cancel":
+        await asyncio.sleep(1)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+    elif how == "factory":
+        loop.set_task_factory(lambda *_args, **_options: _raise(RuntimeError("not mine")))
+    elif how == "executor":
+        await loop.shutdown_default_executor()
+    elif how == "fork":
+        await asyncio.sleep(1)
+        if not os.fork():
+            return "the copy goes on"
+    return how
+
+
+async def _think(argument: str, *_: Any) -> str:
+    """Run in steps, and in a thread of the loop's at the end."""
+    for _step in range(20):
+        await asyncio.sleep(float(argument) / 20)
+    return await asyncio.to_thread(lambda: argument)
+
+
 async def _end_loop_at_first(how: str, journal: Journal, task: Any) -> str:
     return await _end_loop(how, journal, task) if journal.starts(task.task_id) == 1 else "alive"
 
@@ -203,6 +228,8 @@ _COROUTINES: dict[str, Any] = {
     "block-at-first": _block_at_first,
     "end-loop": _end_loop,
     "end-loop-at-first": _end_loop_at_first,
+    "meddle": _meddle,
+    "think": _think,
     "swallow": _swallow,
     "fail-until-run": _fail_until_run,
     "limited-at-first": _limited_at_first,

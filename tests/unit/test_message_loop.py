@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +13,12 @@ import pytest
 
 from agentpipe.core import loop_turns
 from agentpipe.core.loop_turns import STALL_S, CountedLoop, done_within, within
-from agentpipe.worker.loop.message_loop import MessageLoop, current_message, message_executing
+from agentpipe.worker.loop.message_loop import (
+    MessageLoop,
+    RunTask,
+    current_message,
+    message_executing,
+)
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -158,3 +164,83 @@ def test_what_runs_within_a_limit_ends_with_its_caller() -> None:
 
     asyncio.run(scene())
     assert ended == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [
+        ("set_task_factory", (None,)),
+        ("set_default_executor", (None,)),
+        ("shutdown_default_executor", ()),
+        ("shutdown_asyncgens", ()),
+    ],
+)
+def test_a_run_does_not_change_the_loop_of_the_others(
+    loop: MessageLoop, what: str, arguments: tuple[Any, ...]
+) -> None:
+    async def meddle() -> None:
+        current_message.set(MINE)
+        done = getattr(loop, what)(*arguments)
+        if done is not None:
+            await done
+
+    with pytest.raises(RuntimeError, match=rf"loop\.{what}\(\) .* `isolation: thread`"):
+        loop.run_until_complete(meddle())
+    loop.set_task_factory(None)  # The worker may.
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+class Run:
+    """What a task asks of its message."""
+
+    settlement: Any = None
+
+
+def test_a_task_is_cancelled_by_its_own_run_and_by_the_worker_only(loop: MessageLoop) -> None:
+    mine, anothers, ended = Run(), Run(), Run()
+    ended.settlement = "made"
+
+    async def cancelled_by(asks: Any) -> list[bool]:
+        tasks = [RunTask(asyncio.sleep(60)) for _ in range(4)]
+        runs: list[Any] = [mine, anothers, ended, None]
+        for task, run in zip(tasks, runs, strict=True):
+            task.message = run
+        await asyncio.sleep(0)
+        current_message.set(asks)
+        done = [task.cancel() for task in tasks]
+        current_message.set(None)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return done
+
+    assert loop.run_until_complete(cancelled_by(mine)) == [True, False, True, True]
+    assert loop.run_until_complete(cancelled_by(None)) == [True] * 4
+
+
+COPIED = """
+import asyncio, os
+from agentpipe.worker.loop.message_loop import MessageLoop
+
+async def fork():
+    if not os.fork():
+        await asyncio.sleep(0)
+        print("the copy of the run goes on", flush=True)
+
+async def neighbour():
+    print("neighbour", os.getpid() == parent, flush=True)
+
+async def both():
+    await asyncio.gather(fork(), neighbour())
+    print("the copy ended with", os.waitstatus_to_exitcode(os.wait()[1]))
+
+parent, loop = os.getpid(), MessageLoop()
+loop.run_until_complete(both())
+"""
+
+
+def test_a_copy_of_a_loop_ends_with_the_step_that_forked_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COPIED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["neighbour True", "the copy ended with 1"]

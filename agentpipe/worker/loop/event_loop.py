@@ -19,7 +19,12 @@ from agentpipe.core.agent_thread import RunContinues
 from agentpipe.core.logs import Bound, bound
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, run_place
 from agentpipe.errors import Cancelled, Interrupted
-from agentpipe.worker.loop.message_loop import MessageLoop, current_message, message_executing
+from agentpipe.worker.loop.message_loop import (
+    MessageLoop,
+    RunTask,
+    current_message,
+    message_executing,
+)
 from agentpipe.worker.loop.signals import withdraw_loop
 from agentpipe.worker.loop.stepped import Stepped
 from agentpipe.worker.running.served_actor import served_actor, served_actors
@@ -237,7 +242,11 @@ def _make_task(
     **options: Any,
 ) -> asyncio.Task[Any]:
     """A task that says with each step whose it is, so that it is known who holds the loop."""
-    place = run_place.get() if context is None else context.get(run_place, NO_RUN)
+    place, message = run_place.get(), current_message.get()
+    if context is not None:
+        place, message = context.get(run_place, NO_RUN), context.get(current_message)
     if place != NO_RUN:
         coroutine = Stepped(coroutine, on_loop, place)
-    return asyncio.Task(coroutine, loop=loop, context=context, **options)
+    task = RunTask(coroutine, loop=loop, context=context, **options)
+    task.message = message
+    return task

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import threading
+import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.loop_turns import CountedLoop
 
@@ -38,11 +41,40 @@ class LoopDeath:
 
 
 class MessageLoop(CountedLoop):
-    """Remembers whose code asked it to stop."""
+    """Remembers whose code asked it to stop, and lets no run change it for the others."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stopped_by: ClaimedMessage | None = None
+        _loops.add(self)
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Of the worker alone: runs that begin would be started by it."""
+        _refuse_to_runs("set_task_factory")
+        super().set_task_factory(factory)
+
+    def set_default_executor(self, executor: Any) -> None:
+        """Of the worker alone: the threads of other runs would be its."""
+        _refuse_to_runs("set_default_executor")
+        super().set_default_executor(executor)
+
+    async def shutdown_default_executor(self, *options: Any) -> None:
+        """Of the worker alone: no other run would get a thread any more."""
+        _refuse_to_runs("shutdown_default_executor")
+        await super().shutdown_default_executor(*options)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Of the worker alone: it ends the generators of other runs."""
+        _refuse_to_runs("shutdown_asyncgens")
+        await super().shutdown_asyncgens()
+
+    def end_copy(self) -> None:
+        """In a child that a run's ``os.fork`` made: what it does next is to end.
+
+        It would go on with copies of all runs, and take the parent's wake-ups from their socket.
+        """
+        if self._thread_id == threading.get_ident():  # type: ignore[attr-defined]
+            self._ready.appendleft(asyncio.Handle(os._exit, (1,), self))  # type: ignore[attr-defined]
 
     def stop(self) -> None:
         """End the loop after this turn."""
@@ -58,6 +90,42 @@ class MessageLoop(CountedLoop):
             culprit = _message_of(trace.tb_frame) or culprit
             trace = trace.tb_next
         return LoopDeath(f"{type(error).__name__} was raised", culprit)
+
+
+class RunTask(asyncio.Task[Any]):
+    """A task of a run; others do not cancel it meanwhile (``for each in asyncio.all_tasks()``).
+
+    What an agent starts in its first run may be cancelled in its next one.
+    """
+
+    __slots__ = ("message",)
+    message: ClaimedMessage | None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel it, unless the code of another run asks while its own goes on."""
+        asks, own = current_message.get(), self.message
+        if own is not None and asks not in (None, own) and own.settlement is None:
+            return False
+        return super().cancel(msg)
+
+
+_loops: weakref.WeakSet[MessageLoop] = weakref.WeakSet()
+
+
+def _end_copies() -> None:
+    for loop in _loops:
+        loop.end_copy()
+
+
+os.register_at_fork(after_in_child=_end_copies)
+
+
+def _refuse_to_runs(what: str) -> None:
+    if current_message.get() is not None:
+        raise RuntimeError(
+            f"loop.{what}() would change the event loop of all runs of this worker: leave it out, "
+            "or give the collection `isolation: thread`"
+        )
 
 
 def message_executing(frame: FrameType | None) -> ClaimedMessage | None:
