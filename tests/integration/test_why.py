@@ -373,7 +373,7 @@ def test_a_delivered_one_is_told_with_its_position_where_that_is_known(
     told = [asked.why(task) for task in (first, second)]
     assert {(it["state"], it["reason"]) for it in told} == {("delivered", "delivered")}
     assert {it["stream_position"] for it in told} == {1, 2}
-    command = told[0]["next"].removeprefix("read it: ")
+    command = f"{told[0]['next'].removeprefix('read it: ')} --json"
     environ = {**project.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     printed = subprocess.run(
         ["sh", "-c", command], env=environ, cwd=project.folder, stdout=subprocess.PIPE, check=True

@@ -395,6 +395,7 @@ def test_what_the_stream_has_is_delivered(place: str) -> None:
     found = explained(at(place, since=NOW - 180), 1_234)
     assert (found.state, found.reason) == ("delivered", "delivered")
     assert found.sentence.startswith("it is delivered: its Result is record 1,234 of the stream")
+    assert found.next == "read it: agentpipe show t"
     assert found.to_dict()["stream_position"] == 1_234
 
 

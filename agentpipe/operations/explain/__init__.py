@@ -59,16 +59,15 @@ def explain_group(group: GroupSeen, member: Explanation) -> Explanation:
 def _delivered(facts: TaskLocation, position: int, now: float) -> Cause:
     settled = f", settled{ago(facts.since, now)}" if facts.since is not None else ""
     sentence = f"it is delivered: its Result is record {position:,} of the stream{settled}"
-    return Cause("delivered", sentence, _read_it(facts), facts.since)
+    # A sink that knows the place of a Result can be searched.
+    shown = f"read it: agentpipe show {shlex.quote(facts.task_id)}"
+    return Cause("delivered", sentence, shown, facts.since)
 
 
 def _settled(facts: TaskLocation, now: float, _: OutboxLimits) -> Cause:
     sentence = f"it was settled{ago(facts.since, now)}, and the sink has confirmed its Result"
-    return Cause("settled", sentence, _read_it(facts), facts.since)
-
-
-def _read_it(facts: TaskLocation) -> str:
-    return f"read it: {reading(facts.task_id, facts.since)}"
+    what = f"read it: {reading(facts.task_id, facts.since)}"
+    return Cause("settled", sentence, what, facts.since)
 
 
 def _waiting(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
