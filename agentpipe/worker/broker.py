@@ -94,23 +94,7 @@ def make_runners(
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
     """
-    problems: list[Problem] = []
-    contexts: dict[str, tuple[Context, ...]] = {}
-    engines: dict[str, Engine] = {}
-    try:
-        contexts = resolve_contexts(collections, environ)
-    except ConfigError as error:
-        problems += error.problems
-    for collection in collections:
-        if collection.user is not None and not contexts:
-            continue  # As the worker's own user, nothing of it may run.
-        try:
-            context = contexts[collection.name][0] if contexts else NO_CONTEXT
-            engines[collection.name] = _engine(collection, context)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    contexts, engines = _contexts_and_engines(collections, environ)
     judges = {each.name: _judges(each, contexts[each.name]) for each in collections}
     policies = policies or LivePolicies(collections, alone=True)
     runners = {
@@ -128,6 +112,30 @@ def make_runners(
     # Beside the contexts', credentials of this environment that agents fall back on.
     masking.add(secret for runner in runners.values() for secret in runner.secrets)
     return runners
+
+
+def _contexts_and_engines(
+    collections: Sequence[Collection], environ: Mapping[str, str]
+) -> tuple[Mapping[str, Sequence[Context]], Mapping[str, Engine]]:
+    """Both of each collection, by its name; all mistakes are reported at once."""
+    problems: list[Problem] = []
+    contexts: Mapping[str, Sequence[Context]] = {}
+    engines: dict[str, Engine] = {}
+    try:
+        contexts = resolve_contexts(collections, environ)
+    except ConfigError as error:
+        problems += error.problems
+    for collection in collections:
+        if collection.user is not None and not contexts:
+            continue  # As the worker's own user, nothing of it may run.
+        try:
+            context = contexts[collection.name][0] if contexts else NO_CONTEXT
+            engines[collection.name] = _engine(collection, context)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return contexts, engines
 
 
 def _judges(
