@@ -31,6 +31,14 @@ class Waiting:
         return "42"
 
 
+class Spread:
+    """Waits for 0.5 to 1.5 s, so that runs end one by one."""
+
+    async def execute(self, task: Any, _context: Any) -> str:
+        await asyncio.sleep(0.5 + _drawn(task.task_id))
+        return "42"
+
+
 class Noting(Waiting):
     """Notes in a file when it starts."""
 

@@ -52,28 +52,53 @@ def embedded() -> str:
 
 
 def turns(url: Callable[[], str]) -> None:
-    """Each agent runs task after task of a second, and all of them run at once."""
-    with fleet(AGENTS, "Waiting", url()) as scratch:
+    """Each agent runs task after task, and all of them run at once.
+
+    Runs of exactly a second end in step: a thousand slots are free at once, and the last of them
+    waits for all others. Those of other lengths end one by one, as runs of models do.
+    """
+    results = _turns(url, "Waiting")
+    speed = results_per_s(results)
+    _show(results, "1 s, all in step", speed, f"{speed / AGENTS:.2f} of ideal")
+    results = _turns(url, "Spread")
+    beside = f"{_filled(results):.2f} of the time in a run"
+    _show(results, "0.5 to 1.5 s, spread out", results_per_s(results), beside)
+
+
+def _turns(url: Callable[[], str], agent: str) -> list[dict[str, Any]]:
+    with fleet(AGENTS, agent, url()) as scratch:
         scratch.send([{"question": "q"}] * (ROUNDS * AGENTS))
         with scratch.working("--processes", "1", "--slots", str(AGENTS)) as pid:
             time.sleep(ROUNDS // 2)
-            memory = memory_mb(pid)
-            results = scratch.results(ROUNDS * AGENTS)
-    speed = results_per_s(results)
-    beside = f"{speed / AGENTS:.2f} of ideal"
-    show(f"{AGENTS:,} agents waiting 1 s, one process", f"{speed:,.0f}/s", beside)
-    show("  its memory", f"{memory:.0f} MB")
+            show(f"{AGENTS:,} agents waiting, their memory", f"{memory_mb(pid):.0f} MB")
+            return scratch.results(ROUNDS * AGENTS)
+
+
+def _show(results: list[dict[str, Any]], waits: str, speed: float, beside: str) -> None:
+    show(f"{AGENTS:,} agents waiting {waits}, one process", f"{speed:,.0f}/s", beside)
     show_latencies("  from a free slot to the next run", sorted(_gaps_ms(results)))
+
+
+def _by_agent(results: list[dict[str, Any]]) -> list[list[tuple[float, float]]]:
+    """When the runs of each began and ended, in order."""
+    runs: dict[str, list[tuple[float, float]]] = {}
+    for each in results:
+        run = seconds(each["started_at"]), seconds(each["finished_at"])
+        runs.setdefault(each["agent"], []).append(run)
+    return list(map(sorted, runs.values()))
+
+
+def _filled(results: list[dict[str, Any]]) -> float:
+    """The share of the time in which agents ran, from their first run to their last."""
+    agents = _by_agent(results)
+    ran_s = sum(ended - began for runs in agents for began, ended in runs)
+    return ran_s / sum(runs[-1][1] - runs[0][0] for runs in agents)
 
 
 def _gaps_ms(results: list[dict[str, Any]]) -> Iterator[float]:
     """Between two runs of an agent, which has further tasks all the time."""
-    by_agent: dict[str, list[tuple[float, float]]] = {}
-    for each in results:
-        run = seconds(each["started_at"]), seconds(each["finished_at"])
-        by_agent.setdefault(each["agent"], []).append(run)
-    for runs in by_agent.values():
-        for (_, ended), (began, _) in pairwise(sorted(runs)):
+    for runs in _by_agent(results):
+        for (_, ended), (began, _) in pairwise(runs):
             yield (began - ended) * 1_000
 
 
