@@ -70,6 +70,10 @@ class Cooldowns:
         self._clock = clock
         self._rounds: dict[str, _Round] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there was any."""
+        return bool(self._rounds)
+
     def begin(self, credential: Credential, limit: RateLimit, most_s: float = math.inf) -> Cooldown:
         """A run has met the limit; its cooldown lasts at most ``most_s``.
 

@@ -142,7 +142,7 @@ class Returns:
 
     def end_cooldowns(self, broker: dramatiq.Broker, message: ClaimedMessage) -> None:
         """A run ended well: the next cooldown of its credential is a first one."""
-        if actor := served_actor(broker, message.actor_name):
+        if self._cooldowns and (actor := served_actor(broker, message.actor_name)):
             self._cooldowns.end(actor.credential)
 
 

@@ -153,7 +153,12 @@ class _Agent:
         self.collection, self.context = actor.collection.name, actor.spec.context_index
         self.config_hash = actor.config_hash
         self.strict_config = actor.collection.strict_config
-        self.credential, self.limits = _credential(actor), _limits(actor)
+        self.limits = _shared(_limits(actor))
+
+    @property
+    def credential(self) -> Credential:
+        of, context = self._actor.collection, self._actor.spec.context_index
+        return Credential(f"{of.name}/{context}", lambda: of.queues_of_context(context))
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -200,9 +205,10 @@ class _Agent:
             await self._actor.runner.close()
 
 
-def _credential(actor: AgentActor) -> Credential:
-    of, context = actor.collection, actor.spec.context_index
-    return Credential(f"{of.name}/{context}", lambda: of.queues_of_context(context))
+@cache
+def _shared(limits: ActorLimits) -> ActorLimits:
+    """One object for all that are equal: a worker may have thousands of agents."""
+    return limits
 
 
 def _limits(actor: AgentActor) -> ActorLimits:
