@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -27,6 +28,8 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from agentpipe.connections.amqp.connection import Session
+    from agentpipe.sinks.rabbitmq import RabbitSink
     from tests.servers import OwnServer
 
 PATIENCE_S = 20.0
@@ -258,6 +261,29 @@ def _without(missing: set[str], reader: Reader) -> bool:
     except Unreachable:
         return False
     return not missing
+
+
+@pytest.mark.parametrize("group", ["group", None])
+def test_a_binding_that_a_killed_server_forgot_is_made_again(
+    sink: RabbitSink, rabbitmq_server: RabbitServer, topic: str, group: str | None
+) -> None:
+    """RabbitMQ 3.10 may: the reader got nothing more, without a word."""
+    reader: Any = sink.follow(group, "now")
+    sink.publish(records("a"))
+    assert read(reader, 1) == ["a"]
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
+        connection.channel().queue_unbind(reader._queue.name, topic)  # noqa: SLF001 - has no other name
+    sink._link.run(_end_session)  # noqa: SLF001 - as a killed server does
+    with suppress(Unreachable):
+        reader.poll(1, 0)
+    sink.publish(records("b"))
+    wait_until(lambda: "b" in read(reader, 1), PATIENCE_S, "what is published from then on")
+    reader.close()
+
+
+async def _end_session(session: Session) -> None:
+    session.close()
+    await session.ended()
 
 
 @pytest.mark.long

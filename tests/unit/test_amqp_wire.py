@@ -251,6 +251,19 @@ async def _publish_what_cannot_be_written() -> None:
     publishing.cancel()
 
 
+def test_of_many_with_one_that_cannot_be_written_none_is_said() -> None:
+    """What is written first was published, and its caller did not know."""
+    raw = Raw()
+    many = [*[OutgoingMessage("q", b"x", {})] * 150, OutgoingMessage("q", b"x", {"a": "\ud800"})]
+
+    async def publish() -> None:
+        await Channel(raw, lambda: None).publish(many)
+
+    with pytest.raises(UnicodeEncodeError):
+        asyncio.run(publish())
+    assert raw.said == []
+
+
 def test_a_question_does_not_undo_the_limit_of_a_consumer_that_begins() -> None:
     """Without a limit the server would deliver all that waits, and count it as lost with us."""
     asyncio.run(_ask_while_a_consumer_begins())
@@ -277,7 +290,7 @@ async def _say_on_a_closed_channel() -> None:
     raw = Raw()
     channel = Channel(raw, lambda: None)
     raw.is_open = False
-    for call in (channel.cancel(["c"]), channel.resume("q", "c", 0), channel.get("q")):
+    for call in (channel.cancel(["c"]), channel.consume("q", 0, lambda _: None), channel.get("q")):
         with pytest.raises(ChannelClosed):
             await call
     channel.ack(1)

@@ -33,6 +33,8 @@ HEADERS = {
 }
 NUMBERS = ("failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms")
 READ = tuple((name, header, int if name in NUMBERS else str) for name, header in HEADERS.items())
+# What AMQP's largest number leaves of an UUID's bits.
+UNSIGNED_BITS = 128 - 63
 # What most messages have, and need not carry.
 UNSET: tuple[Any, ...] = (None, 0, "")
 
@@ -43,8 +45,8 @@ class Message:
 
     Attributes:
         ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
-        suspect: Above 0 if it may have killed a worker that had others, and one crash is the
-            limit; counts how often it was to run alone since.
+        suspect: Not 0 if it may have killed a worker that had others, and one crash is the
+            limit: then a number that no other copy of it has.
     """
 
     task_id: str
@@ -119,7 +121,7 @@ class Message:
 
     def suspected(self) -> Self:
         """The same as a suspect that has not run alone yet."""
-        return replace(self, suspect=self.suspect + 1)
+        return replace(self, suspect=uuid.uuid4().int >> UNSIGNED_BITS)
 
     def given_back(self) -> Self:
         """The same after a run that does not count."""

@@ -84,9 +84,10 @@ class Queues:
 
     async def _probe_one(self, name: str) -> int | None:
         channel = await self._connection.session.channel()
-        depth = await channel.depth(name)
-        channel.close()
-        return depth
+        try:
+            return await channel.depth(name)
+        finally:
+            channel.close()
 
     async def waiting(self, queues: Iterable[Queue]) -> dict[str, int]:
         """How many tasks lie in each agent's queues.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.deliveries import Prefetched
 from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.consumption import Consumption
@@ -51,6 +52,9 @@ class Reception:
         agent.judging += 1
         try:
             await self._judge_one(agent, lost)
+        except ChannelClosed:  # Of another channel, if this one goes on: it is judged again.
+            self._channel.raw.requeue(lost.tag)
+            raise
         finally:
             agent.judging -= 1
 

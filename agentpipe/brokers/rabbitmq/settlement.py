@@ -108,6 +108,9 @@ class Settling:
         await self._channel.publish(messages)
         self._services.outbox.note(messages)
         self._channel.raw.ack_all([held.tag for _, held in pairs])
+        if any(held.agent.suspects(held.message) for _, held in pairs):
+            # What runs next may end this process, and with it what the server has not read.
+            await self._channel.raw.catch_up()
         for _, held in pairs:
             self._deliveries.let_go(held)
             if held.agent.leaving or held.agent.is_withheld:

@@ -24,6 +24,7 @@ from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
 from agentpipe.brokers.rabbitmq.settlement import Settling
+from agentpipe.brokers.rabbitmq.suspect_run import SuspectRun
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel, closed_on_failure
 from agentpipe.brokers.records import Settlement
@@ -66,9 +67,6 @@ class RabbitWorker:
         self._tallies = TallyKeeper()
         self._members: dict[str, Member] = {}
         self._steward: asyncio.Task[None] | None = None
-        # The suspect that is marked as to run alone.
-        self._alone: Prefetched | None = None
-        self._marking: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced = self.draining = False
@@ -118,6 +116,7 @@ class RabbitWorker:
         async with closed_on_failure(raw):
             self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
             self._consumption = Consumption(self._channel, self._deliveries, self._receive)
+            self._alone = SuspectRun(self._channel, self._deliveries)
             self._reception = Reception(self._channel, self._deliveries, self._consumption)
             self._answers = Answers(
                 self._channel,
@@ -232,30 +231,20 @@ class RabbitWorker:
     @property
     def has_nothing(self) -> bool:
         """Whether there is nothing to claim; from any thread."""
-        return self._deliveries.has_nothing
+        return self._deliveries.has_nothing and self._alone.claim is None
 
     def claim(self, limit: int) -> list[Claim]:
         """Claim up to ``limit`` tasks, one per agent in turn; a suspect alone."""
-        if not self.is_alive or limit <= 0 or self._deliveries.runs_suspect:
+        if not self.is_alive or limit <= 0:
+            return []
+        if self._alone.claim is not None:
+            return self._alone.hand_out()
+        if self._deliveries.runs_suspect:
             return []
         if suspect := self._deliveries.suspect():
-            return self._claim_suspect(suspect)
-        return self._deliveries.claim(limit, self._consumption.is_isolated)
-
-    def _claim_suspect(self, suspect: Prefetched) -> list[Claim]:
-        """Once nothing else runs, and the mark is stored that says so."""
-        if self._deliveries.runs():
+            self._alone.begin(suspect)
             return []
-        if self._alone is suspect:
-            return self._deliveries.claim_alone(suspect)
-        if self._marking is None or self._marking.done():
-            self._marking = self._channel.begin(self._mark(suspect))
-        return []
-
-    async def _mark(self, suspect: Prefetched) -> None:
-        await self._services.suspects.mark(suspect.message)
-        self._alone = suspect
-        self._channel.wake()
+        return self._deliveries.claim(limit, self._consumption.is_isolated)
 
     async def compare(
         self, held: Collection[tuple[str, int]], forwarding: Collection[int] | None
@@ -263,7 +252,9 @@ class RabbitWorker:
         """Release what was claimed here and is not held; see ``ComparesClaims``."""
         mine = {it.claim.key: it.claim for it in self._deliveries.held.values()}
         awaited = {it.claim.key for it in self._deliveries.awaited.values()}
-        strays = [Settlement(mine[key], "release") for key in mine.keys() - set(held)]
+        alone = self._alone.claim
+        known = {*held, *([] if alone is None else [alone.key])}
+        strays = [Settlement(mine[key], "release") for key in mine.keys() - known]
         returned = sum(await self.settling.settle(strays)) if strays else 0
         outbox, freed = self._services.outbox, 0
         if forwarding is not None:

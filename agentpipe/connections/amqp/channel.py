@@ -11,6 +11,7 @@ from pika import exceptions, spec
 from agentpipe.connections.amqp import wire
 from agentpipe.connections.amqp.arrivals import Arrivals
 from agentpipe.connections.amqp.confirmations import Confirmations
+from agentpipe.connections.amqp.consumers import Consumers
 from agentpipe.connections.amqp.gets import Gets
 from agentpipe.connections.amqp.unacknowledged import Unacknowledged
 
@@ -60,17 +61,14 @@ class Channel:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._confirmations = Confirmations()
         self._prefetch = 0
-        self._receivers: dict[str, Callable[[Delivery], None]] = {}
+        self._consumers = Consumers(raw)
         self._unacknowledged = Unacknowledged()
         self._gets = Gets(self.requeue)
-        self._when_cancelled: dict[str, Callable[[], None]] = {}
-        self._starting: dict[str, asyncio.Future[Any]] = {}
         self._counted: Callable[[int], None] | None = None
         self._why_closed = ""
         self._on_closed = on_closed
         raw.add_on_close_callback(self._closed)
         raw.add_on_return_callback(self._returned)
-        raw.add_on_cancel_callback(self._cancelled)
         raw.add_callback(self._declared, [spec.Queue.DeclareOk], one_shot=False)
 
     @property
@@ -154,8 +152,11 @@ class Channel:
     async def publish(self, messages: Sequence[OutgoingMessage]) -> list[Fate]:
         """Publish all, and wait until the server has them safe, or not.
 
-        While it stores the first ones, the next are on their way.
+        While it stores the first ones, the next are on their way. Of messages with one that
+        cannot be written, none is published.
         """
+        for message in messages[WRITTEN_AT_ONCE:]:
+            wire.check(message)
         batches = []
         for first in range(0, len(messages), WRITTEN_AT_ONCE):
             if first:
@@ -191,29 +192,10 @@ class Channel:
         is not waited for: it closes the channel where there is no such queue.
         """
         await self._limit(prefetch)
-
-        started = self._future()
         with closed_errors():
-            consumer = str(
-                self._raw.basic_consume(
-                    queue, _unused, arguments=arguments, callback=resolver(started)
-                )
-            )
-        self._receivers[consumer] = receive
-        self._starting[consumer] = started
-        self._when_cancelled[consumer] = cancelled
+            consumer = self._consumers.begin(queue, arguments, self._future())
+        self._consumers.hear(consumer, receive, cancelled)
         return consumer
-
-    async def resume(self, queue: str, consumer: str, prefetch: int) -> None:
-        """Have messages delivered to a cancelled consumer again.
-
-        pika keeps what it knows of each new consumer as long as the channel lives, so that one
-        for each poll would be a leak.
-        """
-        await self._limit(prefetch)
-        self._refuse_closed()
-        consume = spec.Basic.Consume(queue=queue, consumer_tag=consumer, nowait=True)
-        self._raw._send_method(consume)  # noqa: SLF001 - see above
 
     async def _limit(self, prefetch: int) -> None:
         prefetch = min(prefetch, MAX_PREFETCH)
@@ -222,17 +204,17 @@ class Channel:
             await self.call("basic_qos", prefetch_count=prefetch)
 
     async def cancel(self, consumers: Iterable[str]) -> None:
-        """Have nothing more delivered; what was, or is on its way, stays unacknowledged.
+        """Have nothing more delivered; what was delivered stays unacknowledged.
 
-        pika's own ``basic_cancel`` would have the server deliver again what is on its way.
+        A classic queue answers behind all that it has delivered.
         """
+        ended = []
         for consumer in consumers:
-            self._when_cancelled.pop(consumer, None)
-            if started := self._starting.pop(consumer, None):
-                await started  # A server of 3.10 ends the channel when it is cancelled earlier.
-            self._refuse_closed()
-            cancel = spec.Basic.Cancel(consumer, nowait=True)  # type: ignore[arg-type]  # its tag may be a string
-            self._raw._send_method(cancel)  # noqa: SLF001 - see above
+            await self._consumers.started(consumer)
+            ended.append(self._future())
+            self._consumers.end(consumer, ended[-1])
+        for each in ended:
+            await each
         await self.catch_up()
 
     async def delete(self, queues: Iterable[str]) -> None:
@@ -304,18 +286,17 @@ class Channel:
         return future
 
     def _delivered(self, consumer: str | None, delivery: Delivery | None) -> None:
+        if not self.is_open:  # It is being closed: all of it goes back.
+            return
         if delivery is not None:
             self._unacknowledged.add(delivery.tag)
         if consumer is None:
             self._gets.answer(delivery)
         elif delivery is not None:
-            self._receivers[consumer](delivery)
+            self._consumers.deliver(consumer, delivery)
 
     def _returned(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
         self._confirmations.returned(int(properties.message_id))
-
-    def _cancelled(self, frame: Any) -> None:
-        self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()
 
     def _declared(self, frame: Any) -> None:
         if self._counted is not None:

@@ -72,11 +72,16 @@ class Session:
         """A new channel with confirmations."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with closed_errors():
-            self._connection.channel(on_open_callback=resolver(opened))
+            raw = self._connection.channel(on_open_callback=resolver(opened))
         self._opening.add(opened)
         opened.add_done_callback(self._opening.discard)
-        channel = Channel(await opened, on_closed)
-        await channel.confirm()
+        try:
+            channel = Channel(await opened, on_closed)
+            await channel.confirm()
+        except BaseException:  # A server that has blocked us may open it later.
+            if not (raw.is_closing or raw.is_closed):
+                raw.close()
+            raise
         return channel
 
     def close(self) -> None:
@@ -209,7 +214,7 @@ class Link:
                     error if isinstance(error, Exception) else ChannelClosed(error)
                 )
 
-        QuickConnection(
+        connection = QuickConnection(
             self._parameters,
             on_open_callback=resolver(opened),
             on_open_error_callback=failed,
@@ -217,7 +222,11 @@ class Link:
         )
         try:
             return Session(await asyncio.wait_for(opened, CONNECT_S))
-        except Exception as error:
+        except BaseException as error:
+            if not (connection.is_closing or connection.is_closed):  # Else it might open later.
+                connection.close()
+            if not isinstance(error, Exception):
+                raise
             raise Unreachable(f"{self._shown}: {why_not(error)}") from error
 
     def close(self, before: Callable[[], Awaitable[None]]) -> None:

@@ -50,6 +50,12 @@ def publication(
         yield _frame(BODY, channel, body[first : first + largest])
 
 
+def check(message: OutgoingMessage) -> None:
+    """Raise what ``publication`` would raise of it."""
+    _publish(0, message.exchange, message.key, message.mandatory)
+    _properties(message, "")
+
+
 def acknowledgement(channel: int, tag: int, *, all_before: bool) -> bytes:
     """The frame that acknowledges a delivery."""
     index = spec.Basic.Ack.INDEX

@@ -125,7 +125,7 @@ class RabbitSink:
             queue = self._topic.group(group)
             with self._following:
                 self._link.run(lambda session: self._prepare_group(session, queue, start), FOLLOW_S)
-            return GroupReader(self._link, queue)
+            return GroupReader(self._link, self._topic, queue)
         self._link.run(lambda session: self._prepare(session, start))
         if start == "now" or not self._topic.has_stream:
             return TailReader(self._link, self._topic)

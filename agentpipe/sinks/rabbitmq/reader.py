@@ -7,6 +7,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -60,12 +61,11 @@ class GroupReader(_ChannelReader):
     channel's number.
     """
 
-    def __init__(self, link: Link, queue: Declaration) -> None:
+    def __init__(self, link: Link, topic: Topic, queue: Declaration) -> None:
         super().__init__(link)
-        self._queue = queue
+        self._topic, self._queue = topic, queue
         self._channel_number = self._acked = 0
         self._wanted = 0
-        self._consumer = ""
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         async def poll(session: Session) -> list[Delivery]:
@@ -88,41 +88,39 @@ class GroupReader(_ChannelReader):
     async def _channel_on(self, session: Session) -> Channel:
         if self._channel is None or not self._is_open_on(session):
             self._inbox = Inbox()
-            self._channel = await session.channel(self._inbox.changed.set)
+            channel = await session.channel(self._inbox.changed.set)
+            await self._topic.bind_for_good(channel, self._queue)
+            self._channel, self._acked = channel, 0
             self._session, self._channel_number = session, self._channel_number + 1
-            self._acked, self._consumer = 0, ""
         return self._channel
 
     async def _poll(self, channel: Channel, limit: int, timeout_s: float) -> list[Delivery]:
         deadline = time.monotonic() + timeout_s
         if await channel.declare(self._queue):
             deadline = max(deadline, time.monotonic() + ARRIVAL_S)
-        self._inbox.changed.clear()
+        inbox = self._inbox
+        inbox.changed.clear()
         self._wanted = limit
         try:
-            await self._consume(channel, limit)
+            receive = partial(self._receive, channel, inbox)
+            consumer = await channel.consume(self._queue.name, limit, receive)
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._inbox.changed.wait(), max(0.0, deadline - time.monotonic())
-                )
-            await channel.cancel([self._consumer])
+                await asyncio.wait_for(inbox.changed.wait(), max(0.0, deadline - time.monotonic()))
+            await channel.cancel([consumer])
+        except BaseException:  # It may consume still, under a name that is taken then.
+            channel.close()
+            raise
         finally:
             self._wanted = 0
-        found = list(self._inbox.waiting)
-        self._inbox.waiting.clear()
+        found = list(inbox.waiting)
+        inbox.waiting.clear()
         return found
 
-    async def _consume(self, channel: Channel, limit: int) -> None:
-        if self._consumer:
-            await channel.resume(self._queue.name, self._consumer, limit)
-        else:
-            self._consumer = await channel.consume(self._queue.name, limit, self._receive)
-
-    def _receive(self, delivery: Delivery) -> None:
-        if len(self._inbox.waiting) < self._wanted:
-            self._inbox.receive(delivery)
-        elif self._channel is not None:  # Too late for this poll: it goes back to the group.
-            self._channel.requeue(delivery.tag)
+    def _receive(self, channel: Channel, inbox: Inbox, delivery: Delivery) -> None:
+        if len(inbox.waiting) < self._wanted:
+            inbox.receive(delivery)
+        else:  # Too late for this poll: it goes back to the group.
+            channel.requeue(delivery.tag)
 
 
 class _OwnReader(_ChannelReader, ABC):
@@ -199,7 +197,7 @@ class TailReader(_OwnReader):
             await self._warn_if_gone(session)
         inbox = Inbox()
         channel = await session.channel(inbox.changed.set)
-        await self._topic.bind(channel, self._queue)
+        await self._topic.bind_for_good(channel, self._queue)
         await channel.consume(self._queue.name, AHEAD, inbox.receive)
         self._opened = True
         return channel, inbox

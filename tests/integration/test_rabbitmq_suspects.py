@@ -1,0 +1,161 @@
+"""With a limit of one crash, nothing on RabbitMQ is blamed but what ran alone and did not end."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq.messages import Message, now_ms
+from agentpipe.brokers.rabbitmq.settlement import Settling
+from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.brokers.records import Queue, Settlement, Worker
+from agentpipe.connections.amqp.channel import Channel
+from agentpipe.settings import Settings
+from tests.stores import claim_up_to
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.records import Claim
+    from brokers.server_rabbitmq import RabbitServer
+
+AGENTS = ("one", "two")
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def living(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
+    """A worker that dies at the end: its connection ends, and it does not leave."""
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([Queue(name, None, 100, 10, max_crashes=1) for name in AGENTS])
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset(AGENTS), lease_s=60)
+        store.join(worker)
+        yield store, worker
+
+
+def lay(store: RabbitStore, queue: str, task_id: str, **state: Any) -> None:
+    """A task that was returned."""
+
+    async def publish(services: Services) -> None:
+        message = Message(task_id, queue, b"{}", submitted_ms=now_ms(), **state)
+        await services.publish([message.to(services.topology.back(queue))])
+
+    store._run(publish)  # noqa: SLF001 - as a worker would, where one has died
+
+
+def known_here(store: RabbitStore, worker: Worker) -> list[str]:
+    deliveries = store._workers[worker.name]._deliveries  # noqa: SLF001 - what lies here
+    return [each.message.task_id for _, each in deliveries.ready()]
+
+
+def claimed(store: RabbitStore, worker: Worker) -> Claim:
+    (found,) = wait_until(lambda: claim_up_to(1, store, worker), 30, "a claim")
+    return found
+
+
+def answer(store: RabbitStore, claim: Claim) -> None:
+    assert store.settle([Settlement(claim, "complete", b"{}", "ok")]) == [True]
+
+
+def crashes(broker_url: str, *task_ids: str) -> dict[str, int]:
+    """How often each counts as crashed, as the next worker learns."""
+    found: dict[str, int] = {}
+    with living(broker_url) as (store, worker):
+        for _ in task_ids:
+            claim = claimed(store, worker)
+            found[claim.task_id] = claim.crashes
+            answer(store, claim)
+    assert sorted(found) == sorted(task_ids)
+    return found
+
+
+def test_a_suspect_is_not_overtaken_between_its_mark_and_its_run(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lay there with its mark while another killed the worker, and was blamed."""
+    monkeypatch.setattr("agentpipe.brokers.rabbitmq.worker.random.shuffle", list.sort)
+    with living(broker_url) as (store, worker):
+        lay(store, "two", "first", suspect=1)
+        wait_until(lambda: "first" in known_here(store, worker), 30, "it is here")
+        assert claim_up_to(1, store, worker) == []  # It is being marked.
+        lay(store, "one", "second", suspect=1)
+        wait_until(lambda: "second" in known_here(store, worker), 30, "the other is here")
+        killer = claimed(store, worker).task_id
+    found = crashes(broker_url, "first", "second")
+    assert found.pop(killer) == 1
+    assert [*found.values()] == [0]
+
+
+def test_of_two_copies_of_a_suspect_one_is_not_blamed_by_the_mark_of_the_other(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that died while it returned a dead one's task left two of them."""
+    monkeypatch.setattr("agentpipe.brokers.rabbitmq.worker.random.shuffle", list.sort)
+    with living(broker_url) as (store, worker):
+        lay(store, "two", "twice")
+        claimed(store, worker)
+    with monkeypatch.context() as dying:
+        dying.setattr(WorkerChannel, "replace", _only_publish)
+        with living(broker_url) as (store, worker):
+            wait_until(lambda: known_here(store, worker) == ["twice"], 30, "its copy is here")
+    with living(broker_url) as (store, worker):
+        wait_until(lambda: known_here(store, worker) == ["twice"] * 2, 30, "both are here")
+        answer(store, claimed(store, worker))
+        lay(store, "one", "killer", suspect=1)
+        wait_until(lambda: "killer" in known_here(store, worker), 30, "the killer is here")
+        assert claimed(store, worker).task_id == "killer"
+    assert crashes(broker_url, "twice", "killer") == {"twice": 0, "killer": 1}
+
+
+async def _only_publish(channel: WorkerChannel, pairs: Sequence[tuple[Any, int]]) -> None:
+    await channel.publish([message for message, _ in pairs])
+
+
+def test_a_suspect_that_was_answered_is_not_blamed_for_what_runs_next(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its worker had written was lost with it, since the server had not read it yet."""
+    unread: list[Any] = []
+    acknowledge, catch_up = Channel.ack_all, Channel.catch_up
+    carry_out = Settling._carry_out  # noqa: SLF001 - what is held up is between its steps
+    settling = False
+
+    async def read(channel: Channel) -> None:
+        for each in [it for it in unread if settling and it[0] is channel]:
+            unread.remove(each)
+            acknowledge(*each)
+        await catch_up(channel)
+
+    async def settle(parts: Settling, pairs: Any) -> None:
+        nonlocal settling
+        settling = True
+        await carry_out(parts, pairs)
+        settling = False
+
+    with monkeypatch.context() as slow, living(broker_url) as (store, worker):
+        lay(store, "one", "innocent", suspect=1)
+        first = claimed(store, worker)
+        slow.setattr(Channel, "ack_all", lambda *it: unread.append(it))
+        slow.setattr(Channel, "catch_up", read)
+        slow.setattr(Settling, "_carry_out", settle)
+        answer(store, first)
+        lay(store, "two", "killer", suspect=1)
+        assert claimed(store, worker).task_id == "killer"
+    with living(broker_url) as (store, worker):
+        found = claimed(store, worker)
+        assert (found.task_id, found.crashes) == ("killer", 1)
+        answer(store, found)
+        assert claim_up_to(1, store, worker) == []
+        assert store.stats().queues[0].waiting == 0
