@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.middleware import Interrupt, raise_thread_exception
 
+from agentpipe.core.failures import readable
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_place
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class AgentThread:
                 with marked(call.context.get(run_place, NO_RUN)):
                     value = self._perform(call)
             except BaseException as caught:  # noqa: BLE001 - raised in the caller
-                error = caught
+                error = readable(caught)
             call.ended = True
             call.report(value, error)
         if self._runner is not None:

@@ -171,14 +171,27 @@ def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     }
 
 
+def readable(error: BaseException) -> BaseException:
+    """The error, or a stand-in for one whose class raises where anything is asked of it."""
+    try:
+        if any(isinstance(each, AgentFailed) for each in causes(error)):
+            return error
+    except Exception:  # noqa: BLE001 - it is the agent's code
+        stand_in: type[Exception] = type(type(error).__name__, (Exception,), {})
+        frames = BaseException.__dict__["__traceback__"].__get__(error)
+        return stand_in("nothing can be read of it: its class raises").with_traceback(frames)
+    return error
+
+
 def error_kind(error: BaseException) -> str:
     """The name of its type, where it was raised."""
-    return error.kind if isinstance(error, AgentFailed) else type(error).__name__
+    kind = type(error)  # Not `isinstance`, which may ask the error's own code.
+    return error.kind if issubclass(kind, AgentFailed) else kind.__name__  # type: ignore[attr-defined]
 
 
 def error_text(error: BaseException) -> str:
     """The error's message, even if its ``__str__`` raises."""
-    if isinstance(error, asyncio.CancelledError):
+    if issubclass(type(error), asyncio.CancelledError):
         return "the agent cancelled itself"
     try:
         return valid_text(str(error))

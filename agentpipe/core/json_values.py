@@ -89,6 +89,8 @@ def checked_answer(answer: Any) -> tuple[Any, str]:
     """
     if flaw := ANSWERS.flaw(answer, "the answer"):
         raise AnswerError(flaw)
+    if isinstance(answer, str):
+        answer = str.__str__(answer)  # Methods of a subclass may do anything.
     try:
         answer, data = _encoded(answer)
     except (TypeError, ValueError, RecursionError) as error:

@@ -24,6 +24,7 @@ NO_ANSWERS = {
 AGENT_ERRORS = {
     "raise so": "so",
     "hostile-error": "cannot be shown",
+    "unreadable-error": "nothing can be read of it",
     "exit": "SystemExit",
     "keyboard": "KeyboardInterrupt",
     "stop": "StopIteration",
@@ -52,7 +53,15 @@ def _send_to_both(project: Project, tasks: list[dict[str, Any]]) -> None:
 
 @pytest.mark.long
 def test_whatever_an_agent_does_its_task_is_answered_and_the_worker_lives(lively: Project) -> None:
-    questions = [*AGENT_ERRORS, "big", "controls", "infra", "refused", "echo at the end"]
+    questions = [
+        *AGENT_ERRORS,
+        "big",
+        "odd-text x",
+        "controls",
+        "infra",
+        "refused",
+        "echo at the end",
+    ]
     _send_to_both(lively, [{"question": question} for question in questions])
     done = lively.burst("--processes", "1")
     assert "replaced" not in done.err
@@ -72,6 +81,7 @@ def test_whatever_an_agent_does_its_task_is_answered_and_the_worker_lives(lively
         assert (task_id, result["outcome"]) == (task_id, expected), result
     assert len({result["worker"] for result in results.values()}) == 1
     assert len(results["toys big"]["result"]) == 5_000_000
+    assert results["toys odd-text x"]["result"] == results["plain odd-text x"]["result"] == "x"
     assert results["plain echo at the end"]["result"] == "at the end"
     _assert_retries_were_counted(lively)
     _assert_harmless_on_a_terminal(lively)

@@ -245,6 +245,23 @@ class Hostile(Exception):  # noqa: N818 - it is what it is called
     __repr__ = __str__
 
 
+class Unreadable(Exception):  # noqa: N818 - likewise
+    """Breaks whatever asks anything of it, its class too."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class OddText(str):
+    """A string whose methods are its own."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        """Raise."""
+        raise RuntimeError("encode")
+
+
 class Unprintable:
     """Neither can this."""
 
@@ -316,6 +333,8 @@ _FUNCTIONS: dict[str, Any] = {
     "who": lambda _argument, _task, context: dict(context.env),
     "leak": _leak,
     "raise": lambda argument, *_: _raise(ValueError(argument)),
+    "unreadable-error": lambda *_: _raise(Unreadable()),
+    "odd-text": lambda argument, *_: OddText(argument),
     "hostile-error": lambda *_: _raise(Hostile()),
     "infra": lambda *_: _raise(agentpipe.InfraError("away for good")),
     "refused": lambda *_: _raise(ConnectionRefusedError("nobody listens")),

@@ -16,6 +16,7 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.agent_thread import RunContinues
+from agentpipe.core.failures import readable
 from agentpipe.core.logs import Bound, bound
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, run_place
 from agentpipe.errors import Cancelled, Interrupted
@@ -181,7 +182,8 @@ class EventLoop(threading.Thread):
             await signals.after(message, result=outcome)
         except SkipMessage as skip:
             await signals.skipped(message, skip)
-        except BaseException as error:  # noqa: BLE001 - all of it is the run's outcome
+        except BaseException as raised:  # noqa: BLE001 - all of it is the run's outcome
+            error = readable(raised)
             if isinstance(error, RunContinues) and isinstance(message.ended_by, Interrupted):
                 self._note_stray(error)
             await signals.after(message, exception=message.ended_by or error)
