@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentpipe import Settings
 from agentpipe.brokers import open_store
@@ -53,9 +53,10 @@ def waiting(rival: rivals.Rival, url: str) -> None:
 
 
 def sending(url: str) -> None:
-    bulk, bare, single, dramatiq = [], [], [], []
+    bulk, bare, commands, single, dramatiq = [], [], [], [], []
     for _ in range(ROUNDS):
         bare.append(_bare_per_s(_emptied(url)))
+        commands.append(_commands_per_s(_emptied(url)))
         _emptied(url)
         with fleet(8, "Instant", url) as scratch:
             bulk.append(bulk_per_s(scratch, BULK))
@@ -63,6 +64,7 @@ def sending(url: str) -> None:
         with rivals.bout(rivals.DRAMATIQ, url) as match:
             dramatiq.append(match.send(SINGLE))
     show_rounds("send_many, 1.5 KB", bulk, bare, "a bare pipelined RPUSH's")
+    show_rounds("", bulk, commands, "its own writes without script, bound and known ids,")
     show_rounds("", bulk, dramatiq, "Dramatiq's one by one,")
     show_rounds("send, 1.5 KB, bounded", single, dramatiq, "Dramatiq's unbounded")
 
@@ -87,6 +89,26 @@ def _bare_per_s(client: redis.Redis) -> float:
             pipeline.execute()
 
     return per_s(BULK, push)
+
+
+def _commands_per_s(client: redis.Redis) -> float:
+    """What an offer writes of each task, as plain commands: its script can be no faster."""
+    payloads = {each.task_id: each.encoded for each in map(admit, tasks(BULK))}
+    ids = list(payloads)
+
+    def write() -> None:
+        for first in range(0, BULK, 1_000):
+            part = ids[first : first + 1_000]
+            numbers = {task_id: first + at for at, task_id in enumerate(part)}
+            records: dict[Any, Any] = {each: f"{n:016} 0 0 0 0 0 q" for each, n in numbers.items()}
+            pipeline = client.pipeline(transaction=False)
+            pipeline.hset("payloads", mapping={each: payloads[each] for each in part})
+            pipeline.hset("tasks", mapping=records)
+            pipeline.zadd("order", numbers)
+            pipeline.zadd("waiting", {f"{n:016}{each}": 0 for each, n in numbers.items()})
+            pipeline.execute()
+
+    return per_s(BULK, write)
 
 
 def running(url: str) -> None:

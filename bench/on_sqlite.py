@@ -7,6 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from agentpipe.brokers.sqlite.admission import admit as store
+from agentpipe.brokers.sqlite.admission import known_ids
+from agentpipe.brokers.sqlite.tables import LAYOUT
+from agentpipe.sending.admission import admit
 from bench import asking, crowds, settling
 from bench.figures import (
     EVALUATOR,
@@ -16,6 +20,7 @@ from bench.figures import (
     show,
     show_latencies,
     single_per_s,
+    tasks,
 )
 from bench.fleet import cpu_shares, fleet, memory_mb, results_per_s
 from bench.peers.sending import QUESTION
@@ -51,6 +56,27 @@ def bare_rows_per_s(rows: int, batch: int, synchronous: str) -> float:
     return rows / duration_s
 
 
+def statements_per_s(rows: int, batch: int, synchronous: str) -> float:
+    """What SQLite alone does with an offer's statements and indices, for rows of the same size."""
+    with tempfile.TemporaryDirectory() as folder:
+        db = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        for statement in LAYOUT.statements_from(0) or ():
+            db.execute(statement)
+        offers = [admit(task).offer("") for task in tasks(rows)]
+        started = time.perf_counter()
+        for first in range(0, rows, batch):
+            part = offers[first : first + batch]
+            db.execute("BEGIN IMMEDIATE")
+            known_ids(db, [offer.task_id for offer in part])
+            store(db, [(offer, 1 + at % 8) for at, offer in enumerate(part)], time.time())
+            db.execute("COMMIT")
+        duration_s = time.perf_counter() - started
+        db.close()
+    return rows / duration_s
+
+
 def sending() -> None:
     for synchronous in ("full", "normal"):
         with fleet(8, "Instant") as scratch:
@@ -59,6 +85,8 @@ def sending() -> None:
             bare = bare_rows_per_s(30_000, 1_000, synchronous)
             beside = ratio(bulk, bare, "SQLite's bare rows,")
             show(f"send_many, 1.5 KB, {synchronous}", f"{bulk:,.0f}/s", beside)
+            alone = statements_per_s(30_000, 1_000, synchronous)
+            show("", f"{bulk:,.0f}/s", ratio(bulk, alone, "its own statements alone,"))
             single = single_per_s(scratch, 2_000)
             bare = bare_rows_per_s(2_000, 1, synchronous)
             beside = ratio(single, bare, "SQLite's bare rows,")
