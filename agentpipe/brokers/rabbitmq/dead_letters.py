@@ -99,21 +99,30 @@ class DeadLetters:
         """What a portion of the queue has; from its beginning, unless the last page ended there."""
         _moment_ms(after)
         async with self._looking:
-            channel = await self._look(after)
-            found: list[DeadSummary] = []
-            while len(found) < limit and not self._is_full():
-                letter = await self._take(channel)
-                if letter is None and not self._sought:
-                    return DeadPage(tuple(found), None)
-                if letter is None:
-                    self._seek_by_time(after)
-                elif self._is_behind(letter) and wanted.fits(letter):
-                    found.append(letter.summary)
-            more = await channel.declare(self._queue) > 0 or self._sought
-            return DeadPage(tuple(found), self._place if more else None)
+            try:
+                return await self._page(wanted, after, limit)
+            finally:  # Not before: what is taken later would stay here.
+                loop = asyncio.get_running_loop()
+                self._release = loop.call_later(HOLD_S, self.give_back)
+
+    async def _page(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        channel = await self._look(after)
+        found: list[DeadSummary] = []
+        while len(found) < limit and not self._is_full():
+            letter = await self._take(channel)
+            if letter is None and not self._sought:
+                return DeadPage(tuple(found), None)
+            if letter is None:
+                self._seek_by_time(after)
+            elif self._is_behind(letter) and wanted.fits(letter):
+                found.append(letter.summary)
+        more = await channel.declare(self._queue) > 0 or self._sought
+        return DeadPage(tuple(found), self._place if more else None)
 
     async def _look(self, after: str) -> Channel:
         """Begin anew, unless the place is where the last look ended."""
+        if self._release is not None:
+            self._release.cancel()
         if self._channel is None or not self._channel.is_open:
             self._channel = await self._session.channel()
             await self._channel.declare(self._queue)
@@ -122,9 +131,6 @@ class DeadLetters:
             self.give_back()
             self._place = self._sought = after
         self._read, self._bytes = {}, 0
-        if self._release is not None:
-            self._release.cancel()
-        self._release = asyncio.get_running_loop().call_later(HOLD_S, self.give_back)
         return self._channel
 
     async def _take(self, channel: Channel) -> DeadLetter | None:
