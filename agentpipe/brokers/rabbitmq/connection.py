@@ -55,7 +55,8 @@ class Connection:
         """Open the channels, and make what everything needs."""
         publisher = await session.channel(session.close)
         outbox = await session.channel(session.close)
-        await publisher.call("exchange_declare", topology.fleet, "fanout", durable=True)
         await outbox.declare(topology.shared("outbox"))
+        # Last: where both are new, what is made before it survives a kill of the server.
+        await publisher.call("exchange_declare", topology.fleet, "fanout", durable=True)
         spare = SpareChannel(session), SpareChannel(session)
         return cls(session, topology, publisher, outbox, *spare)

@@ -38,7 +38,7 @@ class Queues:
             for queue in queues:
                 for source in self._registry.sources(queue):
                     channel.ensure(source)
-            await channel.catch_up()
+            await channel.keep_made(self._connection.topology.made)
         self._made.update(queue.name for queue in queues)
 
     def is_made(self, queue: Queue) -> bool:

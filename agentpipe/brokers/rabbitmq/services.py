@@ -78,6 +78,8 @@ class Services:
         lost = [it for it, fate in zip(messages, fates, strict=True) if fate != "taken"]
         for key in {message.key for message in lost}:
             await publisher.declare(self.topology.durable(key))
+        if lost:
+            await publisher.keep_made(self.topology.made)
         if set(await publisher.publish(lost)) - {"taken"}:
             raise ChannelClosed("the server refuses to store results")
 

@@ -82,6 +82,11 @@ class Topology:
         return {self.shared(noun).name for noun in SHARED}
 
     @property
+    def made(self) -> str:
+        """The exchange that comes and goes; see ``Channel.keep_made``."""
+        return f"{self.prefix}.made"
+
+    @property
     def fleet(self) -> str:
         """The fanout exchange between workers."""
         return f"{self.prefix}.crew"
@@ -120,3 +125,4 @@ async def make_delays(channel: Channel, topology: Topology) -> None:
         await channel.call("exchange_declare", later.name, "fanout", durable=True)
         await channel.declare(later)
         await channel.call("queue_bind", later.name, later.name)
+    await channel.keep_made(topology.made)

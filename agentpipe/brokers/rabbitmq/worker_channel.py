@@ -50,6 +50,7 @@ class WorkerChannel:
         if lasting := [message for message in lost if message.lasting]:
             for message in lasting:
                 await self.raw.declare(topology.durable(message.key))
+            await self.raw.keep_made(topology.made)
             if any(message.exchange for message in lasting):
                 await make_delays(self.raw, topology)
             if set(await self.raw.publish(lasting)) != {"taken"}:

@@ -101,14 +101,9 @@ class Topic:
         await channel.call("queue_bind", queue.name, self.name)
 
     async def bind_for_good(self, channel: Channel, queue: Declaration) -> None:
-        """The same, so that a server that is killed now does not forget it.
-
-        RabbitMQ 3.10 answers before its last change is on disk: another change writes both.
-        """
+        """The same, so that a server that is killed now does not forget it."""
         await self.bind(channel, queue)
-        passing = f"{queue.name}.bound"
-        await channel.call("exchange_declare", passing, "fanout", durable=True)
-        await channel.call("exchange_delete", passing)
+        await channel.keep_made(f"{queue.name}.made")
 
 
 def record_of(delivery: Delivery, position: Any) -> Record:
