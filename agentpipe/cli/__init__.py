@@ -7,11 +7,14 @@ and ``run(args)``, which returns the exit code. Only the module of the command i
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any, NoReturn
 
 from agentpipe import __version__
@@ -61,6 +64,8 @@ COMMANDS = {
     "clean-tasks": "cancel a file's waiting tasks, with the options of MCP-Universe",
 }
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; print its error, if any; return its exit code."""
@@ -69,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return _complete(os.environ["COMP_LINE"].split())
     if arguments[:1] == ["help"]:  # As git and others have it.
         arguments = [*arguments[1:], "--help"]
+    _open_missing_streams()
     _escape_what_the_terminal_lacks()
     try:
         with guarded_output():
@@ -78,6 +84,25 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # The reader is gone, as with `| head`.
         _drop_output()
         return OK
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _drop_output()
+        with suppress(OSError):
+            sys.stderr.write(f"cannot write the output: {error.strerror}: make room for it\n")
+        return FAILED
+
+
+def _open_missing_streams() -> None:
+    """A program may be started without them: a database would get the number of one.
+
+    What is printed then, by any library or child, would be written into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _run_and_flush(arguments: list[str]) -> int:
@@ -106,9 +131,9 @@ def _run(arguments: list[str]) -> int:
 
         say(*error.lines)
         return exit_code(error)
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - Python would print it unguarded
+    except Exception as error:
+        if _is_of_output(error):
+            raise
         if said := _unfit(error, arguments):
             from agentpipe.cli.common import say
 
@@ -122,6 +147,8 @@ def _run(arguments: list[str]) -> int:
 
 def _unfit(error: Exception, arguments: list[str]) -> str:
     """What is wrong with an argument that no store, server or JSON can take; else nothing."""
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        return "the current folder was removed: change to one that there is"
     if isinstance(error, OverflowError) or "64-bit" in str(error):
         huge = (value for value in map(_value, arguments) if _is_huge(value))
         return next((f"{each[:80]} is too large: numbers go up to 2^63 - 1" for each in huge), "")
@@ -131,6 +158,19 @@ def _unfit(error: Exception, arguments: list[str]) -> str:
             (f"{each!a} is not UTF-8: only paths may have other bytes" for each in other), ""
         )
     return ""
+
+
+def _is_of_output(error: Exception) -> bool:
+    """Whether stdout takes no more: its reader is gone, or its disk is full."""
+    is_full = isinstance(error, OSError) and error.errno in _FULL and error.filename is None
+    return is_full or isinstance(error, BrokenPipeError)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def _value(argument: str) -> str:

@@ -1,0 +1,64 @@
+"""Commands that are started without stdin, stdout or stderr, or with a full disk behind one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+
+COMMAND = f"'{sys.executable}' -m agentpipe"
+linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="it writes to /dev/full")
+
+
+def in_shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With an embedded sink and a broker."""
+    monkeypatch.chdir(tmp_path)
+    open_sink(Settings.from_env({})).close()
+    return tmp_path
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_none_that_is_written_to(folder: Path, closed: str) -> None:
+    done = in_shell(folder, f"{COMMAND} tail --from beginning --timeout 0 {closed}")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_no_file_gets_the_number_of_a_closed_stream() -> None:
+    program = (
+        "import os; from agentpipe.cli import _open_missing_streams as open_them; open_them();"
+        "assert [os.readlink(f'/proc/self/fd/{n}') for n in range(3)] == ['/dev/null'] * 3;"
+        "assert all(map(os.get_inheritable, range(3)))"
+    )
+    done = in_shell(Path.cwd(), f"'{sys.executable}' -c \"{program}\" <&- >&- 2>&-")
+    assert done.returncode == 0
+
+
+@linux
+def test_a_full_disk_behind_stdout_is_said_in_a_line(folder: Path) -> None:
+    done = in_shell(folder, f"{COMMAND} completion bash > /dev/full")
+    said = "cannot write the output: No space left on device: make room for it\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    assert in_shell(folder, f"{COMMAND} completion bash > /dev/full 2>&1").returncode == 1
+
+
+@linux
+def test_a_folder_that_was_removed_is_said_in_a_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = in_shell(gone, f"rmdir '{gone}'; {COMMAND} status")
+    said = "the current folder was removed: change to one that there is\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    assert not os.path.lexists(gone)
