@@ -4,7 +4,8 @@
 
     AgentpipeError
     ├── ConfigError         a setting, collection or agent config is wrong; lists every problem
-    │   └── OptionError     an option of a Dramatiq actor or message is wrong; a ValueError as well
+    │   ├── OptionError     an option of a Dramatiq actor or message is wrong; a ValueError as well
+    │   └── LoopTaken       another trainer has the name of this one's loop
     ├── TaskError           a task is malformed and cannot be accepted
     ├── FormatError         a stored record cannot be read (other schema, broken bytes)
     ├── QueueFull           every queue that could take the task is at its bound
@@ -82,6 +83,10 @@ class ConfigError(AgentpipeError):
 
 class OptionError(ConfigError, ValueError):
     """An option of a Dramatiq actor or message is unknown, wrong, or would have no effect."""
+
+
+class LoopTaken(ConfigError):  # noqa: N818 - reads as what happened
+    """Another trainer has the name of this one's loop; the message says which one."""
 
 
 class TaskError(AgentpipeError):

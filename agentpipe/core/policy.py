@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from urllib.parse import SplitResult
 
+    from agentpipe.core.loop_holds import LoopHold
+
 MAX_ENDPOINTS = 1_000
 MAX_VERSION = 2**53
 HOLD_S = 60.0
@@ -116,6 +118,7 @@ class PolicyChange:
         accepted: As many are accepted, whatever was counted.
         returned: So many of the accepted train nothing: others may begin in their place.
         unused: Why, of ``core.groups.UNUSED``; empty where that is not counted.
+        hold: Of the loop whose trainer changes it; refused where another trainer has that.
     """
 
     version: int | None = None
@@ -125,6 +128,7 @@ class PolicyChange:
     accepted: int | None = None
     returned: int = 0
     unused: str = ""
+    hold: LoopHold | None = None
 
     def of(self, state: PolicyState) -> PolicyState:
         """The state after it."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.statistics import Stats
+    from agentpipe.core.loop_holds import LoopHold
     from agentpipe.core.policy import PolicyState
 
 # A worker hears of a pause in milliseconds; one that is stopped may never.
@@ -56,7 +57,11 @@ def find_policy(store: Store, name: str) -> PolicyState:
 
 
 def publish(
-    store: Store, name: str, version: int, endpoints: Sequence[str] | None = None
+    store: Store,
+    name: str,
+    version: int,
+    endpoints: Sequence[str] | None = None,
+    hold: LoopHold | None = None,
 ) -> PolicyState:
     """Say which version its servers have from now on, and where they are if that changes.
 
@@ -65,7 +70,7 @@ def publish(
     """
     refuse_version(version)
     urls = None if endpoints is None else _checked(endpoints)
-    state = change(store, name, PolicyChange(version=version, endpoints=urls))
+    state = change(store, name, PolicyChange(version=version, endpoints=urls, hold=hold))
     if state.version > version:
         raise ConfigError(
             f"policy {name!r} has version {state.version}, and {version} is lower: publish a "
@@ -85,18 +90,21 @@ def change(store: Store, name: str, step: PolicyChange) -> PolicyState:
     return find_policy(store, name) if state is None else state
 
 
-def pause_policy(store: Store, name: str, drain_s: float | None = 0.0) -> int:
+def pause_policy(
+    store: Store, name: str, drain_s: float | None = 0.0, hold: LoopHold | None = None
+) -> int:
     """Hold all requests to its servers from now on; returns how many are still under way.
 
     Args:
         store: Where it is kept.
         name: Of the policy.
         drain_s: For how long to wait for these to end; None for ever.
+        hold: Of the loop whose trainer pauses it, if one does.
 
     Raises:
         ConfigError: There is no such policy, or this broker keeps none.
     """
-    state = change(store, name, PolicyChange(paused=True))
+    state = change(store, name, PolicyChange(paused=True, hold=hold))
     begun = time.monotonic()
     for flights in _seen(store, state):
         passed_s = time.monotonic() - begun

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.budgets import Budget
+    from agentpipe.core.loop_holds import LoopHold
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.settings import Settings
 
@@ -272,12 +273,14 @@ class Dispatcher(ActorOptions):
         plan: GroupPlan,
         *,
         on_full: Literal["refuse", "wait"] = "refuse",
+        hold: LoopHold | None = None,
     ) -> Iterator[Sent]:
-        """Like ``send_groups``, with the outcome of each round trip."""
+        """Like ``send_groups``, with the outcome of each round trip; ``hold`` is of a loop."""
         store = require(self._store, CountsGroups, COUNT_GROUPS)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
         groups = (plan.group_of(admit(task, rules), config_hash) for task in tasks)
-        return offer_portions(store, collection, groups, patient=on_full == "wait")
+        patient = on_full == "wait"
+        return offer_portions(store, collection, groups, patient=patient, hold=hold)
 
     def _offer(self, collection: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         return self._store.offer(collection, offers, round_robin=round_robin)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.capabilities import CountsGroups
     from agentpipe.brokers.records import Admission
+    from agentpipe.core.loop_holds import LoopHold
     from agentpipe.core.task import Task
     from agentpipe.sending.admission import AdmittedTask
 
@@ -114,17 +115,24 @@ def _together(groups: Iterable[Group]) -> Iterator[list[Group]]:
 
 
 def offer_portions(
-    store: CountsGroups, collection: str, groups: Iterable[Group], *, patient: bool
+    store: CountsGroups,
+    collection: str,
+    groups: Iterable[Group],
+    *,
+    patient: bool,
+    hold: LoopHold | None = None,
 ) -> Iterator[Sent]:
     """Offer groups, many per round trip; the patient wait for room and for the store.
 
     Raises:
+        LoopTaken: Another trainer has the loop that sends.
         ConfigError: The collection is not declared, or a group is larger than all its queues.
     """
     for portion in _together(groups):
         left = portion
         while left:
-            offer = partial(store.offer_groups, collection, left)
+            held = () if hold is None else (hold,)
+            offer = partial(store.offer_groups, collection, left, *held)
             admission = until_it_answers(offer) if patient else offer()
             _refuse_impossible(collection, left, admission)
             yield _sent(left, admission, count_refused=not patient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.brokers.base import Store
+    from agentpipe.core.loop_holds import LoopHold
     from agentpipe.core.policy import PolicyState
     from agentpipe.settings import Settings
 
@@ -32,7 +34,8 @@ T = TypeVar("T")
 class Policy:
     """A policy on a broker; close it, or use it in a ``with``.
 
-    Once it is open it waits for a broker that does not answer, and says so in the log.
+    Once it is open it waits for a broker that does not answer, and says so in the log. That of
+    ``Rollouts`` raises ``LoopTaken`` for each change once another trainer has the loop.
 
     ::
 
@@ -48,6 +51,7 @@ class Policy:
             ConfigError: It has no such policy, or keeps none.
         """
         self.name, self._store = name, store
+        self.hold: LoopHold | None = None  # Of the loop whose policy it is.
         find_policy(store, name)
 
     @classmethod
@@ -89,7 +93,7 @@ class Policy:
         return until_it_answers(ask, waits="the trainer")
 
     def _change(self, step: PolicyChange) -> None:
-        self._ask(partial(change, self._store, self.name, step))
+        self._ask(partial(change, self._store, self.name, replace(step, hold=self.hold)))
 
     def publish(self, version: int, *, endpoints: Sequence[str] | None = None) -> None:
         """Its servers have this version from now on, and are at ``endpoints`` if these change.
@@ -99,7 +103,7 @@ class Policy:
         Raises:
             ConfigError: The version is lower than the last one, or an endpoint is wrong.
         """
-        self._ask(partial(publish, self._store, self.name, version, endpoints))
+        self._ask(partial(publish, self._store, self.name, version, endpoints, self.hold))
 
     def pause(self, *, drain_s: float | None = 0.0) -> int:
         """Hold all requests from now on; no run fails of it, and none's time limit goes on.
@@ -112,7 +116,7 @@ class Policy:
         Returns:
             How many of these are left.
         """
-        return self._ask(partial(pause_policy, self._store, self.name, drain_s))
+        return self._ask(partial(pause_policy, self._store, self.name, drain_s, self.hold))
 
     def resume(self) -> None:
         """Let requests go on."""

@@ -12,6 +12,7 @@ from agentpipe.sending.admission import admit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentpipe.core.loop_holds import LoopHold
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sending.groups import GroupPlan
@@ -40,12 +41,15 @@ class PromptFeed:
         collection: str,
         prompts: PromptSource,
         plan: GroupPlan,
+        *,
         prefix: str,
+        hold: LoopHold,
     ) -> None:
         """Send to ``collection`` of ``dispatcher``, which this closes.
 
-        The ids of its groups begin with ``prefix``.
+        The ids of its groups begin with ``prefix``; ``hold`` is of the loop that sends.
         """
+        self._hold = hold
         self._dispatcher, self._collection = dispatcher, collection
         self._prompts, self._plan, self._prefix = prompts, plan, prefix
         self._next: AdmittedTask | None = None
@@ -78,6 +82,7 @@ class PromptFeed:
         Raises:
             TaskError: A prompt is invalid.
             ConfigError: A group is larger than all queues, or the broker counts no groups.
+            LoopTaken: Another trainer has the loop.
         """
         for _ in range(number):
             if (prompt := self._peek()) is None or not self._accepted(prompt, wait=wait):
@@ -106,7 +111,8 @@ class PromptFeed:
         on_full: Literal["wait", "refuse"] = "wait" if wait else "refuse"
         send = self._dispatcher.send_group_batches
         try:
-            for sent in send(self._collection, [prompt], self._plan, on_full=on_full):
+            groups = (self._collection, [prompt], self._plan)
+            for sent in send(*groups, on_full=on_full, hold=self._hold):
                 self._answers()
                 if sent.refused:
                     return False

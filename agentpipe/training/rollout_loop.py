@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream, check_shard, name_of
+from agentpipe.training.loop_lease import LoopLease
 from agentpipe.training.prompt_feed import PromptFeed
 from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
@@ -55,6 +57,7 @@ class Rollouts:
         self,
         feed: PromptFeed,
         groups: GroupStream,
+        lease: LoopLease,
         *,
         name: str,
         batch: int,
@@ -62,9 +65,9 @@ class Rollouts:
         shard: tuple[int, int] = (0, 1),
         timeout_s: float | None = None,
     ) -> None:
-        """Of a feed and a stream of groups, which this closes."""
+        """Of a feed, a stream of groups and the lease of the loop, which this closes."""
         self._shard, self._timeout_s = shard, math.inf if timeout_s is None else timeout_s
-        self._feed, self._groups, self._name = feed, groups, name
+        self._feed, self._groups, self._lease, self._name = feed, groups, lease, name
         self._batch, self._room = batch, (ahead + 1) * batch
         self._over = 0  # Groups that were over when the loaded state was made.
         self._given = 0  # Since then.
@@ -123,6 +126,7 @@ class Rollouts:
 
         Raises:
             ConfigError: Of the collection, the numbers or the policy.
+            LoopTaken: Another trainer lives that has this name.
             Unreachable: Broker or sink does not answer.
         """
         if batch < 1:
@@ -135,10 +139,11 @@ class Rollouts:
         check_shard(shard)
         prefix = prefix_of(name) if shard[1] == 1 else f"{prefix_of(name)}{shard[0]}-of-{shard[1]}/"
         source = PromptSource(prompts, task_of=task_of, shard=shard)
-        dispatcher = Dispatcher.open([only], settings, results=False)
-        feed = PromptFeed(dispatcher, only.name, source, plan, prefix)
         name = name_of(name, shard)
-        try:
+        with ExitStack() as opened:
+            dispatcher = opened.enter_context(Dispatcher.open([only], settings, results=False))
+            lease = LoopLease.open(name, settings)
+            opened.callback(lease.close)
             groups = GroupStream.open(
                 settings,
                 group=name,
@@ -149,13 +154,13 @@ class Rollouts:
                 min_good=min_good,
                 keep=keep,
             )
-        except BaseException:
-            feed.close()
-            raise
+            opened.pop_all()
+        if groups.policy is not None:
+            groups.policy.hold = lease.hold
+        feed = PromptFeed(dispatcher, only.name, source, plan, prefix=prefix, hold=lease.hold)
         ahead = 1 if groups.max_staleness is None else groups.max_staleness
-        return cls(
-            feed, groups, name=name, batch=batch, ahead=ahead, shard=shard, timeout_s=timeout_s
-        )
+        numbers: dict[str, Any] = {"batch": batch, "ahead": ahead, "shard": shard}
+        return cls(feed, groups, lease, name=name, timeout_s=timeout_s, **numbers)
 
     @property
     def policy(self) -> Policy | None:
@@ -180,6 +185,7 @@ class Rollouts:
         Raises:
             ResultTimeout: No group came for ``timeout_s``; a further loop goes on.
             TaskError: A prompt is invalid.
+            LoopTaken: Another trainer has the loop: this one was stopped, and is replaced.
         """
         while found := self._next_batch():
             batch = RolloutBatch(self.step, tuple(found))
@@ -212,6 +218,7 @@ class Rollouts:
                 group = next(self._groups.ends())
             except StopIteration:
                 raise ResultTimeout(f"{self._name}: {self._late()}") from None
+            self._lease.refuse_if_taken()
             if group is not None:
                 self._given += 1
                 return group
@@ -253,7 +260,11 @@ class Rollouts:
         """What was sent and used, the current batch too; JSON. Save it after each step.
 
         ``unused`` names groups that were given, but are not trained on yet.
+
+        Raises:
+            LoopTaken: Another trainer has the loop: its state counts.
         """
+        self._lease.refuse_if_taken()
         unused = [*unused, *(group.group_id for group in self._begun)]
         return {
             "version": 1,
@@ -286,6 +297,7 @@ class Rollouts:
     def close(self) -> None:
         """Close its connections; groups that are out go on, and a later start reads them."""
         self._groups.close()
+        self._lease.close()
         self._feed.close()
 
     def __enter__(self) -> Self:

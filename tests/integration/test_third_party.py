@@ -27,6 +27,7 @@ CAPABILITIES = (
     "ComparesClaims",
     "CountsGroups",
     "KeepsBudgets",
+    "KeepsLoops",
     "KeepsPolicies",
     "KeepsDeadLetters",
     "LocatesTasks",

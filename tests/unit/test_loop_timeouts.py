@@ -55,8 +55,19 @@ class OthersResults:
         """Nothing is open."""
 
 
+class Held:
+    """A loop that no other trainer wants."""
+
+    def refuse_if_taken(self) -> None:
+        """None has it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def loop_over(feed: Any, groups: GroupStream) -> Rollouts:
-    return Rollouts(feed, groups, name="trainer", batch=2, ahead=1, timeout_s=0.3)
+    lease: Any = Held()
+    return Rollouts(feed, groups, lease, name="trainer", batch=2, ahead=1, timeout_s=0.3)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agentpipe.brokers.capabilities.keeping import (
     KeepsDeadLetters,
+    KeepsLoops,
     KeepsPolicies,
     KeepsRuns,
     KeepsSchedules,
@@ -61,6 +62,7 @@ __all__ = [
     "Fate",
     "KeepsBudgets",
     "KeepsDeadLetters",
+    "KeepsLoops",
     "KeepsPolicies",
     "KeepsRuns",
     "KeepsSchedules",

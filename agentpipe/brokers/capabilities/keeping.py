@@ -1,4 +1,4 @@
-"""What a store keeps beside its tasks: dead letters, runs, policies, schedules."""
+"""What a store keeps beside its tasks: dead letters, runs, policies, loops, schedules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.records import Refusal, Worker
     from agentpipe.brokers.runs import KeptRun
+    from agentpipe.core.loop_holds import LoopHold, LoopState
     from agentpipe.core.policy import PolicyChange, PolicyState
 
 
@@ -77,7 +78,40 @@ class KeepsPolicies(Protocol):
         """All of them, in the order of their names."""
 
     def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
-        """Change one in one step; returns what holds then, None where there is none."""
+        """Change one in one step; returns what holds then, None where there is none.
+
+        Raises:
+            LoopTaken: ``change.hold`` is not held; nothing is changed.
+        """
+
+
+@runtime_checkable
+class KeepsLoops(Protocol):
+    """Lets one trainer at a time have the name of a loop.
+
+    It has it from ``hold_loop`` on until it lets it go or another takes it, which none can until
+    nothing was heard of it for its lease. What names a hold, as ``offer_groups``, is carried out
+    only while that is held, in the same step: a trainer that was stopped and replaced does nothing
+    when it wakes.
+    """
+
+    def hold_loop(
+        self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""
+    ) -> LoopState:
+        """Take a loop that is free, or keep it; returns who has it then.
+
+        Args:
+            hold: Of this trainer.
+            report: What it says of itself: a JSON object.
+            lease_s: For so long from now nobody else takes it.
+            instead_of: The token of a trainer that is known to have ended: its loop is free.
+        """
+
+    def drop_loop(self, hold: LoopHold) -> None:
+        """Let it go, if it is held."""
+
+    def loops(self) -> Sequence[LoopState]:
+        """All that have a trainer, or had one that has not let it go, by name."""
 
 
 @runtime_checkable

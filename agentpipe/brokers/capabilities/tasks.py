@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import Admission, Group
+    from agentpipe.core.loop_holds import LoopHold
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 
@@ -148,9 +149,14 @@ class CountsGroups(Protocol):
     member puts one ``GroupEnd`` into the outbox, under the group's id.
     """
 
-    def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
+    def offer_groups(
+        self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
+    ) -> Admission:
         """Admit groups round-robin to the collection ``target``: a verdict for each group.
 
         One of which any id is known is a ``duplicate``; one without room for all its members is
-        ``refused``.
+        ``refused``. A ``hold`` is given to stores that keep loops only (``KeepsLoops``).
+
+        Raises:
+            LoopTaken: It is not held; nothing is admitted.
         """

@@ -42,6 +42,7 @@ from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.declaring import caps, declare_args, listed
 from agentpipe.brokers.redis.decoding import (
     as_location,
+    as_loops,
     as_outbox,
     as_policies,
     as_runs,
@@ -58,7 +59,8 @@ from agentpipe.brokers.redis.settling import PORTION
 from agentpipe.brokers.redis.turns import Turns, packed_counts
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
-from agentpipe.errors import Unreachable
+from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
+from agentpipe.errors import LoopTaken, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -159,20 +161,31 @@ class RedisStore(WithDeadLetters, Store):
         what = (target, round_robin, tuple(offer.task_id for offer in offers))
         return _admission(self._asking.ask("offer", what, *args))
 
-    def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
-        admission = self._offer_groups(target, groups)
+    def offer_groups(
+        self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
+    ) -> Admission:
+        admission = self._offer_groups(target, groups, hold)
         if "refused" in admission.verdicts and not admission.bound and self._declare_again():
-            return self._offer_groups(target, groups)
+            return self._offer_groups(target, groups, hold)
         return admission
 
-    def _offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
-        args: list[Argument] = [target, GROUPS_LAYOUT]
+    def _offer_groups(
+        self, target: str, groups: Sequence[Group], hold: LoopHold | None
+    ) -> Admission:
+        args: list[Argument] = [target, GROUPS_LAYOUT, *_held(hold)]
         for group in groups:
             args += (group.group_id, group.need, group.repairs, len(group.offers))
             for offer in group.offers:
                 args += (offer.task_id, offer.payload, bounded_priority(offer))
         what = (target, tuple(group.group_id for group in groups))
-        return _admission(self._asking.ask("offer_groups", what, *args))
+        answer = self._asking.ask("offer_groups", what, *args)
+        self._refuse_others(hold, answer)
+        return _admission(answer)
+
+    def _refuse_others(self, hold: LoopHold | None, answer: object) -> None:
+        if hold is not None and answer == b"taken":
+            state = next((it for it in self.loops() if it.name == hold.name), None)
+            raise LoopTaken(taken_text(hold.name, state))
 
     def join(self, worker: Worker) -> None:
         self._declare_again()
@@ -313,10 +326,24 @@ class RedisStore(WithDeadLetters, Store):
         paused = "" if change.paused is None else int(change.paused)
         accepted = "" if change.accepted is None else change.accepted
         back, returned = int(change.back), (change.returned, change.unused)
-        given = (version, back, endpoints, paused, accepted, *returned)
-        if self._asking.ask("change_policy", (name, change), name, *given) == b"0":
+        given = (version, back, endpoints, paused, accepted, *returned, *_held(change.hold))
+        answer = self._asking.ask("change_policy", (name, change), name, *given)
+        self._refuse_others(change.hold, answer)
+        if answer == b"0":
             return None
         return next((it for it in self.policies() if it.name == name), None)
+
+    def hold_loop(
+        self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""
+    ) -> LoopState:
+        self._scripts.run("hold_loop", hold.name, hold.token, lease_s, report, instead_of)
+        return next(it for it in self.loops() if it.name == hold.name)
+
+    def drop_loop(self, hold: LoopHold) -> None:
+        self._scripts.run("drop_loop", hold.name, hold.token)
+
+    def loops(self) -> tuple[LoopState, ...]:
+        return as_loops(self._scripts.run("list_loops"))
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []
@@ -364,6 +391,11 @@ class RedisStore(WithDeadLetters, Store):
     def close(self) -> None:
         self._subscription.close()
         self._scripts.close()
+
+
+def _held(hold: LoopHold | None) -> tuple[str, str]:
+    """Arguments of scripts that do nothing for a trainer that has its loop no more."""
+    return ("", "") if hold is None else (hold.name, hold.token)
 
 
 def _admission(reply: bytes) -> Admission:

@@ -1,17 +1,20 @@
 #!lua flags=allow-oom
--- needs: ending policies groups
+-- needs: ending policies groups loops
 -- ARGV: session, request, seconds to remember it, name, version ('' to leave it), '1' where it may be
 -- lower than before, endpoints as a JSON list ('' to leave them), '1' or '0' to pause or resume ('' to
 -- leave that), how many are accepted ('' to leave that), how many of these train nothing, and why, to
--- count them ('' not to).
--- Returns whether there is such a policy.
+-- count them ('' not to), the loop that changes it and the token of its trainer ('' for none).
+-- Returns whether there is such a policy; 'taken' where another trainer has the loop.
 
 local before = answered()
 if before then
   return before
 end
 
-local name, version, back, endpoints, paused, accepted, returned, unused = unpack(ARGV, 4)
+local name, version, back, endpoints, paused, accepted, returned, unused, loop, token = unpack(ARGV, 4)
+if loops.is_others(loop, token) then
+  return 'taken'
+end
 local key = policies.key(name)
 
 -- Groups that go on, though what they have is too old for this version already.

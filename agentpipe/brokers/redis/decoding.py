@@ -26,6 +26,7 @@ from agentpipe.brokers.statistics import (
     with_spent,
 )
 from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.loop_holds import LoopState
 from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.core.usage import MAX_NUMBER
 
@@ -170,6 +171,16 @@ def as_stats(answer: Sequence[Any]) -> Stats:
         },
         policies=as_policies(answer[12]),
     )
+
+
+def as_loops(rows: Sequence[Sequence[bytes]]) -> tuple[LoopState, ...]:
+    """The reply of the script that tells of loops, by name."""
+    return tuple(sorted(readable("loops", rows, _loop), key=lambda it: it.name))
+
+
+def _loop(row: Sequence[bytes]) -> LoopState:
+    name, token, silent_s, report = row
+    return LoopState(name.decode(), token.decode(), float(silent_s), report)
 
 
 def as_policies(values: Sequence[bytes]) -> tuple[PolicyState, ...]:

@@ -1,7 +1,7 @@
 #!lua
--- needs: rooms policies groups
--- ARGV: session, request, seconds to remember it, target, the layout of a store with groups, then for
--- each group its id, what it needs, its repairs and its size, and for each member id, payload and
+-- needs: rooms policies groups loops
+-- ARGV: session, request, seconds to remember it, target, the layout of a store with groups, the loop
+-- that sends and the token of its trainer ('' for none), then for each group its id, what it needs, its repairs and its size, and for each member id, payload and
 -- priority. Returns 'depth bound verdicts': a letter for each group (accepted, duplicate, refused).
 
 local before = answered()
@@ -9,7 +9,10 @@ if before then
   return before
 end
 
-local target, FIRST, STEP = ARGV[4], 6, 3
+if loops.is_others(ARGV[6], ARGV[7]) then
+  return 'taken'
+end
+local target, FIRST, STEP = ARGV[4], 8, 3
 local groups, ids, index = {}, {}, FIRST
 while index <= #ARGV do
   local group = {name = ARGV[index], need = ARGV[index + 1], repairs = ARGV[index + 2],

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_NEEDED = ("ending", "rooms", "budgets", "groups", "policies", "settling", "claiming")
+_NEEDED = ("ending", "rooms", "budgets", "groups", "policies", "settling", "claiming", "loops")
 _SHARED = ("prelude", *_NEEDED)
 _NEEDS = "-- needs: "
 # Of these, the ones that ask for the time whenever they are used.

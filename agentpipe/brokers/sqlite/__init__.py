@@ -47,6 +47,7 @@ from agentpipe.brokers.sqlite.leases import (
     is_known,
     renew_leases,
 )
+from agentpipe.brokers.sqlite.loops import refuse_others
 from agentpipe.brokers.sqlite.operations import SqliteOperations
 from agentpipe.brokers.sqlite.outbox import borrow, drop
 from agentpipe.brokers.sqlite.pauses import count_runs
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.file_notify import Listener
     from agentpipe.connections.scratch import Scratch
+    from agentpipe.core.loop_holds import LoopHold
     from agentpipe.settings import Settings
 
 # Who sends heartbeats has other things to watch; the next try is soon.
@@ -155,9 +157,12 @@ class SqliteStore(SqliteOperations, Store):
             )
         return Admission(tuple(verdicts), waiting, bound)
 
-    def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
+    def offer_groups(
+        self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
+    ) -> Admission:
         self._database.log.refuse_if_full()
         with self._database.write() as db:
+            refuse_others(db, hold)
             wanted = sum(len(group.offers) for group in groups)
             rooms = Rooms(db, target, wanted, round_robin=True)
             verdicts = group_counts.offer_groups(db, groups, rooms, self._clock.now())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite.budgets import read_spendings, set_budget
 from agentpipe.brokers.sqlite.leases import end_lapsed_workers
+from agentpipe.brokers.sqlite.loops import drop_loop, hold_loop, read_loops, refuse_others
 from agentpipe.brokers.sqlite.moving import move_tasks
 from agentpipe.brokers.sqlite.pauses import (
     drain,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.health import Finding
     from agentpipe.connections.sqlite import Database
     from agentpipe.core.budgets import Budget, Holder, Spending
+    from agentpipe.core.loop_holds import LoopHold, LoopState
     from agentpipe.core.policy import PolicyChange, PolicyState
 
 
@@ -108,7 +110,22 @@ class SqliteOperations(WithDeadLetters):
 
     def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
         with self._database.write() as db:
+            refuse_others(db, change.hold)
             return change_policy(db, name, change)
+
+    def hold_loop(
+        self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""
+    ) -> LoopState:
+        with self._database.write() as db:
+            return hold_loop(db, hold, report, lease_s, instead_of)
+
+    def drop_loop(self, hold: LoopHold) -> None:
+        with self._database.write() as db:
+            drop_loop(db, hold)
+
+    def loops(self) -> tuple[LoopState, ...]:
+        with self._database.read() as db:
+            return read_loops(db)
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:

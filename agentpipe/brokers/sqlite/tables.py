@@ -157,11 +157,18 @@ CREATE TABLE IF NOT EXISTS policy_counts (
 CREATE TABLE IF NOT EXISTS policy_units (
     unit TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID
 """
+# Which trainer has which loop, and when it was heard, on the monotonic clock.
+_WITH_LOOPS = """
+CREATE TABLE IF NOT EXISTS loops (
+    name TEXT PRIMARY KEY, token TEXT NOT NULL, beat REAL NOT NULL, lease_s REAL NOT NULL,
+    report BLOB NOT NULL) WITHOUT ROWID
+"""
 LAYOUT = Layout(
-    14,
+    15,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
-    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS};\n{_WITH_POLICIES};\n{_WITH_UNITS}",
+    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS};\n{_WITH_POLICIES};\n{_WITH_UNITS};\n"
+    f"{_WITH_LOOPS}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -174,6 +181,7 @@ LAYOUT = Layout(
         11: _WITH_GROUPS,
         12: _WITH_POLICIES,
         13: _WITH_UNITS,
+        14: _WITH_LOOPS,
     },
 )
 

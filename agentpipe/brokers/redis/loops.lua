@@ -1,0 +1,16 @@
+-- Shared by the scripts that know trainers' loops. LOOPS has for each name 'TOKEN BEAT LEASE REPORT':
+-- who has it, when it was heard, for how many seconds nobody else may take it, and what it says of itself.
+
+local loops = {}
+loops.key = base .. ':loops'
+
+function loops.read(name)
+  local token, beat, lease, report = (call('HGET', loops.key, name) or ''):match('^(%S+) (%S+) (%S+) (.*)$')
+  return token and {token = token, beat = tonumber(beat), lease = tonumber(lease), report = report}
+end
+
+-- Whether a step of a trainer is refused, for another has its loop; none without a name.
+function loops.is_others(name, token)
+  local found = name ~= '' and loops.read(name)
+  return name ~= '' and not (found and found.token == token)
+end

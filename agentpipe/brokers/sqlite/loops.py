@@ -1,0 +1,62 @@
+"""Loops of trainers in the embedded store: a row for each, with who has it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.readable_rows import bytes_in, number_in, readable, text_in
+from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
+from agentpipe.errors import LoopTaken
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+_SELECT = "SELECT name, token, beat, report FROM loops"
+# Only while a lease lasts: after a boot the clock begins anew.
+_FREE = "NOT (beat <= ?1 AND ?1 < beat + lease_s)"
+_HOLD = (
+    "INSERT INTO loops VALUES (?2, ?3, ?1, ?4, ?5) ON CONFLICT (name) DO UPDATE SET"
+    " token = excluded.token, beat = excluded.beat, lease_s = excluded.lease_s,"
+    f" report = excluded.report WHERE token IN (excluded.token, ?6) OR {_FREE}"
+)
+
+
+def hold_loop(
+    db: sqlite3.Connection, hold: LoopHold, report: bytes, lease_s: float, instead_of: str
+) -> LoopState:
+    """Take or keep a loop, where it is free; returns who has it then."""
+    db.execute(_HOLD, (time.monotonic(), hold.name, hold.token, lease_s, report, instead_of))
+    (found,) = read_loops(db, hold.name)
+    return found
+
+
+def drop_loop(db: sqlite3.Connection, hold: LoopHold) -> None:
+    """Let it go, if this trainer has it."""
+    db.execute("DELETE FROM loops WHERE name = ? AND token = ?", (hold.name, hold.token))
+
+
+def read_loops(db: sqlite3.Connection, name: str | None = None) -> tuple[LoopState, ...]:
+    """All, or the one of this name."""
+    rows = db.execute(f"{_SELECT} WHERE ?1 IS NULL OR name = ?1 ORDER BY name", (name,)).fetchall()
+    return tuple(readable("loops", rows, _state))
+
+
+def refuse_others(db: sqlite3.Connection, hold: LoopHold | None) -> None:
+    """Refuse a step of a trainer that has its loop no more.
+
+    Raises:
+        LoopTaken: With who has it.
+    """
+    if hold is None:
+        return
+    state = next(iter(read_loops(db, hold.name)), None)
+    if state is None or state.token != hold.token:
+        raise LoopTaken(taken_text(hold.name, state))
+
+
+def _state(row: Sequence[Any]) -> LoopState:
+    name, token, beat, report = row
+    silent_s = max(0.0, time.monotonic() - number_in(beat))
+    return LoopState(text_in(name), text_in(token), silent_s, bytes_in(report))
