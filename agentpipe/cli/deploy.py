@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli.common import (
     add_json,
@@ -14,21 +14,22 @@ from agentpipe.cli.common import (
     say,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.core.redaction import without_password
 from agentpipe.deploy.keda import TRIGGERS
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agentpipe.config.collection import Collection
+    from agentpipe.deploy.cluster import Cluster
     from agentpipe.deploy.keda import Scaling
-    from agentpipe.deploy.kubernetes import Cluster
     from agentpipe.settings import Settings
 
 TARGETS = ("kubernetes", "systemd")
-# The schemes whose path is the number of a database.
-REDIS = ("redis", "rediss")
+# What the trigger `redis` is for, where the broker of this environment is another one.
+USUAL_SERVER = "redis://redis"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +166,7 @@ def _print_manifests(
 
 
 def _cluster(args: argparse.Namespace, settings: Settings) -> Cluster:
-    from agentpipe.deploy.kubernetes import Cluster
+    from agentpipe.deploy.cluster import Cluster
 
     return Cluster(
         args.image,
@@ -180,20 +181,31 @@ def _cluster(args: argparse.Namespace, settings: Settings) -> Cluster:
 
 
 def _scaling(args: argparse.Namespace, settings: Settings) -> Scaling:
-    """With what tells the broker's keys from others' in a Redis, where its URL is at hand."""
-    from urllib.parse import parse_qs, urlsplit
-
     from agentpipe.deploy.keda import Scaling
 
-    parts = urlsplit(settings.broker)
-    said = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    path = parts.path.removeprefix("/") if parts.scheme in REDIS else ""
-    number = said.get("db", path)
+    asks_server = args.scaler_trigger == "redis"
     return Scaling(
         args.scaler_trigger,
         args.scaler_address,
         max_replicas=args.max_replicas,
-        prefix=said.get("prefix", "agentpipe"),
-        database=int(number) if number.isdecimal() else 0,
-        tls=parts.scheme == "rediss" or said.get("tls") == "yes",
+        server_trigger=_server_trigger(args.scaler_address, settings) if asks_server else None,
     )
+
+
+def _server_trigger(address: str, settings: Settings) -> Callable[[int], dict[str, Any]]:
+    """By the broker's URL, which may be another one here than in the Secret."""
+    from functools import partial
+
+    from agentpipe.brokers.scaling import TellsScaler
+    from agentpipe.connections import plugins
+
+    url = settings.broker
+    kind = plugins.load_for_url("agentpipe.brokers", url)
+    if not isinstance(kind, TellsScaler):
+        url = USUAL_SERVER
+        kind = plugins.load_for_url("agentpipe.brokers", url)
+        say(
+            f"the broker here, {without_password(settings.broker)}, is not Redis: KEDA asks for "
+            "database 0 and the prefix agentpipe; set AGENTPIPE_BROKER to the fleet's for others"
+        )
+    return partial(kind.scaler_trigger, url, address)

@@ -12,11 +12,15 @@ from agentpipe.core.masking import masked
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agentpipe.config.collection import Collection, ContextSpec
 
 # `$${` stands for a literal `${`, as in contexts.
 _FILE = re.compile(r"(?<!\$)\$\{file:(/[^{}]++)\}")
 _REFERENCE = re.compile(r"(?<!\$)\$\{(?:file:/[^{}]++|[A-Za-z_][A-Za-z0-9_]*+)\}")
+SERVERS = ("AGENTPIPE_BROKER", "AGENTPIPE_SINK")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 
@@ -92,4 +96,17 @@ def _refuse_bad_name(collection: Collection, path: str) -> None:
         raise ConfigError(
             f"collection {collection.name}: {path!r} cannot be a key of a Secret that is mounted "
             "there: use letters, digits, '-', '.' and '_' for the name, and a plain path"
+        )
+
+
+def refuse_bad_variables(names: Iterable[str]) -> None:
+    """Check names that were given by hand: a value in place of one would be printed.
+
+    Raises:
+        ConfigError: It does not repeat what was given.
+    """
+    if not all(map(_VARIABLE.fullmatch, names)):
+        raise ConfigError(
+            "--secret-env: give the name of a variable alone, such as OPENAI_API_KEY; its value "
+            "belongs into the Secret, or the file of that name"
         )

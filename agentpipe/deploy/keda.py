@@ -1,27 +1,29 @@
 """A ScaledObject of KEDA's: as many pods as the tasks of a collection need.
 
-It counts ``agentpipe_tasks``, so that `agentpipe metrics` has to run, or the hash of a Redis that
-holds all unsettled tasks of the broker, of all collections.
+It counts ``agentpipe_tasks``, so that `agentpipe metrics` has to run, or asks the broker's server
+for the number of all unsettled tasks, of all collections.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Trigger = Literal["prometheus", "metrics-api", "redis"]
 TRIGGERS: tuple[Trigger, ...] = ("prometheus", "metrics-api", "redis")
 _USUAL = {
     "prometheus": "http://prometheus-server",
     "metrics-api": "http://agentpipe-metrics:9808/metrics",
-    "redis": "redis:6379",
 }
 _POLL_S, _COOLDOWN_S = 15, 300
+# What stands before or behind them may be a credential.
+_NOT_PLAIN = re.compile(r"[@?#\s\x00-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +31,28 @@ class Scaling:
     """How a Deployment is scaled.
 
     Attributes:
-        address: Of Prometheus, of the exporter, or of Redis as ``host:port``; empty for the
-            usual one.
-        prefix: Of the keys in Redis.
-        database: Its number in Redis.
-        tls: Whether Redis wants TLS.
+        address: Of Prometheus, or of the exporter; empty for the usual one.
+        server_trigger: The trigger that asks the broker's server, by how many tasks a pod runs;
+            only for ``redis``.
     """
 
     trigger: Trigger = "prometheus"
     address: str = ""
     min_replicas: int = 0
     max_replicas: int = 10
-    prefix: str = "agentpipe"
-    database: int = 0
-    tls: bool = False
+    server_trigger: Callable[[int], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would put a password into a manifest.
 
         Raises:
-            ConfigError: The address has a user or a password.
+            ConfigError: The address has a user, a password or parameters.
         """
-        if "@" in self.address:
-            raise ConfigError("--scaler-address stands in the manifest: give it without a password")
+        if _NOT_PLAIN.search(self.address):
+            raise ConfigError(
+                "--scaler-address stands in the manifest: give it without a password and "
+                "without parameters"
+            )
 
 
 def scaled_object(
@@ -68,30 +69,21 @@ def scaled_object(
             "maxReplicaCount": scaling.max_replicas,
             "pollingInterval": _POLL_S,
             "cooldownPeriod": _COOLDOWN_S,
-            "triggers": [_trigger(collection, str(slots), scaling)],
+            "triggers": [_trigger(collection, slots, scaling)],
         },
     }
 
 
-def _trigger(collection: str, slots: str, scaling: Scaling) -> dict[str, Any]:
+def _trigger(collection: str, slots: int, scaling: Scaling) -> dict[str, Any]:
+    if scaling.server_trigger is not None:
+        return scaling.server_trigger(slots)
     address = scaling.address or _USUAL[scaling.trigger]
-    if scaling.trigger == "redis":
-        return {
-            "type": "redis",
-            "metadata": {
-                "address": address,
-                "listName": f"{{{scaling.prefix}}}:tasks",
-                "listLength": slots,
-                "databaseIndex": str(scaling.database),
-                "enableTLS": "true" if scaling.tls else "false",
-            },
-        }
     if scaling.trigger == "metrics-api":
         # One line of the exporter's text; running tasks keep their pods by `drain`.
         name = f'agentpipe_tasks{{collection="{collection}",state="waiting"}}'
         fields = {"url": address, "format": "prometheus", "valueLocation": name}
-        return {"type": "metrics-api", "metadata": {**fields, "targetValue": slots}}
+        return {"type": "metrics-api", "metadata": {**fields, "targetValue": str(slots)}}
     selector = f'collection="{collection}",state=~"waiting|running"'
     query = f"sum(agentpipe_tasks{{{selector}}})"
-    fields = {"serverAddress": address, "query": query, "threshold": slots}
+    fields = {"serverAddress": address, "query": query, "threshold": str(slots)}
     return {"type": "prometheus", "metadata": fields}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.deploy.credentials import references_in
+from agentpipe.deploy.credentials import SERVERS, references_in, refuse_bad_variables
 from agentpipe.errors import ConfigError
 from agentpipe.worker.times import SHUTDOWN_S
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from agentpipe.config.collection import Collection
 
-_SERVERS = ("AGENTPIPE_BROKER", "AGENTPIPE_SINK")
 # Beyond the grace: the supervisor settles, drains the outbox and waits for its workers.
 _ENDING_S = 6 * SHUTDOWN_S
 # A mistake in a file; starting again would not mend it.
 _CONFIG_ERROR = 2
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,19 @@ class Machine:
     user: str = "agentpipe"
     folder: str = "/etc/agentpipe"
     variables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what systemd would not take.
+
+        Raises:
+            ConfigError: It does not repeat what may be a credential.
+        """
+        for option, path in (("--program", self.program), ("--credentials", self.folder)):
+            if not path.startswith("/"):
+                raise ConfigError(f"{option} {path!r}: a unit needs an absolute path")
+        if not _USER.fullmatch(self.user):
+            raise ConfigError("--user: use a name of letters, digits, '_' and '-', or a number")
+        refuse_bad_variables(self.variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +137,7 @@ def _credentials(name: str, collections: Sequence[Collection], machine: Machine)
     """Files of root's, which systemd shows to this service alone; we read variables from them."""
     found = list(map(references_in, collections))
     here = f"/run/credentials/{name}.service/"
-    keys = {*_SERVERS, *machine.variables, *(it for each in found for it in each.variables)}
+    keys = {*SERVERS, *machine.variables, *(it for each in found for it in each.variables)}
     keys |= {it.removeprefix(here) for each in found for it in each.files if it.startswith(here)}
     return [f"LoadCredential={key}:{_path(machine.folder)}/{key}" for key in sorted(keys)]
 

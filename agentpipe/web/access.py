@@ -8,6 +8,7 @@ behalf, then the token. What passes can only be read.
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -36,6 +37,9 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 _BEARER = "bearer "
+_READS = ("GET", "HEAD")
+# A name or an address, and a port: all that a browser sends.
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,10 @@ class Guard:
     def _answer(self, scope: Scope) -> Response | None:
         """A refusal, or the way in; None for a request that may pass."""
         headers = Headers(scope=scope)
-        if scope["method"] not in ("GET", "HEAD"):
-            return self._refuse(405, "These pages can only be read.")
+        if scope["method"] not in _READS:
+            response = self._refuse(405, "These pages can only be read.")
+            response.headers["allow"] = ", ".join(_READS)
+            return response
         if not self._access.is_host(headers.get("host", "")):
             why = "This name is not one of the server's: see agentpipe web --allow-host."
             return self._refuse(403, why)
@@ -179,18 +185,24 @@ def _path(scope: Scope, pairs: list[tuple[str, str]]) -> str:
 def _is_foreign(headers: Headers) -> bool:
     """Whether a script or a frame of another site asks."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and _place_of(origin) != headers.get("host", "").lower():
         return True
     site = headers.get("sec-fetch-site", "none")
     return site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate"
 
 
-def _name_of(host: str) -> str:
-    """The host without its port."""
+def _place_of(origin: str) -> str:
+    """Its host and port; empty for what is no origin of a page."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
+
+
+def _name_of(host: str) -> str:
+    """The host without its port; empty for what no browser sends."""
+    found = _HOST.fullmatch(host)
+    return (found["v6"] or found["name"]).lower() if found else ""
 
 
 def _is_address(name: str) -> bool:

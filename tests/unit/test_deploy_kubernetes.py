@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from argparse import Namespace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from agentpipe.brokers.redis import RedisStore
 from agentpipe.cli import whole_parser
-from agentpipe.cli.deploy import _scaling
 from agentpipe.config.collection import load
-from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger, scaled_object
-from agentpipe.deploy.kubernetes import Cluster, as_yaml, manifests, name_of
-from agentpipe.settings import Settings
+from agentpipe.deploy.cluster import Cluster
+from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger
+from agentpipe.deploy.kubernetes import as_yaml, manifests, name_of
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,8 @@ def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
     tmp_path: Path, trigger: Trigger
 ) -> None:
     text = collection("evals").replace("config: agent.yaml", "config: agent.yaml\n  number: 8")
-    scaling = Scaling(trigger, prefix="mine", database=3, tls=True)
+    asked = partial(RedisStore.scaler_trigger, "rediss://redis/3?prefix=mine", "")
+    scaling = Scaling(trigger, server_trigger=asked if trigger == "redis" else None)
     documents = made(tmp_path, text, scaling=scaling)
     (scaled,), (deployment,) = the("ScaledObject", documents), the("Deployment", documents)
     assert "replicas" not in deployment["spec"]
@@ -182,29 +184,149 @@ def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("rediss://redis/3?prefix=mine", ("{mine}:tasks", "3", "true")),
-        ("redis://redis?db=3", ("{agentpipe}:tasks", "3", "false")),
-        ("redis+sentinel://a,b/main?db=3&tls=yes", ("{agentpipe}:tasks", "3", "true")),
-        ("sqlite:///5", ("{agentpipe}:tasks", "0", "false")),
+        ("rediss://redis/3?prefix=mine", ("redis", "{mine}:tasks", "3", "true")),
+        ("redis://redis?db=3", ("redis", "{agentpipe}:tasks", "3", "false")),
+        ("unix:///run/redis.sock?db=3", ("redis", "{agentpipe}:tasks", "3", "false")),
+        (
+            "redis+sentinel://a,b:1/main?db=3&tls=yes",
+            ("redis-sentinel", "{agentpipe}:tasks", "3", "true"),
+        ),
+        ("sqlite:///5", ("redis", "{agentpipe}:tasks", "0", "false")),
     ],
 )
-def test_keda_asks_the_database_of_the_brokers_url(url: str, expected: tuple[str, ...]) -> None:
-    args = Namespace(scaler_trigger="redis", scaler_address="", max_replicas=10)
-    scaling = _scaling(args, Settings(broker=url))
-    spec = scaled_object({"name": "agents"}, "evals", 8, scaling)["spec"]
-    metadata = spec["triggers"][0]["metadata"]
-    assert tuple(metadata[name] for name in ("listName", "databaseIndex", "enableTLS")) == expected
+def test_keda_asks_the_database_of_the_brokers_url(
+    tmp_path: Path, url: str, expected: tuple[str, ...]
+) -> None:
+    found = trigger_of(tmp_path, url)
+    names = ("listName", "databaseIndex", "enableTLS")
+    assert (found["type"], *(found["metadata"][name] for name in names)) == expected
+    if found["type"] == "redis-sentinel":
+        asked = (found["metadata"]["addresses"], found["metadata"]["sentinelMaster"])
+        assert asked == ("a:26379,b:1", "main")
+    place = "addresses" if found["type"] == "redis-sentinel" else "address"
+    assert trigger_of(tmp_path, url, "[::1]:7000")["metadata"][place] == "[::1]:7000"
 
 
-def test_an_address_with_a_password_is_refused(tmp_path: Path) -> None:
+def trigger_of(folder: Path, broker: str, address: str = "") -> dict[str, Any]:
+    """As the command prints it, and without a password."""
+    made(folder, REFERRING)
+    options = ("--scaler", "keda", "--scaler-trigger", "redis", "--scaler-address", address)
+    done = deploy(
+        folder, *options, AGENTPIPE_BROKER=broker.replace("redis://", f"redis://:{CANARY}@")
+    )
+    assert done.returncode == 0, done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    assert ("is not Redis" in done.stderr) == broker.startswith("sqlite")
+    (scaled,) = the("ScaledObject", list(yaml.safe_load_all(done.stdout)))
+    (found,) = scaled["spec"]["triggers"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--scaler", "keda", "--scaler-address", f"http://user:{CANARY}@prometheus"),
+        ("--scaler", "keda", "--scaler-address", f"http://prometheus/?token={CANARY}"),
+        ("--scaler", "keda", "--scaler-trigger", "redis", "--scaler-address", f"redis://{CANARY}"),
+        ("--secret-env", f"TOKEN={CANARY}"),
+        ("--secret-env", f"sk-{CANARY}"),
+        ("--secret", f"Agent_{CANARY}"),
+        ("--secret", ""),
+        ("--image", f"user:{CANARY}@registry/agents:1"),
+        ("--image", f"agents {CANARY}"),
+        ("--image-folder", CANARY),
+        ("--image-folder", "/"),
+        ("--image-folder", f"/tmp/{CANARY}"),
+        ("--image-folder", f"/app/../{CANARY}"),
+        ("--image-folder", f"/app/{CANARY} "),
+    ],
+)
+def test_what_no_cluster_takes_is_refused_and_not_repeated(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     made(tmp_path, REFERRING)
-    address = f"http://user:{CANARY}@prometheus"
-    done = deploy(tmp_path, "--scaler", "keda", "--scaler-address", address)
+    done = deploy(tmp_path, *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert CANARY not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("--")
+
+
+def test_an_image_may_have_a_digest_and_a_folder_a_slash_at_its_end(tmp_path: Path) -> None:
+    made(tmp_path, REFERRING)
+    image = f"registry.example:5000/team/agents@sha256:{'0a' * 32}"
+    done = deploy(tmp_path, "--image", image, "--image-folder", "/srv/agents/")
+    (deployment,) = the("Deployment", list(yaml.safe_load_all(done.stdout)))
+    assert container(deployment)["image"] == image
+    assert container(deployment)["workingDir"] == "/srv/agents"
+
+
+@pytest.mark.parametrize("broker", ["redis://[::1", "redis://h/zz", "redis://h?prefix=%7Bq"])
+def test_a_mistake_in_the_brokers_url_is_one_line(tmp_path: Path, broker: str) -> None:
+    made(tmp_path, REFERRING)
+    options = ("--scaler", "keda", "--scaler-trigger", "redis")
+    done = deploy(tmp_path, *options, AGENTPIPE_BROKER=broker)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ("{A: '${file:/app/key}'}", "/app"),
+        ("{A: '${file:/etc/key}'}", "/etc"),
+        ("{A: '${file:/usr/bin/key}'}", "/usr/bin"),
+        ("{A: '${file:/proc/self/key}'}", "/proc/self"),
+        ("{A: '${file:/a/key}', B: '${file:/b/key}'}", "key"),
+        ("{A: '${file:/app/x/a}', B: '${file:/app/x/y/b}'}", "/app/x/y"),
+    ],
+)
+def test_a_file_that_cannot_be_mounted_is_refused(tmp_path: Path, env: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        made(tmp_path, collection("evals", env))
+
+
+def test_what_a_pod_has_of_its_own_does_not_come_from_the_secret(tmp_path: Path) -> None:
+    env = "{PATH: '${PATH}', HOME: '${HOME}', A: '${AGENTPIPE_GRACE_S}', B: '${AGENTPIPE_SINK}'}"
+    (deployment,) = the("Deployment", made(tmp_path, collection("evals", env)))
+    variables = [each["name"] for each in container(deployment)["env"]]
+    assert len(variables) == len(set(variables))
+    given = {each["name"] for each in container(deployment)["env"] if "valueFrom" in each}
+    assert given == {"AGENTPIPE_BROKER", "AGENTPIPE_SINK"}
+
+
+def test_schedules_are_sent_by_a_pod_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "nightly.jsonl").write_text('{"question": "q"}\n')
+    schedule = """  schedule:
+    - {name: nightly, cron: "0 3 * * *", tasks: nightly.jsonl}
+"""
+    documents = made(tmp_path, f"{collection('e' * 60)}{schedule}---\n{collection('other')}")
+    workers, sender, others = the("Deployment", documents)
+    name, labels = (sender["metadata"][key] for key in ("name", "labels"))
+    assert len({name, *(each["metadata"]["name"] for each in (workers, others))}) == 3
+    assert len(name) <= 63
+    assert sender["spec"]["selector"]["matchLabels"] == labels != workers["metadata"]["labels"]
+    file = container(sender)["volumeMounts"][0]["mountPath"]
+    command = ["agentpipe", "schedule", "run", "--collection-file", file]
+    assert container(sender)["command"] == command
+    whole_parser().parse_args(command[1:])
+    assert file == container(workers)["volumeMounts"][0]["mountPath"]
+    assert sender["spec"]["replicas"] == 1
+    assert "lifecycle" not in container(sender)
+    for each in documents:
+        kubernetes_validate.validate(each, "1.37", strict=True)
+
+
+def test_windows_line_ends_do_not_reach_the_cluster(tmp_path: Path) -> None:
+    expected = made(tmp_path, f"{REFERRING}---\n{collection('more')}")
+    (tmp_path / "collection.yaml").write_bytes(
+        b"\xef\xbb\xbf" + (tmp_path / "collection.yaml").read_bytes().replace(b"\n", b"\r\n")
+    )
+    done = deploy(tmp_path, "--image", "registry/agents:1")
+    assert list(yaml.safe_load_all(done.stdout)) == expected
 
 
 def deploy(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The last ``--image`` counts."""
     command = [sys.executable, "-m", "agentpipe", "deploy", "kubernetes", "--image", "a:1"]
     command += options
     return subprocess.run(

@@ -39,7 +39,7 @@ def made(folder: Path, text: str = COLLECTION, **machine: Any) -> list[Unit]:
     (folder / "collection.yaml").write_text(text)
     program = shutil.which("true") or "/bin/true"
     collections = load(folder / "collection.yaml", 100)
-    return units(collections, Machine(program, **{"user": "root", **machine}))
+    return units(collections, Machine(**{"program": program, "user": "root", **machine}))
 
 
 def lines(unit: Unit, key: str) -> list[str]:
@@ -85,6 +85,29 @@ def test_a_folder_that_a_unit_cannot_name_is_refused(tmp_path: Path, name: str) 
     (tmp_path / name).mkdir()
     with pytest.raises(ConfigError, match="cannot stand in a unit"):
         made(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"user": f"a {CANARY}"},
+        {"user": ""},
+        {"program": "agentpipe"},
+        {"variables": (f"TOKEN={CANARY}",)},
+        {"variables": (f"A {CANARY}",)},
+    ],
+)
+def test_what_no_unit_takes_is_refused_and_not_repeated(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"^--") as found:
+        made(tmp_path, **said)
+    assert CANARY not in str(found.value)
+
+
+def test_credentials_are_in_an_absolute_folder() -> None:
+    with pytest.raises(ConfigError, match="--credentials"):
+        Machine("/bin/true", folder="etc/agentpipe")
 
 
 def test_credentials_are_loaded_and_never_printed(tmp_path: Path) -> None:

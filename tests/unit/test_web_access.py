@@ -40,7 +40,8 @@ def app(tmp_path: Path) -> ASGIApp:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "GETX"])
 @pytest.mark.parametrize("path", ["/", "/runs", "/static/style.css", "/nowhere"])
 def test_no_method_changes_anything(app: ASGIApp, method: str, path: str) -> None:
-    assert ask(app, path, method=method).status == 405
+    answer = ask(app, path, method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
 def test_head_is_answered(app: ASGIApp) -> None:
@@ -59,6 +60,12 @@ def test_head_is_answered(app: ASGIApp) -> None:
         "[::1",
         "fleet.example.evil.example",
         "a b",
+        "evil.example@127.0.0.1",
+        "127.0.0.1/evil.example",
+        "127.0.0.1:9809#evil.example",
+        "localhost?evil.example",
+        "evil.example\\@localhost",
+        "127.0.0.1:port",
     ],
 )
 def test_a_name_that_was_bound_to_this_machine_is_refused(app: ASGIApp, host: str) -> None:
@@ -81,6 +88,9 @@ def test_its_own_names_and_addresses_are_let_in(app: ASGIApp, host: str) -> None
         {"origin": "null"},
         {"origin": "http://127.0.0.1:8000"},
         {"origin": "http://127.0.0.1:9809.evil.example"},
+        {"origin": "http://127.0.0.1:9809@evil.example"},
+        {"origin": "http://["},
+        {"origin": ""},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"},
         {"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"},
     ],

@@ -118,6 +118,13 @@ class RedisStore(WithDeadLetters, Store):
 
         return scratch_of(url, name)
 
+    @staticmethod
+    def scaler_trigger(url: str, address: str, tasks: int) -> dict[str, Any]:
+        """See ``TellsScaler``."""
+        from agentpipe.brokers.redis.scaling import trigger_of
+
+        return trigger_of(url, address, tasks)
+
     def _check_layout(self) -> None:
         found = self._scripts.call("HGET", self._scripts.key, "layout")
         if found is not None and int(found) not in (LAYOUT, GROUPS_LAYOUT):
