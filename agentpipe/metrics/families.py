@@ -18,6 +18,7 @@ from prometheus_client.core import (
 
 from agentpipe.brokers.measures import bounds_of
 from agentpipe.core.groups import MEMBERS, STATUSES, UNUSED
+from agentpipe.core.outside import valid_text
 from agentpipe.operations.stats import undelivered_s
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
@@ -42,10 +43,11 @@ def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
     yield from _of_store(stats)
     yield from _of_workers(stats)
     if stats.measures is not None:
-        ended = _ended_tasks(stats.measures)
+        measures = {valid_text(name): it for name, it in stats.measures.items()}
+        ended = _ended_tasks(measures)
         yield _untyped(ended) if openmetrics else ended
-        yield from _of_measures(stats.measures)
-        yield from _as_dramatiq(stats.measures)
+        yield from _of_measures(measures)
+        yield from _as_dramatiq(measures)
     if stats.groups is not None:
         yield from _of_groups(stats.groups)
     if stats.policies:
@@ -71,7 +73,7 @@ def _of_policies(policies: Sequence[PolicyState]) -> Iterator[Metric]:
 
 def _owner(depth: QueueDepth) -> str:
     """What a metric is labelled with: its collection, or the queue outside any."""
-    return depth.collection or depth.queue
+    return valid_text(depth.collection or depth.queue)
 
 
 def _by_owner(

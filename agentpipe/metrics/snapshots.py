@@ -63,11 +63,14 @@ class Snapshots(threading.Thread):
             self._take()
 
     def _take(self) -> None:
-        stats, error, rest_s = None, None, 0.0
+        stats, rest_s = None, 0.0
+        error: AgentpipeError | None = None
         try:
             stats, rest_s = self._measured()
         except AgentpipeError as found:
             error = found
+        except Exception as found:  # noqa: BLE001 - this thread serves all later scrapes
+            error = AgentpipeError(f"a snapshot cannot be made: {type(found).__name__}")
         self._tell(error)
         with self._changed:
             self._stats, self._error = stats, error
