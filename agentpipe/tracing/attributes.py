@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.outside import encoded, valid_text
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # A collector's limit for a request is not ours to know; this much of a text says enough.
 MAX_CONTENT_CHARS = 65_536
+_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}")
 _KINDS = (str, bool, int, float, list)
 _PROVIDERS = {"gemini": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}
 _TOKENS = {
@@ -43,7 +45,7 @@ def of_run(result: Result, *, content: bool) -> Attributes:
         **_tokens(result.usage),
     }
     if result.outcome != "ok":
-        found["error.type"] = str((result.error or {}).get("type") or result.outcome)
+        found["error.type"] = _type_of(str((result.error or {}).get("type") or result.outcome))
     if content:
         question = (result.task or {}).get("question")
         found["gen_ai.input.messages"] = _messages("user", question)
@@ -119,7 +121,12 @@ def of_evaluation(place: int, evaluation: Mapping[str, Any], *, content: bool) -
 def _error_type(data: Mapping[str, Any]) -> str | None:
     """Its type alone: the message may quote what was asked."""
     error = data.get("error")
-    return error.partition(":")[0][:200] if isinstance(error, str) and error else None
+    return _type_of(error.partition(":")[0]) if isinstance(error, str) and error else None
+
+
+def _type_of(text: str) -> str:
+    """A class's name; for all else what the conventions have: it may be a message."""
+    return text if _TYPE.fullmatch(text) else "_OTHER"
 
 
 def _tokens(usage: Mapping[str, Any]) -> Attributes:

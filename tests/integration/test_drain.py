@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -99,6 +100,35 @@ def test_a_signal_ends_a_draining_worker_within_its_grace(project: Project) -> N
     project.until(waiting=1, running=0)
 
 
+@pytest.mark.every_broker(long=("sqlite", "redis", "rabbitmq"))
+def test_a_frozen_worker_is_drained_once_it_thaws_and_two_drains_are_one(project: Project) -> None:
+    project.environ["AGENTPIPE_LEASE_S"] = "600"
+    project.collection("toys", number=2)
+    fleet = project.work("--processes", "2", "--slots", "1").ready(2)
+    send(project, "wait-for-file end", "wait-for-file end")
+    wait_until(lambda: started(project) == 2, PATIENCE_S, "both have begun")
+    names = sorted(workers(project))
+    frozen = min(fleet.pids)
+    fleet.freeze(frozen)
+    try:
+        drains = [project.start("drain", "--all", "--json") for _ in range(2)]
+        for each in drains:
+            out, _ = each.communicate(timeout=PATIENCE_S)
+            assert sorted(json.loads(out)["workers"]) == names
+        send(project, *["echo"] * 4)
+        (project.folder / "end").touch()
+        wait_until(lambda: project.stats()["running"] <= 1, PATIENCE_S, "the other has ended")
+    finally:
+        fleet.freeze(frozen, ends=True)
+    assert fleet.end() == 0
+    project.until(waiting=4, running=0)
+    assert started(project) == 2
+    assert project.burst("--processes", "1").code == 0
+    results = project.by_id().values()
+    assert {(result["outcome"], result["attempt"]) for result in results} == {("ok", 1)}
+    assert len(results) == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -106,6 +136,8 @@ def test_a_signal_ends_a_draining_worker_within_its_grace(project: Project) -> N
         ([], "give names of workers, or --here, or --all"),
         (["--all", "--here"], "give names of workers, or --here, or --all"),
         (["--all", "--timeout", "1"], "add --wait"),
+        (["--all", "--wait", "--timeout", "nan"], "--timeout"),
+        (["--all", "--wait", "--timeout", "-1"], "--timeout"),
     ],
 )
 def test_what_cannot_be_drained_is_said(project: Project, arguments: list[str], said: str) -> None:

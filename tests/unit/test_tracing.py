@@ -162,6 +162,20 @@ def test_a_failure_is_an_error_by_its_type(outcome: str) -> None:
     assert "SECRET" not in str(run)
 
 
+@pytest.mark.parametrize(
+    "error", ["SECRET without a type", "SECRET asked for: no", ": SECRET", "\u00e9"]
+)
+def test_an_error_without_a_type_says_nothing_of_its_message(error: str) -> None:
+    """Traces of others have errors of any form."""
+    data = {"type": "tool", "tool_name": "now", "error": error}
+    failed = replace(
+        RESULT, outcome="agent_error", error={"type": error}, trace=[span("a", "b", data)]
+    )
+    run, tool = decoded(failed)
+    assert (run["error.type"], tool["error.type"]) == ("_OTHER", "_OTHER")
+    assert "SECRET" not in str(run) + str(tool)
+
+
 ODD: list[Any] = [
     [None, 3, "text", {}],
     [{"id": None, "records": 7, "timestamp": "soon", "running_time": -1}],
