@@ -87,14 +87,22 @@ class _Reading:
         self._attempts: list[Sample] = []
         self._extracts: dict[str, Extract] = {}
         self._after = 0
+        self._oldest: tuple[float, str] | None = None
 
     def go_on(self, settings: Settings, stopping: threading.Event) -> None:
         """Read what is new; the view changes now and then, and at the end."""
         try:
             with Archive.open(settings) as archive:
+                self._forget_trimmed(archive)
                 self._read(archive, stopping)
         except AgentpipeError as error:
             self.view = replace(self.view, problem=str(error), complete=True)
+
+    def _forget_trimmed(self, archive: Archive) -> None:
+        """Begin again where results were removed: those that finished first are among them."""
+        if self._oldest is not None and archive.result(self._oldest[1]) is None:
+            self._attempts, self._extracts, self._after, self._oldest = [], {}, 0, None
+            self.view = RunView(self.view.run)
 
     def _read(self, archive: Archive, stopping: threading.Event) -> None:
         run, before = self.view.run, len(self._attempts)
@@ -106,11 +114,13 @@ class _Reading:
                 return
             if len(self._attempts) % _SHOW_EVERY == 0:
                 self._show(None)
-        if len(self._attempts) > before or not self.view.complete:
+        if len(self._attempts) > before or not self.view.complete or self.view.problem:
             self._show(report_of(last_attempts(self._attempts)))
 
     def _add(self, result: Result) -> None:
         self._attempts.append(_compact(Sample.of(result, questions=True)))
+        finished = (result.finished or 0.0, result.task_id)
+        self._oldest = min(self._oldest or finished, finished)
         self._extracts[result.task_id] = extract_of(result)
 
     def _show(self, report: Report | None) -> None:

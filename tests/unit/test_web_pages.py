@@ -334,6 +334,52 @@ def test_new_results_appear(tmp_path: Path) -> None:
     wait_until(lambda: "2 samples" in ask(app, "/run?name=v1").text, 30, "it is there")
 
 
+def test_results_that_are_trimmed_or_replaced_meanwhile_disappear(tmp_path: Path) -> None:
+    times = [f"2026-11-28T10:00:0{n}Z" for n in range(3)]
+    # Published in another order than they finished.
+    made = [result(f"v1/{n}", finished_at=times[n]) for n in (2, 0, 1)]
+    app = site(tmp_path, *made, result("v2/a", finished_at=times[2]))
+    assert "3 samples" in read_run(app, "/run?name=v1")
+    assert "1 sample" in read_run(app, "/run?name=v2")
+    for options, left in ((("--before", times[1]), "2 samples"), (("--run", "v1"), "no results")):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "agentpipe",
+                "archive",
+                "trim",
+                *options,
+                "--yes",
+                "--sink",
+                f"sqlite:///{tmp_path}/results.db",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: left in ask(app, "/run?name=v1").text, 30, left)  # noqa: B023 - called at once
+    assert "1 sample" in read_run(app, "/run?name=v2")
+
+
+def test_a_file_that_cannot_be_read_for_a_while_is_a_sentence_for_that_while(
+    tmp_path: Path,
+) -> None:
+    app = site(tmp_path, result("v2/a"))
+    file, away = tmp_path / "results.db", tmp_path / "away.db"
+    for suffix in ("", "-wal", "-shm"):
+        if (tmp_path / f"results.db{suffix}").exists():
+            (tmp_path / f"results.db{suffix}").rename(tmp_path / f"away.db{suffix}")
+    file.write_bytes(b"no database" * 1000)
+    wait_until(lambda: "cannot be read" in ask(app, "/run?name=v1").text, 30, "it says so")
+    file.unlink()
+    for suffix in ("", "-wal", "-shm"):
+        if away.with_name(f"away.db{suffix}").exists():
+            away.with_name(f"away.db{suffix}").rename(tmp_path / f"results.db{suffix}")
+    wait_until(lambda: "no results of run v1" in ask(app, "/run?name=v1").text, 30, "it is there")
+
+
 def test_looking_writes_nothing(tmp_path: Path) -> None:
     app = site(tmp_path, *(result(f"v1/{n}") for n in range(2_000)))
     read_run(app, "/run?name=v1")
