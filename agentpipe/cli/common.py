@@ -183,17 +183,6 @@ def opened_sink(settings: Settings) -> closing[Sink]:
     return closing(open_sink(settings))
 
 
-def seconds(text: str) -> float:
-    """The type of an option: a time that ends."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds, got {text!r}")
-    return found
-
-
 def refuse_below_one(option: str, value: int | None) -> None:
     """Raise ``ConfigError`` for a number that is given and less than 1."""
     if value is not None and value < 1:
