@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -98,35 +97,6 @@ def test_a_signal_ends_a_draining_worker_within_its_grace(project: Project) -> N
     assert "not ended within 0.2 s" in done.err
     assert fleet.stop() == 0
     project.until(waiting=1, running=0)
-
-
-@pytest.mark.every_broker(long=("sqlite", "redis", "rabbitmq"))
-def test_a_frozen_worker_is_drained_once_it_thaws_and_two_drains_are_one(project: Project) -> None:
-    project.environ["AGENTPIPE_LEASE_S"] = "600"
-    project.collection("toys", number=2)
-    fleet = project.work("--processes", "2", "--slots", "1").ready(2)
-    send(project, "wait-for-file end", "wait-for-file end")
-    wait_until(lambda: started(project) == 2, PATIENCE_S, "both have begun")
-    names = sorted(workers(project))
-    frozen = min(fleet.pids)
-    fleet.freeze(frozen)
-    try:
-        drains = [project.start("drain", "--all", "--json") for _ in range(2)]
-        for each in drains:
-            out, _ = each.communicate(timeout=PATIENCE_S)
-            assert sorted(json.loads(out)["workers"]) == names
-        send(project, *["echo"] * 4)
-        (project.folder / "end").touch()
-        wait_until(lambda: project.stats()["running"] <= 1, PATIENCE_S, "the other has ended")
-    finally:
-        fleet.freeze(frozen, ends=True)
-    assert fleet.end() == 0
-    project.until(waiting=4, running=0)
-    assert started(project) == 2
-    assert project.burst("--processes", "1").code == 0
-    results = project.by_id().values()
-    assert {(result["outcome"], result["attempt"]) for result in results} == {("ok", 1)}
-    assert len(results) == 6
 
 
 @pytest.mark.parametrize(
