@@ -41,6 +41,7 @@ class Fetcher(threading.Thread):
     Attributes:
         history: Replaced as a whole, never mutated.
         fatal_error: What a retry cannot mend; the thread has ended.
+        drawing_s: Processor time of drawing the last snapshot, where watching costs that, too.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Fetcher(threading.Thread):
         self._open_store, self._interval_s, self._on_change = open_store, interval_s, on_change
         self._persists = persists
         self._store: Store | None = None
-        self._cost_s = 0.0
+        self._cost_s = self.drawing_s = 0.0
         self._runs: tuple[KeptRun, ...] = ()
         self._runs_at = float("-inf")
         self._stopping = False
@@ -71,7 +72,7 @@ class Fetcher(threading.Thread):
             self._fetch()
             self._on_change()
             took_s = time.monotonic() - began
-            rest_s = min(MAX_REST_S, self._cost_s / MAX_SHARE)
+            rest_s = min(MAX_REST_S, (self._cost_s + self.drawing_s) / MAX_SHARE)
             self._woken.wait(max(self._interval_s, rest_s) - took_s)
         if self._store is not None:
             self._store.close()

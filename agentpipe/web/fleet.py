@@ -76,7 +76,9 @@ class Fleet:
         with self._drawing:
             history = self._fetcher.history
             if self._drawn[0] is not history or history.now is None:
+                began_s = time.thread_time()
                 self._drawn = history, self._pages.html("live.html", **self._values(history))
+                self._fetcher.drawing_s = time.thread_time() - began_s
             return self._drawn[1]
 
     async def events(self) -> AsyncIterator[str]:
