@@ -87,7 +87,7 @@ def seconds(text: str) -> float:
     """A duration, from the command line: a limit of NaN would never be reached."""
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected seconds, a number from 0, got {text[:80]!a}")
+        raise argparse.ArgumentTypeError(f"expected seconds from 0, got {text[:80]!a}")
     return value
 
 

@@ -97,7 +97,7 @@ def test_a_number_that_no_store_can_take_is_named(
 def test_a_time_that_no_clock_reaches_is_refused(
     command: tuple[str, ...], value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f"expected seconds, a number from 0, got '{value}'" in refused(capsys, *command, value)
+    assert f"expected seconds from 0, got '{value}'" in refused(capsys, *command, value)
 
 
 def test_a_bound_that_nothing_is_below_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,13 +110,10 @@ class _ForwardingTracer(Tracer):
         self, send: Callable[[Mapping[str, Any]], None], record: Mapping[str, str]
     ) -> None:
         super().__init__()
-        self._send = send
+        # It keeps none itself.
+        self.heard = lambda _: send({"span": self.spans.pop()})
         if record["tokens"] != OFF:
             self.rollout = _ForwardingRollout(send, record)
-
-    def take(self, span: Mapping[str, Any]) -> None:
-        super().take(span)
-        self._send({"span": self.spans.pop()})
 
 
 class _ForwardingRollout(Rollout):
