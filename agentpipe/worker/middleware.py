@@ -192,8 +192,14 @@ class WorkerMiddleware(dramatiq.Middleware):
             lease_s=lease_s,
             blame=blame,
             end_process=self._end_process,
+            leaked=self._leaked,
         )
         self._watchdog.start()
+
+    def _leaked(self) -> str:
+        """A program of the user's goes on with what is left."""
+        may_end = self._pulse is not None and self._pulse.may_end
+        return self._results.capacity.leaked if may_end else ""
 
     def _reported(self) -> dict[str, Any]:
         return {**self._results.reported(), "policies": self._policies.report}

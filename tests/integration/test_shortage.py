@@ -46,6 +46,18 @@ class Plain:
 """
 
 
+LEAKING = """
+KEPT = []
+
+
+class Leaking:
+    async def execute(self, task, context):
+        for _ in range(10):
+            KEPT.append(open("/dev/null"))
+        return "fine"
+"""
+
+
 def burst(project: Project, files: int) -> subprocess.CompletedProcess[str]:
     """Run workers that may open so many files."""
     work = [sys.executable, "-m", "agentpipe", "work", "--burst", "--processes", "1"]
@@ -106,3 +118,17 @@ def test_a_task_that_never_has_enough_is_a_dead_letter_in_the_end(project: Proje
     assert (result["outcome"], result["error"]["type"]) == ("infra_error", "MemoryError")
     assert "permanent" not in result["error"]
     assert project.stats()["dead"] == 1
+
+
+@pytest.mark.long
+@pytest.mark.every_broker
+def test_a_worker_whose_runs_leave_files_open_is_replaced(project: Project) -> None:
+    project.write("files.py", AGENT + LEAKING)
+    agent = "kind: agent\nspec: {name: a, type: python, config: {class: 'files:Leaking'}}\n"
+    project.write("files.yaml", agent)
+    project.collection("crew", "./files.yaml", number=4)
+    project.send(*["?"] * 60, to="crew")
+    done = burst(project, FILES)
+    assert done.returncode == 0, done.stderr
+    assert "runs that have ended hold all open files of this worker" in done.stderr
+    assert [result["outcome"] for result in project.results()] == ["ok"] * 60

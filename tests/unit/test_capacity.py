@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from agentpipe.worker.running.capacity import (
+    LEAKS_AFTER,
     LOG_EVERY_S,
     MAX_RETURNS,
     MAX_TASKS,
@@ -112,3 +113,27 @@ def test_what_is_kept_for_later_runs_is_given_back_once_a_shortage() -> None:
     for _ in range(3):
         room.reduce("open files")
     assert relieved == [1]
+
+
+def test_what_run_after_run_alone_finds_nothing_of_is_leaked(
+    pass_time: Callable[[float], None],
+) -> None:
+    room = Capacity()
+    free_of(room, 1)
+    for _ in range(LEAKS_AFTER):
+        assert not room.leaked
+        pass_time(PAUSE_S)
+        room.reduce("open files")
+    assert room.leaked == "open files"
+
+
+def test_a_shortage_beside_others_of_the_machine_or_long_ago_is_no_leak(
+    pass_time: Callable[[float], None],
+) -> None:
+    for held, what, apart_s in ((2, "threads", 1.0), (1, "disk space", 1.0), (1, "threads", 40.0)):
+        room = Capacity()
+        free_of(room, held)
+        for _ in range(2 * LEAKS_AFTER):
+            pass_time(apart_s)
+            room.reduce(what)
+        assert not room.leaked

@@ -10,6 +10,8 @@ from agentpipe.worker.loop.blocked_loop import BlockedLoop
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentpipe.worker.claims.consumer import Consumer
     from agentpipe.worker.ending.cut_off import CutOff
     from agentpipe.worker.ending.process_end import ProcessEnd
@@ -36,12 +38,15 @@ class Watchdog(threading.Thread):
         lease_s: float,
         blame: Blame,
         end_process: ProcessEnd,
+        leaked: Callable[[], str],
     ) -> None:
+        """``leaked`` is what the process has no more of until it is replaced; empty if nothing."""
         super().__init__(name="agentpipe-watchdog", daemon=True)
         self._consumer, self._loop, self._end_process = consumer, loop, end_process
         self._tick_s = min(LOOK_EVERY_S, lease_s / 10)
         self._cut_off = cut_off
         self._blocked_loop = BlockedLoop(loop, lambda: consumer.held, blame, end_process)
+        self._leaked = leaked
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -62,3 +67,5 @@ class Watchdog(threading.Thread):
         if self._loop.stray_s > SHUTDOWN_S and not self._consumer.held:
             # Else its agent would run twice.
             self._end_process("a run whose task went to another worker cannot be stopped")
+        if (what := self._leaked()) and not self._consumer.held:
+            self._end_process(f"runs that have ended hold all {what} of this worker")

@@ -1,7 +1,8 @@
 """Capacity: how many of its slots a worker fills, fewer for a while after a shortage.
 
 Threads, file descriptors, memory and disk belong to all runs of the process. Where they do not
-suffice, fewer runs at once do: half as many after each shortage, and slowly more again.
+suffice, fewer runs at once do: half as many after each shortage, and slowly more again. Where even
+one run finds none, earlier ones have left some open, and only a new process has all of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ LOG_EVERY_S = 30.0
 # So often a task is returned uncounted by this process; after that its shortages are its failures.
 MAX_RETURNS = 10
 MAX_TASKS = 10_000
+# What a process has of its own, and gets back when it ends.
+_OWN = frozenset({"open files", "threads"})
+# So many runs in a row, each alone and soon after the last, find nothing left.
+LEAKS_AFTER, SOON_S = 3, 30.0
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +48,9 @@ class Capacity:
         self._short_at: float | None = None
         self._logged_at = float("-inf")
         self._returned: OrderedDict[str, int] = OrderedDict()
+        self._alone = 0
+        self._alone_at = float("-inf")
+        self._leaked = ""
 
     def free(self, slots: int) -> int:
         """How many more of these slots to fill."""
@@ -50,12 +58,26 @@ class Capacity:
             self._slots = slots
             return max(0, self._limit_now() - self.held)
 
+    @property
+    def leaked(self) -> str:
+        """What the process has no more of, although it runs hardly anything; else empty."""
+        return self._leaked
+
+    def _note_alone(self, what: str, now: float) -> None:
+        """A run that was alone has found no more of it."""
+        self._alone = self._alone + 1 if now - self._alone_at < SOON_S else 1
+        self._alone_at = now
+        if self._alone >= LEAKS_AFTER:
+            self._leaked = what
+
     def reduce(self, what: str) -> None:
         """A run has found no more of ``what``: fill half of the slots, and say so at times."""
         with self._lock:
             now = time.monotonic()
             if self._short_at is not None and now - self._short_at < PAUSE_S:
                 return
+            if what in _OWN and self.held <= 1:
+                self._note_alone(what, now)
             running = min(self._limit_now(), max(1, self.held))
             self._limit, self._short_at = max(1, running // 2), now
             says, self._logged_at = _says(now, self._logged_at)
