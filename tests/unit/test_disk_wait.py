@@ -17,6 +17,7 @@ class Disk:
     """A store whose disk is slow, until it is let go on."""
 
     waits_for_disk = True
+    error: Exception = Unreachable("the disk is away")
 
     def __init__(self) -> None:
         self.syncs, self.failures = 0, 0
@@ -26,7 +27,7 @@ class Disk:
         self.free.wait(20)
         if self.failures:
             self.failures -= 1
-            raise Unreachable("the disk is away")
+            raise self.error
         self.syncs += 1
 
 
@@ -54,6 +55,18 @@ def test_a_disk_that_fails_is_asked_again(monkeypatch: Any) -> None:
     waiting.notify()
     wait_until(told.is_set, 20, "it is on the disk")
     assert (disk.failures, disk.syncs) == (0, 1)
+    waiting.stop()
+
+
+def test_an_unexpected_error_does_not_end_the_thread(monkeypatch: Any) -> None:
+    monkeypatch.setattr(disk_wait, "RETRY_S", 0.01)
+    disk, told = Disk(), threading.Event()
+    disk.failures, disk.error = 1, RuntimeError("a store of a third party")
+    disk.free.set()
+    waiting = DiskWait(disk, told.set, Contact())  # type: ignore[arg-type]
+    waiting.start()
+    waiting.notify()
+    wait_until(told.is_set, 20, "it is on the disk")
     waiting.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # One wait serves everything that is settled meanwhile.
 PACE_S = 0.01
 RETRY_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class DiskWait:
@@ -65,9 +68,15 @@ class DiskWait:
             self._store.sync()
         except AgentpipeError as error:
             self._contact.failed("disk", error)
-            self._settled.set()
-            time.sleep(RETRY_S)
+            self._try_again()
+        except Exception:  # Without this thread nothing that is settled would be made durable.
+            log.exception("unexpected error while the store waits for the disk; continuing")
+            self._try_again()
         else:
             self._contact.answered("disk")
             self._synced()
             time.sleep(PACE_S)
+
+    def _try_again(self) -> None:
+        self._settled.set()
+        time.sleep(RETRY_S)
