@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 from agentpipe.worker.watch.freeze_watch import (
@@ -11,7 +13,9 @@ from agentpipe.worker.watch.freeze_watch import (
     MIN_FREEZE_S,
     FreezeWatch,
     freeze_limit_s,
+    is_stopped,
 )
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +52,23 @@ def test_a_worker_that_is_held_up_for_a_second_is_known_before_the_limit(
     seen.append(watch.is_held_up)
     watch.is_frozen(8)
     assert [*seen, watch.is_held_up] == [False, True, False]
+
+
+def test_a_worker_that_is_stopped_is_held_up_by_none_of_its_runs(
+    pass_time: Callable[[float], None],
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        watch = FreezeWatch(5.0, lambda: is_stopped(process.pid))
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(process.pid), 20, "it is stopped")
+        assert not _looks(watch, pass_time, HELD_UP_S + 2 * LOOK_EVERY_S)
+        process.kill()  # What is dead is not stopped any more.
+        process.wait()
+        watch.is_frozen(7)
+        assert not watch.is_held_up
+        watch.is_frozen(8)
+        assert not _looks(watch, pass_time, HELD_UP_S + 2 * LOOK_EVERY_S)
+        assert watch.is_held_up
 
 
 def test_a_machine_or_a_watcher_that_slept_for_an_hour_ends_no_worker(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agentpipe.core.processes import is_alive
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch import handover
-from agentpipe.worker.watch.freeze_watch import FreezeWatch, freeze_limit_s
+from agentpipe.worker.watch.freeze_watch import FreezeWatch, freeze_limit_s, is_stopped
 from agentpipe.worker.watch.last_word import LastWordFile
 from agentpipe.worker.watch.post_mortem import bury_dead, end_frozen
 
@@ -40,7 +40,8 @@ class ChildProcess:
         # For stores that are opened here, in the worker's place.
         self._alone = replace(settings, supervisor_pid=0)
         self._word = LastWordFile.make()
-        self._watch = FreezeWatch(freeze_limit_s(settings.lease_s))
+        limit_s = freeze_limit_s(settings.lease_s)
+        self._watch = FreezeWatch(limit_s, lambda: is_stopped(self._word.pid))
         self._ending: threading.Thread | None = None
         self._burying: threading.Thread | None = None
         self._was_ended = False

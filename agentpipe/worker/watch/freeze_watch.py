@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
+
+from agentpipe.core.processes import stat_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # A worker beats this often, from a thread that does little else.
 BEAT_S = 0.2
@@ -22,18 +28,29 @@ def freeze_limit_s(lease_s: float) -> float:
     return max(MIN_FREEZE_S, lease_s / 2)
 
 
-class FreezeWatch:
-    """Counts the silence of one worker, in the watcher's own steps."""
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process, as far as the system tells."""
+    stat = stat_of(pid)
+    return stat is not None and stat.state in "Tt"
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._beats = -1
+
+class FreezeWatch:
+    """Counts the silence of one worker, in the watcher's own steps.
+
+    Args:
+        limit_s: How long it may be silent.
+        stopped: Whether it is stopped from outside just now.
+    """
+
+    def __init__(self, limit_s: float, stopped: Callable[[], bool] = lambda: False) -> None:
+        self._limit_s, self._stopped = limit_s, stopped
+        self._beats, self._was_stopped = -1, False
         self._silent_s, self._looked_at = 0.0, time.monotonic()
 
     @property
     def is_held_up(self) -> bool:
-        """Whether it was silent at the last look, and had been for some time."""
-        return self._silent_s >= HELD_UP_S
+        """Whether it was silent at the last look, and had been for some time, by its own doing."""
+        return self._silent_s >= HELD_UP_S and not self._was_stopped
 
     def is_frozen(self, beats: int) -> bool:
         """Whether it has been silent for too long; ``beats`` is its counter now."""
@@ -41,4 +58,8 @@ class FreezeWatch:
         step_s, self._looked_at = min(now - self._looked_at, MAX_STEP_S), now
         self._silent_s = self._silent_s + step_s if beats == self._beats else 0.0
         self._beats = beats
+        if not self._silent_s:
+            self._was_stopped = False
+        elif self._silent_s >= HELD_UP_S:
+            self._was_stopped = self._was_stopped or self._stopped()
         return self._silent_s > self._limit_s

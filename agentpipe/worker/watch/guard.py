@@ -11,7 +11,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S, FreezeWatch, freeze_limit_s
+from agentpipe.worker.watch.freeze_watch import (
+    LOOK_EVERY_S,
+    FreezeWatch,
+    freeze_limit_s,
+    is_stopped,
+)
 from agentpipe.worker.watch.handover import receive
 from agentpipe.worker.watch.last_word import LastWordFile
 
@@ -36,7 +41,7 @@ def _watch(worker: int, word: LastWordFile) -> None:
     from agentpipe.settings import Settings
 
     settings = Settings.from_env(os.environ)
-    watch = FreezeWatch(freeze_limit_s(settings.lease_s))
+    watch = FreezeWatch(freeze_limit_s(settings.lease_s), lambda: is_stopped(worker))
     while os.getppid() == worker and word.pid == worker:
         time.sleep(LOOK_EVERY_S)
         if watch.is_frozen(word.beats) and _end_frozen(word, settings):
