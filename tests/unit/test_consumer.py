@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from tests.stores import open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from agentpipe.brokers.records import Claim, ClaimRequest
@@ -92,3 +93,64 @@ def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) 
         consumer.stop()
         consumer.join(20)
         assert loop.started == ["task of queue"]
+
+
+class HeldLoop(Loop):
+    """Keeps what it begins."""
+
+    def __init__(self, begun: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.messages: list[ClaimedMessage] = []
+        self._begun = begun
+
+    def start_runs(self, messages: list[ClaimedMessage]) -> None:
+        self._begun()
+        self.messages += messages
+
+
+def consumer_of(store: Any, settings: Settings, notify: Callable[[], None]) -> Consumer:
+    forwarder: Any = SimpleNamespace(
+        notify=notify, stop=lambda _: None, forwarding=lambda: nullcontext([])
+    )
+    return Consumer(
+        store,
+        settings,
+        lambda message: message.settlement,  # type: ignore[arg-type, return-value]
+        forwarder,
+        Capacity(),
+        word=LastWord.of(""),
+        contact=Contact(),
+    )
+
+
+class Pausing:
+    """A store; Dramatiq pauses the consumer while a claim is under way."""
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = store
+        self.pause: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        claims = self._store.claim(request)
+        if claims:
+            self.pause()
+        return claims
+
+
+def test_a_consumer_is_paused_only_once_what_it_claimed_has_begun(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        put(store, "queue")
+        pausing, was_paused = Pausing(store), list[bool]()
+        consumer = consumer_of(pausing, settings, lambda: None)
+        pausing.pause = consumer.pause
+        loop = HeldLoop(lambda: was_paused.append(consumer.paused_event.is_set()))
+        consumer.begin(WORKER, loop)  # type: ignore[arg-type]
+        wait_until(consumer.paused_event.is_set, 20, "it is paused")
+        assert was_paused == [False]
+        consumer.stop()
+        consumer.join(20)

@@ -242,9 +242,9 @@ class Consumer:
         if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
             self.heartbeat()
         share = self._is_sharing()
-        settled, claimed = self._exchange(share=share)
-        if self._is_paused:
+        if self._is_paused:  # Before it claims: what is paused meanwhile waits for the next turn.
             self.paused_event.set()
+        settled, claimed = self._exchange(share=share)
         while claimed:
             if self._is_in_doubt():  # One of these might still run here, under an older claim.
                 self._release(claimed)
