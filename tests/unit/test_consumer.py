@@ -7,7 +7,8 @@ from contextlib import closing, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.records import Offer, Queue, Worker
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.contact import Contact
@@ -95,6 +96,34 @@ def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) 
         assert loop.started == ["task of queue"]
 
 
+class Stumbling:
+    """A store; it is away when the first claim after a settlement comes."""
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = store
+        self.has_settled = self.was_away = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def settle(self, settlements: list[Settlement]) -> list[bool]:
+        done = self._store.settle(settlements)
+        self.has_settled = True
+        return done
+
+    def settle_and_claim(
+        self, settlements: list[Settlement], request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim] | None]:
+        assert request.limit
+        return self.settle(settlements), None
+
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        if self.has_settled and not self.was_away:
+            self.was_away = True
+            raise Unreachable("away for a moment")
+        return self._store.claim(request)
+
+
 class HeldLoop(Loop):
     """Keeps what it begins."""
 
@@ -121,6 +150,24 @@ def consumer_of(store: Any, settings: Settings, notify: Callable[[], None]) -> C
         word=LastWord.of(""),
         contact=Contact(),
     )
+
+
+def test_what_a_turn_settled_is_made_durable_although_its_claim_failed(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        put(store, "queue")
+        loop, stumbling, synced = HeldLoop(), Stumbling(store), threading.Event()
+        consumer = consumer_of(stumbling, settings, synced.set)
+        consumer.begin(WORKER, loop)  # type: ignore[arg-type]
+        wait_until(lambda: bool(loop.messages), 20, "it runs")
+        (message,) = loop.messages
+        message.settlement = Settlement(message.claim, "complete", b"{}", "ok")
+        consumer.settle_soon([message])
+        wait_until(lambda: stumbling.was_away, 20, "the claim fails")
+        wait_until(synced.is_set, 5, "it is on the disk")
+        consumer.stop()
+        consumer.join(20)
 
 
 class Pausing:

@@ -244,7 +244,7 @@ class Consumer:
         share = self._is_sharing()
         if self._is_paused:  # Before it claims: what is paused meanwhile waits for the next turn.
             self.paused_event.set()
-        settled, claimed = self._exchange(share=share)
+        claimed = self._exchange(share=share)
         while claimed:
             if self._is_in_doubt():  # One of these might still run here, under an older claim.
                 self._release(claimed)
@@ -253,10 +253,11 @@ class Consumer:
             self._end_cancelled(self._exchanging.cancelled)
             if len(claimed) < CLAIM_BATCH:
                 break  # ``wait`` returns when there is more.
-            more, claimed = self._exchange(share=share)
-            settled += more
-        if settled:  # The next runs have begun: they go on while the disk syncs the last ones.
+            claimed = self._exchange(share=share)
+        if self._exchanging.has_settled:
+            # The next runs have begun: they go on while the disk syncs the last ones.
             self._disk.notify()
+            self._exchanging.has_settled = False
         self._contact.answered("consumer")
         self._failures = 0
         self._end_if_drained()
@@ -325,13 +326,13 @@ class Consumer:
             else:
                 return
 
-    def _exchange(self, *, share: bool) -> tuple[int, list[ClaimedMessage]]:
-        """How many runs were settled, and what was claimed."""
+    def _exchange(self, *, share: bool) -> list[ClaimedMessage]:
+        """Settle what has ended; returns what was claimed."""
         worker = self._worker if self._may_claim() else None
-        settled, claimed = self._exchanging.turn(worker, self._loop, share=share)
+        claimed = self._exchanging.turn(worker, self._loop, share=share)
         if share and not claimed:
             self._take_all_soon()
-        return settled, claimed
+        return claimed
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:
         """Cancel what runs, and remember the rest: the signal may come before the claim does."""

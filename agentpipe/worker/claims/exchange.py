@@ -43,6 +43,8 @@ class Exchange:
 
     Attributes:
         cancelled: The tasks that were cancelled since the last claim began.
+        has_settled: Something was settled, also by a turn that failed, which is to be made durable;
+            the caller takes it back.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Exchange:
         self._finished: deque[ClaimedMessage] = deque()
         self._refused: list[ClaimedMessage] = []
         self._refused_until = 0.0
+        self.has_settled = False
 
     def settle_soon(self, messages: Sequence[ClaimedMessage]) -> None:
         """Settle these in the next turn."""
@@ -70,12 +73,8 @@ class Exchange:
         """Remember these: their signal may come before their claim does."""
         self.cancelled = self.cancelled.union(cancelled)
 
-    def turn(
-        self, worker: Worker | None, loop: EventLoop, *, share: bool
-    ) -> tuple[int, list[ClaimedMessage]]:
-        """Settle what has ended, and claim for ``worker``, if there is one.
-
-        Returns how many were settled, and what was claimed.
+    def turn(self, worker: Worker | None, loop: EventLoop, *, share: bool) -> list[ClaimedMessage]:
+        """Settle what has ended, and claim for ``worker``, if there is one; returns what it got.
 
         Raises:
             AgentpipeError: Ask again; what was not settled will be.
@@ -84,14 +83,14 @@ class Exchange:
         if batch and (request := self._request(worker, loop, len(batch), share=share)):
             claimed = self._settle_and_claim(batch, request)
             if claimed is not None:
-                return len(batch), claimed
-        settled = self._settle(batch)
+                return claimed
+        self._settle(batch)
         request = self._request(worker, loop, 0, share=share)
-        return settled, self._claim(request) if request else []
+        return self._claim(request) if request else []
 
-    def settle_ended(self) -> int:
-        """Settle what has ended; returns how many."""
-        return self._settle(self._ended())
+    def settle_ended(self) -> None:
+        """Settle what has ended."""
+        self._settle(self._ended())
 
     def carry_out(self, settlements: Sequence[Settlement]) -> None:
         """Carry out these, of runs that are no longer followed."""
@@ -127,7 +126,7 @@ class Exchange:
         self._say_what_tripped()
         return messages
 
-    def _settle(self, batch: Sequence[ClaimedMessage]) -> int:
+    def _settle(self, batch: Sequence[ClaimedMessage]) -> None:
         settlements = [self._settlement_of(message) for message in batch]
         left = batch
         while left:
@@ -138,12 +137,12 @@ class Exchange:
             left = left[len(done) :]
         if batch:
             self._say_what_tripped()
-        return len(batch)
 
     def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's word
         if settled is None:
             self._refused.append(message)
             return
+        self.has_settled = True
         self._held.remove(message)
         if not settled:
             log.warning(
