@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -216,6 +217,32 @@ def test_a_task_is_cancelled_by_its_own_run_and_by_the_worker_only(loop: Message
 
     assert loop.run_until_complete(cancelled_by(mine)) == [True, False, True, True]
     assert loop.run_until_complete(cancelled_by(None)) == [True] * 4
+
+
+async def _wait_for(task: asyncio.Task[Any]) -> None:
+    await task
+
+
+def test_a_run_that_waits_for_a_task_of_another_ends_at_its_limit(loop: MessageLoop) -> None:
+    theirs: Any = SimpleNamespace(settlement=None)
+
+    async def wait_for(task: RunTask) -> str:
+        current_message.set(MINE)
+        waiting = RunTask(_wait_for(task))
+        waiting.message = MINE
+        try:
+            async with asyncio.timeout(0.01):
+                await waiting
+        except TimeoutError:
+            return "ended"
+        return "went on"
+
+    async def both() -> str:
+        task = RunTask(asyncio.sleep(60))
+        task.message = theirs
+        return await asyncio.wait_for(asyncio.create_task(wait_for(task)), 2)
+
+    assert loop.run_until_complete(both()) == "ended"
 
 
 COPIED = """

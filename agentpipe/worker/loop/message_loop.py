@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentpipe.core.loop_turns import CountedLoop
 
@@ -95,18 +95,27 @@ class MessageLoop(CountedLoop):
 class RunTask(asyncio.Task[Any]):
     """A task of a run; others do not cancel it meanwhile (``for each in asyncio.all_tasks()``).
 
-    What an agent starts in its first run may be cancelled in its next one.
+    What an agent starts in its first run may be cancelled in its next one. A task that is cancelled
+    passes that on to what it waits for, whose ever that is: it would wait for its end otherwise,
+    beyond each time limit.
     """
 
     __slots__ = ("message",)
+    # So many cancellations are under way; all of them are the loop's thread's.
+    _passing_on: ClassVar[int] = 0
     message: ClaimedMessage | None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel it, unless the code of another run asks while its own goes on."""
         asks, own = current_message.get(), self.message
-        if own is not None and asks not in (None, own) and own.settlement is None:
+        is_others = own is not None and asks not in (None, own) and own.settlement is None
+        if is_others and not RunTask._passing_on:
             return False
-        return super().cancel(msg)
+        RunTask._passing_on += 1
+        try:
+            return super().cancel(msg)
+        finally:
+            RunTask._passing_on -= 1
 
 
 _loops: weakref.WeakSet[MessageLoop] = weakref.WeakSet()
