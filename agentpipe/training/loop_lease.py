@@ -118,16 +118,21 @@ class LoopLease:
     def refuse_if_taken(self) -> None:
         """Go on only while no other trainer has the loop; waits for the broker if that is unsure.
 
+        Once it is closed, what the loop did is over, and may still be told.
+
         Raises:
             LoopTaken: Another has it.
         """
-        if self._taken is None and time.clock_gettime(_CLOCK) >= self._sure_until:
+        unsure = time.clock_gettime(_CLOCK) >= self._sure_until and not self._ended.is_set()
+        if self._taken is None and unsure:
             until_it_answers(self._ask, waits="the trainer")
         if self._taken is not None:
             raise LoopTaken(taken_text(self.hold.name, self._taken))
 
     def close(self) -> None:
-        """Let it go; another trainer may take it at once."""
+        """Let it go; another trainer may take it at once. Once is enough."""
+        if self._ended.is_set():
+            return
         self._ended.set()
         self._thread.join()
         with suppress(Unreachable, StoreError):

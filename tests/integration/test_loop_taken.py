@@ -98,6 +98,17 @@ def test_a_loop_that_is_opened_again_in_its_process_takes_the_place_of_the_first
         second.state_dict()
 
 
+def test_a_closed_loop_still_tells_its_state_and_may_be_closed_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_project(tmp_path)
+    monkeypatch.setattr(loop_lease, "LEASE_S", 0.0)  # It is unsure at once.
+    loop = opened(settings, tmp_path)
+    loop.close()
+    assert loop.state_dict()["version"] == 1
+    loop.close()
+
+
 def _has_lost(loop: Rollouts) -> bool:
     try:
         loop.state_dict()
