@@ -52,6 +52,22 @@ def test_a_loop_that_another_trainer_has_is_not_taken(
     assert first.name in names(other)
 
 
+def test_who_has_a_loop_is_told_as_it_was_found(
+    store: AnyStore, open_another: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_trainers()
+    store.hold_loop(first, b"{}", lease_s=LONG_S)
+    other = open_another()
+    looks = other.loops
+
+    def after_its_end() -> object:
+        store.drop_loop(first)
+        return looks()
+
+    monkeypatch.setattr(other, "loops", after_its_end)
+    assert other.hold_loop(second, b"{}", lease_s=LONG_S).token == "first"
+
+
 def test_a_loop_whose_trainer_is_silent_has_ended_or_lets_it_go_is_free(store: AnyStore) -> None:
     first, second = two_trainers()
     store.hold_loop(first, b"{}", lease_s=SHORT_S)

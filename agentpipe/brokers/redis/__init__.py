@@ -343,8 +343,9 @@ class RedisStore(WithDeadLetters, Store):
     def hold_loop(
         self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""
     ) -> LoopState:
-        self._scripts.run("hold_loop", hold.name, hold.token, lease_s, report, instead_of)
-        return next(it for it in self.loops() if it.name == hold.name)
+        what = (hold.name, hold.token, lease_s, report, instead_of)
+        (found,) = as_loops([self._scripts.run("hold_loop", *what)])
+        return found
 
     def drop_loop(self, hold: LoopHold) -> None:
         self._scripts.run("drop_loop", hold.name, hold.token)

@@ -9,6 +9,13 @@ function loops.read(name)
   return token and {token = token, beat = tonumber(beat), lease = tonumber(lease), report = report}
 end
 
+-- What callers are told of a loop: its name, the token of its trainer, for how many seconds that is silent
+-- at this time, and what it has said.
+function loops.row(name, time)
+  local found = loops.read(name)
+  return found and {name, found.token, string.format('%.6f', math.max(0, time - found.beat)), found.report}
+end
+
 -- Whether a step of a trainer is refused, for another has its loop; none without a name.
 function loops.is_others(name, token)
   local found = name ~= '' and loops.read(name)
