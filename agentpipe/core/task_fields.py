@@ -31,7 +31,7 @@ def wrong_values(known: dict[str, Any]) -> list[str]:
     sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
     flaws = list(wrong.values())
     if not _TOGETHER.isdisjoint(sound):
-        flaws += [*_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(known)]
+        flaws += [*_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(sound)]
     # What an agent answered may be what no sender may write: NUL, or deeper levels.
     written = {**sound, "answered": None} if "answered" in sound else sound
     if TASKS.flaw(written):

@@ -191,6 +191,12 @@ def test_a_deadline_that_is_no_time_is_refused(deadline: Any, complaint: str) ->
         Task.load({"deadline": deadline})
 
 
+def test_a_deadline_of_another_type_is_named_once() -> None:
+    with pytest.raises(TaskError) as error:
+        Task.load({"run": "v1", "deadline": 2**64})
+    assert len(error.value.messages) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "place"),
     [
