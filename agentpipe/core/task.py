@@ -230,11 +230,16 @@ def encode_fields(fields: Mapping[str, Any]) -> bytes:
     return _of_size(_wire(fields), fields)
 
 
+def beyond_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Each field that differs from its default."""
+    return {name: value for name, value in fields.items() if value != _DEFAULTS[name]}
+
+
 def _wire(fields: Mapping[str, Any]) -> bytes:
     # The id first, where ``encode_with`` finds it.
     task_id = fields.get("task_id")
     wire = {"schema": SCHEMA, "task_id": task_id} if task_id else {"schema": SCHEMA}
-    wire |= {name: value for name, value in fields.items() if value != _DEFAULTS[name]}
+    wire |= beyond_defaults(fields)
     try:
         return orjson.dumps(wire)
     except (TypeError, orjson.JSONEncodeError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.core.task import beyond_defaults
 from agentpipe.sending.run_tasks import line_key, looks_like_a_line
 
 if TYPE_CHECKING:
@@ -78,5 +79,6 @@ class TaskIds:
 
 
 def _digest(admitted: AdmittedTask) -> int:
-    """Of what the task asks, in whatever order."""
-    return hash(orjson.dumps(admitted.fields, option=orjson.OPT_SORT_KEYS)) or 1
+    """Of what the task asks, in whatever order, and with whatever defaults written out."""
+    asked = beyond_defaults(admitted.fields)
+    return hash(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)) or 1

@@ -47,6 +47,12 @@ def test_the_same_task_twice_is_a_duplicate(tmp_path: Path) -> None:
     assert len(list(read_tasks(str(file), BytesIO()))) == 2
 
 
+def test_the_same_task_with_a_default_written_out_is_a_duplicate(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(lines(A, A | {"priority": 0, "metadata": {}, "group_id": None}))
+    assert len(list(read_tasks(str(file), BytesIO()))) == 2
+
+
 def test_tasks_of_a_document_have_their_own_lines(tmp_path: Path) -> None:
     file = tmp_path / "tasks.json"
     file.write_text(f"[\n{json.dumps(A)},\n{json.dumps(OTHER_A)}]")
