@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from agentpipe.brokers.capabilities import Answer, CountsGroups, KeepsPolicies, LocatesTasks
 from agentpipe.brokers.records import Claim, Group, MemberEnd, Offer, Queue, Source
 from agentpipe.core.policy import PolicyChange, PolicySpec, PolicyState
+from agentpipe.errors import Unreachable
 from tests.conformance.processes import begin_and_end
 from tests.conformance.steps import (
     PATIENCE_S,
@@ -102,6 +104,25 @@ def test_pauses_are_counted_once_each(store: AnyStore) -> None:
     for paused in (True, True, False, False, True):
         store.change_policy(spec.name, PolicyChange(paused=paused))
     assert state_of(store, spec.name) == PolicyState(spec, 0, paused=True, pauses=2)
+
+
+def test_a_change_is_made_once_where_the_store_is_away_behind_it(
+    store: AnyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, change = followed(store), PolicyChange(returned=1, unused="flat")
+    store.change_policy(spec.name, PolicyChange(accepted=5))
+
+    def is_away() -> tuple[PolicyState, ...]:
+        raise Unreachable("away")
+
+    with monkeypatch.context() as outage, suppress(Unreachable):
+        outage.setattr(store, "policies", is_away)
+        store.change_policy(spec.name, change)
+        return  # Its change and what it tells of it are one question.
+    assert store.change_policy(spec.name, change) == state_of(store, spec.name)
+    assert state_of(store, spec.name).accepted == 4
+    store.change_policy(spec.name, change)
+    assert state_of(store, spec.name).accepted == 3
 
 
 def test_nobody_changes_an_unknown_policy(store: AnyStore) -> None:

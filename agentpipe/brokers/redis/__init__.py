@@ -334,11 +334,11 @@ class RedisStore(WithDeadLetters, Store):
         accepted = "" if change.accepted is None else change.accepted
         back, returned = int(change.back), (change.returned, change.unused)
         given = (version, back, endpoints, paused, accepted, *returned, *_held(change.hold))
-        answer = self._asking.ask("change_policy", (name, change), name, *given)
-        self._refuse_others(change.hold, answer)
-        if answer == b"0":
-            return None
-        return next((it for it in self.policies() if it.name == name), None)
+        with self._asking.asked("change_policy", (name, change), name, *given) as answer:
+            self._refuse_others(change.hold, answer)
+            if answer == b"0":
+                return None
+            return next((it for it in self.policies() if it.name == name), None)
 
     def hold_loop(
         self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.redis.idempotency import Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
     from agentpipe.brokers.redis.script_runner import Argument, ScriptRunner
 
@@ -24,8 +25,16 @@ class Asking:
 
     def ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
         """Run a script under a new request, or under that of an attempt whose reply was lost."""
+        with self.asked(script, what, *args, kept_s=kept_s) as reply:
+            return reply
+
+    @contextmanager
+    def asked(
+        self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S
+    ) -> Iterator[Any]:
+        """``ask``, with questions that belong to it: without their replies it is asked again."""
         with self._requests.request((script, what)) as request:
-            return self._scripts.run(script, request.name, request.number, kept_s, *args)
+            yield self._scripts.run(script, request.name, request.number, kept_s, *args)
 
     def settle_and_claim(
         self, settled: Hashable, claimed: Hashable, *args: Argument
