@@ -296,9 +296,9 @@ class Rollouts:
 
     def close(self) -> None:
         """Close its connections; groups that are out go on, and a later start reads them."""
-        self._groups.close()
-        self._lease.close()
-        self._feed.close()
+        with ExitStack() as closing:
+            for close in (self._feed.close, self._lease.close, self._groups.close):
+                closing.callback(close)
 
     def __enter__(self) -> Self:
         return self
