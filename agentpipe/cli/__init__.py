@@ -88,8 +88,10 @@ def main(argv: list[str] | None = None) -> int:
         if not _is_of_output(error):
             raise
         _drop_output()
+        from agentpipe.cli.common import say
+
         with suppress(OSError):
-            sys.stderr.write(f"cannot write the output: {error.strerror}: make room for it\n")
+            say(f"cannot write the output: {error.strerror}: make room for it")
         return FAILED
 
 
