@@ -34,7 +34,7 @@ class Stat:
 
     @property
     def state(self) -> str:
-        """A letter: ``T`` and ``t`` are stopped, ``Z`` has ended and its parent has not noticed."""
+        """A letter: ``Z`` has ended and its parent has not noticed."""
         return self.fields[_STATE]
 
     @property
@@ -46,6 +46,11 @@ class Stat:
     def ticks(self) -> int:
         """Its processor time, in the system's clock ticks."""
         return int(self.fields[_USER_TICKS]) + int(self.fields[_SYSTEM_TICKS])
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal or a debugger has stopped it."""
+        return self.state in "Tt"
 
     @property
     def has_ended(self) -> bool:

@@ -9,7 +9,7 @@ from agentpipe.deploy.cluster import SCRATCH
 from agentpipe.deploy.credentials import SERVERS
 from agentpipe.deploy.mounts import secret_mounts, secret_volumes
 from agentpipe.deploy.sizes import HEADROOM, WORKER_MIB, memory_mib, slots_of
-from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.times import ENDING_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Manifest = dict[str, Any]
 
-# Beyond the grace: the supervisor settles, drains the outbox and waits for its workers.
-_ENDING_S = 6 * SHUTDOWN_S
 _USER_ID = 10_001
 _HEARTBEAT_FILE = f"{SCRATCH}/agentpipe-heartbeat"
 _DRAIN = ("agentpipe", "drain", "--here", "--wait")
@@ -43,7 +41,7 @@ def worker_pod(
     grace_s = math.ceil(2 * collection.time_limit_s)
     return {
         **_pod(_worker(collection, name, grace_s, credentials, cluster)),
-        "terminationGracePeriodSeconds": math.ceil(grace_s + _ENDING_S),
+        "terminationGracePeriodSeconds": math.ceil(grace_s + ENDING_S),
         "volumes": [*_volumes(name), *secret_volumes(credentials, cluster)],
     }
 

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 from agentpipe.deploy.credentials import SERVERS, references_in, refuse_bad_variables
 from agentpipe.errors import ConfigError
-from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.times import ENDING_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.config.collection import Collection
 
-# Beyond the grace: the supervisor settles, drains the outbox and waits for its workers.
-_ENDING_S = 6 * SHUTDOWN_S
 # A mistake in a file; starting again would not mend it.
 _CONFIG_ERROR = 2
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[0-9]+")
@@ -101,7 +99,7 @@ def _service(
         *_credentials(name, collections, machine),
         "# SIGTERM for the supervisor alone: runs have their grace; what is left then is killed.",
         "KillMode=mixed",
-        f"TimeoutStopSec={math.ceil(grace_s + _ENDING_S)}",
+        f"TimeoutStopSec={math.ceil(grace_s + ENDING_S)}",
         "# Workers that were drained end with 0, and are wanted to stay away.",
         "Restart=on-failure",
         "RestartSec=5",

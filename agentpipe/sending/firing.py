@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agentpipe.core.run_names import is_of_run, prefix_of
+from agentpipe.core.task_fields import MAX_ID
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.checked_tasks import check_file, checked_tasks
 from agentpipe.sending.schedule_mark import DONE, mark_of
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection, ScheduleSpec
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.sending.admission import AdmittedTask
-
-MAX_ID_CHARS = 256
 
 
 @dataclass(slots=True)
@@ -87,11 +86,12 @@ def tasks_of(
 def _fired(task: AdmittedTask, own: str, ending: str, marks: dict[str, str]) -> AdmittedTask:
     """The task as one firing sends it, with the id that every scheduler gives it."""
     task_id = f"{own}@{ending}"
-    if len(task_id) > MAX_ID_CHARS:
+    if len(task_id) > MAX_ID:
         task_id = uuid.uuid5(uuid.NAMESPACE_OID, task_id).hex
-    if task.task.run is not None and not is_of_run(task_id, task.task.run):
-        task_id = f"{prefix_of(task.task.run)}{task_id}"
-    return task.with_fields(task_id=task_id, metadata=marks | task.task.metadata)
+    whole = task.task
+    if whole.run is not None and not is_of_run(task_id, whole.run):
+        task_id = f"{prefix_of(whole.run)}{task_id}"
+    return task.with_fields(task_id=task_id, metadata=marks | whole.metadata)
 
 
 def check_files(collections: Iterable[Collection]) -> None:

@@ -118,7 +118,7 @@ class LoopLease:
     def refuse_if_taken(self) -> None:
         """Go on only while no other trainer has the loop; waits for the broker if that is unsure.
 
-        Once it is closed, what the loop did is over, and may still be told.
+        Once it is closed, what the loop did is over, and its state may still be read.
 
         Raises:
             LoopTaken: Another has it.

@@ -180,7 +180,7 @@ class Rollouts:
     def __iter__(self) -> Iterator[RolloutBatch]:
         """Until all groups of all prompts are over; the last batch may be smaller.
 
-        A broker or sink that does not answer is waited for, as is told in the log.
+        A broker or sink that does not answer is waited for, as the log says.
 
         Raises:
             ResultTimeout: No group came for ``timeout_s``; a further loop goes on.

@@ -6,5 +6,7 @@ TICK_S = 1.0
 RENEW_EVERY_S = 1.5
 # Time to settle and drain the outbox on shutdown.
 SHUTDOWN_S = 5.0
+# Beyond the grace: the supervisor settles, drains the outbox and waits for its workers.
+ENDING_S = 6 * SHUTDOWN_S
 # A call to a store that answers takes less.
 BRIEFLY_S = 0.2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from tests.integration.trainers import (
     assert_each_once,
     end_of,
     reach,
+    settings_on,
     trainer,
     working,
     write_project,
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["redis", "sqlite"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    broker = f"sqlite:///{tmp_path / 'broker.db'}"
-    if request.param == "redis":
-        server = request.getfixturevalue("redis_server")
-        broker = f"{server.url}?prefix=loop-{uuid.uuid4().hex[:8]}"
-    return Settings(broker=broker, sink=f"sqlite:///{tmp_path / 'results.db'}")
+    return settings_on(request, tmp_path)
 
 
 def opened(settings: Settings, folder: Path) -> Rollouts:

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from tests.integration.trainers import (
     PROMPTS,
     assert_each_once,
     end_of,
+    settings_on,
     trainer,
     working,
     write_project,
@@ -41,12 +41,8 @@ KILLS = 50
 
 @pytest.fixture(params=["redis", "sqlite"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    broker = f"sqlite:///{tmp_path / 'broker.db'}"
-    if request.param == "redis":
-        server = request.getfixturevalue("redis_server")
-        broker = f"{server.url}?prefix=loop-{uuid.uuid4().hex[:8]}"
     write_project(tmp_path)
-    return Settings(broker=broker, sink=f"sqlite:///{tmp_path / 'results.db'}")
+    return settings_on(request, tmp_path)
 
 
 @pytest.fixture

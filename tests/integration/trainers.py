@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from agentpipe import Settings
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agentpipe import Settings
+    import pytest
+
 
 # Half of the members of an even prompt are right, so that it is varied; all of an odd one are.
 AGENTS = """
@@ -91,6 +94,15 @@ with Rollouts.open(
         meet(f"saved-{{batch.step}}")
     print(json.dumps({{"used": used, "flat": rollouts.counts["flat"], "step": rollouts.step}}))
 """
+
+
+def settings_on(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    """Of a loop of its own, on the broker that the fixture's parameter names."""
+    broker = f"sqlite:///{folder / 'broker.db'}"
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        broker = f"{server.url}?prefix=loop-{uuid.uuid4().hex[:8]}"
+    return Settings(broker=broker, sink=f"sqlite:///{folder / 'results.db'}")
 
 
 def write_project(folder: Path, *, with_policy: bool = False) -> None:

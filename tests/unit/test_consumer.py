@@ -68,22 +68,28 @@ class Loop:
         self.interrupted += [message.claim.task_id for message in messages]
 
 
+def consumer_of(store: Any, settings: Settings, notify: Callable[[], None]) -> Consumer:
+    forwarder: Any = SimpleNamespace(
+        notify=notify, stop=lambda _: None, forwarding=lambda: nullcontext([])
+    )
+    return Consumer(
+        store,
+        settings,
+        lambda message: message.settlement,  # type: ignore[arg-type, return-value]
+        forwarder,
+        Capacity(),
+        word=LastWord.of(""),
+        contact=Contact(),
+    )
+
+
 def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) -> None:
     settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
     with closing(open_any(settings)) as store:
         store.declare([Queue(queue) for queue in QUEUES])
         put(store, "queue")
         loop, racing = Loop(), Racing(store)
-        forwarder: Any = SimpleNamespace(notify=lambda: None, stop=lambda _: None)
-        consumer = Consumer(
-            racing,
-            settings,
-            lambda message: message.settlement,  # type: ignore[arg-type, return-value]
-            forwarder,
-            Capacity(),
-            word=LastWord.of(""),
-            contact=Contact(),
-        )
+        consumer = consumer_of(racing, settings, lambda: None)
         consumer.begin(WORKER, loop)  # type: ignore[arg-type]
         wait_until(lambda: loop.started == ["task of queue"], 20, "it runs")
         heartbeat = threading.Thread(target=lambda: consumer.heartbeat(whole=False))
@@ -135,21 +141,6 @@ class HeldLoop(Loop):
     def start_runs(self, messages: list[ClaimedMessage]) -> None:
         self._begun()
         self.messages += messages
-
-
-def consumer_of(store: Any, settings: Settings, notify: Callable[[], None]) -> Consumer:
-    forwarder: Any = SimpleNamespace(
-        notify=notify, stop=lambda _: None, forwarding=lambda: nullcontext([])
-    )
-    return Consumer(
-        store,
-        settings,
-        lambda message: message.settlement,  # type: ignore[arg-type, return-value]
-        forwarder,
-        Capacity(),
-        word=LastWord.of(""),
-        contact=Contact(),
-    )
 
 
 def test_what_a_turn_settled_is_made_durable_although_its_claim_failed(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from agentpipe.brokers.capabilities import TaskQuery
 from agentpipe.brokers.records import Queue
 from agentpipe.brokers.sqlite import SqliteStore
 from agentpipe.config.collection import Collection, ScheduleSpec
+from agentpipe.core.task_fields import MAX_ID
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.sending.firing import MAX_ID_CHARS, Fired, check_files
+from agentpipe.sending.firing import Fired, check_files
 from agentpipe.sending.schedule import CHUNK, Schedule
 from agentpipe.sending.scheduler import Scheduler, schedules_of
 from agentpipe.settings import Settings
@@ -160,7 +161,7 @@ def test_metadata_of_the_file_stays(bench: Bench) -> None:
 
 
 def test_a_long_id_is_made_short_and_stays_the_same(bench: Bench) -> None:
-    bench.tasks({"task_id": "x" * MAX_ID_CHARS})
+    bench.tasks({"task_id": "x" * MAX_ID})
     bench.run(HOUR * 1.5)
     (task_id,) = bench.waiting()
     assert len(task_id) == 32

@@ -64,13 +64,19 @@ def refuse(tmp_path: Path, condition: str) -> None:
     refuse_in_sqlite(tmp_path / "broker.db", "outbox_bodies", condition)
 
 
+def one_too_large(found: list[Claim], place: int) -> list[Settlement]:
+    """Of these claims; see ``refuse``."""
+    given = [answer(each) for each in found]
+    given[place] = answer(found[place], trace=[{"text": "x" * 1_000}] * 800)
+    return given
+
+
 def test_a_claim_waits_until_the_settlement_that_is_refused_is_found(
     store: AnyStore, tmp_path: Path
 ) -> None:
     refuse(tmp_path, "length(NEW.body) > 400000")
     found = claims(store, 3)
-    given = [answer(each) for each in found]
-    given[1] = answer(found[1], trace=[{"text": "x" * 1_000}] * 800)
+    given = one_too_large(found, 1)
     store.offer("queue", [Offer("next", b"{}")], round_robin=False)
     settling, request = Settling(store), ClaimRequest(WORKER, 10, ROOMY)
     assert settling.settle_and_claim(given, request) is None
@@ -85,8 +91,7 @@ def test_one_result_that_is_refused_is_cut_and_its_neighbours_are_whole(
 ) -> None:
     refuse(tmp_path, "length(NEW.body) > 400000")
     found = claims(store, 20)
-    given = [answer(each) for each in found]
-    given[7] = answer(found[7], trace=[{"text": "x" * 1_000}] * 800)
+    given = one_too_large(found, 7)
     assert Settling(store).settle_all(given) == [True] * 20
     settled = results(store)
     assert len(settled) == 20

@@ -9,7 +9,7 @@ function loops.read(name)
   return token and {token = token, beat = tonumber(beat), lease = tonumber(lease), report = report}
 end
 
--- What callers are told of a loop: its name, the token of its trainer, for how many seconds that is silent
+-- What callers learn of a loop: its name, the token of its trainer, for how many seconds that is silent
 -- at this time, and what it has said.
 function loops.row(name, time)
   local found = loops.read(name)

@@ -10,6 +10,7 @@ from pika import exceptions, spec
 
 from agentpipe.connections.amqp import wire
 from agentpipe.connections.amqp.arrivals import Arrivals
+from agentpipe.connections.amqp.callbacks import resolver, unused
 from agentpipe.connections.amqp.confirmations import Confirmations
 from agentpipe.connections.amqp.consumers import Consumers
 from agentpipe.connections.amqp.gets import Gets
@@ -91,7 +92,7 @@ class Channel:
         """Have all messages confirmed; once, before the first."""
         done = self._future()
         arrivals = Arrivals(self._delivered, self._confirmations.confirm)
-        self._raw.confirm_delivery(_unused, callback=resolver(done))
+        self._raw.confirm_delivery(unused, callback=resolver(done))
         self._raw.connection.arrivals[self._raw.channel_number] = arrivals
         await done
 
@@ -322,17 +323,3 @@ class Channel:
         self._gets.clear()
         self._raw.connection.arrivals.pop(self._raw.channel_number, None)
         self._on_closed()
-
-
-def _unused(*_: Any) -> None:
-    """What pika would call if ``Arrivals`` did not come first."""
-
-
-def resolver(future: asyncio.Future[Any]) -> Callable[[Any], None]:
-    """A callback that ends the future, if it has not ended."""
-
-    def resolve(value: Any) -> None:
-        if not future.done():
-            future.set_result(value)
-
-    return resolve

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pika
 from pika import exceptions
 
+from agentpipe.connections.amqp.callbacks import resolver
 from agentpipe.connections.amqp.channel import (
     ACCESS_REFUSED,
     NOT_FOUND,
@@ -24,7 +25,6 @@ from agentpipe.connections.amqp.channel import (
     Channel,
     ChannelClosed,
     closed_errors,
-    resolver,
 )
 from agentpipe.connections.amqp.quick_connection import QuickConnection
 from agentpipe.errors import AgentpipeError, StoreError, Unreachable

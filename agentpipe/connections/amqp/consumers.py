@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pika import spec
 
+from agentpipe.connections.amqp.callbacks import resolver, unused
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -42,9 +44,7 @@ class Consumers:
             started.set_result(None)
             return known
         consumer = str(
-            self._raw.basic_consume(
-                queue, _unused, arguments=arguments, callback=lambda _: _end(started)
-            )
+            self._raw.basic_consume(queue, unused, arguments=arguments, callback=resolver(started))
         )
         self._by_queue[queue], self._starting[consumer] = consumer, started
         return consumer
@@ -75,16 +75,7 @@ class Consumers:
 
     def _ended(self, frame: Any) -> None:
         if ended := self._ending.pop(frame.method.consumer_tag, None):
-            _end(ended)
+            resolver(ended)(None)
 
     def _cancelled(self, frame: Any) -> None:
         self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()
-
-
-def _end(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _unused(*_: Any) -> None:
-    """What pika would call if ``Arrivals`` did not come first."""

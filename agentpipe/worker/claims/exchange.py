@@ -80,17 +80,19 @@ class Exchange:
             AgentpipeError: Ask again; what was not settled will be.
         """
         batch = self._ended()
+        settlements = list(map(self._settlement_of, batch))
         if batch and (request := self._request(worker, loop, len(batch), share=share)):
-            claimed = self._settle_and_claim(batch, request)
+            claimed = self._settle_and_claim(batch, settlements, request)
             if claimed is not None:
                 return claimed
-        self._settle(batch)
+        self._settle(batch, settlements)
         request = self._request(worker, loop, 0, share=share)
         return self._claim(request) if request else []
 
     def settle_ended(self) -> None:
         """Settle what has ended."""
-        self._settle(self._ended())
+        batch = self._ended()
+        self._settle(batch, list(map(self._settlement_of, batch)))
 
     def carry_out(self, settlements: Sequence[Settlement]) -> None:
         """Carry out these, of runs that are no longer followed."""
@@ -106,10 +108,12 @@ class Exchange:
         return batch
 
     def _settle_and_claim(
-        self, batch: Sequence[ClaimedMessage], request: ClaimRequest
+        self,
+        batch: Sequence[ClaimedMessage],
+        settlements: Sequence[Settlement],
+        request: ClaimRequest,
     ) -> list[ClaimedMessage] | None:
         """What was claimed; None, and nothing done, where it takes two steps."""
-        settlements = [self._settlement_of(message) for message in batch]
         with self._held.claiming:
             if self._held.has_lost:
                 return None
@@ -126,8 +130,7 @@ class Exchange:
         self._say_what_tripped()
         return messages
 
-    def _settle(self, batch: Sequence[ClaimedMessage]) -> None:
-        settlements = [self._settlement_of(message) for message in batch]
+    def _settle(self, batch: Sequence[ClaimedMessage], settlements: Sequence[Settlement]) -> None:
         left = batch
         while left:
             done = self._settling.settle(settlements[-len(left) :])

@@ -37,6 +37,7 @@ class Capacity:
 
     Attributes:
         held: How many are filled.
+        leaked: What the process has no more of, although it runs hardly anything; else empty.
         relieve: Called at a shortage: gives back what is kept for later runs.
     """
 
@@ -50,7 +51,7 @@ class Capacity:
         self._returned: OrderedDict[str, int] = OrderedDict()
         self._alone = 0
         self._alone_at = float("-inf")
-        self._leaked = ""
+        self.leaked = ""
 
     def free(self, slots: int) -> int:
         """How many more of these slots to fill."""
@@ -58,17 +59,12 @@ class Capacity:
             self._slots = slots
             return max(0, self._limit_now() - self.held)
 
-    @property
-    def leaked(self) -> str:
-        """What the process has no more of, although it runs hardly anything; else empty."""
-        return self._leaked
-
     def _note_alone(self, what: str, now: float) -> None:
         """A run that was alone has found no more of it."""
         self._alone = self._alone + 1 if now - self._alone_at < SOON_S else 1
         self._alone_at = now
         if self._alone >= LEAKS_AFTER:
-            self._leaked = what
+            self.leaked = what
 
     def reduce(self, what: str) -> None:
         """A run has found no more of ``what``: fill half of the slots, and say so at times."""

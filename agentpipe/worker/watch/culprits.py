@@ -27,9 +27,9 @@ PART_OF_BUSIEST = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ThreadSeen:
-    """A thread at one look: its state, its processor time, and how often it has waited."""
+    """A thread at one look: whether it is stopped, its processor time, how often it has waited."""
 
-    state: str
+    is_stopped: bool
     ticks: int
     waits: int
 
@@ -42,7 +42,7 @@ def culprits_of(said: Said) -> frozenset[int]:
     outside has no culprit, unless its loop executed a run at that moment.
     """
     before = threads_of(said.pid)
-    if not before or all(seen.state in "Tt" for seen in before.values()):
+    if not before or all(seen.is_stopped for seen in before.values()):
         return _runs_of({said.loop_thread}, said)
     for _ in range(MAX_LOOKS):
         time.sleep(LOOK_S)
@@ -104,4 +104,4 @@ def _seen(folder: Path) -> ThreadSeen:
     stat = Stat.of(folder)
     waits = [line for line in (folder / "status").read_text().splitlines() if "ctxt_switch" in line]
     number_of_waits = int(waits[0].split()[1])  # The voluntary ones come first.
-    return ThreadSeen(stat.state, stat.ticks, number_of_waits)
+    return ThreadSeen(stat.is_stopped, stat.ticks, number_of_waits)

@@ -31,7 +31,7 @@ def freeze_limit_s(lease_s: float) -> float:
 def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped the process, as far as the system tells."""
     stat = stat_of(pid)
-    return stat is not None and stat.state in "Tt"
+    return stat is not None and stat.is_stopped
 
 
 class FreezeWatch:
