@@ -11,11 +11,10 @@ import errno
 import io
 import os
 import sys
-from contextlib import suppress
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from agentpipe import __version__
 from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK, USAGE, exit_code
@@ -82,16 +81,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # The reader is gone, as with `| head`.
-        _drop_output()
+        _drop_output(sys.stdout)
         return OK
     except OSError as error:
         if not _is_of_output(error):
             raise
-        _drop_output()
+        _drop_output(sys.stdout)
         from agentpipe.cli.common import say
 
-        with suppress(OSError):
+        try:
             say(f"cannot write the output: {error.strerror}: make room for it")
+            sys.stderr.flush()
+        except OSError:  # It is on the same disk.
+            _drop_output(sys.stderr)
         return FAILED
 
 
@@ -115,10 +117,10 @@ def _run_and_flush(arguments: list[str]) -> int:
         sys.stdout.flush()
 
 
-def _drop_output() -> None:
+def _drop_output(stream: TextIO) -> None:
     """What is left in the buffer goes nowhere, or Python would end with an error of its own."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
