@@ -11,33 +11,20 @@ from __future__ import annotations
 import asyncio
 import math
 import operator
-import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.imports import explain, split
+from agentpipe.config.imports import explain
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.context import NO_CONTEXT
-from agentpipe.core.did_you_mean import did_you_mean, nearest
 from agentpipe.core.failures import is_infra
 from agentpipe.core.masking import shorten
 from agentpipe.core.template import render
 from agentpipe.errors import ConfigError
-from agentpipe.evaluation.chain import (
-    BrokenEvaluatorError,
-    WrongAnswerError,
-    compare,
-    op_problems,
-    parse_chain,
-    run_chain,
-    show,
-)
-from agentpipe.evaluation.functions import (
-    call_function,
-    function_problems,
-    is_reference,
-)
+from agentpipe.evaluation.chain import BrokenEvaluatorError, WrongAnswerError, compare, run_chain
+from agentpipe.evaluation.checks import PEERS, RENDERED, hidden_problems, problems_of
+from agentpipe.evaluation.functions import call_function, is_reference
 from agentpipe.evaluation.verdicts import Verdict, read_verdict
 
 if TYPE_CHECKING:
@@ -47,8 +34,6 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
 
-MAX_EVALUATORS = 1000
-MAX_KEYS = 50
 MAX_RESPONSE_CHARS = 100_000
 _MAX_REASON_CHARS = 2000
 # What takes longer, by characters times steps, runs beside the loop.
@@ -56,9 +41,6 @@ _MOST_ON_LOOP = 200_000
 # So many chains at once hold up no other run.
 _MOST_BRIEF = 4
 
-_PEERS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
-_DEFAULTS: dict[str, Any] = {**_PEERS, "name": "", "weight": 1.0}
-_RENDERED = ("value", "op_args")
 _NEEDS_PEER = "op {} needs MCP-Universe's code: run the collection with engine: mcpuniverse"
 
 
@@ -100,22 +82,6 @@ class Evaluation:
             "error": self.error,
             **({} if self.score is None else {"score": self.score}),
         }
-
-
-def check(evaluators: Sequence[dict[str, Any]], scope: FunctionScope | None = None) -> list[str]:
-    """The mistakes in evaluators, one sentence each, seen without an answer.
-
-    With a ``scope``, the user's functions are looked up in its files, and not imported.
-    """
-    if problem := too_many(evaluators):
-        return [problem]
-    problems = _clashes(evaluators)
-    for index, config in enumerate(evaluators):
-        found = _problems(config)
-        if not found and is_reference(config["func"]):
-            found = function_problems(config["func"], scope)
-        problems += [f"evaluators[{index}]: {problem}" for problem in found]
-    return problems
 
 
 async def evaluate(
@@ -191,7 +157,7 @@ async def _evaluate(
     filled = _filled(config)
     verdict = partial(Evaluation, filled, recorded_response(answer_text))
     try:
-        _refuse(_problems(config))
+        _refuse(problems_of(config))
         judged = await _judge(filled, answer_text, task, scope, context)
     except WrongAnswerError as error:
         return verdict(passed=False, reason=_readable(str(error), _MAX_REASON_CHARS))
@@ -208,7 +174,7 @@ async def _evaluate(
 
 def _filled(config: Any) -> dict[str, Any]:
     given = config if isinstance(config, dict) else {}
-    filled = {name: given.get(name, default) for name, default in _PEERS.items()}
+    filled = {name: given.get(name, default) for name, default in PEERS.items()}
     return filled | {name: given[name] for name in ("name", "weight") if name in given}
 
 
@@ -227,7 +193,7 @@ async def _judge(
     if op in names().operators:
         raise BrokenEvaluatorError(_NEEDS_PEER.format(op))
     _refuse(hidden_problems(config, context))
-    rendered = config | {name: render(config[name], context.readable) for name in _RENDERED}
+    rendered = config | {name: render(config[name], context.readable) for name in RENDERED}
     if is_reference(func):
         returned = await call_function(rendered, answer_text, task, scope)
         if not op:
@@ -256,106 +222,13 @@ def _is_long(config: dict[str, Any], answer_text: str) -> bool:
     return steps * len(answer_text) > _MOST_ON_LOOP
 
 
-def hidden_problems(config: dict[str, Any], context: Context) -> list[str]:
-    """Which values an evaluator wants that tasks may not read, and what to do, a sentence each."""
-    return [
-        f"{name}: {problem}"
-        for name in _RENDERED
-        for problem in context.hidden_problems(config.get(name))
-    ]
-
-
-# Mistakes that can be seen without an answer.
-
-
-def too_many(evaluators: Sequence[dict[str, Any]]) -> str:
-    """What is wrong with so many of them; empty within ``MAX_EVALUATORS``."""
-    count = len(evaluators)
-    if count <= MAX_EVALUATORS:
-        return ""
-    return f"evaluators: {count:,} of them, at most {MAX_EVALUATORS:,} are allowed"
-
-
-def too_many_keys(config: dict[str, Any]) -> str:
-    """What is wrong with so many keys of one; empty within ``MAX_KEYS``."""
-    if len(config) <= MAX_KEYS:
-        return ""
-    return f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"
-
-
-def _problems(config: Any) -> list[str]:
-    if not isinstance(config, dict):
-        return [f"expected an object, got {show(config)}"]
-    if problem := too_many_keys(config):
-        return [problem]
-    problems = _misspelt_keys(config)
-    if "func" not in config:
-        return [*problems, "func is missing: write a chain such as json -> get(answer)"]
-    wrong = [name for name in ("func", "op", "desc") if not isinstance(config.get(name, ""), str)]
-    if wrong:
-        return problems + [f"{name}: expected a string, got {show(config[name])}" for name in wrong]
-    problems += _func_problems(config["func"]) + _mark_problems(config)
-    op = config.get("op", "")
-    if op in names().operators and is_reference(config["func"]):
-        problems.append(f"op: {op!r} compares the result of a chain, not of a function")
-    return problems + op_problems(op, config.get("value"))
-
-
-def _mark_problems(config: dict[str, Any]) -> list[str]:
-    """What is wrong with how it counts towards the reward."""
-    problems = []
-    if "name" in config and not (isinstance(config["name"], str) and config["name"].strip()):
-        problems.append(f"name: expected a string that is not empty, got {show(config['name'])}")
-    weight = config.get("weight", 1.0)
-    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight <= sys.float_info.max:
-        problems.append(f"weight: expected a number above 0, got {show(weight)}")
-    return problems
-
-
-def _clashes(evaluators: Sequence[Any]) -> list[str]:
-    """Names that two evaluators share: a Result has one reward per name."""
-    first: dict[str, int] = {}
-    problems = []
-    for index, config in enumerate(evaluators):
-        name = config.get("name") if isinstance(config, dict) else None
-        if isinstance(name, str) and first.setdefault(name, index) != index:
-            problems.append(
-                f"evaluators[{index}]: name: {name!r:.100} is also that of "
-                f"evaluators[{first[name]}]: choose another"
-            )
-    return problems
-
-
-def _misspelt_keys(config: dict[Any, Any]) -> list[str]:
-    """Only misspelt keys: MCP-Universe ignores unknown ones, and its files have some."""
-    return sorted(
-        f"unknown key {key!r:.100}: {did_you_mean(key, _DEFAULTS)}"
-        for key in config.keys() - _DEFAULTS.keys()
-        if nearest(key, _DEFAULTS)
-    )
-
-
-def _func_problems(func: str) -> list[str]:
-    try:
-        if is_reference(func):
-            split(func)
-        else:
-            parse_chain(func)
-    except (ConfigError, BrokenEvaluatorError) as error:
-        return [f"func: {error}"]
-    return []
-
-
 def _refuse(problems: list[str]) -> None:
     if problems:
         raise BrokenEvaluatorError("; ".join(problems))
 
 
-# Strings that are safe in a record.
-
-
 def _readable(text: str, max_chars: int) -> str:
+    """As a record can hold it."""
     text = shorten(text, max_chars, f"... (cut, {len(text):,} characters in all)")
     # Half a surrogate pair, as JSON's \ud800 gives, cannot be written as UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()

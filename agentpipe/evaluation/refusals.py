@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.evaluation.chain import MAX_STEPS
-from agentpipe.evaluation.evaluators import hidden_problems, too_many, too_many_keys
+from agentpipe.evaluation.checks import hidden_problems, too_many, too_many_keys
 from agentpipe.evaluation.functions import function_problems, is_reference
 
 if TYPE_CHECKING:

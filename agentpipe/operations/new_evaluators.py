@@ -9,7 +9,7 @@ import orjson
 
 from agentpipe.config.yaml_source import load_documents
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.evaluation import evaluators
+from agentpipe.evaluation.checks import evaluator_problems
 from agentpipe.operations.read_tasks import read_tasks
 from agentpipe.sending.run_tasks import key_of
 
@@ -50,7 +50,7 @@ def read_evaluators(path: Path, rules: TaskRules, stdin: BinaryIO) -> NewEvaluat
     if found is None:
         tasks = read_tasks(str(path), stdin, rules)
         return NewEvaluators(by_task={key_of(it): it.task.evaluators for it in tasks})
-    if problems := evaluators.check(found, rules.functions):
+    if problems := evaluator_problems(found, rules.functions):
         raise ConfigError([Problem(each, str(path)) for each in problems])
     return NewEvaluators(found)
 

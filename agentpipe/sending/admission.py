@@ -9,7 +9,7 @@ from agentpipe.brokers.records import Offer
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.task import Task, checked, encode_stamped, encode_with
 from agentpipe.errors import TaskError
-from agentpipe.evaluation import evaluators
+from agentpipe.evaluation.checks import evaluator_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ def examine(
     admitted = AdmittedTask(fields, encoded, _has_id(data), line)
     wrong = _ours(data)
     if given := fields.get("evaluators"):
-        wrong += evaluators.check(given, rules.functions)
+        wrong += evaluator_problems(given, rules.functions)
     if rules.may_refuse(fields):
         wrong += rules.problems(admitted.task)
     return admitted, wrong + rules.plan.problems(fields) if rules.plan else wrong
@@ -108,7 +108,7 @@ def _evaluator_problems(data: Any, rules: TaskRules) -> list[str]:
     """Those of a malformed task, as far as it has evaluators."""
     given = data.get("evaluators") if isinstance(data, dict) else None
     sound = isinstance(given, list) and all(isinstance(each, dict) for each in given)
-    return evaluators.check(given, rules.functions) if sound and given else []
+    return evaluator_problems(given, rules.functions) if sound and given else []
 
 
 def _has_id(data: Any) -> bool:

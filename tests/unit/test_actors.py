@@ -18,7 +18,8 @@ import yaml
 from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.imports import locate
 from agentpipe.core.task import Task
-from agentpipe.evaluation.evaluators import Evaluation, check, evaluate, reward
+from agentpipe.evaluation.checks import evaluator_problems
+from agentpipe.evaluation.evaluators import Evaluation, evaluate, reward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,7 @@ def test_the_tasks_have_ids_in_order_and_sound_evaluators() -> None:
     assert [task.task_id for task in TASKS] == [f"almanac-{n:03}" for n in range(1, 201)]
     assert len({task.question for task in TASKS}) == 200
     for task in TASKS:
-        assert check(task.evaluators, FunctionScope(CONFIGS)) == []
+        assert evaluator_problems(task.evaluators, FunctionScope(CONFIGS)) == []
 
 
 # The truth of each task, found another way than the agent finds its answers: by counting days

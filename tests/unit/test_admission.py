@@ -12,7 +12,7 @@ from agentpipe.brokers.records import Claim, Worker
 from agentpipe.config.collection import load
 from agentpipe.core.task_fields import wrong_values
 from agentpipe.errors import ConfigError
-from agentpipe.evaluation import evaluators
+from agentpipe.evaluation.checks import evaluator_problems
 from agentpipe.sending.admission import admit
 from agentpipe.sending.checked_tasks import checked_tasks
 from agentpipe.sending.dispatcher import Dispatcher
@@ -32,7 +32,7 @@ COLLECTION = "kind: collection\nspec: {name: crew, config: ./agent.yaml}\n"
 def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often whole tasks and their evaluators have been checked."""
     counts: Counter[str] = Counter()
-    values, check = wrong_values, evaluators.check
+    values, problems = wrong_values, evaluator_problems
 
     def counted_values(known: dict[str, Any]) -> list[str]:
         counts["values"] += 1
@@ -40,10 +40,10 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def counted_check(specs: list[dict[str, Any]], scope: FunctionScope | None = None) -> list[str]:
         counts["evaluators"] += 1
-        return check(specs, scope)
+        return problems(specs, scope)
 
     monkeypatch.setattr("agentpipe.core.task.wrong_values", counted_values)
-    monkeypatch.setattr(evaluators, "check", counted_check)
+    monkeypatch.setattr("agentpipe.sending.admission.evaluator_problems", counted_check)
     return counts
 
 

@@ -12,11 +12,11 @@ import pytest
 from agentpipe.config.function_scope import FunctionScope
 from agentpipe.core.context import Context
 from agentpipe.core.task import Task
+from agentpipe.evaluation.checks import evaluator_problems
 from agentpipe.evaluation.evaluators import (
     MAX_RESPONSE_CHARS,
     Evaluation,
     are_brief,
-    check,
     evaluate,
     reward,
     rewards,
@@ -206,7 +206,7 @@ def test_comparisons_that_the_answer_fails(leaf: Any, op: str, value: Any) -> No
 )
 def test_an_op_that_could_never_hold_is_broken_and_found_beforehand(op: str, value: Any) -> None:
     assert is_broken(judged(1, "json", op, value))
-    assert len(check([{"func": "json", "op": op, "value": value}])) == 1
+    assert len(evaluator_problems([{"func": "json", "op": op, "value": value}])) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_an_op_that_could_never_hold_is_broken_and_found_beforehand(op: str, val
 )
 def test_a_malformed_chain_is_broken_whatever_the_answer(func: str) -> None:
     assert is_broken(judged("not json", func, "=", 1))
-    assert len(check([{"func": func}])) == 1
+    assert len(evaluator_problems([{"func": func}])) == 1
 
 
 # Configs.
@@ -223,28 +223,30 @@ def test_a_malformed_chain_is_broken_whatever_the_answer(func: str) -> None:
 
 def test_a_sound_evaluator_has_no_problems() -> None:
     whole = {"func": "json", "op": "=", "value": 1, "op_args": None, "desc": "d", "weight": 2}
-    assert check([whole, {"func": "my_checks:not_imported"}, {"func": "a/b.py:f"}]) == []
+    assert (
+        evaluator_problems([whole, {"func": "my_checks:not_imported"}, {"func": "a/b.py:f"}]) == []
+    )
 
 
 def test_check_names_the_place_and_the_nearest_name() -> None:
-    assert check([{"func": "json"}, {"func": "jso -> len"}]) == [
+    assert evaluator_problems([{"func": "json"}, {"func": "jso -> len"}]) == [
         "evaluators[1]: func: unknown function 'jso': did you mean 'json'?"
     ]
-    assert check([{"func": "json", "valeu": 1}]) == [
+    assert evaluator_problems([{"func": "json", "valeu": 1}]) == [
         "evaluators[0]: unknown key 'valeu': did you mean 'value'?"
     ]
 
 
 def test_check_lists_the_ops_and_names_the_nearest_of_mcp_universe() -> None:
-    (unknown,) = check([{"func": "json", "op": "=="}])
+    (unknown,) = evaluator_problems([{"func": "json", "op": "=="}])
     assert "choose from = < <= > >= in contain" in unknown
-    (domain,) = check([{"func": "json", "op": "github.check_repo"}])
+    (domain,) = evaluator_problems([{"func": "json", "op": "github.check_repo"}])
     assert "is not in mcpuniverse 1.1.3: did you mean 'github.check_repository'" in domain
 
 
 @pytest.mark.parametrize("op", ["github.check_repository", "postgres_security_verifier"])
 def test_an_op_of_mcp_universe_is_accepted_and_judged_by_its_own_engine_only(op: str) -> None:
-    assert check([{"func": "raw", "op": op, "value": {"any": "thing"}}]) == []
+    assert evaluator_problems([{"func": "raw", "op": op, "value": {"any": "thing"}}]) == []
     evaluation = judged("whatever", "raw", op, {"any": "thing"})
     assert is_broken(evaluation)
     expected = f"op {op} needs MCP-Universe's code: run the collection with engine: mcpuniverse"
@@ -252,7 +254,7 @@ def test_an_op_of_mcp_universe_is_accepted_and_judged_by_its_own_engine_only(op:
 
 
 def test_an_op_of_mcp_universe_cannot_judge_what_a_function_returns() -> None:
-    (problem,) = check([{"func": "mine:f", "op": "github.check_repository"}])
+    (problem,) = evaluator_problems([{"func": "mine:f", "op": "github.check_repository"}])
     assert "compares the result of a chain" in problem
 
 
@@ -266,7 +268,7 @@ def rendered(answer: str, env: dict[str, str], **config: Any) -> Evaluation:
 
 def test_a_template_is_compared_by_the_contexts_value_and_recorded_as_it_is_written() -> None:
     config = {"op": "=", "value": "{{ OWNER }}/{{NAME}}"}
-    assert check([{"func": "json", **config}]) == []
+    assert evaluator_problems([{"func": "json", **config}]) == []
     env = {"OWNER": "a-secret", "NAME": "repo"}
     passed, failed = rendered("a-secret/repo", env, **config), rendered("else", env, **config)
     assert passed.passed
@@ -305,17 +307,20 @@ def test_a_function_gets_its_arguments_rendered(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_evaluator_is_a_problem_and_broken(config: Any) -> None:
-    assert check([config])
+    assert evaluator_problems([config])
     (evaluation,) = asyncio.run(evaluate([config], "1", Task()))
     assert is_broken(evaluation)
 
 
 def test_check_reads_functions_only_where_it_knows_the_folders(tmp_path: Path) -> None:
     functions(tmp_path, "def good(answer): return True\nword = 'no function'")
-    assert check([{"func": "checks:good"}], FunctionScope(tmp_path)) == []
-    (missing,) = check([{"func": "checks:god"}], FunctionScope(tmp_path))
+    assert evaluator_problems([{"func": "checks:good"}], FunctionScope(tmp_path)) == []
+    (missing,) = evaluator_problems([{"func": "checks:god"}], FunctionScope(tmp_path))
     assert "did you mean 'good'?" in missing
-    assert "is not a function" in check([{"func": "checks:word"}], FunctionScope(tmp_path))[0]
+    assert (
+        "is not a function"
+        in evaluator_problems([{"func": "checks:word"}], FunctionScope(tmp_path))[0]
+    )
 
 
 # The user's own functions.
@@ -629,7 +634,7 @@ def test_a_name_and_a_weight_are_recorded_with_the_evaluator() -> None:
     ],
 )
 def test_a_wrong_name_or_weight_is_found_when_sent(config: dict[str, Any]) -> None:
-    (problem,) = check([{"func": "raw", **config}])
+    (problem,) = evaluator_problems([{"func": "raw", **config}])
     assert next(iter(config)) in problem
     (evaluation,) = asyncio.run(evaluate([{"func": "raw", **config}], "1", Task()))
     assert is_broken(evaluation)
@@ -637,10 +642,10 @@ def test_a_wrong_name_or_weight_is_found_when_sent(config: dict[str, Any]) -> No
 
 def test_names_that_clash_are_found_when_sent() -> None:
     twice = [{"func": "raw", "name": "a"}, {"func": "raw"}, {"func": "json", "name": "a"}]
-    assert check(twice) == [
+    assert evaluator_problems(twice) == [
         "evaluators[2]: name: 'a' is also that of evaluators[0]: choose another"
     ]
-    assert check([{"func": "raw", "name": "a"}, {"func": "raw", "name": "b"}]) == []
+    assert evaluator_problems([{"func": "raw", "name": "a"}, {"func": "raw", "name": "b"}]) == []
 
 
 # Services that evaluators need.
@@ -715,7 +720,7 @@ def test_many_evaluators_leave_the_loop_to_others() -> None:
 def test_what_goes_beyond_the_bounds_is_found_when_sent(
     evaluators: list[dict[str, Any]], said: str
 ) -> None:
-    (problem,) = check(evaluators)
+    (problem,) = evaluator_problems(evaluators)
     assert said in problem
     if len(evaluators) == 1:
         assert is_broken(asyncio.run(evaluate(evaluators, "x", Task()))[0])

@@ -13,7 +13,8 @@ from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.core.task import Task
 from agentpipe.errors import TaskError
-from agentpipe.evaluation.evaluators import Evaluation, check, evaluate
+from agentpipe.evaluation.checks import evaluator_problems
+from agentpipe.evaluation.evaluators import Evaluation, evaluate
 from agentpipe.sending.admission import admit
 
 if TYPE_CHECKING:
@@ -157,10 +158,10 @@ def test_what_a_collection_does_not_offer_is_not_sent(folder: Path, func: str) -
     "func", ["os:system", "/etc/evil.py:f", "../evil.py:f", "a:b.c", "a:_b", "_a:b"]
 )
 def test_a_sender_without_the_files_refuses_what_no_collection_offers(func: str) -> None:
-    assert len(check([{"func": func}])) == 1
+    assert len(evaluator_problems([{"func": func}])) == 1
     elsewhere = FunctionScope(Path("/nowhere"), is_here=False)
-    assert len(check([{"func": func}], elsewhere)) == 1
-    assert check([{"func": "judge:f"}], elsewhere) == []
+    assert len(evaluator_problems([{"func": func}], elsewhere)) == 1
+    assert evaluator_problems([{"func": "judge:f"}], elsewhere) == []
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_sender_without_the_files_refuses_what_no_collection_offers(func: str)
     ],
 )
 def test_the_reason_is_the_true_one(func: str, reason: str) -> None:
-    (problem,) = check([{"func": func}])
+    (problem,) = evaluator_problems([{"func": func}])
     assert reason in problem
 
 
@@ -190,7 +191,7 @@ def test_the_reason_is_the_true_one(func: str, reason: str) -> None:
 def test_functions_of_the_collections_folder_are_offered(folder: Path, func: str) -> None:
     (folder.parent / "outside" / "far_library.py").touch()
     scope = FunctionScope(folder)
-    assert check([{"func": func}], scope) == []
+    assert evaluator_problems([{"func": func}], scope) == []
     (evaluation,) = asyncio.run(evaluate([{"func": func}], "", Task(), scope))
     assert evaluation.passed, evaluation.error
 
@@ -198,12 +199,12 @@ def test_functions_of_the_collections_folder_are_offered(folder: Path, func: str
 def test_a_folder_that_is_a_link_itself_is_the_collections(folder: Path) -> None:
     link = folder.parent / "link"
     link.symlink_to(folder)
-    assert check([{"func": "judge:f"}], FunctionScope(link)) == []
+    assert evaluator_problems([{"func": "judge:f"}], FunctionScope(link)) == []
 
 
 def test_a_module_that_the_collection_names_is_offered(folder: Path) -> None:
     scope = FunctionScope(folder, ("far_library",))
-    assert check([{"func": "far_library:far"}], scope) == []
+    assert evaluator_problems([{"func": "far_library:far"}], scope) == []
     for func in ("far_library:far", "judge:far"):  # By the module that the collection names.
         (evaluation,) = asyncio.run(evaluate([{"func": func}], "", Task(), scope))
         assert evaluation.passed, evaluation.error
@@ -217,7 +218,7 @@ def test_a_package_gathers_its_own_functions(folder: Path) -> None:
     (package / "exact.py").write_text("def exact(answer): return True\ng = exact\n")
     scope = FunctionScope(folder)
     for func in ("checks:exact", "checks:g", "checks.exact:exact"):
-        assert check([{"func": func}], scope) == []
+        assert evaluator_problems([{"func": func}], scope) == []
         (evaluation,) = asyncio.run(evaluate([{"func": func}], "", Task(), scope))
         assert evaluation.passed, evaluation.error
 
@@ -228,7 +229,7 @@ def test_a_package_gathers_its_own_functions(folder: Path) -> None:
         "import functools\n@functools.cache\ndef f(answer): return True",
         "from functools import partial\ndef g(answer, n): return n == 3\nf = partial(g, n=3)",
         "class C:\n    def __call__(self, answer): return True\nf = C()",
-        "class C:\n    def check(self, answer): return True\nf = C().check",
+        "class C:\n    def evaluator_problems(self, answer): return True\nf = C().check",
         "f = lambda answer: True",
         "import string\ndef bare(g): return string.Formatter()\ndef g(a): return True\nf = g",
     ],

@@ -27,7 +27,7 @@ from agentpipe.config.yaml_source import kind_in
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.engines.base import engine_class, open_engine
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.evaluation import evaluators
+from agentpipe.evaluation.checks import evaluator_problems
 from agentpipe.evaluation.functions import is_reference
 from agentpipe.operations.project.folder_files import refuse_outside, refuse_what_is_no_file
 from agentpipe.sending.benchmarks import read_benchmarks
@@ -97,7 +97,7 @@ def _function_faults(task: Task, file: Path) -> list[str]:
     """Of functions whose module is near; without a collection, others may well be elsewhere."""
     scope = FunctionScope(file.parent)
     near = [_SOUND if _is_elsewhere(each.get("func"), scope) else each for each in task.evaluators]
-    return evaluators.check(near, scope)
+    return evaluator_problems(near, scope)
 
 
 def _is_elsewhere(func: Any, scope: FunctionScope) -> bool:
