@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import CancelsTasks, ComparesClaims, KeepsPolicies
+from agentpipe.brokers.capabilities import ComparesClaims
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.backoff import delay_s
 from agentpipe.engines.policies import NO_POLICIES
@@ -17,8 +17,10 @@ from agentpipe.errors import AgentpipeError
 from agentpipe.worker.claims.comparison import lost_by_comparison
 from agentpipe.worker.claims.disk_wait import DiskWait
 from agentpipe.worker.claims.draining import Draining
+from agentpipe.worker.claims.even_sharing import EvenSharing
 from agentpipe.worker.claims.exchange import CLAIM_BATCH, Exchange
 from agentpipe.worker.claims.held import HeldClaims
+from agentpipe.worker.claims.store_news import StoreNews
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.watch.last_word import LastWord
 
-# After a wake-up a worker takes only its even share for this long: the others wake meanwhile and
-# take theirs. What is left then is for the first who claims it.
-SHARE_FOR_S = 0.02
 BEGIN_LOOK_S = 0.001
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 
@@ -74,7 +73,6 @@ class Consumer:
         self.renewed_at: float | None = None
         self.drained: Callable[[], None] = lambda: None
         self._store, self._forwarder, self._settings = store, forwarder, settings
-        self._policies = policies
         self._disk = DiskWait(store, forwarder.notify, contact)
         self._joined = False
         # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
@@ -88,11 +86,12 @@ class Consumer:
         self._draining = Draining(store, word, settings.drain_before)
         self._paused, self.paused_event = False, threading.Event()
         self._late_queues: set[str] = set()
-        self._wake, self._woken = threading.Event(), threading.Event()
-        self._take_all_at = math.inf
+        self._wake, self._sharing = threading.Event(), EvenSharing()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
-        self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
+        self._news = StoreNews(
+            store, policies, cancelled=self._note_cancelled, wake_up=self._wake_up
+        )
 
     def begin(
         self, worker: Worker, loop: EventLoop, may_begin: Callable[[], bool] = lambda: True
@@ -103,7 +102,7 @@ class Consumer:
         """
         self._worker, self._loop, self._may_begin = worker, loop, may_begin
         self._thread.start()
-        self._waker.start()
+        self._news.start()
         self._disk.start()
 
     def serve(self, queue: str) -> None:
@@ -207,6 +206,7 @@ class Consumer:
         """Settle what has finished, release the rest, drain the outbox, and end."""
         self._claiming = False
         self._stopping = True
+        self._news.stop()
         self._wake.set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -220,7 +220,7 @@ class Consumer:
         while not (self._stopping or self._may_begin()):
             time.sleep(BEGIN_LOOK_S)
         while not self._stopping:
-            self._wake.wait(_until(self._take_all_at))
+            self._wake.wait(self._sharing.rest_s)
             self._wake.clear()
             try:
                 self._turn()
@@ -232,28 +232,10 @@ class Consumer:
         self._last_turn()
 
     def _turn(self) -> None:
-        with self._membership:
-            if not self._joined and self._claiming:
-                self._store.join(self._worker)
-                self._joined, self.renewed_at = True, time.monotonic()
-        if self._joined:
-            self._draining.look_at_start(self._worker)
-        self._join_for_late_queues()
-        if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
-            self.heartbeat()
-        share = self._is_sharing()
+        self._be_a_member()
         if self._is_paused:  # Before it claims: what is paused meanwhile waits for the next turn.
             self.paused_event.set()
-        claimed = self._exchange(share=share)
-        while claimed:
-            if self._is_in_doubt():  # One of these might still run here, under an older claim.
-                self._release(claimed)
-                break
-            self._loop.start_runs(claimed)
-            self._end_cancelled(self._exchanging.cancelled)
-            if len(claimed) < CLAIM_BATCH:
-                break  # ``wait`` returns when there is more.
-            claimed = self._exchange(share=share)
+        self._claim_and_start(share=self._sharing.look())
         if self._exchanging.has_settled:
             # The next runs have begun: they go on while the disk syncs the last ones.
             self._disk.notify()
@@ -261,6 +243,29 @@ class Consumer:
         self._contact.answered("consumer")
         self._failures = 0
         self._end_if_drained()
+
+    def _be_a_member(self) -> None:
+        """Join, if it has not; make sure of the lease where that may have lapsed."""
+        with self._membership:
+            if not self._joined and self._claiming:
+                self._store.join(self._worker)
+                self._joined, self.renewed_at = True, time.monotonic()
+        if self._joined:
+            self._draining.look_at_start(self._worker)
+        self._join_for_late_queues()
+        if self._failures or self._is_in_doubt():
+            self.heartbeat()
+
+    def _claim_and_start(self, *, share: bool) -> None:
+        """Settle what has ended; claim, and start the runs, until the store has no more."""
+        while claimed := self._exchange(share=share):
+            if self._is_in_doubt():  # One of these might still run here, under an older claim.
+                self._release(claimed)
+                break
+            self._loop.start_runs(claimed)
+            self._end_cancelled(self._exchanging.cancelled)
+            if len(claimed) < CLAIM_BATCH:
+                break  # ``wait`` returns when there is more.
 
     def _end_if_drained(self) -> None:
         if not self._draining.is_on or len(self._held) or self._stopping:
@@ -298,19 +303,6 @@ class Consumer:
                 self._store.join(self._worker)
         self._late_queues -= self._worker.queues
 
-    def _is_sharing(self) -> bool:
-        """Whether the other workers still need time to claim their share."""
-        sharing = time.monotonic() < self._take_all_at
-        if not sharing:
-            self._take_all_at = math.inf
-        if self._woken.is_set():
-            self._woken.clear()
-            self._take_all_soon()
-        return sharing
-
-    def _take_all_soon(self) -> None:
-        self._take_all_at = min(self._take_all_at, time.monotonic() + SHARE_FOR_S)
-
     def _last_turn(self) -> None:
         """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
         self._disk.stop()
@@ -331,7 +323,7 @@ class Consumer:
         worker = self._worker if self._may_claim() else None
         claimed = self._exchanging.turn(worker, self._loop, share=share)
         if share and not claimed:
-            self._take_all_soon()
+            self._sharing.begin()
         return claimed
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:
@@ -343,28 +335,12 @@ class Consumer:
         if cancelled and (ended := self._held.of_tasks(cancelled)):
             self._loop.cancel(ended)
 
-    def _wait(self) -> None:
-        store = self._store
-        cancels = store if isinstance(store, CancelsTasks) else None
-        follows = store if self._policies and isinstance(store, KeepsPolicies) else None
-        while not self._stopping:
-            try:
-                if follows is not None:
-                    self._policies.follow(follows.policies())
-                store.wait(TICK_S)
-                if cancels is not None and (cancelled := cancels.take_cancelled()):
-                    self._note_cancelled(cancelled)
-            except Exception:  # noqa: BLE001 - the consumer asks the same store, and logs it
-                time.sleep(TICK_S)
-            self._woken.set()
-            self._wake.set()
+    def _wake_up(self) -> None:
+        self._sharing.begin_soon()
+        self._wake.set()
 
     def _failed(self, error: AgentpipeError) -> None:
         self._contact.failed("consumer", error)
         self._failures += 1
         time.sleep(delay_s(self._failures, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
         self._wake.set()
-
-
-def _until(moment: float) -> float | None:
-    return None if moment == math.inf else max(0.0, moment - time.monotonic())
