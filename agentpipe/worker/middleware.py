@@ -97,22 +97,32 @@ class WorkerMiddleware(dramatiq.Middleware):
         """Replace what would start a thread per queue and per task."""
         assert isinstance(broker, StoreBroker)
         quote_output()
-        forwarder = Forwarder(broker.store, self._worker, self._open_sink)
-        settlement_of = partial(self._results.settlement_of, broker)
-        capacity = self._results.capacity
         self._word = LastWord.of("") if self._pulse is None else self._pulse.word
-        consumer = Consumer(
+        self._forwarder = Forwarder(broker.store, self._worker, self._open_sink)
+        self._consumer = self._made_consumer(broker)
+        self._end_process = ProcessEnd(self._consumer, self._results.released)
+        self._loop = self._made_loop(broker, self._consumer)
+        self._results.capacity.relieve = self._loop.close_idle
+        self._consumer.drained = DrainedEnd(
+            broker.store, self._settings, may_end=self._pulse is not None and self._pulse.may_end
+        )
+        self._threads, worker.worker_threads = worker.worker_threads, 1
+        _install(worker, self._consumer, self._loop)
+
+    def _made_consumer(self, broker: StoreBroker) -> Consumer:
+        return Consumer(
             broker.store,
             self._settings,
-            settlement_of,
-            forwarder,
-            capacity,
+            partial(self._results.settlement_of, broker),
+            self._forwarder,
+            self._results.capacity,
             word=self._word,
             contact=self._contact,
             policies=self._policies,
         )
-        self._end_process = ProcessEnd(consumer, self._results.released)
-        loop = EventLoop(
+
+    def _made_loop(self, broker: StoreBroker, consumer: Consumer) -> EventLoop:
+        return EventLoop(
             broker,
             Signals(broker, self._results),
             consumer.settle_soon,
@@ -120,24 +130,6 @@ class WorkerMiddleware(dramatiq.Middleware):
             died=partial(self._loop_died, broker),
             word=self._word,
         )
-        capacity.relieve = loop.close_idle
-        consumer.drained = DrainedEnd(
-            broker.store, self._settings, may_end=self._pulse is not None and self._pulse.may_end
-        )
-        wanted = worker.consumer_whitelist
-
-        def add_consumer(queue_name: str, *, delay: bool = False) -> None:
-            if not delay and (not wanted or queue_name in wanted):
-                worker.consumers[queue_name] = consumer  # type: ignore[assignment]  # ours in place of Dramatiq's
-                consumer.serve(queue_name)
-
-        def add_worker() -> None:
-            worker.workers.append(loop)  # type: ignore[arg-type]  # likewise
-
-        worker._add_consumer = add_consumer  # type: ignore[method-assign]  # noqa: SLF001
-        worker._add_worker = add_worker  # type: ignore[method-assign]  # noqa: SLF001
-        self._threads, worker.worker_threads = worker.worker_threads, 1
-        self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Start to claim, now that all queues are known."""
@@ -236,6 +228,22 @@ class WorkerMiddleware(dramatiq.Middleware):
             if message is death.culprit and message.settlement is None
         ]
         self._end_process(f"the event loop has ended: {death.reason}", crashed)
+
+
+def _install(worker: dramatiq.Worker, consumer: Consumer, loop: EventLoop) -> None:
+    """Have Dramatiq's worker know these two in place of its threads."""
+    wanted = worker.consumer_whitelist
+
+    def add_consumer(queue_name: str, *, delay: bool = False) -> None:
+        if not delay and (not wanted or queue_name in wanted):
+            worker.consumers[queue_name] = consumer  # type: ignore[assignment]  # ours in place of Dramatiq's
+            consumer.serve(queue_name)
+
+    def add_worker() -> None:
+        worker.workers.append(loop)  # type: ignore[arg-type]  # likewise
+
+    worker._add_consumer = add_consumer  # type: ignore[method-assign]  # noqa: SLF001
+    worker._add_worker = add_worker  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _have_breakers(broker: dramatiq.Broker) -> bool:

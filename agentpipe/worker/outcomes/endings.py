@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import dramatiq
 
     from agentpipe.brokers.records import Action
+    from agentpipe.core.redaction import Redactor
     from agentpipe.evaluation.evaluators import Evaluation
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.running.runner import Completed
@@ -51,6 +52,20 @@ def _judgement(
     return worth, {each["name"]: worth for each in judges if each.get("name")}
 
 
+def _logged_reason(
+    message: ClaimedMessage, outcome: str, failure: dict[str, Any] | None, redactor: Redactor
+) -> str:
+    """What a dead letter says of why it was given up; a failure is logged."""
+    if failure is None:
+        # An evaluator's error may quote the answer, and that may hold a credential.
+        return EVALUATOR_BROKE if outcome == "eval_error" else ""
+    reason = redactor.text(f"{failure['type']}: {failure['message']}")
+    # An error may quote the question or the answer: only the Result has it whole.
+    log.warning("%s, %s", outcome, failure["type"], extra=message.log_extra)
+    log.debug("%s", reason[:300], extra=message.log_extra)
+    return reason
+
+
 @dataclass(frozen=True, slots=True)
 class Endings:
     """Makes them for one worker, of this name."""
@@ -73,20 +88,13 @@ class Endings:
         rollout = rollout_of(message, run, outcome, error)
         result = self._result(broker, message, outcome, failure=failure, run=run, rollout=rollout)
         encoded = result.encode(redactor)
-        # An evaluator's error may quote the answer, and that may hold a credential.
-        reason = EVALUATOR_BROKE if outcome == "eval_error" else ""
         causes = causes_of(run) if error is None else [error]
-        if failure is not None:
-            reason = redactor.text(f"{failure['type']}: {failure['message']}")
-            # An error may quote the question or the answer: only the Result has it whole.
-            log.warning("%s, %s", outcome, failure["type"], extra=message.log_extra)
-            log.debug("%s", reason[:300], extra=message.log_extra)
         return Settlement(
             message.claim,
             action,
             encoded,
             outcome,
-            reason[:MAX_ERROR_CHARS],
+            _logged_reason(message, outcome, failure, redactor)[:MAX_ERROR_CHARS],
             reward=result.reward,
             **cost_of(message),
             config_hash=result.config_hash or "",
