@@ -229,7 +229,7 @@ def test_a_package_gathers_its_own_functions(folder: Path) -> None:
         "import functools\n@functools.cache\ndef f(answer): return True",
         "from functools import partial\ndef g(answer, n): return n == 3\nf = partial(g, n=3)",
         "class C:\n    def __call__(self, answer): return True\nf = C()",
-        "class C:\n    def evaluator_problems(self, answer): return True\nf = C().check",
+        "class C:\n    def check(self, answer): return True\nf = C().check",
         "f = lambda answer: True",
         "import string\ndef bare(g): return string.Formatter()\ndef g(a): return True\nf = g",
     ],
