@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import cache
 
 _OF_URLS = "[A-Za-z0-9_-]"
 _PEM = "[A-Z ]{0,40}PRIVATE KEY-----"
@@ -65,8 +66,8 @@ _KEYS = {
     "PRIVATE KEY": rf"-----BEGIN {_PEM}(?:[^-]*+(?:-(?!----)[^-]*+)*-----END {_PEM}"
     r"|(?:(?:\s|\\++[nr]){0,10}[A-Za-z0-9+/=]{16,}+)+)",
 }
-KNOWN = {held: re.compile(form, re.DOTALL) for held, form in _KEYS.items()}
-KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, form in _KEYS.items()}
+# The parts by which a text is known to hold a key.
+HELD = tuple(_KEYS)
 
 # Rarer in a text than other letters: a search for one of them passes most of it at once.
 _SIGNS = "_-.:/ABJK"
@@ -96,6 +97,25 @@ def _one_of(sign: str, parts: list[str]) -> re.Pattern[bytes]:
 _PARTS = _by_sign()
 _WORDS = tuple(part.encode() for part in _PARTS.pop("", ()))
 _SIGNED = tuple(_one_of(sign, parts) for sign, parts in _PARTS.items())
+
+
+# They are compiled where one is needed: few processes ever see a key of each form.
+
+
+@cache
+def form_of(held: str) -> re.Pattern[str]:
+    """The keys that have this part."""
+    return re.compile(_KEYS[held], re.DOTALL)
+
+
+@cache
+def _form_in_bytes(held: str) -> re.Pattern[bytes]:
+    return re.compile(_KEYS[held].encode(), re.DOTALL)
+
+
+def holds_key(data: bytes) -> bool:
+    """Whether a key is in it."""
+    return any(held.encode() in data and _form_in_bytes(held).search(data) for held in HELD)
 
 
 def may_hold_key(data: bytes) -> bool:

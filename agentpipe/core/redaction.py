@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.credential_names import reads_like_secret
-from agentpipe.core.known_keys import KNOWN, KNOWN_BYTES, may_hold_key
+from agentpipe.core.known_keys import HELD, form_of, holds_key, may_hold_key
 from agentpipe.core.normal_text import views
 from agentpipe.core.secret_forms import MASK, FormIndex, forms_of
 
@@ -50,7 +50,7 @@ class Redactor:
 
     def occurs_in(self, encoded: bytes) -> bool:
         """Whether JSON written by orjson may contain a secret; cheap, since most of it does not."""
-        return bool(self._found(encoded)) or (may_hold_key(encoded) and _holds_key(encoded))
+        return bool(self._found(encoded)) or (may_hold_key(encoded) and holds_key(encoded))
 
     def value(self, value: Any) -> Any:
         """A copy of parsed JSON with each secret masked, in keys as well."""
@@ -71,14 +71,10 @@ class Redactor:
 
 
 def _without_keys(text: str) -> str:
-    for held, key in KNOWN.items():
+    for held in HELD:
         if held in text:
-            text = key.sub(MASK, text)
+            text = form_of(held).sub(MASK, text)
     return text
-
-
-def _holds_key(data: bytes) -> bool:
-    return any(held in data and key.search(data) for held, key in KNOWN_BYTES.items())
 
 
 def is_secret(value: str) -> bool:
