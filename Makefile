@@ -24,6 +24,8 @@ RL := .venv-rl
 READERS := .venv-readers
 # Packages of trainers, without what they import.
 TRAINERS := .venv-trainers
+# The package verifiers, whose environment client prime-rl uses.
+PRIME := .venv-prime-rl
 # The package mcpuniverse pins older versions of our dependencies, so it has its own environment.
 THEIRS := .venv-mcpuniverse
 RIVALS := .venv-rivals
@@ -36,7 +38,7 @@ LOCKED ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo check lint unit test integration test-all long test-torch test-trl test-rl test-inspect \
-	test-trainers test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
+	test-trainers test-prime-rl test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,7 +97,7 @@ test: unit integration ## the tests: unit, conformance, and integration with all
 integration: .venv/installed-dev
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
-test-all: test long test-torch test-inspect test-trainers test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, mcpuniverse
+test-all: test long test-torch test-inspect test-trainers test-prime-rl test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, prime-rl, mcpuniverse
 
 long: .venv/installed-dev
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
@@ -151,7 +153,17 @@ $(TRAINERS)/installed: setup.cfg Makefile
 	@touch $@
 
 test-trainers: $(TRAINERS)/installed ## the recipes against verl, SkyRL and AReaL, in their own environment
-	$(TRAINERS)/bin/python -m pytest tests/trainers --override-ini filterwarnings=default
+	$(TRAINERS)/bin/python -m pytest tests/trainers/test_trainers.py --override-ini filterwarnings=default
+
+$(PRIME)/installed: setup.cfg Makefile
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(PRIME)
+	$(PRIME)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[llm,prime-rl]" "pytest>=8.3" \
+		verifiers==0.4.0
+	@touch $@
+
+test-prime-rl: $(PRIME)/installed ## prime-rl's environment client on our server, in its own environment
+	$(PRIME)/bin/python -m pytest tests/trainers/test_env_server.py --override-ini filterwarnings=default
 
 format: .venv/installed-dev ## format the code and apply the automatic fixes
 	$(BIN)/ruff format .
@@ -243,4 +255,4 @@ sbom: $(PINNED)/installed $(TOOLS)/installed ## write what the lock installs, wi
 		--output-file dist/sbom.json $(PINNED)/bin/python
 
 clean: ## remove the environments and the demo's stores
-	rm -rf .venv $(THEIRS) $(TORCH) $(TRL) $(RL) $(READERS) $(TRAINERS) $(TOOLS) $(PINNED) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(TRL) $(RL) $(READERS) $(TRAINERS) $(PRIME) $(TOOLS) $(PINNED) $(DEMO)

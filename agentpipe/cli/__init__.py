@@ -46,6 +46,7 @@ COMMANDS = {
     "pause": "pause agents or collections: workers claim none of their tasks",
     "resume": "resume paused agents or collections",
     "drain": "have workers finish what they run, take nothing new, and end",
+    "serve-env": "serve a collection to prime-rl as an environment, over ZeroMQ",
     "policy": "show, publish, pause or resume the policy of a trainer",
     "cancel": "cancel waiting and running tasks",
     "rebalance": "give waiting tasks of removed agents to the agents that there are",

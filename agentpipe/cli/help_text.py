@@ -37,6 +37,7 @@ EXAMPLES = {
     "pause": ("pause evals",),
     "resume": ("resume evals",),
     "drain": ("drain WORKER", "drain --here --wait", "drain --all --wait --timeout 600"),
+    "serve-env": ("serve-env -c collection.yaml", "serve-env --port 5001 --name second"),
     "policy": ("policy show main", "policy publish main --version 8"),
     "cancel": ("cancel TASK", "cancel --collection evals"),
     "rebalance": ("rebalance evals --dry-run", "rebalance evals"),

@@ -47,6 +47,7 @@ EXTRAS = {
     "pandas": ("pandas",),
     "parquet": ("pyarrow",),
     "torch": ("torch",),
+    "prime-rl": ("msgpack",),
     "trl": ("trl",),
     "web": ("jinja2", "starlette", "uvicorn"),
 }

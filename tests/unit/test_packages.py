@@ -38,6 +38,7 @@ PACKAGES = (
     "operations",
     "training",
     "trl",
+    "primerl",
     "compat",
     "monitoring",
     "show",

@@ -1,0 +1,1 @@
+"""For prime-rl: an environment server whose environment is a collection."""

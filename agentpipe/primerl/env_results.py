@@ -1,0 +1,104 @@
+"""EnvResults: the Results of an environment's tasks, each committed once it was sent on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from agentpipe.core.result import Result
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.core.groups import GroupEnd
+    from agentpipe.sinks.stream import Stream
+
+# For so long at most nothing is committed, and an end is not noticed.
+LOOK_S = 0.5
+# A client that is sent something may not have it when this process is killed.
+SETTLED_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class EnvResults:
+    """Reads in a thread of its own.
+
+    A Result is committed some moments after ``answered`` was called for it, so that after a kill
+    those come again that no client has.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        prefix: str,
+        deliver: Callable[[Result], None],
+        look: Callable[[], None],
+    ) -> None:
+        """Those whose ids begin with ``prefix``; the stream ends after ``LOOK_S`` of silence.
+
+        ``look`` is called each moment, and what it raises ends ``run``.
+        """
+        self._stream, self._prefix = stream, prefix
+        self._deliver, self._look = deliver, look
+        self._lock = threading.Lock()
+        self._read: deque[str] = deque()  # By their ids: records that are not committed.
+        self._open: dict[str, float] = {}  # Until when they are.
+        self._ended = threading.Event()
+
+    def answered(self, task_id: str) -> None:
+        """A client was sent what came of this task; from any thread."""
+        with self._lock:
+            if task_id in self._open:
+                self._open[task_id] = time.monotonic() + SETTLED_S
+
+    def stop(self) -> None:
+        """Have ``run`` return soon."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Until ``stop``, in its thread."""
+        is_reached = True
+        while not self._ended.is_set():
+            try:
+                self._follow()
+                is_reached = True
+            except Unreachable as error:
+                if is_reached:
+                    log.warning("results wait until the sink answers: %s", error)
+                is_reached = False
+
+    def _follow(self) -> None:
+        """Until a moment of silence: then all that was read is held by the stream."""
+        for entry in self._stream.entries():
+            self._commit()
+            self._take(entry)
+            if self._ended.is_set():
+                return
+        self._look()
+        self._commit()
+
+    def _take(self, entry: Result | GroupEnd | None) -> None:
+        self._look()
+        if not isinstance(entry, Result) or not entry.task_id.startswith(self._prefix):
+            self._read.append("")
+            return
+        with self._lock:
+            self._open[entry.task_id] = math.inf
+        self._read.append(entry.task_id)
+        self._deliver(entry)
+
+    def _commit(self) -> None:
+        """All up to the first that a client may not have."""
+        number, now = 0, time.monotonic()
+        with self._lock:
+            while self._read and self._open.get(self._read[0], 0.0) <= now:
+                self._open.pop(self._read.popleft(), None)
+                number += 1
+        if number:
+            self._stream.release(number)

@@ -1,0 +1,39 @@
+"""Payloads on the wire: msgpack, which the extra ``prime-rl`` installs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentpipe.core.distribution import needs_extra
+from agentpipe.core.masking import shorten
+from agentpipe.errors import TaskError
+
+
+def require_msgpack() -> Any:
+    """The package.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    with needs_extra("prime-rl's environment clients speak msgpack", "prime-rl", "msgpack"):
+        import msgpack
+    return msgpack
+
+
+def packed(value: Any) -> bytes:
+    """The payload of an answer."""
+    data: bytes = require_msgpack().packb(value, use_bin_type=True)
+    return data
+
+
+def unpacked(payload: bytes) -> Any:
+    """What a client has packed.
+
+    Raises:
+        TaskError: It is malformed.
+    """
+    msgpack = require_msgpack()
+    try:
+        return msgpack.unpackb(payload, raw=False)
+    except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
+        raise TaskError(f"the request is not msgpack: {shorten(str(error), 200)}") from error

@@ -1,0 +1,168 @@
+"""Requests of prime-rl's environment client, and the tasks that they ask for.
+
+The names are those of ``verifiers.v1.serve.types``, as of verifiers 0.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.masking import shorten
+from agentpipe.core.sampling import SETTINGS
+from agentpipe.core.task import Task
+from agentpipe.core.task_fields import kind_of
+from agentpipe.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+HEALTH, RUN, CANCEL = "health", "run", "cancel"
+# What a taskset may give of a task, beside its ``prompt``.
+FIELDS = (
+    "question",
+    "category",
+    "output_format",
+    "mcp_servers",
+    "use_specified_server",
+    "evaluators",
+    "prepares",
+    "cleanups",
+)
+# Where a Result keeps which fields its row had, and the rest of it: prime-rl gets all of it back.
+GIVEN, REST = "task_fields", "task_data"
+# What the recorder asks for by itself, and what names the policy's version.
+_RECORDED = ("logprobs", "top_logprobs", "return_token_ids", "prompt_logprobs", "cache_salt")
+_RENAMED = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
+# Values of settings that agents do not have which change nothing.
+_NO_EFFECT = {"min_tokens": 0, "n": 1, "skip_special_tokens": True, "stream": False}
+_MAX_DIGITS = 15
+_PLAIN = Task()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One rollout that a trainer wants.
+
+    Attributes:
+        task_id: Of this request, so that it is run once whatever becomes of the server.
+        task: As ``Dispatcher.send`` takes it.
+        base_url: Where the trainer's model is served.
+        model: Its name there.
+        version: Of its weights; None where the request does not say.
+    """
+
+    task_id: str
+    task: dict[str, Any]
+    base_url: str
+    model: str
+    version: int | None
+
+    @classmethod
+    def of(cls, raw: Any, task_id: str) -> RunRequest:
+        """What ``raw``, the payload of a request, asks for.
+
+        Raises:
+            TaskError: With what is wrong.
+        """
+        data, client = _object(raw, "task_data"), _object(raw, "client")
+        sampling = _object(raw, "sampling")
+        return cls(
+            task_id,
+            {**task_of(data), "task_id": task_id, "sampling": dict(_settings(sampling))},
+            _text(client, "base_url"),
+            _text(raw, "model"),
+            _version(sampling.get("cache_salt")),
+        )
+
+
+def _object(raw: Any, name: str) -> dict[str, Any]:
+    value = raw.get(name) if isinstance(raw, dict) else None
+    if not isinstance(value, dict):
+        raise TaskError(f"{name}: expected an object, got {kind_of(value)}")
+    return value
+
+
+def _text(raw: Mapping[str, Any], name: str) -> str:
+    value = raw.get(name)
+    if not isinstance(value, str) or not value:
+        raise TaskError(f"{name}: expected a string, got {kind_of(value)}")
+    return value
+
+
+def _version(salt: Any) -> int | None:
+    """Prime-rl salts the prompt cache of its servers with the version of their weights."""
+    is_number = isinstance(salt, str) and salt.isascii() and salt.isdecimal()
+    return int(salt) if is_number and len(salt) <= _MAX_DIGITS else None
+
+
+def task_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The task of a taskset's row: its fields where it has them, else its prompt as question.
+
+    Raises:
+        TaskError: It has neither.
+    """
+    task = {name: data[name] for name in FIELDS if data.get(name) is not None}
+    rest = {name: value for name, value in data.items() if name not in task}
+    metadata = {GIVEN: list(task), REST: rest}
+    if "question" not in task:
+        task["question"] = _question(data)
+        if data.get("prompt") == task["question"]:
+            del rest["prompt"]
+    return {**task, "metadata": metadata}
+
+
+def data_of(task: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The row that ``task_of`` was given, from what a Result says of its task."""
+    names, rest = metadata.get(GIVEN), metadata.get(REST)
+    if not isinstance(names, list) or not isinstance(rest, dict):
+        return {}  # Others may write to the stream.
+    # A Result has no field of its task that is as by default.
+    given = {name: task.get(name, getattr(_PLAIN, name)) for name in FIELDS if name in names}
+    if "question" not in given and "prompt" not in rest:
+        given["prompt"] = task.get("question", "")
+    return {**given, **rest}
+
+
+def _question(data: Mapping[str, Any]) -> str:
+    prompt = data.get("prompt")
+    texts = [prompt] if isinstance(prompt, str) else list(_texts(prompt))
+    if isinstance(data.get("system_prompt"), str):
+        texts.insert(0, data["system_prompt"])
+    if question := "\n\n".join(filter(None, texts)):
+        return question
+    raise TaskError("task_data: it has neither a question nor a prompt with text")
+
+
+def _texts(messages: Any) -> Iterator[str]:
+    """The texts of a prompt's messages.
+
+    Raises:
+        TaskError: They hold what agents are not given: answers, or pictures.
+    """
+    for message in messages if isinstance(messages, list) else ():
+        is_asked = isinstance(message, dict) and message.get("role") in ("system", "user")
+        content = message.get("content") if is_asked else None
+        for part in content if isinstance(content, list) else [{"text": content}]:
+            text = part.get("text") if isinstance(part, dict) else None
+            if not isinstance(text, str):
+                raise TaskError("task_data: prompt: expected texts of a system or a user")
+            yield text
+
+
+def _settings(sampling: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a task may set.
+
+    Raises:
+        TaskError: The trainer asks for what agents cannot do: its loss would rely on that.
+    """
+    for given, value in sampling.items():
+        name = _RENAMED.get(given, given)
+        has_effect = name not in _NO_EFFECT or _NO_EFFECT[name] != value
+        if value is None or name in _RECORDED or not has_effect:
+            continue
+        if name not in SETTINGS:
+            raise TaskError(
+                f"sampling: {shorten(given, 40)}: agents have no such setting: remove it"
+            )
+        yield name, [value] if name == "stop_sequences" and isinstance(value, str) else value
