@@ -18,7 +18,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.stream import Stream
-from bench.figures import EVALUATOR, per_s, sender, show, show_latencies
+from bench.figures import EVALUATOR, per_s, sender, show, show_latencies, show_rounds
 from bench.fleet import PATIENCE_S, fleet, memory_mb
 from bench.peer import PYTHON, peer
 from bench.recording import attempt
@@ -47,6 +47,7 @@ def measure() -> None:
         if PYTHON.exists():
             attempt("the peer", lambda: beside.update(peer_figures(redis.url, kafka.url)))
         attempt("8 instant agents", delivering, redis.url, kafka.url, beside)
+        attempt("64 instant agents", delivering_beside_a_producer, redis.url, kafka.url)
         attempt("from send to readable, idle", readable, redis.url, kafka.url)
         attempt("reading", reading, kafka.url)
         attempt(f"{MANY:,} agents in one process", many_agents, redis.url, kafka.url)
@@ -65,6 +66,44 @@ def delivering(redis_url: str, kafka_url: str, beside: dict[str, Any]) -> None:
     show("8 instant agents, two processes, 3 KB results", f"{speed:,.0f}/s", spread + ratio)
 
 
+def delivering_beside_a_producer(redis_url: str, kafka_url: str) -> None:
+    """In turns with one that has its records ready, and does nothing else."""
+    speeds, bare = [], []
+    for _ in range(ROUNDS):
+        speeds.append(delivered_per_s(redis_url, kafka_url, 64))
+        bare.append(produced_per_s(kafka_url))
+    label = "64 instant agents, two processes, 3 KB results"
+    show_rounds(label, speeds, bare, "one bare producer's, acks=all,")
+
+
+def produced_per_s(kafka_url: str) -> float:
+    """Results like those of the agents, by the client's own producer as it is, flushed by 500."""
+    from kafka import KafkaProducer
+
+    server, _, topic = new_topic(kafka_url).removeprefix("kafka://").partition("/")
+    open_sink(Settings(sink=f"kafka://{server}/{topic}")).close()  # Makes it.
+    producer = KafkaProducer(bootstrap_servers=server, acks="all")
+    records = [_wordy(number) for number in range(RUNS)]
+
+    def produce() -> None:
+        for first in range(0, RUNS, 500):
+            part = records[first : first + 500]
+            futures = [producer.send(topic, it.payload, key=it.task_id.encode()) for it in part]
+            producer.flush()
+            for future in futures:
+                future.get()
+
+    speed = per_s(RUNS, produce)
+    producer.close()
+    return speed
+
+
+def _wordy(number: int) -> Record:
+    """As of the agents' runs, in its size."""
+    result = Result(task_id=f"task-{number:032}", result="42 " * 600, trace=[{"text": "x" * 600}])
+    return Record(result.task_id, orjson.dumps(result.to_dict()))
+
+
 def readable(redis_url: str, kafka_url: str) -> None:
     show_latencies("from send to readable, idle", latencies_ms(redis_url, kafka_url))
 
@@ -77,9 +116,9 @@ def fresh(redis_url: str) -> str:
     return f"{redis_url}?prefix={uuid.uuid4().hex[:8]}"
 
 
-def delivered_per_s(redis_url: str, kafka_url: str) -> float:
+def delivered_per_s(redis_url: str, kafka_url: str, agents: int = 8) -> float:
     """Over the time between the first record of the topic and the last, by Kafka's clock."""
-    with fleet(8, "Wordy", fresh(redis_url)) as scratch:
+    with fleet(agents, "Wordy", fresh(redis_url)) as scratch:
         scratch.environ["AGENTPIPE_SINK"] = new_topic(kafka_url)
         scratch.send([{"question": "q", "evaluators": [EVALUATOR]}] * RUNS)
         with scratch.working("--processes", "2"):

@@ -14,14 +14,15 @@ class Proxy(proxy.Proxy):
 
     Args:
         odds: The probability that a reply is lost, while ``may_lose`` allows it.
+        by_name: Clients name the port by SOCKS 5.
 
     Attributes:
         may_lose: How many more replies may be lost.
         lost: How many are.
     """
 
-    def __init__(self, target_port: int, *, odds: float) -> None:
-        super().__init__([(HOST, target_port)])
+    def __init__(self, target_port: int, *, odds: float, by_name: bool = False) -> None:
+        super().__init__([(HOST, target_port)], by_name=by_name)
         self.may_lose = self.lost = 0
         self._odds, self._rng = odds, random.Random(1)
         self._open = asyncio.Event()

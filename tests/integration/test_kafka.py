@@ -28,6 +28,7 @@ from agentpipe.sinks.kafka import batches
 from agentpipe.sinks.stream import Stream
 from brokers.ports import HOST, free_port
 from brokers.server_kafka import KafkaServer
+from tests.integration.proxy import Proxy
 from tests.servers import self_signed
 from tests.support import wait_until
 
@@ -255,6 +256,28 @@ def test_a_group_is_in_one_partition_and_its_records_have_their_tasks_ids(
     assert results == [Result.decode(it.payload).task_id for it in found if it.task_id in results]
     reader.close()
     sink.close()
+
+
+def test_a_publication_whose_reply_is_lost_is_sent_again_and_makes_no_repeat(
+    kafka_server: KafkaServer, topic: str
+) -> None:
+    """Under the same numbers, in the same order: the broker drops what it has."""
+    with Proxy(kafka_server.port, odds=0.3, by_name=True) as proxy:
+        through = f"partitions={PARTITIONS}&proxy=socks5h://{HOST}:{proxy.port}"
+        sink = open_sink(Settings(sink=f"{kafka_server.url}/{topic}?{through}"))
+        sink.publish([])
+        proxy.may_lose, sent = 20, 0
+        while proxy.may_lose:
+            sink.publish([record(str(number)) for number in range(sent, sent + 8)])
+            sent += 8
+        reader = sink.follow(None, "beginning")
+        found = [*read(reader, sent, limit=100), *reader.poll(100, 1)]
+        reader.close()
+        assert sorted(int(each.task_id) for each in found) == list(range(sent))
+        for partition in range(PARTITIONS):
+            its = [int(each.task_id) for each in found if each.position[0] == partition]
+            assert its == sorted(its)
+        sink.close()
 
 
 @pytest.mark.parametrize(

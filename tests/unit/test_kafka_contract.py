@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 
 from kafka import KafkaConsumer
+from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyAssignmentExecutor
 from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.net.compat import KafkaNetClient
 from kafka.record.default_records import DefaultRecordBatch
 
 
@@ -38,3 +40,19 @@ def test_a_fetcher_decodes_by_a_class_that_can_be_replaced() -> None:
         assert used in decoding
     assert len(ConsumerRecord._fields) == 13
     assert {"_buffer", "_pos", "_decompressed"} <= set(DefaultRecordBatch.__slots__)
+
+
+def test_a_client_can_be_driven_by_its_caller() -> None:
+    assert {"node_id", "request"} <= inspect.signature(KafkaNetClient.send).parameters.keys()
+    assert {"timeout_ms", "future"} <= inspect.signature(KafkaNetClient.poll).parameters.keys()
+    assert "timeout_ms" in inspect.signature(KafkaNetClient.get_broker_version).parameters
+    assert (
+        not inspect.signature(KafkaNetClient.least_loaded_node)
+        .parameters["bootstrap_fallback"]
+        .default
+    )
+    assert "allow_auto_create_topics" in ClusterMetadata.DEFAULT_CONFIG
+    asking = inspect.getsource(ClusterMetadata.metadata_request)
+    assert "self.config['allow_auto_create_topics']" in asking
+    for used in ("set_topics", "partitions_for_topic", "leader_for_partition", "request_update"):
+        assert callable(getattr(ClusterMetadata, used))

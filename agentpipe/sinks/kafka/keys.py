@@ -6,9 +6,11 @@ delivered: one reader gets all of it. The task's id is in a header then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import struct
+from typing import TYPE_CHECKING
 
 from agentpipe.core.groups import group_in
+from agentpipe.sinks.kafka.record_batch import Message, encoded_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,18 +18,37 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Record
 
 TASK_ID = "task_id"
+_NO_HEADERS = encoded_headers(())
+_SEED, _FACTOR, _BITS = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
 
-def place_of(record: Record) -> dict[str, Any]:
-    """The producer's arguments for a record."""
+def message_of(place: int, record: Record, value: bytes) -> Message:
+    """A record's message with this value, which is its payload or a cut of it."""
     group = group_in(record.payload)
     task_id = record.task_id.encode()
     if group is None:
-        return {"key": task_id}
-    return {"key": group.encode(), "headers": [(TASK_ID, task_id)]}
+        return Message(place, task_id, value, _NO_HEADERS)
+    return Message(place, group.encode(), value, encoded_headers([(TASK_ID, task_id)]))
 
 
 def task_id_of(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> str:
     """The id of a record's task; of what others have written, whatever its key is."""
     named = next((value for name, value in headers if name == TASK_ID), None)
     return (named or key or b"").decode(errors="backslashreplace")
+
+
+def partition_of(key: bytes, number: int) -> int:
+    """Which of so many partitions a key goes to: the one that all of Kafka's clients choose."""
+    return (_murmur2(key) & 0x7FFFFFFF) % number
+
+
+def _murmur2(data: bytes) -> int:
+    whole = len(data) // 4
+    mixed = _SEED ^ len(data)
+    for word in struct.unpack_from(f"<{whole}I", data):
+        scaled = word * _FACTOR & _BITS
+        mixed = (mixed * _FACTOR & _BITS) ^ ((scaled ^ scaled >> 24) * _FACTOR & _BITS)
+    if tail := data[4 * whole :]:
+        mixed = (mixed ^ int.from_bytes(tail, "little")) * _FACTOR & _BITS
+    mixed = (mixed ^ mixed >> 13) * _FACTOR & _BITS
+    return mixed ^ mixed >> 15

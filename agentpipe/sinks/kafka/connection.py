@@ -1,0 +1,103 @@
+"""Connection: what a producer says to the brokers of a topic, in the caller's thread.
+
+The client's library opens the connections, with TLS, logins and proxies, and knows which broker
+leads which partition. It does so while somebody waits here: there is no thread behind it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kafka import TopicPartition
+from kafka import errors as kafka
+from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
+
+from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.sinks.kafka.address import KafkaAddress
+
+_T = TypeVar("_T")
+# Until a broker has answered with what cannot be tried again.
+DELIVERY_S = 12.0
+RETRY_MS = 100
+METADATA_MS = 1_000
+
+
+class Connection:
+    """Connections to all brokers of a topic; not thread-safe. Each error is kafka-python's."""
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self._topic = address.topic
+        self._client = KafkaNetClient(
+            **address.client, request_timeout_ms=ANSWER_MS, reconnect_backoff_max_ms=1_000
+        )
+        self._cluster = self._client.cluster
+        self._cluster.config["allow_auto_create_topics"] = False
+
+    def open(self) -> None:
+        """Connect, and learn of the topic's partitions."""
+        self._client.get_broker_version(timeout_ms=CONNECT_MS)
+        self._cluster.set_topics([self._topic])
+        self.patiently(self.partitions)
+
+    def partitions(self) -> int:
+        """How many the topic has."""
+        found = self._cluster.partitions_for_topic(self._topic)
+        if not found:
+            raise kafka.UnknownTopicOrPartitionError(self._topic)
+        return len(found)
+
+    def leader(self, partition: int) -> int | None:
+        """The broker that takes its records; None while there is none."""
+        node = self._cluster.leader_for_partition(TopicPartition(self._topic, partition))
+        return None if node == -1 else node
+
+    def send(self, request: Any, node: int | None = None) -> Future:
+        """Send to this broker, or to any."""
+        node = self._client.least_loaded_node() if node is None else node
+        if node is None:
+            return Future().failure(kafka.NodeNotReadyError("no broker"))
+        return self._client.send(node, request)
+
+    def answer(self, future: Future) -> Any:
+        """The answer to what was sent."""
+        # A request that is not answered in time fails by itself.
+        self._wait(future, ANSWER_MS + METADATA_MS)
+        if not future.is_done:
+            raise kafka.KafkaTimeoutError("no answer")
+        if future.exception is not None:
+            raise future.exception
+        return future.value
+
+    def patiently(self, step: Callable[[], _T]) -> _T:
+        """Repeat a step while it fails for reasons that pass, for up to ``DELIVERY_S``."""
+        deadline = time.monotonic() + DELIVERY_S
+        for failures in itertools.count():
+            try:
+                return step()
+            except kafka.RetriableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self._recover(error, failures)
+        raise AssertionError  # The count has no end.
+
+    def close(self) -> None:
+        """Close the connections; what is under way is lost."""
+        self._client.close()
+
+    def _recover(self, error: kafka.RetriableError, failures: int) -> None:
+        """Where only a connection was closed, as of an idle one, the next try need not wait."""
+        if isinstance(error, kafka.InvalidMetadataError):
+            self._wait(self._cluster.request_update(), METADATA_MS)
+        if failures:
+            self._wait(Future(), RETRY_MS)
+
+    def _wait(self, future: Future, timeout_ms: int) -> None:
+        if not future.is_done:
+            self._client.poll(timeout_ms=timeout_ms, future=future)
