@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.paths import shown_path
-from agentpipe.config.schema import AGENT_DOCUMENT, BENCHMARK
+from agentpipe.config.schema import BENCHMARK, AgentFileDocument
 from agentpipe.config.values import shown
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
@@ -87,7 +87,7 @@ def load_agent_config(path: Path | str, name: str = "") -> AgentConfig:
     Raises:
         ConfigError: Lists every problem of the file, in its order.
     """
-    checked, problems = read_documents(Path(path), AGENT_DOCUMENT, _is_wanted)
+    checked, problems = read_documents(Path(path), AgentFileDocument(), _is_wanted)
     problems += _wrong_marks(checked)
     raise_problems(problems)
     if not checked:

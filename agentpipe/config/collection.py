@@ -16,7 +16,7 @@ from agentpipe.config.fingerprint import fingerprint, spec_digest
 from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.policies import is_policy, policy_of, read_policies, tokens_of
-from agentpipe.config.schema import COLLECTION_DOCUMENT
+from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
 from agentpipe.core.budgets import NO_BUDGET, Budget
@@ -223,7 +223,7 @@ def read(
         ConfigError: The file cannot be read as YAML.
     """
     checked, problems = read_documents(
-        Path(path), COLLECTION_DOCUMENT, lambda document: not is_policy(document)
+        Path(path), CollectionDocument(), lambda document: not is_policy(document)
     )
     policies, found = read_policies(Path(path))
     problems += found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from marshmallow import Schema, ValidationError
+
 from agentpipe.config.schema import (
     NO_KIND,
     NOT_A_BENCHMARK,
     NOT_A_COLLECTION,
     NOT_AN_AGENT_CONFIG,
 )
-from agentpipe.config.validation import InvalidValueError
 from agentpipe.config.values import shown
 from agentpipe.config.yaml_source import Document, KeyPath, label, load_documents
 from agentpipe.errors import ConfigError, Problem
@@ -18,10 +19,6 @@ from agentpipe.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from agentpipe.config.validation import Schema
-
-_OF_ANOTHER_KIND = (NOT_A_COLLECTION, NOT_A_BENCHMARK, NOT_AN_AGENT_CONFIG)
 
 # A document, and the valid part of its spec.
 CheckedDocument = tuple[Document, dict[str, Any]]
@@ -43,15 +40,25 @@ def _check(schema: Schema, document: Document) -> tuple[dict[str, Any], list[Pro
     if isinstance(document.data, dict) and not document.data.keys() & {"kind", "spec"}:
         return {}, [problem_at(document, ("kind",), NO_KIND)]
     try:
-        return schema(document.data)["spec"], []
-    except InvalidValueError as error:
-        mistakes, valid = error.mistakes, error.valid
-    others = [each for each in mistakes if each[0] == ("kind",) and each[1] in _OF_ANOTHER_KIND]
-    if others:  # Problems with its other keys would only distract.
-        mistakes, valid = others, {}
-    spec = valid.get("spec")
-    problems = [problem_at(document, path, text) for path, text in mistakes]
+        return schema.load(document.data)["spec"], []
+    except ValidationError as error:
+        # Not chained: the error refers to the whole document, with its credentials.
+        messages: Any = error.messages
+        valid = error.valid_data
+    if messages.get("kind") in ([NOT_A_COLLECTION], [NOT_A_BENCHMARK], [NOT_AN_AGENT_CONFIG]):
+        # Problems with its other keys would only distract.
+        messages, valid = {"kind": messages["kind"]}, {}
+    problems = [problem_at(document, path, text) for path, text in _flat(messages)]
+    spec = valid.get("spec") if isinstance(valid, dict) else None
     return spec if isinstance(spec, dict) else {}, problems
+
+
+def _flat(messages: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(messages, list):
+        yield from ((path, text) for text in messages)
+        return
+    for key, inner in messages.items():
+        yield from _flat(inner, path if key == "_schema" else (*path, key))
 
 
 def _repeated_names(checked: list[CheckedDocument]) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, read_documents
-from agentpipe.config.schema import POLICY, POLICY_DOCUMENT
+from agentpipe.config.schema import POLICY, PolicyDocument
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.policy import PolicySpec
@@ -26,7 +26,7 @@ def is_policy(document: Document) -> bool:
 
 def read_policies(path: Path) -> tuple[dict[str, PolicySpec | None], list[Problem]]:
     """Those of a file by name, None for an invalid one, and every problem."""
-    checked, problems = read_documents(path, POLICY_DOCUMENT, is_policy)
+    checked, problems = read_documents(path, PolicyDocument(), is_policy)
     wrong = {problem.line for problem in problems}
     found = {
         spec["name"]: None if _has(document, wrong) else PolicySpec(**spec)

@@ -5,18 +5,17 @@ No message shows what may be a credential.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validates_schema
 
 from agentpipe.config import values
-from agentpipe.config.validation import Key, Schema, filled, list_of
 from agentpipe.core.budgets import Budget
-from agentpipe.core.did_you_mean import did_you_mean
+from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.core.rollout import MODES, RECORDS, TRY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from agentpipe.config.validation import Mistake
+    from collections.abc import Callable
 
 AGENT_KINDS = ("agent", "llm", "workflow")
 NOT_A_COLLECTION = "this is an agent config: give the collection file that names it"
@@ -29,145 +28,205 @@ NO_KIND = (
 )
 NOT_AN_AGENT_CONFIG = "this is a collection: give the agent config that it names"
 
+_WORDS: dict[str, Any] = {
+    "required": "missing: add it",
+    "null": "has no value: give it one, or remove the key",
+}
 
-def _unknown_public(entry: dict[str, Any]) -> Iterator[Mistake]:
-    """A misspelt name would hide a variable that tasks may read."""
-    env = entry.get("env", {})
-    for number, name in enumerate(entry.get("public", ()), 1):
-        if name not in env:  # It may be a value that is in the wrong place.
-            hint = did_you_mean(name, sorted(env), "add it there")
-            yield ("public",), f"entry {number} is not a name of env: {hint}"
+
+class _Checked(fields.Field[Any]):
+    """A field whose value is what ``check`` returns."""
+
+    def __init__(self, check: Callable[[Any], Any], **kwargs: Any) -> None:
+        super().__init__(**{"error_messages": _WORDS} | kwargs)
+        self.check = check
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return self.check(value)
+
+
+class _Strict(Schema):
+    """Refuses unknown keys and suggests a similar one; a lenient one refuses only misspelt keys."""
+
+    lenient: ClassVar[bool] = False
+    error_messages = {"type": "expected keys with values (`key: value`)"}  # noqa: RUF012 - marshmallow's
+
+    class Meta:
+        unknown = EXCLUDE
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def refuse_unknown(self, _data: Any, original: Any, **_kwargs: Any) -> None:
+        if not isinstance(original, dict):
             return
+        known = list(self.fields)
+        unknown = [name for name in original if name not in self.fields]
+        if self.lenient:
+            unknown = [name for name in unknown if nearest(name, known, MISSPELT)]
+        if unknown:
+            raise ValidationError(
+                {name: [f"unknown key: {did_you_mean(name, sorted(known))}"] for name in unknown}
+            )
 
 
-# One entry of a collection's `context`.
-CONTEXT_ENTRY = Schema(
-    {
-        "env": Key(values.env),
-        "metadata": Key(values.mapping),
-        "public": Key(values.names),
-        "concurrency": Key(values.whole(1)),
-    },
-    _unknown_public,
-)
-# One entry of a collection's `schedule`.
-SCHEDULE_ENTRY = Schema(
-    {
-        "cron": Key(values.cron, required=True),
-        "tasks": Key(values.text, required=True),
-        "timezone": Key(values.zone),
-        "missed": Key(values.one_of("run_once", "run_all", "skip")),
-        "name": Key(values.name),
-    }
-)
-_RECORD = Schema(
-    {
-        "tokens": Key(values.one_of(*RECORDS), default=TRY),
-        "mode": Key(values.one_of(*MODES)),
-    }
-)
+class ContextEntry(_Strict):
+    """One entry of a collection's ``context``."""
+
+    env = _Checked(values.env)
+    metadata = _Checked(values.mapping)
+    public = _Checked(values.names)
+
+    @validates_schema
+    def refuse_unknown_public(self, data: Any, **_kwargs: Any) -> None:
+        """A misspelt name would hide a variable that tasks may read."""
+        env = data.get("env", {})
+        for number, name in enumerate(data.get("public", ()), 1):
+            if name not in env:  # It may be a value that is in the wrong place.
+                hint = did_you_mean(name, sorted(env), "add it there")
+                raise ValidationError(f"entry {number} is not a name of env: {hint}", "public")
+
+    concurrency = _Checked(values.whole(1))
 
 
-def _no_cap(budget: dict[str, Any]) -> Iterator[Mistake]:
-    """One without a cap would stop nothing."""
-    if not budget:
-        yield (), "has no cap: give it usd, tokens or both"
+class ScheduleEntry(_Strict):
+    """One entry of a collection's ``schedule``."""
+
+    cron = _Checked(values.cron, required=True)
+    tasks = _Checked(values.text, required=True)
+    timezone = _Checked(values.zone)
+    missed = _Checked(values.one_of("run_once", "run_all", "skip"))
+    name = _Checked(values.name)
 
 
-_BUDGET = Schema(
-    {"usd": Key(values.cost), "tokens": Key(values.whole(1))},
-    _no_cap,
-    make=lambda caps: Budget(**caps),
-)
-COLLECTION_SPEC = Schema(
-    {
-        "name": Key(values.name, required=True),
-        "config": Key(values.text, required=True),
-        "number": Key(values.whole(1)),
-        "context": Key(list_of(CONTEXT_ENTRY, "entry with `- env:`")),
-        "max_queue_size": Key(values.whole(1)),
-        "concurrency": Key(values.whole(1)),
-        "time_limit": Key(values.seconds, attribute="time_limit_s"),
-        "max_retries": Key(values.whole(0)),
-        "max_crashes": Key(values.whole(1)),
-        "breaker": Key(values.whole(0)),
-        "max_cooldown_s": Key(values.seconds),
-        "budget": Key(_BUDGET),
-        "isolation": Key(values.one_of("coroutine", "thread", "process")),
-        "engine": Key(values.one_of("mcpuniverse")),
-        "strict_config": Key(values.flag),
-        "task_servers": Key(values.servers),
-        "evaluators": Key(values.modules),
-        "record": Key(_RECORD),
-        "on_limit": Key(values.nought),
-        "user": Key(values.user),
-        "policy": Key(values.name),
-        "schedule": Key(list_of(SCHEDULE_ENTRY, "entry with `- cron:`")),
-    }
-)
-_COLLECTION_KIND = values.one_of(
-    "collection",
-    refused={**dict.fromkeys(AGENT_KINDS, NOT_A_COLLECTION), BENCHMARK: NOT_A_BENCHMARK},
-)
-COLLECTION_DOCUMENT = Schema(
-    {
-        "kind": Key(_COLLECTION_KIND, required=True),
-        "spec": Key(COLLECTION_SPEC, required=True),
-    }
-)
+class RecordEntry(_Strict):
+    """A collection's ``record``."""
+
+    tokens = _Checked(values.one_of(*RECORDS), load_default=TRY)
+    mode = _Checked(values.one_of(*MODES))
 
 
-def _half(spec: dict[str, Any]) -> Iterator[Mistake]:
-    """One without the other would limit nothing."""
-    for given, other in (("batch", "max_staleness"), ("max_staleness", "batch")):
-        if given in spec and other not in spec:
-            yield (other,), f"missing beside {given}: add it"
+class BudgetEntry(_Strict):
+    """A collection's ``budget``."""
+
+    usd = _Checked(values.cost)
+    tokens = _Checked(values.whole(1))
+
+    @validates_schema
+    def refuse_empty(self, data: Any, **_kwargs: Any) -> None:
+        """One without a cap would stop nothing."""
+        if not data:
+            raise ValidationError("has no cap: give it usd, tokens or both")
+
+    @post_load
+    def make(self, data: Any, **_kwargs: Any) -> Budget:
+        """As an object."""
+        return Budget(**data)
 
 
-POLICY_SPEC = Schema(
-    {
-        "name": Key(values.name, required=True),
-        "model": Key(values.local_model),
-        "endpoints": Key(values.endpoints, required=True),
-        "batch": Key(values.whole(1)),
-        "max_staleness": Key(values.whole(0)),
-        "hold_s": Key(values.seconds),
-    },
-    _half,
-)
-# A policy in a collection file.
-POLICY_DOCUMENT = Schema(
-    {
-        "kind": Key(values.one_of(POLICY), required=True),
-        "spec": Key(POLICY_SPEC, required=True),
-    }
-)
-# MCP-Universe's newer files have more keys.
-_BENCHMARK_SPEC = Schema(
-    {
-        "description": Key(values.any_text),
-        "agent": Key(values.text),
-        "tasks": Key(filled(list_of(values.text, "path with `- `")), required=True),
-    },
-    lenient=True,
-)
-# A document that names an agent and its tasks.
-BENCHMARK_DOCUMENT = Schema(
-    {
-        "kind": Key(values.any_text, required=True),
-        "spec": Key(_BENCHMARK_SPEC, required=True),
-    }
-)
-# The `spec` of an agent, llm or workflow.
-AGENT_SPEC = Schema(
-    {
-        "name": Key(values.text, required=True),
-        "type": Key(values.text, required=True),
-        "config": Key(values.mapping),
-        "is_main": Key(values.flag, allows_none=True),
-    }
-)
-_AGENT_KIND = values.one_of(*AGENT_KINDS, refused={"collection": NOT_AN_AGENT_CONFIG})
-AGENT_DOCUMENT = Schema(
-    {"kind": Key(_AGENT_KIND, required=True), "spec": Key(AGENT_SPEC, required=True)}
-)
+class CollectionSpec(_Strict):
+    """A collection's ``spec``."""
+
+    name = _Checked(values.name, required=True)
+    config = _Checked(values.text, required=True)
+    number = _Checked(values.whole(1))
+    context = fields.List(
+        fields.Nested(ContextEntry, error_messages=_WORDS),
+        error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- env:`"},
+    )
+    max_queue_size = _Checked(values.whole(1))
+    concurrency = _Checked(values.whole(1))
+    time_limit = _Checked(values.seconds, attribute="time_limit_s")
+    max_retries = _Checked(values.whole(0))
+    max_crashes = _Checked(values.whole(1))
+    breaker = _Checked(values.whole(0))
+    max_cooldown_s = _Checked(values.seconds)
+    budget = fields.Nested(BudgetEntry, error_messages=_WORDS)
+    isolation = _Checked(values.one_of("coroutine", "thread", "process"))
+    engine = _Checked(values.one_of("mcpuniverse"))
+    strict_config = _Checked(values.flag)
+    task_servers = _Checked(values.servers)
+    evaluators = _Checked(values.modules)
+    record = fields.Nested(RecordEntry, error_messages=_WORDS)
+    on_limit = _Checked(values.nought)
+    user = _Checked(values.user)
+    policy = _Checked(values.name)
+    schedule = fields.List(
+        fields.Nested(ScheduleEntry, error_messages=_WORDS),
+        error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},
+    )
+
+
+class CollectionDocument(_Strict):
+    """A document of a collection file."""
+
+    kind = _Checked(
+        values.one_of(
+            "collection",
+            refused={**dict.fromkeys(AGENT_KINDS, NOT_A_COLLECTION), BENCHMARK: NOT_A_BENCHMARK},
+        ),
+        required=True,
+    )
+    spec = fields.Nested(CollectionSpec, required=True, error_messages=_WORDS)
+
+
+class PolicyDocumentSpec(_Strict):
+    """A policy's ``spec``."""
+
+    name = _Checked(values.name, required=True)
+    model = _Checked(values.local_model)
+    endpoints = _Checked(values.endpoints, required=True)
+    batch = _Checked(values.whole(1))
+    max_staleness = _Checked(values.whole(0))
+    hold_s = _Checked(values.seconds)
+
+    @validates_schema
+    def refuse_half(self, data: Any, **_kwargs: Any) -> None:
+        """One without the other would limit nothing."""
+        for given, other in (("batch", "max_staleness"), ("max_staleness", "batch")):
+            if given in data and other not in data:
+                raise ValidationError(f"missing beside {given}: add it", other)
+
+
+class PolicyDocument(_Strict):
+    """A policy in a collection file."""
+
+    kind = _Checked(values.one_of(POLICY), required=True)
+    spec = fields.Nested(PolicyDocumentSpec, required=True, error_messages=_WORDS)
+
+
+class BenchmarkSpec(_Strict):
+    """The ``spec`` of a benchmark; MCP-Universe's newer files have more keys."""
+
+    lenient = True
+    description = _Checked(values.any_text)
+    agent = _Checked(values.text)
+    tasks = fields.List(
+        _Checked(values.text),
+        required=True,
+        validate=values.not_empty,
+        error_messages=_WORDS | {"invalid": "expected a list: begin each path with `- `"},
+    )
+
+
+class BenchmarkDocument(_Strict):
+    """A document that names an agent and its tasks."""
+
+    kind = _Checked(values.any_text, required=True)
+    spec = fields.Nested(BenchmarkSpec, required=True, error_messages=_WORDS)
+
+
+class AgentFileSpec(_Strict):
+    """The ``spec`` of an agent, llm or workflow."""
+
+    name = _Checked(values.text, required=True)
+    type = _Checked(values.text, required=True)
+    config = _Checked(values.mapping)
+    is_main = _Checked(values.flag, allow_none=True)
+
+
+class AgentFileDocument(_Strict):
+    """A document of an agent config."""
+
+    kind = _Checked(
+        values.one_of(*AGENT_KINDS, refused={"collection": NOT_AN_AGENT_CONFIG}), required=True
+    )
+    spec = fields.Nested(AgentFileSpec, required=True, error_messages=_WORDS)

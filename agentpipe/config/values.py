@@ -10,7 +10,8 @@ import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.validation import InvalidValueError
+from marshmallow import ValidationError
+
 from agentpipe.config.yaml_source import kind_of
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.policy import MAX_ENDPOINTS, endpoint_problem
@@ -37,14 +38,14 @@ def text(value: Any) -> str:
     """A string that is not empty."""
     any_text(value)
     if not value.strip() or "\0" in value:
-        raise InvalidValueError("expected a string that is not empty and has no NUL")
+        raise ValidationError("expected a string that is not empty and has no NUL")
     return str(value)
 
 
 def any_text(value: Any) -> str:
     """A string, also an empty one."""
     if not isinstance(value, str):
-        raise InvalidValueError(f"expected a string, got {shown(value)}: {_remedy(value, 'it')}")
+        raise ValidationError(f"expected a string, got {shown(value)}: {_remedy(value, 'it')}")
     return value
 
 
@@ -52,14 +53,20 @@ def _remedy(value: Any, what: str) -> str:
     return "write one value" if isinstance(value, (list, dict)) else f"put {what} in quotes"
 
 
+def not_empty(value: list[Any]) -> None:
+    """Refuse an empty list."""
+    if not value:
+        raise ValidationError("the list is empty: add an entry")
+
+
 def name(value: Any) -> str:
     """The name of a collection."""
     given = text(value)
     if not _NAME.fullmatch(given):
         rule = "use letters, digits, _ and -, with a letter or _ first"
-        raise InvalidValueError(f"invalid name {shown(given)}: {rule}")
+        raise ValidationError(f"invalid name {shown(given)}: {rule}")
     if len(given) > _MAX_NAME_CHARS:
-        raise InvalidValueError(f"longer than {_MAX_NAME_CHARS} characters: shorten it")
+        raise ValidationError(f"longer than {_MAX_NAME_CHARS} characters: shorten it")
     return given
 
 
@@ -71,9 +78,9 @@ def one_of(
     def check(value: Any) -> str:
         given = text(value)
         if given in refused:
-            raise InvalidValueError(refused[given])
+            raise ValidationError(refused[given])
         if given not in choices:
-            raise InvalidValueError(
+            raise ValidationError(
                 f"unknown value {shown(given)}: {did_you_mean(given, sorted(choices))}"
             )
         return given
@@ -93,7 +100,7 @@ def whole(minimum: int) -> Callable[[Any], int]:
         is_whole = isinstance(number, int) and not isinstance(number, bool)
         if not is_whole or not minimum <= number <= MAX_NUMBER:
             expected = f"an integer from {minimum} to {MAX_NUMBER:,}"
-            raise InvalidValueError(f"expected {expected}, got {shown(value)}")
+            raise ValidationError(f"expected {expected}, got {shown(value)}")
         return int(number)
 
     return check
@@ -106,7 +113,7 @@ def _above_zero(unit: str) -> Callable[[Any], float]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
             expected = f"{unit}, a number above 0 and up to {MAX_NUMBER:,}"
-            raise InvalidValueError(f"expected {expected}, got {shown(value)}")
+            raise ValidationError(f"expected {expected}, got {shown(value)}")
         return float(value)
 
     return check
@@ -118,23 +125,21 @@ seconds, cost = _above_zero("seconds"), _above_zero("USD")
 def nought(value: Any) -> float:
     """Above 0 a run would be paid for doing nothing."""
     if isinstance(value, bool) or value != 0:
-        raise InvalidValueError(
-            f"expected 0, got {shown(value)}: without the key there is no reward"
-        )
+        raise ValidationError(f"expected 0, got {shown(value)}: without the key there is no reward")
     return 0.0
 
 
 def flag(value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
-        raise InvalidValueError(f"expected true or false, got {shown(value)}")
+        raise ValidationError(f"expected true or false, got {shown(value)}")
     return value
 
 
 def mapping(value: Any) -> dict[str, Any]:
     """Keys with values."""
     if not isinstance(value, dict):
-        raise InvalidValueError(f"expected keys with values (`key: value`), got {kind_of(value)}")
+        raise ValidationError(f"expected keys with values (`key: value`), got {kind_of(value)}")
     return value
 
 
@@ -143,7 +148,7 @@ def env(value: Any) -> dict[str, str]:
     given = mapping(value)
     faults = {key: fault for key, item in given.items() if (fault := _env_fault(key, item))}
     if faults:
-        raise InvalidValueError(*(((key,), fault) for key, fault in faults.items()))
+        raise ValidationError({key: [fault] for key, fault in faults.items()})
     return given
 
 
@@ -159,14 +164,14 @@ def _env_fault(key: str, value: Any) -> str:
 def servers(value: Any) -> tuple[str, ...]:
     """Names of MCP servers."""
     if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
-        raise InvalidValueError("expected a list of names of MCP servers: [NAME, ...]")
+        raise ValidationError("expected a list of names of MCP servers: [NAME, ...]")
     return tuple(value)
 
 
 def names(value: Any) -> tuple[str, ...]:
     """Any names."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise InvalidValueError("expected a list of names: [NAME, ...]")
+        raise ValidationError("expected a list of names: [NAME, ...]")
     return tuple(value)
 
 
@@ -175,9 +180,9 @@ def modules(value: Any) -> tuple[str, ...]:
     given = names(value)
     for each in given:
         if not all(part.isidentifier() for part in each.split(".")):
-            raise InvalidValueError(f"{shown(each)} is not a module: write its dotted name")
+            raise ValidationError(f"{shown(each)} is not a module: write its dotted name")
         if each.partition(".")[0] in sys.stdlib_module_names:
-            raise InvalidValueError(
+            raise ValidationError(
                 f"{shown(each)} is of Python's standard library: name a module of yours"
             )
     return given
@@ -186,12 +191,12 @@ def modules(value: Any) -> tuple[str, ...]:
 def endpoints(value: Any) -> tuple[str, ...]:
     """No message shows a URL: it may hold a password."""
     if not isinstance(value, list) or not value:
-        raise InvalidValueError("expected a list: begin each URL with `- `")
+        raise ValidationError("expected a list: begin each URL with `- `")
     if len(value) > MAX_ENDPOINTS:
-        raise InvalidValueError(f"more than {MAX_ENDPOINTS:,} endpoints")
+        raise ValidationError(f"more than {MAX_ENDPOINTS:,} endpoints")
     for number, url in enumerate(value, 1):
         if problem := endpoint_problem(url):
-            raise InvalidValueError(f"entry {number}: {problem}")
+            raise ValidationError(f"entry {number}: {problem}")
     return tuple(value)
 
 
@@ -199,7 +204,7 @@ def local_model(value: Any) -> str:
     """A model that a policy serves; without the prefix."""
     prefix, colon, model = text(value).partition(":")
     if prefix != "local" or not colon or not model:
-        raise InvalidValueError('write `local:` and the name that its servers know: "local:Qwen"')
+        raise ValidationError('write `local:` and the name that its servers know: "local:Qwen"')
     return model
 
 
@@ -228,5 +233,5 @@ def _readable(value: Any, read: Callable[[str], object]) -> str:
     try:
         read(given)
     except ValueError as error:
-        raise InvalidValueError(str(error)) from error
+        raise ValidationError(str(error)) from error
     return given

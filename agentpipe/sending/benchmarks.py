@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, read_documents
 from agentpipe.config.paths import find_file, folders_for_tasks, shown_path
-from agentpipe.config.schema import BENCHMARK, BENCHMARK_DOCUMENT
+from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
@@ -62,7 +62,7 @@ def read_benchmarks(path: Path) -> tuple[list[Benchmark], list[Problem]]:
     Raises:
         ConfigError: The file cannot be read, or has no benchmark.
     """
-    components, problems = read_documents(path, BENCHMARK_DOCUMENT, _is_benchmark)
+    components, problems = read_documents(path, BenchmarkDocument(), _is_benchmark)
     if not components:
         raise ConfigError(
             Problem("no benchmark: add a document of kind benchmark", shown_path(path), 1)

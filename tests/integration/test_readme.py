@@ -21,7 +21,7 @@ import agentpipe
 from agentpipe import cli
 from agentpipe.cli import exit_codes
 from agentpipe.config.collection import Collection
-from agentpipe.config.schema import AGENT_SPEC, COLLECTION_SPEC, CONTEXT_ENTRY
+from agentpipe.config.schema import AgentFileSpec, CollectionSpec, ContextEntry
 from agentpipe.connections.environment import URL_VARIABLES
 from agentpipe.core.process_privacy import DUMPABLE
 from agentpipe.core.result import OUTCOMES, Result
@@ -281,9 +281,9 @@ def test_exit_codes_are_documented() -> None:
 @pytest.mark.parametrize(
     ("heading", "number", "names"),
     [
-        ("Collection", 0, set(COLLECTION_SPEC.keys)),
-        ("Collection", 1, set(CONTEXT_ENTRY.keys)),
-        ("Agent config", 0, set(AGENT_SPEC.keys)),
+        ("Collection", 0, set(CollectionSpec().fields)),
+        ("Collection", 1, set(ContextEntry().fields)),
+        ("Agent config", 0, set(AgentFileSpec().fields)),
         ("Task", 0, {each.name for each in fields(Task)}),
         ("Evaluators", 0, set(checks.KEYS)),
         ("Evaluators", 1, set(STEPS)),

@@ -85,7 +85,7 @@ FOUND_BY_ENTRY_POINT = (
 )
 # It runs in another environment, where there is no agentpipe: alone its imports are relative.
 HOST = "engines.mcpuniverse.host"
-HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "yaml", "asyncio")
+HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")
 OF_ENGINES = ("genai_prices", "mcp", "httpx2", "pydantic")
 
 
