@@ -22,6 +22,7 @@ from verifiers.v1.serve.client import EnvClient
 from verifiers.v1.types import SamplingConfig
 from verifiers.v1.utils.loaders import load_taskset
 
+from agentpipe import Policy
 from agentpipe.brokers import open_store
 from agentpipe.sinks.stream import Stream
 from tests.llm_stub import LlmStub
@@ -91,7 +92,8 @@ def test_an_episode_is_what_was_sampled(place: Place) -> None:
 
     async def use(client: EnvClient) -> Any:
         assert await client.health()
-        return await asyncio.gather(*(run(client, place, data) for _ in range(8)))
+        asked = (run(client, place, data, sampling={"cache_salt": "7"}) for _ in range(8))
+        return await asyncio.gather(*asked)
 
     episodes = with_client(address, use)
     assert len({episode.id for episode in episodes}) == 8
@@ -113,6 +115,8 @@ def test_an_episode_is_what_was_sampled(place: Place) -> None:
             9,
         )
     assert {trace.reward for episode in episodes for trace in episode.traces} == {0.0, 1.0}
+    with Policy.open("main", place.settings) as policy:
+        assert policy.version == 7
 
 
 def test_a_killed_worker_costs_no_episode(place: Place) -> None:
@@ -195,11 +199,17 @@ def test_a_cancelled_request_cancels_its_task(place: Place) -> None:
         with closing(open_store(place.settings)) as store:
             ended = partial(wait_until, lambda: not store.stats().running, PATIENCE_S, "it ends")
             await asyncio.to_thread(ended)
+        place.engine.held.clear()
+        asked = asyncio.create_task(run(client, place, task("held")))
+        await asyncio.to_thread(place.engine.held.wait, PATIENCE_S)
+        place.start("cancel", "--run", "twice").wait(PATIENCE_S)
+        with pytest.raises(RuntimeError, match="Cancelled"):
+            await asked
         return await run(client, place, task("q"))
 
     assert_as_served(place, with_client(address, use))
     with Stream.open(place.settings, start="beginning", timeout_s=1) as stream:
-        assert [result.outcome for result in stream] == ["cancelled", "ok"]
+        assert [result.outcome for result in stream] == ["cancelled", "cancelled", "ok"]
 
 
 def test_what_the_trainer_asks_for_and_cannot_have_is_told(place: Place) -> None:
@@ -293,3 +303,20 @@ def test_a_taskset_reads_a_file_of_tasks(place: Place, monkeypatch: pytest.Monke
         assert_as_served(place, episode)
         data = episode.task.data
         assert (data.question, data.evaluators, data.idx) == (*line.values(), number)
+
+
+def test_a_second_server_of_a_name_is_refused_and_a_collection_without_versions_too(
+    place: Place,
+) -> None:
+    place.serve()
+    collection = place.folder / "collection.yaml"
+    for change, said in (
+        ("", "'twice'"),
+        ("  policy: main\n", "add `policy: NAME`"),
+        ("  record: {tokens: require}\n", "add `policy: NAME`"),
+    ):
+        place.write()
+        collection.write_text(collection.read_text().replace(change, ""))
+        second = place.start("serve-env", "--port", "0")
+        assert second.wait(PATIENCE_S) == 2
+        assert said in (place.folder / "serve-env.log").read_text().splitlines()[-1]
