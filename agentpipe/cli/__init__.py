@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TextIO
 
 from agentpipe import __version__
 from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK, USAGE, exit_code
+from agentpipe.cli.given_once import GivenOnce
 from agentpipe.cli.guard import guarded_output
 from agentpipe.cli.help_text import EXIT_CODES, epilog
 from agentpipe.core.did_you_mean import nearest
@@ -216,6 +217,11 @@ class _Parser(argparse.ArgumentParser):
     """Prints the error first, in one line."""
 
     _intermixing = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in (None, "store"):
+            self.register("action", name, GivenOnce)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{message}\nSee: {self.prog} --help\n")

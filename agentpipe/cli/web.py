@@ -25,10 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"port, 0 for any free one (default: {PORT})"
     )
-    parser.add_argument(
-        "--token", default="", help="what viewers must know (default: a random one)"
-    )
-    parser.add_argument("--token-file", metavar="FILE", help="the same, from a file")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--token", default="", help="what viewers must know (default: a random one)")
+    token.add_argument("--token-file", metavar="FILE", help="the same, from a file")
     parser.add_argument(
         "--trust-header",
         metavar="NAME",
@@ -62,9 +61,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _token(args: argparse.Namespace) -> str:
-    if not args.token_file:
+    if args.token_file is None:
         return str(args.token)
     try:
-        return Path(args.token_file).read_text().strip()
+        token = Path(args.token_file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--token-file {args.token_file}: cannot read it: {error}") from error
+    if not token:
+        raise ConfigError(f"--token-file {args.token_file}: it is empty: write the token into it")
+    return token

@@ -17,8 +17,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 
+from agentpipe.errors import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +42,22 @@ _BEARER = "bearer "
 _READS = ("GET", "HEAD")
 # A name or an address, and a port: all that a browser sends.
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+# A token of RFC 9110, section 5.6.2.
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Every browser sends these, whoever sits before it.
+_OF_BROWSERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "connection",
+        "cookie",
+        "host",
+        "referer",
+        "user-agent",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +173,26 @@ class Guard:
             self._access.cookie, self._access.key, httponly=True, samesite="strict", path="/"
         )
         return response
+
+
+def refuse_bad_names(header: str, hosts: Iterable[str]) -> None:
+    """Such a header or host no request has, or each one.
+
+    Raises:
+        ConfigError: With the remedy.
+    """
+    if header and not _HEADER.fullmatch(header):
+        raise ConfigError(
+            f"--trust-header {header!r}: not the name of a header: letters, digits and hyphens"
+        )
+    if header.lower() in _OF_BROWSERS or header.lower().startswith("sec-fetch-"):
+        raise ConfigError(
+            f"--trust-header {header}: every browser sends it, so that all would be let in: name "
+            "one that only the proxy sets"
+        )
+    for host in hosts:
+        if not _NAME.fullmatch(host):
+            raise ConfigError(f"--allow-host {host!r}: give a name alone, without a port")
 
 
 def _wrong(access: Access, *, given: bool) -> str:

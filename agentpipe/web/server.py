@@ -13,7 +13,7 @@ import uvicorn
 
 from agentpipe.connections.url import host_in_url
 from agentpipe.errors import AgentpipeError, ConfigError
-from agentpipe.web.access import Access
+from agentpipe.web.access import Access, refuse_bad_names
 from agentpipe.web.app import application
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def refuse_open(place: Place) -> None:
     Raises:
         ConfigError: With the remedy.
     """
+    refuse_bad_names(place.header, place.hosts)
     if place.token and len(place.token) < LEAST_TOKEN:
         raise ConfigError(f"--token: use at least {LEAST_TOKEN} characters")
     if not (place.token or place.header or is_loopback(place.host)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.cli import main
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 from agentpipe.web.access import Access
@@ -179,6 +181,39 @@ def test_a_server_for_others_wants_a_token_or_a_proxy() -> None:
         refuse_open(Place(host, 1, header="x-user"))
     with pytest.raises(ConfigError, match="at least 16"):
         refuse_open(Place("127.0.0.1", 1, token="short"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"header": "a b"}, "'a b': not the name of a header"),
+        ({"header": "x-user:"}, "not the name of a header"),
+        ({"header": "x-üser"}, "not the name of a header"),
+        ({"header": "x\r\ny"}, "not the name of a header"),
+        ({"header": "Cookie"}, "every browser sends it"),
+        ({"header": "user-agent"}, "every browser sends it"),
+        ({"header": "Sec-Fetch-Site"}, "every browser sends it"),
+        ({"hosts": ("fleet.example", "a b")}, "'a b': give a name alone"),
+        ({"hosts": ("fleet.example:443",)}, "without a port"),
+        ({"hosts": ("https://fleet.example",)}, "give a name alone"),
+    ],
+)
+def test_names_that_no_request_has_or_each_one_are_refused(
+    given: dict[str, Any], said: str
+) -> None:
+    """They would let in nobody, or everybody."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        refuse_open(Place("127.0.0.1", 1, **given))
+
+
+def test_the_token_of_an_empty_file_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random one would take its place, which nobody has."""
+    file = tmp_path / "token"
+    file.write_text(" \n")
+    assert main(["web", "--port", "0", "--token-file", str(file)]) == 2
+    assert capsys.readouterr().err == f"--token-file {file}: it is empty: write the token into it\n"
 
 
 def test_loopback_gets_a_random_token() -> None:
