@@ -14,13 +14,14 @@ from agentpipe.config.agent_config import search_folders
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.fingerprint import fingerprint, spec_digest
 from agentpipe.config.function_scope import FunctionScope
-from agentpipe.config.paths import find_file, folders_for, is_file
+from agentpipe.config.paths import find_file, folders_for, is_file, shown_path
 from agentpipe.config.policies import is_policy, policy_of, read_policies, tokens_of
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
 from agentpipe.core.budgets import NO_BUDGET, Budget
 from agentpipe.core.rollout import MESSAGES, OFF
+from agentpipe.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from agentpipe.config.documents import CheckedDocument
     from agentpipe.config.yaml_source import Document, KeyPath
     from agentpipe.core.policy import PolicySpec
-    from agentpipe.errors import Problem
 
 MAX_AGENTS = 100_000
 
@@ -126,6 +126,7 @@ class Collection:
         policy: What its agents ask instead of a model of their own; None without one.
         user: As whom what its agents start runs, a name or a number; None for the worker's own.
         spec_digest: Of the document, for the fingerprint; empty without one.
+        key_lines: The lines of the keys of its spec.
     """
 
     name: str
@@ -154,6 +155,9 @@ class Collection:
     user: str | None = None
     policy: PolicySpec | None = None
     spec_digest: str = field(default="", compare=False, repr=False)
+    key_lines: Mapping[str, int] = field(
+        default_factory=lambda: MappingProxyType({}), compare=False, repr=False
+    )
 
     @property
     def fingerprint(self) -> str:
@@ -179,6 +183,11 @@ class Collection:
         return tuple(
             self._agent(index) for index in range(self.number * max(1, len(self.contexts)))
         )
+
+    def problem(self, key: str, message: str) -> Problem:
+        """A problem with a key of its spec, in that key's line."""
+        line = self.key_lines.get(key, self.line)
+        return Problem(f"{key}: {message}", shown_path(self.file), line)
 
     def queues_of_context(self, context_index: int | None) -> tuple[str, ...]:
         """The queues of all agents that share this context; of all agents if there is none."""
@@ -269,6 +278,7 @@ def _collection(
         record_tokens=tokens,
         record_mode=spec.get("record", {}).get("mode", MESSAGES),
         spec_digest=spec_digest(document.data),
+        key_lines=MappingProxyType({name: document.line_of(("spec", name)) for name in spec}),
         **limits,
     )
 

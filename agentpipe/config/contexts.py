@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.config.paths import shown_path
 from agentpipe.core.account import account_of
 from agentpipe.core.context import Context, names_in, resolve
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agentpipe.config.collection import Collection, ContextSpec
     from agentpipe.core.account import Account
+    from agentpipe.errors import Problem
 
 
 def resolve_contexts(
@@ -51,8 +51,7 @@ def _account(collection: Collection, problems: list[Problem]) -> Account | None:
     try:
         return account_of(collection.user)
     except ConfigError as error:
-        place = (shown_path(collection.file), collection.line)
-        problems += [Problem(f"user: {each.message}", *place) for each in error.problems]
+        problems += [collection.problem("user", each.message) for each in error.problems]
         return None
 
 

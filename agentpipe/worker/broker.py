@@ -13,7 +13,6 @@ from agentpipe.brokers.records import Worker
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.contexts import resolve_contexts
 from agentpipe.config.mcp_universe import NATIVE_ENGINE, is_theirs
-from agentpipe.config.paths import shown_path
 from agentpipe.core import masking
 from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.rollout import REQUIRE
@@ -21,7 +20,7 @@ from agentpipe.engines.base import engine_class, has_processes, open_engine
 from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.engines.policies import LivePolicies
 from agentpipe.engines.prices import refuse_unpriced
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
 from agentpipe.worker.claims.configs import reported
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.engines.base import Engine
     from agentpipe.engines.process.judges import Judges
+    from agentpipe.errors import Problem
     from agentpipe.settings import Settings
     from agentpipe.worker.watch.pulse import Pulse
 
@@ -153,8 +153,8 @@ def _engine(collection: Collection, context: Context) -> Engine:
     config = load_agent_config(collection.config_file)
     name = collection.engine
     if name is not None and not is_theirs(config):
-        message = f"engine: an agent of type {config.type!r} has its own: remove the key"
-        raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
+        message = f"an agent of type {config.type!r} has its own: remove the key"
+        raise ConfigError(collection.problem("engine", message))
     _refuse_unrecorded(collection, config)
     _refuse_unled(collection, config)
     refuse_unpriced(config, name, collection.budget)
@@ -180,8 +180,7 @@ def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
     elif (unrecorded := getattr(kind, "unrecorded_model", None)) and (model := unrecorded(config)):
         message = f"an llm of type {model!r} gives no token ids: remove the key"
     if message:
-        where = (shown_path(collection.file), collection.line)
-        raise ConfigError(Problem(f"record: {message}", *where))
+        raise ConfigError(collection.problem("record", message))
 
 
 def _refuse_unled(collection: Collection, config: AgentConfig) -> None:
@@ -194,16 +193,15 @@ def _refuse_unled(collection: Collection, config: AgentConfig) -> None:
     elif config.type == NATIVE_ENGINE and collection.isolation == "process":
         message = "agents of type 'llm' follow one in the worker: remove `isolation: process`"
     if message:
-        where = (shown_path(collection.file), collection.line)
-        raise ConfigError(Problem(f"policy: {message}", *where))
+        raise ConfigError(collection.problem("policy", message))
 
 
 def _refuse_user(collection: Collection, config: AgentConfig, *, has_own: bool) -> None:
     """Of ours is the code of agents of type llm; their MCP servers alone are others'."""
     is_llm = config.type == NATIVE_ENGINE or is_theirs(config)
     if collection.user is not None and not (has_own or is_llm):
-        message = "user: agents of this type run in the worker itself: set `isolation: process`"
-        raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
+        message = "agents of this type run in the worker itself: set `isolation: process`"
+        raise ConfigError(collection.problem("user", message))
 
 
 def _worker_name() -> str:
