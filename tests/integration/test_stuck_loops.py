@@ -68,6 +68,24 @@ def test_a_run_that_changes_the_loop_changes_it_for_no_other(
     assert said in (meddler["error"] or {"message": ""})["message"]
 
 
+def test_a_run_that_cancels_all_tasks_for_ever_does_not_keep_its_worker_from_ending(
+    project: Project,
+) -> None:
+    project.collection(number=4)
+    fleet = project.work("--processes", "1", "--slots", "4")
+    project.send("meddle cancel-on", *["think 1"] * 3)
+    project.until(delivered=4)
+    project.send(*[{"task_id": f"late-{number}", "question": "think 2"} for number in range(3)])
+    wait_until(lambda: len(project.journal("started")) == 7, 30, "they run")
+    assert fleet.stop() == 0
+    assert "replaced" not in fleet.log
+    assert "runs do not end" not in fleet.log
+    results = project.by_id()
+    del results["tasks-0"]
+    assert {(it["outcome"], it["attempt"]) for it in results.values()} == {("ok", 1)}
+    assert len(results) == 6
+
+
 @pytest.mark.long
 def test_a_task_that_always_ends_the_loop_dies_alone(project: Project) -> None:
     project.collection(number=4, max_crashes=2)

@@ -145,6 +145,13 @@ async def _end_loop(how: str, _journal: Journal, _task: Any) -> str:
     return str(lost)
 
 
+def _cancel_on(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel whatever there is, for as long as the loop lives."""
+    for each in asyncio.all_tasks(loop):
+        each.cancel()
+    loop.call_later(0.01, _cancel_on, loop)
+
+
 async def _meddle(how: str, *_: Any) -> str:
     """What snippets do at the end of a program that is theirs alone."""
     loop = asyncio.get_running_loop()
@@ -152,6 +159,8 @@ async def _meddle(how: str, *_: Any) -> str:
         await asyncio.sleep(1)
         for each in asyncio.all_tasks() - {asyncio.current_task()}:
             each.cancel()
+    elif how == "cancel-on":
+        _cancel_on(loop)
     elif how == "factory":
         loop.set_task_factory(lambda *_args, **_options: _raise(RuntimeError("not mine")))
     elif how == "executor":

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe.core import loop_turns
+from agentpipe.core.background import cancel_background, in_background
 from agentpipe.core.loop_turns import STALL_S, CountedLoop, done_within, within
+from agentpipe.worker.loop.event_loop import make_task
 from agentpipe.worker.loop.message_loop import (
     MessageLoop,
     RunTask,
     current_message,
     message_executing,
 )
+from agentpipe.worker.watch.last_word import LastWord
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -189,6 +194,35 @@ def test_a_run_does_not_change_the_loop_of_the_others(
         loop.run_until_complete(meddle())
     loop.set_task_factory(None)  # The worker may.
     loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def test_what_is_the_workers_own_is_cancelled_by_the_worker_only(loop: MessageLoop) -> None:
+    word = LastWord.of("")
+    loop.set_task_factory(partial(make_task, word.on_loop))
+
+    async def own() -> str:
+        inner = asyncio.create_task(asyncio.sleep(0.05, "whole"))
+        return await inner
+
+    async def meddle() -> None:
+        current_message.set(MINE)
+        for each in asyncio.all_tasks() - {asyncio.current_task(), outer[0]}:
+            each.cancel()
+
+    outer: list[asyncio.Task[Any] | None] = []
+
+    async def both() -> tuple[str, bool]:
+        outer.append(asyncio.current_task())
+        whole = in_background(own())
+        await asyncio.sleep(0)
+        await asyncio.create_task(meddle(), context=contextvars.Context())
+        ended = in_background(asyncio.sleep(60))
+        current_message.set(MINE)  # As the engine of a run that closes its session.
+        cancel_background(ended)
+        await asyncio.wait({ended})
+        return await whole, ended.cancelled()
+
+    assert loop.run_until_complete(both()) == ("whole", True)
 
 
 class Run:

@@ -7,6 +7,7 @@ import hmac
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from agentpipe.core.background import in_background
 from agentpipe.engines.gateway.error_bodies import error_body
 from agentpipe.engines.gateway.http_server import HOST, LoopbackServer
 from agentpipe.engines.gateway.replies import refuse
@@ -93,7 +94,7 @@ async def shared_gateways() -> Gateways:
     """Those of the running loop, which listen."""
     loop = asyncio.get_running_loop()
     if loop not in _of_loop:
-        _of_loop[loop] = loop.create_task(_started())
+        _of_loop[loop] = in_background(_started())
     return await asyncio.shield(_of_loop[loop])
 
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.engines.mcp.background import in_background
+from agentpipe.core.background import cancel_background, in_background
 from agentpipe.engines.mcp.session import McpSession
 from agentpipe.engines.mcp.start_gate import START_GATE
 
@@ -75,7 +75,7 @@ class Opening:
     async def close(self) -> None:
         """End it, ready or not; a caller that is cancelled does not keep it open."""
         if self._closing is None:
-            self._task.cancel()
+            cancel_background(self._task)
             self._closing = in_background(self._close())
         await asyncio.wait({self._closing})
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
-from agentpipe.engines.mcp.background import in_background
+from agentpipe.core.background import in_background
 from agentpipe.engines.mcp.opening import Opening
 from agentpipe.engines.mcp.start_gate import CORES
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentpipe import __version__
 from agentpipe.core import caps
+from agentpipe.core.background import cancel_background, in_background
 from agentpipe.engines.mcp import jsonrpc
-from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.content import ToolContent, content_of
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
@@ -158,9 +158,9 @@ class McpSession:
 
     async def close(self) -> None:
         """Close the session, and end a server that is our child."""
-        self._opening.cancel()
+        cancel_background(self._opening)
         for answering in self._answering:
-            answering.cancel()
+            cancel_background(answering)
         self._hear_of_loss(ConnectionLost("it ended"))
         await asyncio.wait({in_background(self._transport.close())}, timeout=2 * CLOSE_LIMIT_S)
 
@@ -230,7 +230,7 @@ class McpSession:
             raise
         finally:
             del self._replies[number]
-            sending.cancel()
+            cancel_background(sending)
 
     def _note_sent(self, reply: asyncio.Future[Any], sending: asyncio.Task[None]) -> None:
         if sending.cancelled():

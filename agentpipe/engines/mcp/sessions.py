@@ -6,8 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agentpipe.core.background import in_background
 from agentpipe.engines.mcp import server_pool
-from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.kept_sessions import KeptSessions
 from agentpipe.engines.mcp.server_pool import ServerPool
 

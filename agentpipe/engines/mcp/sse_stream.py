@@ -11,10 +11,10 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
+from agentpipe.core.background import cancel_background, in_background
 from agentpipe.core.caps import CapExceeded
 from agentpipe.engines.http.bodies import refuse_encodings, whole
 from agentpipe.engines.http.sse import events
-from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
     HttpStatus,
@@ -82,7 +82,7 @@ class SseTransport:
     async def close(self) -> None:
         """Close the stream."""
         if self._reading is not None:
-            self._reading.cancel()
+            cancel_background(self._reading)
         await self._client.aclose()
 
     async def _read(self, listener: Listener) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.core import caps
 from agentpipe.core.account import variables_of
-from agentpipe.engines.mcp.background import in_background
+from agentpipe.core.background import cancel_background, in_background
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
     McpServerFault,
@@ -93,9 +93,9 @@ class StdioTransport:
             return
         self._child.end()
         for task in self._tasks:
-            task.cancel()
+            cancel_background(task)
         await asyncio.wait({*self._tasks, self._stderr}, timeout=STDERR_LIMIT_S)
-        self._stderr.cancel()
+        cancel_background(self._stderr)
 
     async def _read(self, number: int, listener: Listener) -> None:
         lost: McpServerFault = ConnectionLost("it ended")

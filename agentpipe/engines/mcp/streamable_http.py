@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from agentpipe.core.background import cancel_background, in_background
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.caps import CapExceeded
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
-from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
     HttpStatus,
@@ -93,7 +93,7 @@ class HttpTransport:
     async def close(self) -> None:
         """End the session at the server, which may forget it."""
         if self._listening is not None:
-            self._listening.cancel()
+            cancel_background(self._listening)
         with suppress(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT_S):
                 if SESSION in self._headers:

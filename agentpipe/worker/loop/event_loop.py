@@ -16,11 +16,13 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.agent_thread import RunContinues
+from agentpipe.core.background import in_background, is_background
 from agentpipe.core.failures import readable
 from agentpipe.core.logs import Bound, bound
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, run_place
 from agentpipe.errors import Cancelled, Interrupted
 from agentpipe.worker.loop.message_loop import (
+    WORKERS,
     MessageLoop,
     RunTask,
     current_message,
@@ -76,7 +78,7 @@ class EventLoop(threading.Thread):
         self.paused_event.set()
         self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
         self._word, self._loop = word, MessageLoop()
-        self._loop.set_task_factory(partial(_make_task, word.on_loop))
+        self._loop.set_task_factory(partial(make_task, word.on_loop))
         self._loop.set_default_executor(MarkingExecutor(thread_name_prefix="asyncio"))
         self.turns = self._loop.turns
         self._finished = False
@@ -103,7 +105,7 @@ class EventLoop(threading.Thread):
     def stop(self) -> None:
         """Let runs finish within the grace, interrupt the others, close the agents, and end."""
         if self.is_alive():
-            asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
+            self._loop.call_soon_threadsafe(self._begin, self._finish)
 
     @property
     def stray_s(self) -> float:
@@ -131,7 +133,10 @@ class EventLoop(threading.Thread):
 
     def close_idle(self) -> None:
         """Close the agents that wait for their next task; from any thread."""
-        asyncio.run_coroutine_threadsafe(self._close_idle(), self._loop)
+        self._loop.call_soon_threadsafe(self._begin, self._close_idle)
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        in_background(work())
 
     async def _close_idle(self) -> None:
         self._signals.close_idle()
@@ -236,7 +241,7 @@ def _bind(message: ClaimedMessage) -> None:
     bound.set(Bound(message.claim.task_id, message.claim.queue))
 
 
-def _make_task(
+def make_task(
     on_loop: memoryview[int],
     loop: asyncio.AbstractEventLoop,
     coroutine: Any,
@@ -250,5 +255,5 @@ def _make_task(
     if place != NO_RUN:
         coroutine = Stepped(coroutine, on_loop, place)
     task = RunTask(coroutine, loop=loop, context=context, **options)
-    task.message = message
+    task.message = WORKERS if message is None and is_background(context) else message
     return task

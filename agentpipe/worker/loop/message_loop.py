@@ -92,8 +92,19 @@ class MessageLoop(CountedLoop):
         return LoopDeath(f"{type(error).__name__} was raised", culprit)
 
 
+class Workers:
+    """In place of a message: a task is the worker's own, and is never settled."""
+
+    settlement = None
+
+
+WORKERS = Workers()
+
+
 class RunTask(asyncio.Task[Any]):
-    """A task of a run; others do not cancel it meanwhile (``for each in asyncio.all_tasks()``).
+    """A task of a run, or of the worker; other runs do not cancel it meanwhile.
+
+    They may want to: ``for each in asyncio.all_tasks(): each.cancel()``.
 
     What an agent starts in its first run may be cancelled in its next one. A task that is cancelled
     passes that on to what it waits for, whose ever that is: it would wait for its end otherwise,
@@ -103,7 +114,7 @@ class RunTask(asyncio.Task[Any]):
     __slots__ = ("message",)
     # So many cancellations are under way; all of them are the loop's thread's.
     _passing_on: ClassVar[int] = 0
-    message: ClaimedMessage | None
+    message: ClaimedMessage | Workers | None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel it, unless the code of another run asks while its own goes on."""
