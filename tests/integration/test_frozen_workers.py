@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.engines.process.reaper import children_of
-from agentpipe.worker.watch.freeze_watch import HELD_UP_S
+from agentpipe.worker.watch.freeze_watch import HELD_UP_S, STOPPED_S
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -111,6 +111,29 @@ def test_neighbours_of_a_run_that_holds_a_worker_which_is_killed_count_no_crash(
     if command:
         project.work(command=command)
     _assert_only_the_culprit_is_blamed(project)
+
+
+@pytest.mark.every_broker(but=["rabbitmq"])  # It gives tasks back when the connection ends.
+@pytest.mark.parametrize("stops", ["worker", "worker and watcher"])
+def test_a_worker_that_is_killed_while_it_is_stopped_blames_no_run(
+    project: Project, stops: str
+) -> None:
+    """None of them could have ended it: a signal stopped it, or a pause of the whole container."""
+    project.environ["AGENTPIPE_LEASE_S"] = "90"
+    project.collection(max_crashes=1)  # Of several, each would have another chance alone.
+    project.send("sleep-at-first 60")
+    fleet = project.work("--processes", "1").ready(1)
+    wait_until(lambda: project.journal("started"), 30, "it sleeps")
+    (worker,) = fleet.pids
+    stopped = [worker] if stops == "worker" else [fleet.process.pid, worker]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    goes_on_at = time.monotonic() + HELD_UP_S + STOPPED_S
+    wait_until(lambda: time.monotonic() > goes_on_at, 30, "nothing happens")
+    os.kill(worker, signal.SIGKILL)
+    os.kill(stopped[0], signal.SIGCONT)
+    project.until(delivered=1)
+    assert [(it["outcome"], it["attempt"]) for it in project.results()] == [("ok", 1)]
 
 
 def _held(project: Project, runs: int) -> int:

@@ -7,10 +7,12 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from agentpipe.worker.watch.freeze_watch import (
+    BEAT_S,
     HELD_UP_S,
     LOOK_EVERY_S,
     MAX_STEP_S,
     MIN_FREEZE_S,
+    STOPPED_S,
     FreezeWatch,
     freeze_limit_s,
     is_stopped,
@@ -80,6 +82,32 @@ def test_a_machine_or_a_watcher_that_slept_for_an_hour_ends_no_worker(
     assert not watch.is_frozen(7)
     assert not _looks(watch, pass_time, 5.0 - 4.0 - MAX_STEP_S - LOOK_EVERY_S)
     assert not watch.is_frozen(8)
+
+
+def test_a_worker_that_stood_still_with_its_watcher_was_stopped(
+    pass_time: Callable[[float], None],
+) -> None:
+    """A paused container: none of its runs is to blame for what happens to it then."""
+    for beaten in (6, 7):  # It may beat once more after the last look.
+        watch = FreezeWatch(5.0)
+        watch.is_frozen(beaten)
+        pass_time(STOPPED_S + LOOK_EVERY_S)
+        watch.is_frozen(7)
+        assert (watch.is_stopped, watch.is_held_up) == (True, False)
+        assert not _looks(watch, pass_time, HELD_UP_S + 2 * LOOK_EVERY_S)
+        assert (watch.is_stopped, watch.is_held_up) == (True, False)
+        watch.is_frozen(8)
+        assert not watch.is_stopped
+
+
+def test_a_watcher_that_alone_was_stopped_says_nothing_of_its_worker(
+    pass_time: Callable[[float], None],
+) -> None:
+    watch = FreezeWatch(5.0)
+    watch.is_frozen(7)
+    pass_time(STOPPED_S + LOOK_EVERY_S)
+    watch.is_frozen(7 + round(STOPPED_S / BEAT_S / 2))
+    assert not watch.is_stopped
 
 
 def test_a_freeze_is_noticed_before_the_lease_is_over() -> None:

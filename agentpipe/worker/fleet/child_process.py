@@ -101,18 +101,19 @@ class ChildProcess:
         """
         if self._was_ended or (self._ending is not None and self._ending.is_alive()):
             return
+        is_frozen = self._watch.is_frozen(self._word.beats)
         if not self.has_served:
             return
         if not self.worker_lives:
             self._was_ended = True
             self._bury()
-        elif self._watch.is_frozen(self._word.beats):
+        elif is_frozen:
             self._ending = threading.Thread(target=self._end_frozen, daemon=True)
             self._ending.start()
 
     def _bury(self) -> None:
         """In a thread that its replacement does not wait for: the broker may be away."""
-        bury = partial(bury_dead, self._word.read(), self._alone, held_up=self._watch.is_held_up)
+        bury = partial(bury_dead, self._word.read(), self._alone, self._watch)
         self._burying = threading.Thread(target=bury, daemon=True)
         self._burying.start()
 

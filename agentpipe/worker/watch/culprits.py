@@ -39,7 +39,8 @@ def culprits_of(said: Said) -> frozenset[int]:
 
     The run that computes without pause holds the interpreter. Where none computes, the one does
     whose thread is in a call and does not wait for the interpreter. A process that was stopped from
-    outside has no culprit, unless its loop executed a run at that moment.
+    outside has no culprit, unless its loop executed a run at that moment; nor has one that the
+    system lets do nothing at all, such as a paused container.
     """
     before = threads_of(said.pid)
     if not before or all(seen.is_stopped for seen in before.values()):
@@ -52,6 +53,8 @@ def culprits_of(said: Said) -> frozenset[int]:
         if most >= ENOUGH_TICKS:
             busy = {thread for thread, spent in ticks.items() if spent >= PART_OF_BUSIEST * most}
             return _runs_of(busy, said) or _only(_begun(said))
+    if before == after:  # Not even the thread that beats has looked for the interpreter.
+        return frozenset()
     return _only(_runs_of(_quiet(before, after), said)) or _only(_begun(said))
 
 

@@ -21,6 +21,11 @@ HELD_UP_S = 1.0
 # What a look counts at most: the time in which the watcher itself, or the machine, stood still says
 # nothing of the worker.
 MAX_STEP_S = 0.5
+# A watcher that is this late was stopped, and not only waiting for a core: a worker that was silent
+# meanwhile was stopped with it (`docker pause`, a machine that slept).
+STOPPED_S = 2.0
+# So much of its beats it misses then; on a busy machine it misses some.
+FEW = 0.25
 
 
 def freeze_limit_s(lease_s: float) -> float:
@@ -52,14 +57,26 @@ class FreezeWatch:
         """Whether it was silent at the last look, and had been for some time, by its own doing."""
         return self._silent_s >= HELD_UP_S and not self._was_stopped
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was silent at the last look since it had been stopped from outside."""
+        return self._was_stopped
+
     def is_frozen(self, beats: int) -> bool:
         """Whether it has been silent for too long; ``beats`` is its counter now."""
         now = time.monotonic()
-        step_s, self._looked_at = min(now - self._looked_at, MAX_STEP_S), now
-        self._silent_s = self._silent_s + step_s if beats == self._beats else 0.0
-        self._beats = beats
-        if not self._silent_s:
-            self._was_stopped = False
-        elif self._silent_s >= HELD_UP_S:
-            self._was_stopped = self._was_stopped or self._stopped()
+        passed_s, self._looked_at = now - self._looked_at, now
+        stood_still = self._stood_still(beats - self._beats, passed_s)
+        if beats != self._beats:
+            self._beats, self._silent_s, self._was_stopped = beats, 0.0, stood_still
+            return False
+        self._silent_s += min(passed_s, MAX_STEP_S)
+        if not self._was_stopped:
+            seen = self._silent_s >= HELD_UP_S and self._stopped()
+            self._was_stopped = seen or stood_still
         return self._silent_s > self._limit_s
+
+    def _stood_still(self, beaten: int, passed_s: float) -> bool:
+        """Whether watcher and worker both did; it may have beaten once more after the last look."""
+        is_first = self._beats < 0
+        return passed_s >= STOPPED_S and not is_first and beaten * BEAT_S < passed_s * FEW

@@ -46,8 +46,9 @@ def _watch(worker: int, word: LastWordFile) -> None:
         time.sleep(LOOK_EVERY_S)
         if watch.is_frozen(word.beats) and _end_frozen(word, settings):
             return
+    watch.is_frozen(word.beats)  # This process may have been stopped with it.
     if word.read().claims:
-        _bury_dead(word, settings, held_up=watch.is_held_up)
+        _bury_dead(word, settings, watch)
 
 
 # What few guards ever do is imported when they do it.
@@ -60,11 +61,11 @@ def _end_frozen(word: LastWordFile, settings: Settings) -> bool:
     return end_frozen(word, settings)
 
 
-def _bury_dead(word: LastWordFile, settings: Settings, *, held_up: bool) -> None:
+def _bury_dead(word: LastWordFile, settings: Settings, watch: FreezeWatch) -> None:
     from agentpipe.worker.watch.post_mortem import bury_dead
 
     _log(settings)
-    bury_dead(word.read(), settings, held_up=held_up)
+    bury_dead(word.read(), settings, watch)
 
 
 def _log(settings: Settings) -> None:

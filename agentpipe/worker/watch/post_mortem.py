@@ -1,7 +1,8 @@
 """Post-mortem: what becomes of the tasks of a worker that froze or died.
 
 A frozen one is ended from outside, and the run that froze it is blamed alone. After a death each
-run that had begun may be the cause, unless one of them held up all others by then.
+run that had begun may be the cause, unless one of them held up all others by then. What died while
+it was stopped from outside had no run that could have ended it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
+    from agentpipe.worker.watch.freeze_watch import FreezeWatch
     from agentpipe.worker.watch.last_word import HeldClaim, LastWordFile, Said
 
 RETRY_S = 0.5
@@ -62,7 +64,7 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
     return True
 
 
-def bury_dead(said: Said, settings: Settings, *, held_up: bool) -> None:
+def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
     """Return the tasks of a worker that was killed: its lease need not end first.
 
     Runs that had begun count a crash, others none. A worker that has left holds nothing. Where the
@@ -71,24 +73,28 @@ def bury_dead(said: Said, settings: Settings, *, held_up: bool) -> None:
     Args:
         said: Its last word.
         settings: For the store.
-        held_up: It was silent when it died. Then what it executed counts a crash, alone: its
-            neighbours come back with it, would die beside it each time, and be buried with it.
+        watch: What was seen of it. Where it was held up when it died, what it executed counts a
+            crash, alone: its neighbours come back with it, would die beside it each time, and be
+            buried with it. Where it was stopped, nothing counts.
     """
     if not said.worker or not may_have(settings, BuriesWorkers):
         return
-    executing = executed(said) if held_up else frozenset()
-    begun = [
-        held.task_id
-        for place, held in said.claims.items()
-        if held.begun and (not executing or place in executing)
-    ]
-    worker = Worker(said.worker)
+    worker, begun = Worker(said.worker), [] if watch.is_stopped else _suspects(said, watch)
 
     def give_back(store: Store) -> None:
         if isinstance(store, BuriesWorkers):
             store.bury(worker, begun)
 
     _while_leased(give_back, said, settings)
+
+
+def _suspects(said: Said, watch: FreezeWatch) -> list[str]:
+    executing = executed(said) if watch.is_held_up else frozenset()
+    return [
+        held.task_id
+        for place, held in said.claims.items()
+        if held.begun and (not executing or place in executing)
+    ]
 
 
 def _say(said: Said, culprits: frozenset[int]) -> None:
