@@ -3,7 +3,7 @@
 ``python -m bench.scrape [sqlite | redis | rabbitmq ...]``
 
 The exporter keeps a snapshot for as long as it was dear, so that scrapes are 15 s apart, as they
-are in production. It takes some two minutes for each broker.
+are in production. It waits for 98 s for each broker, beside what the work itself takes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ IDLE_S = 20.0
 
 def measure(broker: str) -> None:
     """Print one broker's figures."""
-    sys.stdout.write(f"\n{broker}, load {os.getloadavg()[0]:.0f}\n")
+    sys.stdout.write(f"\n{broker}, load {os.getloadavg()[0]:.0f}; takes some two minutes\n")
+    sys.stdout.flush()
     kind = SERVERS.get(broker)
     if kind is None:
         _on("", None)

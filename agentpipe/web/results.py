@@ -32,9 +32,15 @@ if TYPE_CHECKING:
 
 # A page waits so long for what it would like to show.
 PATIENCE_S = 0.1
-# Samples in memory, some hundred bytes each: of more, the runs that were looked at last.
-MOST_SAMPLES = 500_000
+# Samples in memory, about a kilobyte each: of a run its last ones, and of more runs those that were
+# looked at last.
+MOST_OF_RUN = 200_000
+MOST_SAMPLES = 2 * MOST_OF_RUN
+# Dropped at once: each time costs a look at all others.
+_DROPPED = 20_000
 _SHOW_EVERY = 5_000
+# A page that is drawn anew while results are read looks at all of them.
+_SHOW_PART = 4
 _EXCERPT = 100
 _NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
@@ -63,6 +69,8 @@ class RunView:
         searched: What a search looks at, for each of them.
         report: Of all of them; None while they are read.
         charts: Of all of them; drawn once, since every page of the run shows them.
+        read: How many results were read for it.
+        left_out: How many of them, the first ones, are in none of the above: there are too many.
         complete: Whether all are read.
         problem: Why nothing can be read; empty if it can.
     """
@@ -74,6 +82,7 @@ class RunView:
     report: Report | None = None
     charts: tuple[Chart, ...] = field(default=(), repr=False)
     read: int = 0
+    left_out: int = 0
     complete: bool = False
     problem: str = ""
 
@@ -86,7 +95,7 @@ class _Reading:
         self.future: Future[None] | None = None
         self._attempts: list[Sample] = []
         self._extracts: dict[str, Extract] = {}
-        self._after = 0
+        self._after = self._read_so_far = self._left_out = 0
         self._oldest: tuple[float, str] | None = None
 
     def go_on(self, settings: Settings, stopping: threading.Event) -> None:
@@ -101,27 +110,39 @@ class _Reading:
     def _forget_trimmed(self, archive: Archive) -> None:
         """Begin again where results were removed: those that finished first are among them."""
         if self._oldest is not None and archive.result(self._oldest[1]) is None:
-            self._attempts, self._extracts, self._after, self._oldest = [], {}, 0, None
+            self._attempts, self._extracts, self._oldest = [], {}, None
+            self._after = self._read_so_far = self._left_out = 0
             self.view = RunView(self.view.run)
 
     def _read(self, archive: Archive, stopping: threading.Event) -> None:
-        run, before = self.view.run, len(self._attempts)
+        run, before, shown_at = self.view.run, self._read_so_far, self._read_so_far
         for position, result in archive.records(run=run or None, after=self._after):
             self._after = position
             if run or result.run is None:
                 self._add(result)
             if stopping.is_set():
                 return
-            if len(self._attempts) % _SHOW_EVERY == 0:
+            if self._read_so_far - shown_at >= max(_SHOW_EVERY, len(self._attempts) // _SHOW_PART):
+                shown_at = self._read_so_far
                 self._show(None)
-        if len(self._attempts) > before or not self.view.complete or self.view.problem:
+        if self._read_so_far > before or not self.view.complete or self.view.problem:
             self._show(report_of(last_attempts(self._attempts)))
 
     def _add(self, result: Result) -> None:
+        self._read_so_far += 1
         self._attempts.append(_compact(Sample.of(result, questions=True)))
         finished = (result.finished or 0.0, result.task_id)
         self._oldest = min(self._oldest or finished, finished)
         self._extracts[result.task_id] = extract_of(result)
+        if len(self._attempts) >= MOST_OF_RUN + _DROPPED:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        """Those that were read first; views that have them go on showing them."""
+        self._left_out += len(self._attempts) - MOST_OF_RUN
+        self._attempts = self._attempts[-MOST_OF_RUN:]
+        kept = {each.task_id for each in self._attempts}
+        self._extracts = {name: it for name, it in self._extracts.items() if name in kept}
 
     def _show(self, report: Report | None) -> None:
         samples = sorted(last_attempts(self._attempts), key=lambda each: each.finished or 0.0)
@@ -132,7 +153,8 @@ class _Reading:
             self._extracts,
             report or self.view.report,
             tuple(charts_of(samples)) if report else self.view.charts,
-            read=len(self._attempts),
+            read=self._read_so_far,
+            left_out=self._left_out,
             complete=report is not None,
         )
 
@@ -181,10 +203,11 @@ class Results:
         self._thread.shutdown(cancel_futures=True)
 
     def _forget_some(self) -> None:
-        """Of those that are not read at this moment."""
-        sizes = {name: each.view.read for name, each in self._readings.items()}
+        """Of those that are not read at this moment, so that the last one has room."""
+        views = {name: each.view for name, each in self._readings.items()}
+        sizes = {name: view.read - view.left_out for name, view in views.items()}
         for name in list(self._readings)[:-1]:
-            if sum(sizes.values()) <= MOST_SAMPLES:
+            if sum(sizes.values()) - sizes[next(reversed(sizes))] <= MOST_SAMPLES - MOST_OF_RUN:
                 break
             future = self._readings[name].future
             if future is None or future.done():

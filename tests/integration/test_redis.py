@@ -23,6 +23,7 @@ from agentpipe.brokers.records import Group, Offer, Queue, Settlement, Worker
 from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.core.budgets import Budget
+from agentpipe.core.policy import PolicyChange
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
@@ -140,6 +141,17 @@ def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
     found = {key.decode().split(":")[1] for key in raw.scan_iter(f"{keys_of(url)}*", 1000)}
     kept = {"store", "clock", "queues", "ring", "room", "settled", "replies", "tallies", "measures"}
     assert found == kept
+
+
+def test_answers_are_remembered_for_a_day(store: AnyStore, url: str, raw: redis.Redis) -> None:
+    """A worker or a trainer that waits for its server repeats what it asked, hours later."""
+    put(store, "ab")
+    worker = joined(store)
+    store.settle(answers(claim_up_to(2, store, worker)))
+    store.change_policy("nobody", PolicyChange(version=1))
+    ages = [raw.ttl(key) for key in raw.scan_iter(f"{keys_of(url)}:replies:*")]
+    assert ages
+    assert min(ages) > 23 * 3600
 
 
 def test_no_note_of_a_task_outlives_it(store: AnyStore, url: str, raw: redis.Redis) -> None:

@@ -23,6 +23,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.web import app as web_app
+from agentpipe.web import results as web_results
 from agentpipe.web.access import Access
 from agentpipe.web.hour import Hour
 from agentpipe.web.pages import url
@@ -85,6 +86,33 @@ def test_a_run_has_its_figures_and_its_samples(tmp_path: Path) -> None:
     assert "250 samples" in text
     assert "1 to 100 of 250" in text
     assert text.count("/task?id=") == 100
+
+
+def test_of_a_run_without_end_the_last_results_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes memory for as long as the server lives."""
+    monkeypatch.setattr(web_results, "MOST_OF_RUN", 100)
+    monkeypatch.setattr(web_results, "_DROPPED", 50)
+    app = site(tmp_path, *(result(f"v1/t{n:03}", reward=1.0) for n in range(480)))
+    text = read_run(app, "/run?name=v1&sort=oldest")
+    assert "130 samples" in text
+    assert "The last 130 results of 480" in text
+    assert "v1/t350" in text
+    assert "v1/t349" not in text
+
+
+def test_runs_that_were_looked_at_before_give_way_to_large_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_results, "MOST_OF_RUN", 10)
+    monkeypatch.setattr(web_results, "MOST_SAMPLES", 20)
+    site(tmp_path, *(result(f"v{run}/t{n}") for run in range(4) for n in range(8)))
+    results = web_results.Results(settings_in(tmp_path))
+    for run in range(4):
+        assert results.view(f"v{run}", patience_s=30).complete
+    assert sum(view.view.read for view in results._readings.values()) <= 20  # noqa: SLF001 - what is kept is nobody's to ask
+    results.stop()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from agentpipe.brokers.records import (
     Worker,
 )
 from agentpipe.brokers.redis.address import parse_url
-from agentpipe.brokers.redis.asking import REMEMBER_HELD_S, Asking
+from agentpipe.brokers.redis.asking import Asking
 from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.declaring import caps, declare_args, listed
 from agentpipe.brokers.redis.decoding import (
@@ -246,9 +246,7 @@ class RedisStore(WithDeadLetters, Store):
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         name = worker.name
-        values = self._asking.ask(
-            "take_outbox", name, name, limit, max_bytes, kept_s=REMEMBER_HELD_S
-        )
+        values = self._asking.ask("take_outbox", name, name, limit, max_bytes)
         return as_outbox(values)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:

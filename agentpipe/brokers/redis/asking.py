@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.redis.script_runner import Argument, ScriptRunner
 
-# How long replies are remembered; those that hold something for a living worker, longer.
-REMEMBER_S = 3_600
-REMEMBER_HELD_S = 86_400
+# How long replies are remembered: an outage that lasts longer is another day.
+REMEMBER_S = 86_400
 
 
 class Asking:
@@ -23,18 +22,16 @@ class Asking:
     def __init__(self, scripts: ScriptRunner) -> None:
         self._scripts, self._requests = scripts, Requests()
 
-    def ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
+    def ask(self, script: str, what: Hashable, *args: Argument) -> Any:
         """Run a script under a new request, or under that of an attempt whose reply was lost."""
-        with self.asked(script, what, *args, kept_s=kept_s) as reply:
+        with self.asked(script, what, *args) as reply:
             return reply
 
     @contextmanager
-    def asked(
-        self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S
-    ) -> Iterator[Any]:
+    def asked(self, script: str, what: Hashable, *args: Argument) -> Iterator[Any]:
         """``ask``, with questions that belong to it: without their replies it is asked again."""
         with self._requests.request((script, what)) as request:
-            yield self._scripts.run(script, request.name, request.number, kept_s, *args)
+            yield self._scripts.run(script, request.name, request.number, REMEMBER_S, *args)
 
     def settle_and_claim(
         self, settled: Hashable, claimed: Hashable, *args: Argument
@@ -51,7 +48,7 @@ class Asking:
                 REMEMBER_S,
                 claiming.name,
                 claiming.number,
-                REMEMBER_HELD_S,
+                REMEMBER_S,
                 *args,
             )
         return done, claims

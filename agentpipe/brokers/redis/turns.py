@@ -9,7 +9,6 @@ import orjson
 
 from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.measures import BUCKETS_S, WIDTH, counts_of, observed_by
-from agentpipe.brokers.redis.asking import REMEMBER_HELD_S
 from agentpipe.brokers.redis.decoding import as_claims
 from agentpipe.brokers.redis.groups import said_of
 from agentpipe.brokers.redis.settling import Settler
@@ -36,7 +35,7 @@ class Turns:
             return []
         name = request.worker.name
         args = self._claim_args(request)
-        return as_claims(self._asking.ask("claim", name, *args, kept_s=REMEMBER_HELD_S), name)
+        return as_claims(self._asking.ask("claim", name, *args), name)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """See ``Store.settle``."""
