@@ -7,12 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pika import spec
 
 from agentpipe.brokers.rabbitmq.queues import Queues
-from agentpipe.connections.amqp.arrivals import Delivery
 from agentpipe.connections.amqp.connection import Session
-from agentpipe.connections.amqp.consumers import Consumers
 
 
 class Connection:
@@ -69,39 +66,3 @@ def test_a_question_for_a_depth_that_is_given_up_leaves_no_channel() -> None:
 
     asyncio.run(give_up())
     assert closed == [True]
-
-
-class Raw:
-    """pika's channel, as far as consumers need it."""
-
-    def __init__(self) -> None:
-        self.begun, self.said = 0, list[Any]()
-        self._send_method = self.said.append
-
-    def basic_consume(self, *_: Any, **__: Any) -> str:
-        self.begun += 1
-        return f"tag{self.begun}"
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_args, **_options: None
-
-
-def test_a_queue_that_is_consumed_again_and_again_has_one_consumer() -> None:
-    """Each was kept as long as the channel lived."""
-    raw = Raw()
-    found: list[tuple[int, int]] = []
-
-    async def consume() -> None:
-        consumers = Consumers(raw)
-        for time in range(3):
-            started = asyncio.get_running_loop().create_future()
-            consumer = consumers.begin("q", {}, started)
-            consumers.hear(consumer, lambda it, at=time: found.append((at, it.tag)), lambda: None)  # type: ignore[misc]  # a default is not in its type
-            consumers.deliver(consumer, Delivery(time, redelivered=False))
-            consumers.end(consumer, asyncio.get_running_loop().create_future())
-
-    asyncio.run(consume())
-    assert raw.begun == 1
-    assert found == [(0, 0), (1, 1), (2, 2)]
-    names = [type(each) for each in raw.said]
-    assert names == [spec.Basic.Cancel, *[spec.Basic.Consume, spec.Basic.Cancel] * 2]

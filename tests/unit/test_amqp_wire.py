@@ -313,6 +313,6 @@ def test_the_private_names_of_pika_that_we_use_are_there() -> None:
             "_process_frame",
         ),
         BaseConnection: ("_proto_connection_made",),
-        PikaChannel: ("_send_method",),
+        PikaChannel: ("_send_method", "_cleanup_consumer_ref"),
     }.items():
         assert [name for name in names if not callable(getattr(owner, name, None))] == []

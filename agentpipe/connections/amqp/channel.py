@@ -209,14 +209,16 @@ class Channel:
 
         A classic queue answers behind all that it has delivered.
         """
-        ended = []
+        ended = {}
         for consumer in consumers:
             await self._consumers.started(consumer)
-            ended.append(self._future())
-            self._consumers.end(consumer, ended[-1])
-        for each in ended:
+            ended[consumer] = self._future()
+            self._consumers.end(consumer, ended[consumer])
+        for each in ended.values():
             await each
         await self.catch_up()
+        for consumer in ended:
+            self._consumers.forget(consumer)
 
     async def keep_made(self, name: str) -> None:
         """Return once what was made on this channel survives a kill of the server.
@@ -302,8 +304,8 @@ class Channel:
             self._unacknowledged.add(delivery.tag)
         if consumer is None:
             self._gets.answer(delivery)
-        elif delivery is not None:
-            self._consumers.deliver(consumer, delivery)
+        elif delivery is not None and not self._consumers.deliver(consumer, delivery):
+            self.requeue(delivery.tag)  # A node of a quorum queue may be late.
 
     def _returned(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
         self._confirmations.returned(int(properties.message_id))

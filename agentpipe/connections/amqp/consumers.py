@@ -1,7 +1,7 @@
-"""Consumers: those of one channel: which queue each consumes, who receives, and how they end.
+"""Consumers: those of one channel: who receives what each is delivered, and how they end.
 
-A queue's consumer keeps its name when it is cancelled and consumes again: pika, and we, know of
-each as long as the channel lives.
+Each has a tag of its own. One that is used again while its cancel still waits would have the server
+end the connection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Consumers:
-    """At most one of each queue.
+    """By their tags.
 
     Args:
         raw: pika's channel.
@@ -28,7 +28,6 @@ class Consumers:
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self._by_queue: dict[str, str] = {}
         self._receivers: dict[str, Callable[[Delivery], None]] = {}
         self._when_cancelled: dict[str, Callable[[], None]] = {}
         self._starting: dict[str, asyncio.Future[Any]] = {}
@@ -38,15 +37,10 @@ class Consumers:
 
     def begin(self, queue: str, arguments: dict[str, Any], started: asyncio.Future[Any]) -> str:
         """Consume; returns the consumer. ``started`` ends when the server has begun."""
-        if (known := self._by_queue.get(queue)) is not None:
-            again = spec.Basic.Consume(queue=queue, consumer_tag=known, nowait=True)
-            self._raw._send_method(again)  # noqa: SLF001 - for pika it would be one more
-            started.set_result(None)
-            return known
         consumer = str(
             self._raw.basic_consume(queue, unused, arguments=arguments, callback=resolver(started))
         )
-        self._by_queue[queue], self._starting[consumer] = consumer, started
+        self._starting[consumer] = started
         return consumer
 
     def hear(
@@ -69,13 +63,23 @@ class Consumers:
         self._ending[consumer] = ended
         self._raw._send_method(spec.Basic.Cancel(consumer))  # type: ignore[arg-type]  # noqa: SLF001 - its tag may be a string; see above
 
-    def deliver(self, consumer: str, delivery: Delivery) -> None:
-        """Hand it to the receiver."""
-        self._receivers[consumer](delivery)
+    def forget(self, consumer: str) -> None:
+        """It has ended; pika, too, would know it as long as the channel lives."""
+        self._receivers.pop(consumer, None)
+        self._raw._cleanup_consumer_ref(consumer)  # noqa: SLF001 - see ``end``
+
+    def deliver(self, consumer: str, delivery: Delivery) -> bool:
+        """Hand it to the receiver; False where that is forgotten."""
+        receive = self._receivers.get(consumer)
+        if receive is None:
+            return False
+        receive(delivery)
+        return True
 
     def _ended(self, frame: Any) -> None:
         if ended := self._ending.pop(frame.method.consumer_tag, None):
             resolver(ended)(None)
 
     def _cancelled(self, frame: Any) -> None:
+        self._starting.pop(frame.method.consumer_tag, None)
         self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()
