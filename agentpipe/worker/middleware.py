@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import dramatiq
 
-from agentpipe.brokers.capabilities import BreaksOnFailures
+from agentpipe.brokers.capabilities import BreaksOnFailures, DeliversAhead
 from agentpipe.core.garbage import collect_rarely
 from agentpipe.core.logs import quote_output
 from agentpipe.core.thread_marks import write_marks_to
@@ -142,6 +142,8 @@ class WorkerMiddleware(dramatiq.Middleware):
         collect_rarely()
         _raise_file_limit()
         self._serve(served)
+        if isinstance(broker.store, DeliversAhead):
+            broker.store.note_ahead(self._word)
         # From here on threads may hold something, and the consumer's asks whether the master knows:
         # a process that ended at once meanwhile would keep the lock of that, and the master wait.
         self._booted()

@@ -94,7 +94,7 @@ def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Pro
 
 
 @pytest.mark.long
-@pytest.mark.every_broker(but=["rabbitmq"])  # It gives tasks back when the connection ends.
+@pytest.mark.every_broker
 @pytest.mark.parametrize("command", [(), DRAMATIQ], ids=["supervisor", "guard"])
 def test_neighbours_of_a_run_that_holds_a_worker_which_is_killed_count_no_crash(
     project: Project, command: tuple[str, ...]

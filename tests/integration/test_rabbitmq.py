@@ -97,7 +97,7 @@ def test_what_others_put_among_shared_state_is_skipped(project: Project, broker_
     project.send("echo first")
     project.until(delivered=1)
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        for name in ("registry", "cancels", "suspects", "calendar", "runs", "run.r"):
+        for name in ("registry", "cancels", "suspects", "verdicts", "calendar", "runs", "run.r"):
             queue = Topology(prefix).shared(name).name
             for payload in NO_STATE:
                 connection.channel().basic_publish("", queue, payload)

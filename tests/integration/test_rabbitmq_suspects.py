@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore
 from agentpipe.brokers.rabbitmq.messages import Message, now_ms
 from agentpipe.brokers.rabbitmq.settlement import Settling
+from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import Queue, Settlement, Worker
 from agentpipe.connections.amqp.channel import Channel
@@ -81,21 +83,42 @@ def crashes(broker_url: str, *task_ids: str) -> dict[str, int]:
     return found
 
 
+def marks(store: RabbitStore) -> dict[str, int]:
+    return store._run(lambda services: services.suspects._state.read())  # noqa: SLF001 - what is stored
+
+
 def test_a_suspect_is_not_overtaken_between_its_mark_and_its_run(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lay there with its mark while another killed the worker, and was blamed."""
-    monkeypatch.setattr("agentpipe.brokers.rabbitmq.worker.random.shuffle", list.sort)
-    with living(broker_url) as (store, worker):
+    mark = Suspects.mark
+    with monkeypatch.context() as overtaking, living(broker_url) as (store, worker):
+
+        async def overtaken(suspects: Suspects, message: Message) -> None:
+            services = store._services  # noqa: SLF001 - on its own loop
+            assert services is not None
+            second = Message("second", "one", b"{}", submitted_ms=now_ms(), suspect=1)
+            await services.publish([second.to(services.topology.back("one"))])
+            while "second" not in known_here(store, worker):  # noqa: ASYNC110 - no event says it
+                await asyncio.sleep(0.01)
+            await mark(suspects, message)
+
+        overtaking.setattr(Suspects, "mark", overtaken)
         lay(store, "two", "first", suspect=1)
-        wait_until(lambda: "first" in known_here(store, worker), 30, "it is here")
-        assert claim_up_to(1, store, worker) == []  # It is being marked.
-        lay(store, "one", "second", suspect=1)
-        wait_until(lambda: "second" in known_here(store, worker), 30, "the other is here")
         killer = claimed(store, worker).task_id
-    found = crashes(broker_url, "first", "second")
-    assert found.pop(killer) == 1
-    assert [*found.values()] == [0]
+        assert killer == "first"
+        assert claim_up_to(1, store, worker) == []
+    assert crashes(broker_url, "first", "second") == {"first": 1, "second": 0}
+
+
+def test_a_suspect_that_was_not_handed_out_is_not_blamed(broker_url: str) -> None:
+    """It was marked while the worker could claim no more, and lay there until that died."""
+    with living(broker_url) as (store, worker):
+        lay(store, "one", "suspect", suspect=1)
+        wait_until(lambda: "suspect" in known_here(store, worker), 30, "it is here")
+        handed_out = len(claim_up_to(1, store, worker))
+        wait_until(lambda: marks(store), 30, "it is marked")
+    assert crashes(broker_url, "suspect") == {"suspect": handed_out}
 
 
 def test_of_two_copies_of_a_suspect_one_is_not_blamed_by_the_mark_of_the_other(

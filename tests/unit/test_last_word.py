@@ -14,7 +14,7 @@ from agentpipe.brokers.records import Claim
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_place, write_marks_to
 from agentpipe.worker.loop.stepped import Stepped
 from agentpipe.worker.watch.culprits import culprits_of
-from agentpipe.worker.watch.last_word import HeldClaim, LastWord, LastWordFile
+from agentpipe.worker.watch.last_word import AHEAD, HeldClaim, LastWord, LastWordFile
 
 
 @pytest.fixture
@@ -137,3 +137,19 @@ def test_the_thread_that_computes_is_the_culprit(file: LastWordFile, word: LastW
         ends.set()
         for thread in threads:
             thread.join()
+
+
+def test_what_is_delivered_ahead_has_room_of_its_own(file: LastWordFile, word: LastWord) -> None:
+    word.serve("host-1", 1)
+    ahead = [word.lay(f"{'a' * 200}{index}") for index in range(AHEAD)]
+    assert word.lay("no room") == NO_RUN
+    held = word.hold(_claim("one", 7))
+    word.begin(held)
+    said = file.read()
+    assert said.claims == {held: HeldClaim(held, "one", 7, begun=True)}
+    assert said.ahead == tuple(f"{'a' * 200}{index}" for index in range(AHEAD))
+    for place in ahead:
+        word.let_go(place)
+    assert file.read().ahead == ()
+    assert word.hold(_claim("no room", 8)) == NO_RUN
+    assert word.lay("again") == ahead[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
-from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched
+from agentpipe.brokers.rabbitmq.deliveries import Deliveries
 from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.brokers.records import Queue, Worker
 
 
@@ -16,7 +18,7 @@ class NoMarks(CancelMarks):
 
 
 def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> None:
-    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None)
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     agent = deliveries.add(Queue("c_0", "c", concurrency=9), "c_0", str)
     arriving = [("new", False), ("killed", True), ("newer", False), ("killed later", True)]
     for tag, (task_id, returned) in enumerate(arriving):
@@ -27,11 +29,11 @@ def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> 
 
 def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() -> None:
     """They are delivered again from where they waited."""
-    before, queue = Deliveries(Worker("w"), NoMarks(), lambda: None), Queue("c_0", "c")
+    before, queue = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None)), Queue("c_0", "c")
     agent = before.add(queue, "c_0", str)
     before.put(agent, Prefetched(Message("runs", "c_0", b""), 1))
     before.claim(1, lambda: True)
     assert before.may_have_returned(agent)  # It is full: the server would deliver no more.
-    after = Deliveries(Worker("w"), NoMarks(), lambda: None)
+    after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     after.inherit(before)
     assert not after.may_have_returned(after.add(queue, "c_0", str))

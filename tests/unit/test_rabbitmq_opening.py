@@ -40,9 +40,9 @@ async def _give_up() -> None:
     session = Unanswered()
     connection = SimpleNamespace(session=session)
     services: Any = SimpleNamespace(
-        topology=Topology("fleet"), marks=None, registry=None, connection=connection
+        topology=Topology("fleet"), suspects=None, marks=None, registry=None, connection=connection
     )
-    joining = RabbitWorker(services, Worker("w", lease_s=30.0), Wakeup())
+    joining = RabbitWorker(services, Worker("w", lease_s=30.0), Wakeup(), None)
     opening = asyncio.ensure_future(joining.open())
     await session.asked.wait()
     opening.cancel()

@@ -61,11 +61,30 @@ class BuriesWorkers(Protocol):
 class SparesTasks(Protocol):
     """Learns which tasks are not to blame, where the end of a worker shows only in deliveries."""
 
-    def spare(self, task_ids: Sequence[str]) -> None:
-        """The worker of these tasks is about to be ended: count no crash for them.
+    def spare(self, task_ids: Sequence[str], blamed: Sequence[str]) -> None:
+        """The worker of all these tasks is about to be ended, or was killed a moment ago.
 
-        Elsewhere another process settles the claims of a worker that is gone.
+        Count a crash for those ``blamed``, and none for the others. Elsewhere another process
+        settles the claims of a worker that is gone.
         """
+
+
+class NotesAhead(Protocol):
+    """Where it is noted which tasks lie with a worker, for whoever finds that dead."""
+
+    def lay(self, task_id: str) -> int:
+        """The task was delivered; returns the place of the note."""
+
+    def let_go(self, place: int) -> None:
+        """It has gone back, or is settled."""
+
+
+@runtime_checkable
+class DeliversAhead(Protocol):
+    """Has tasks delivered to a worker before that claims them."""
+
+    def note_ahead(self, notes: NotesAhead) -> None:
+        """Note there what is delivered from now on; one worker joins."""
 
 
 @dataclass(frozen=True, slots=True)

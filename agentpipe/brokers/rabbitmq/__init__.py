@@ -19,6 +19,7 @@ with their threads. The parts, each of which imports only earlier ones:
 - ``worker`` composes one joined worker: ``membership`` (who is in the fleet), ``assignment`` (which
   worker serves which agent), ``consumption``, ``reception`` and ``deliveries`` (prefetch, crashes,
   turns, last chances), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to others).
+  ``verdicts`` tell whom a worker's death counts for, by its last word and what is noted ``ahead``.
 - ``operations`` are what operators and senders ask, beside the core here.
 
 What this broker does not do: it remembers no ids, so that a task that is sent twice runs twice; it
@@ -51,6 +52,7 @@ from agentpipe.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
 
+    from agentpipe.brokers.capabilities import NotesAhead
     from agentpipe.brokers.records import (
         Claim,
         ClaimRequest,
@@ -91,6 +93,7 @@ class RabbitStore(RabbitOperations, Store):
         self._workers: dict[str, RabbitWorker] = {}
         self._opening = asyncio.Lock()
         self._joined: set[str] = set()
+        self._notes: NotesAhead | None = None
         self._wakeup, self._measures = Wakeup(), MeasuresSeen()
         self._dead = Letters(self._run, lambda services: services.dead)
         self.undeliverable = Letters(self._run, lambda services: services.undeliverable)
@@ -143,12 +146,15 @@ class RabbitStore(RabbitOperations, Store):
         async def join(services: Services) -> None:
             if worker.name in self._workers:  # The new one begins with nothing.
                 await self._workers.pop(worker.name).close()
-            joining = RabbitWorker(services, worker, self._wakeup)
+            joining = RabbitWorker(services, worker, self._wakeup, self._notes)
             await joining.open()
             self._workers[worker.name] = joining
 
         self._run(join)
         self._joined.add(worker.name)
+
+    def note_ahead(self, notes: NotesAhead) -> None:
+        self._notes = notes
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         async def renew(_: Services) -> bool:
@@ -205,7 +211,7 @@ class RabbitStore(RabbitOperations, Store):
         above = services.outbox.is_known_above(request.outbox)
         if above is None:
             return None
-        return [] if above else alive.claim(request.limit)
+        return [] if above else alive.claim_at_once(request.limit)
 
     async def _claim(self, request: ClaimRequest, services: Services) -> list[Claim]:
         name = request.worker.name
@@ -214,7 +220,7 @@ class RabbitStore(RabbitOperations, Store):
         alive = self._alive(request.worker)
         if alive is None or await services.outbox.is_above(request.outbox):
             return []
-        return alive.claim(request.limit)  # Agents are shared out, not their tasks.
+        return await alive.claim(request.limit)  # Agents are shared out, not their tasks.
 
     def wait(self, timeout_s: float) -> None:
         self._wakeup.wait(timeout_s)
@@ -282,7 +288,9 @@ class RabbitStore(RabbitOperations, Store):
                     services.inherit(before)
                 successors = {}
                 for name, worker in self._workers.items():
-                    successors[name] = RabbitWorker(services, worker.worker, self._wakeup)
+                    successors[name] = RabbitWorker(
+                        services, worker.worker, self._wakeup, self._notes
+                    )
                     successors[name].inherit(worker)
                     await successors[name].open()
                 self._services, self._workers = services, successors

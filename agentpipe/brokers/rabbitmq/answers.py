@@ -67,8 +67,8 @@ class Answers:
         """Do what is asked, and reply where the request says to whom."""
         if request.kind == "change":
             self._channel.begin(self._services.reread())
-        elif request.kind == "spare":
-            self._services.marks.note(request.marks)
+        elif request.kind == "judged":
+            self._services.verdicts.note(request.marks)
         elif request.kind == "runs":
             self._channel.begin(self._services.hear_runs(request))
         elif request.kind == "cooldown":

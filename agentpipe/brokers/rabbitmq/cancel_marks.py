@@ -2,9 +2,6 @@
 
 A task that waits cannot be found, so that the mark waits for it: a worker that claims a marked
 task answers ``cancelled``. All workers receive each mark, and read the earlier ones when they join.
-
-Another kind of mark says of a task that its worker is ended for what another one did: its next
-delivery counts no crash.
 """
 
 from __future__ import annotations
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
 
 # A marked task may be delayed for so long, and wait a day more.
 KEPT_MS = LONGEST_DELAY_MS + 86_400_000
-# A worker that is ended gives its tasks back at once, but another one may have to boot.
-SPARED_MS = 60_000
 
 
 class CancelMarks:
@@ -52,10 +47,6 @@ class CancelMarks:
         await self._state.add(until_ms)
         return until_ms
 
-    def take_spared(self, task_id: str) -> bool:
-        """Whether the end of its worker counts nothing for this task; once for each mark."""
-        return self.until_ms.pop(by_spared(task_id), 0) >= now_ms() - SPARED_MS
-
     async def read(self) -> None:
         """Learn of all that are kept, and drop old ones."""
 
@@ -79,11 +70,6 @@ def covers(until_ms: Mapping[str, int], message: Message) -> bool:
 def by_id(task_id: str) -> str:
     """The key of a task."""
     return f"id {task_id}"
-
-
-def by_spared(task_id: str) -> str:
-    """The key of a task that is not to blame for the end of its worker."""
-    return f"spared {task_id}"
 
 
 def by_filter(queue: str, wanted: TaskFilter) -> str:

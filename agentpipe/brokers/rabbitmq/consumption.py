@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched, ServedAgent
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+    from agentpipe.brokers.rabbitmq.served_agent import Prefetched, ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.message import Declaration
 
@@ -120,6 +121,7 @@ class Consumption:
         unclaimed = list(agent.ready)
         agent.ready.clear()
         await self._channel.put_back(unclaimed)
+        self._deliveries.gone_back(unclaimed)
 
     # Last chances.
 

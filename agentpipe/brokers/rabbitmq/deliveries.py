@@ -4,109 +4,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.served_agent import Group, ServedAgent
 from agentpipe.brokers.records import Claim
-from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from agentpipe.brokers.rabbitmq.ahead import Ahead
     from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
     from agentpipe.brokers.rabbitmq.messages import Message
+    from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.records import Queue, Worker
-
-
-@dataclass(frozen=True, slots=True)
-class Prefetched:
-    """A task that was delivered and is not claimed; ``returned`` if it was accepted before."""
-
-    message: Message
-    tag: int
-    returned: bool = False
-
-
-@dataclass(slots=True)
-class Group:
-    """A concurrency group, all of whose agents this worker serves, by queue."""
-
-    limit: int
-    running: int = 0
-    agents: dict[str, ServedAgent] = field(default_factory=dict)
-
-    def ready(self) -> list[ServedAgent]:
-        """Those with a task that may run now, the longest unserved first."""
-        if self.running >= self.limit:
-            return []
-        return sorted((it for it in self.agents.values() if it.has_room), key=lambda it: it.served)
-
-
-@dataclass(slots=True)
-class ServedAgent:
-    """An agent that this worker serves.
-
-    Attributes:
-        unit: What its lock covers.
-        consumers: Their tags, by the queue's name.
-        is_consumed: There is one for each queue in which its tasks may wait.
-        is_withheld: There is none for first offers, since returned tasks wait.
-        judging: So many were delivered again whose worker died, and are being put back.
-        resting: Nothing may be claimed of it now, whatever was delivered.
-        leaving: It becomes another worker's as soon as nothing of it runs.
-        served: The number of its last claim.
-        yields_until: Until then what waits is an operator's; on the monotonic clock.
-        run_s: Mean duration of its last runs; None before the first.
-    """
-
-    queue: Queue
-    unit: str
-    group: Group | None = None
-    consumers: dict[str, str] = field(default_factory=dict)
-    is_consumed: bool = False
-    is_withheld: bool = False
-    judging: int = 0
-    ready: deque[Prefetched] = field(default_factory=deque)
-    running: int = 0
-    resting: bool = False
-    leaving: bool = False
-    served: int = 0
-    yields_until: float = 0.0
-    run_s: float | None = None
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a task could be claimed now."""
-        if self.leaving or self.resting:
-            return False
-        return bool(self.ready) and self.running < self.queue.concurrency
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether all that waits was delivered: the server would deliver more, if it had any."""
-        if self.leaving or self.resting or not self.is_consumed:
-            return False
-        return self.running + len(self.ready) < self.queue.concurrency
-
-    def note_run_s(self, run_s: float) -> None:
-        """A run has ended; the latest weigh most."""
-        mean = run_s if self.run_s is None else self.run_s
-        self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
-
-    def count(self, runs: int) -> None:
-        """So many more run, or fewer."""
-        self.running += runs
-        if self.group is not None:
-            self.group.running += runs
-
-    def suspects(self, message: Message) -> bool:
-        """Whether it must run alone: it may have killed a worker, and one crash is the limit."""
-        return message.suspect > 0 and self.queue.max_crashes == 1
-
-    def in_last_chance(self, message: Message) -> bool:
-        """Whether one crash more would end a task that has crashed before."""
-        return 0 < message.crashes == self.queue.max_crashes - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +37,7 @@ class Deliveries:
     Args:
         marks: Of tasks that are claimed as cancelled.
         wake: Called when a claim may have become possible.
+        ahead: Where it is noted what is here.
 
     Attributes:
         worker: Its name.
@@ -134,20 +46,26 @@ class Deliveries:
         awaited: Runs of the last connection, by id, that are not delivered again yet.
     """
 
-    def __init__(self, worker: Worker, marks: CancelMarks, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, worker: Worker, marks: CancelMarks, wake: Callable[[], None], ahead: Ahead
+    ) -> None:
         self.agents: dict[str, ServedAgent] = {}
         self.held: dict[int, Held] = {}
         self.awaited: dict[str, Held] = {}
         self._was_ready: set[str] = set()
         self.worker, self._marks, self._wake = worker.name, marks, wake
+        self._ahead = ahead
         self._groups: dict[str, Group] = {}
         self._turns: dict[str, None] = {}
         self._numbers = itertools.count(time.time_ns())
+        self._may_have_suspects = False
 
     def inherit(self, earlier: Deliveries) -> None:
         """Await what ran when the connection was lost."""
         self.awaited = earlier.awaited | {it.claim.task_id: it for it in earlier.held.values()}
         self._was_ready = {prefetched.message.task_id for _, prefetched in earlier.ready()}
+        self._may_have_suspects = earlier._may_have_suspects
+        earlier._ahead.clear()
 
     # Agents.
 
@@ -199,8 +117,20 @@ class Deliveries:
         ready = agent.ready
         ahead = sum(it.returned for it in ready) if prefetched.returned else len(ready)
         ready.insert(ahead, prefetched)
+        self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
+        self._ahead.add(prefetched.tag, prefetched.message.task_id)
         self._turns[agent.queue.name] = None
         self._wake()
+
+    def gone_back(self, unclaimed: Iterable[Prefetched]) -> None:
+        """These are no longer here."""
+        self._ahead.drop(each.tag for each in unclaimed)
+
+    def clear(self) -> None:
+        """Nothing is here any more."""
+        self.held.clear()
+        self.agents.clear()
+        self._ahead.clear()
 
     def claim(self, limit: int, is_isolated: Callable[[], bool]) -> list[Claim]:
         """Up to ``limit`` tasks, one of each agent in turn; one in its last chance if isolated."""
@@ -227,23 +157,28 @@ class Deliveries:
 
     # Suspects.
 
-    def suspect(self) -> Prefetched | None:
-        """One that waits to run alone; nothing else is to be claimed before it."""
-        ready = ((it, each) for it, each in self.ready() if not (it.leaving or it.resting))
-        return next((each for agent, each in ready if agent.suspects(each.message)), None)
-
     @property
-    def runs_suspect(self) -> bool:
-        """Whether what runs here has to be alone."""
-        return any(it.agent.suspects(it.message) for it in self.runs())
+    def has_suspect(self) -> bool:
+        """Whether one runs, or waits to run alone: nothing else is to be claimed before it."""
+        if not self._may_have_suspects:  # Most workers never have one, and claim often.
+            return False
+        runs, ready = self.runs(), self.ready()
+        here = (*(it.message for it in runs), *(it.message for _, it in ready))
+        self._may_have_suspects = any(message.suspect for message in here)
+        return self._suspect() is not None or any(it.agent.suspects(it.message) for it in runs)
 
-    def claim_alone(self, suspect: Prefetched) -> list[Claim]:
-        """Claim this one, if it is here and nothing runs."""
-        for agent, prefetched in self.ready():
-            if prefetched is suspect and not self.runs():
-                agent.ready.remove(prefetched)
-                return [self._claim(agent, prefetched)]
-        return []
+    def claim_suspect(self) -> Claim | None:
+        """Claim the one that waits, if nothing runs."""
+        found = self._suspect()
+        if found is None or self.runs():
+            return None
+        agent, prefetched = found
+        agent.ready.remove(prefetched)
+        return self._claim(agent, prefetched)
+
+    def _suspect(self) -> tuple[ServedAgent, Prefetched] | None:
+        ready = ((it, each) for it, each in self.ready() if not (it.leaving or it.resting))
+        return next(((it, each) for it, each in ready if it.suspects(each.message)), None)
 
     def _whose_turn(self, name: str) -> ServedAgent | None:
         """The agent, or that of its group which was served longest ago; None without room."""
@@ -280,6 +215,7 @@ class Deliveries:
         """The claim has ended."""
         if self.held.pop(held.claim.number, None) is None:
             return
+        self._ahead.drop([held.tag])
         held.agent.count(-1)
         self.give_turns([held.agent])
         if held.agent.group is not None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from agentpipe.brokers.rabbitmq import inspection, management
-from agentpipe.brokers.rabbitmq.cancel_marks import by_filter, by_id, by_spared
+from agentpipe.brokers.rabbitmq.cancel_marks import by_filter, by_id
 from agentpipe.brokers.rabbitmq.moving import Moving
 from agentpipe.brokers.rabbitmq.purge import Purge
 from agentpipe.brokers.rabbitmq.rpc import Request
@@ -100,8 +100,8 @@ class RabbitOperations(WithDeadLetters, ABC):
         tripped = self._services.breaker.tripped
         return [tripped.popleft() for _ in range(len(tripped))]
 
-    def spare(self, task_ids: Sequence[str]) -> None:
-        self._run(lambda services: services.spare(list(map(by_spared, task_ids))))
+    def spare(self, task_ids: Sequence[str], blamed: Sequence[str]) -> None:
+        self._run(lambda services: services.judge(task_ids, blamed))
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         ending = self._run(lambda services: services.cancel(list(map(by_id, task_ids))))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.deliveries import Prefetched
 from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.consumption import Consumption
-    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, ServedAgent
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.arrivals import Delivery
 
@@ -40,7 +41,7 @@ class Reception:
         if self._deliveries.resume(agent, prefetched):
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
-        if lost and not self._services.marks.take_spared(message.task_id):
+        if lost:
             self._channel.begin(self._judge(agent, prefetched))
         elif message.task_id in self._recounting:
             self._recounting[message.task_id].append((agent, prefetched))
@@ -60,7 +61,9 @@ class Reception:
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message = lost.message
-        if not agent.suspects(message):
+        if not await self._services.verdicts.blame(message.task_id):
+            self._admit(agent, lost)
+        elif not agent.suspects(message):
             await self._recount(lost, message.lost(agent.queue.max_crashes))
         elif await self._services.suspects.is_marked(message):
             await self._recount(lost, message.crashed())

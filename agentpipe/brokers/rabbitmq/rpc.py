@@ -83,7 +83,7 @@ class Request:
     Attributes:
         kind: ``hello``: a ``member`` came, or serves something else. ``gone``: the ``member`` is.
             ``runs``: how ``runs`` ended, as ``number`` of its ``origin``.
-            ``spare``: the tasks of ``marks`` are not to blame. ``change``: of the registry.
+            ``judged``: ``marks`` are ``Verdicts``. ``change``: of the registry.
             ``cooldown``: of ``queues``. ``probe``: whether it arrives.
             ``members``: who are you? ``tallies``: what have you settled? ``cancel``: by ``marks``.
             ``put_back``: what is prefetched of ``queues``. ``locate``: the task of this id.
@@ -92,7 +92,7 @@ class Request:
     """
 
     kind: Literal[
-        "hello", "gone", "spare", "change", "cooldown", "probe", "runs",
+        "hello", "gone", "judged", "change", "cooldown", "probe", "runs",
         "members", "tallies", "cancel", "put_back", "locate", "drain",
     ]  # fmt: skip
     member: Member | None = None

@@ -22,6 +22,7 @@ from agentpipe.brokers.rabbitmq.runs import Runs
 from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.tickets import Tickets
+from agentpipe.brokers.rabbitmq.verdicts import Verdicts
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Services:
         self.locks = UnitLocks(connection)
         self.outbox = Outbox(topology, connection.outbox)
         self.sizes = MessageSizes(session)
-        self.suspects = Suspects(session, topology)
+        self.suspects, self.verdicts = Suspects(session, topology), Verdicts(session, topology)
         self.dead = DeadLetters(topology, session, "dead")
         self.undeliverable = DeadLetters(topology, session, "undeliverable")
         self.marks, self.runs = CancelMarks(session, topology), Runs(session, topology)
@@ -99,9 +100,9 @@ class Services:
         log.warning("a worker does not answer: what it runs may go on; try again in a moment")
         return ending
 
-    async def spare(self, keys: Collection[str]) -> None:
-        """Keep marks of tasks whose worker is about to end, and have the others note them."""
-        await self._tell(Request("spare", marks=await self.marks.add(keys)))
+    async def judge(self, spared: Iterable[str], blamed: Iterable[str]) -> None:
+        """Say of tasks of one worker whether its end counts for them, and have all note it."""
+        await self._tell(Request("judged", marks=await self.verdicts.add(spared, blamed)))
 
     def changed(self) -> None:
         """Have each worker see what has changed."""

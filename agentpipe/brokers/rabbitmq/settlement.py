@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
-    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held, ServedAgent
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held
+    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.brokers.records import Settlement

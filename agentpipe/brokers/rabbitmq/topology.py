@@ -26,6 +26,7 @@ SHARED = (
     "runs",
     "suspects",
     "undeliverable",
+    "verdicts",
 )
 LONGEST_DELAY_MS = 40 * 86_400_000
 # Numbers count up, and higher ones are delivered first; each level costs the server memory.

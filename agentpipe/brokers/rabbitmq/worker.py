@@ -16,13 +16,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import Comparison
+from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.answers import Answers, Respondent
 from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.consumption import Consumption
-from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched
+from agentpipe.brokers.rabbitmq.deliveries import Deliveries
 from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
+from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.suspect_run import SuspectRun
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
@@ -33,7 +35,8 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from agentpipe.brokers.rabbitmq.deliveries import ServedAgent
+    from agentpipe.brokers.capabilities import NotesAhead
+    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.wakeup import Wakeup
     from agentpipe.brokers.records import Claim, Worker
@@ -59,11 +62,13 @@ class RabbitWorker:
         draining: It finishes what it runs, and is to end.
     """
 
-    def __init__(self, services: Services, worker: Worker, wakeup: Wakeup) -> None:
+    def __init__(
+        self, services: Services, worker: Worker, wakeup: Wakeup, notes: NotesAhead | None
+    ) -> None:
         self.worker, self.wakeup = worker, wakeup
         self._services = services
         self._topology = services.topology
-        self._deliveries = Deliveries(worker, services.marks, wakeup.set)
+        self._deliveries = Deliveries(worker, services.marks, wakeup.set, Ahead(notes))
         self._tallies = TallyKeeper()
         self._members: dict[str, Member] = {}
         self._steward: asyncio.Task[None] | None = None
@@ -140,6 +145,7 @@ class RabbitWorker:
             # From here on changes are received: read those made before.
             await services.registry.read()
             await services.marks.read()
+            await services.verdicts.read()
             self._answers.end(services.marks.until_ms)
             services.listeners.add(self._look.set)
             self._steward = self._channel.begin(self._keep_balance())
@@ -231,20 +237,20 @@ class RabbitWorker:
     @property
     def has_nothing(self) -> bool:
         """Whether there is nothing to claim; from any thread."""
-        return self._deliveries.has_nothing and self._alone.claim is None
+        return self._deliveries.has_nothing
 
-    def claim(self, limit: int) -> list[Claim]:
-        """Claim up to ``limit`` tasks, one per agent in turn; a suspect alone."""
+    def claim_at_once(self, limit: int) -> list[Claim] | None:
+        """Claim up to ``limit`` tasks, one per agent in turn; None where a suspect comes first."""
         if not self.is_alive or limit <= 0:
             return []
-        if self._alone.claim is not None:
-            return self._alone.hand_out()
-        if self._deliveries.runs_suspect:
-            return []
-        if suspect := self._deliveries.suspect():
-            self._alone.begin(suspect)
-            return []
+        if self._deliveries.has_suspect:
+            return None
         return self._deliveries.claim(limit, self._consumption.is_isolated)
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """The same; a suspect alone, once nothing else runs here."""
+        claims = self.claim_at_once(limit)
+        return await self._alone.claim() if claims is None else claims
 
     async def compare(
         self, held: Collection[tuple[str, int]], forwarding: Collection[int] | None
@@ -252,9 +258,7 @@ class RabbitWorker:
         """Release what was claimed here and is not held; see ``ComparesClaims``."""
         mine = {it.claim.key: it.claim for it in self._deliveries.held.values()}
         awaited = {it.claim.key for it in self._deliveries.awaited.values()}
-        alone = self._alone.claim
-        known = {*held, *([] if alone is None else [alone.key])}
-        strays = [Settlement(mine[key], "release") for key in mine.keys() - known]
+        strays = [Settlement(mine[key], "release") for key in mine.keys() - {*held}]
         returned = sum(await self.settling.settle(strays)) if strays else 0
         outbox, freed = self._services.outbox, 0
         if forwarding is not None:
@@ -323,8 +327,7 @@ class RabbitWorker:
         await self._dismiss_steward()
         self._services.listeners.discard(self._look.set)
         self._channel.raw.close()
-        self._deliveries.held.clear()
-        self._deliveries.agents.clear()
+        self._deliveries.clear()
         connection, address = self._services.connection, self._membership.address
         with suppress(ChannelClosed):
             await self._services.locks.release(self)

@@ -13,7 +13,7 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.deliveries import Prefetched
+    from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.message import OutgoingMessage

@@ -52,10 +52,10 @@ def culprits_of(said: Said) -> frozenset[int]:
         most = max(ticks.values(), default=0)
         if most >= ENOUGH_TICKS:
             busy = {thread for thread, spent in ticks.items() if spent >= PART_OF_BUSIEST * most}
-            return _runs_of(busy, said) or _only(_begun(said))
+            return _runs_of(busy, said) or _only(begun_in(said))
     if before == after:  # Not even the thread that beats has looked for the interpreter.
         return frozenset()
-    return _only(_runs_of(_quiet(before, after), said)) or _only(_begun(said))
+    return _only(_runs_of(_quiet(before, after), said)) or _only(begun_in(said))
 
 
 def executed(said: Said) -> frozenset[int]:
@@ -85,8 +85,8 @@ def _only(places: frozenset[int]) -> frozenset[int]:
     return places if len(places) == 1 else frozenset()
 
 
-def _begun(said: Said) -> frozenset[int]:
-    """A run may have started threads of its own, which no one has marked."""
+def begun_in(said: Said) -> frozenset[int]:
+    """The places of the runs that had begun: any may have threads that no one has marked."""
     return frozenset(place for place, held in said.claims.items() if held.begun)
 
 

@@ -4,8 +4,9 @@ A process that freezes, or whose interpreter is held by one call, can say nothin
 writes beforehand, with plain stores into memory: that it lives, what it holds, which run its loop
 executes now and which run each thread works for.
 
-The layout: the header, a table of threads, a table of claims that grows to the worker's needs, and
-one of the ends of their ids, whose pages take no memory while ids are short.
+The layout: the header, a table of threads, a table of claims that grows to the worker's needs, with
+room for what is delivered ahead of its claim, and a table of the ends of their ids. Pages that
+nothing was written to take no memory.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ _ID_BYTES = 4 * 256
 _CLAIM_BYTES = 64
 _INLINE_BYTES = _CLAIM_BYTES - _CLAIM.size
 _END_BYTES = _ID_BYTES - _INLINE_BYTES
-_FREE, _HELD, _BEGUN = 0, 1, 2
+_FREE, _HELD, _BEGUN, _AHEAD = 0, 1, 2, 3
+# So many tasks that were delivered ahead are known; the places behind those of claims are theirs.
+AHEAD = 4096
 _MEMORY = "agentpipe-last-word"
 # No process can open a file of another one here that keeps its memory to itself: it inherits it.
 _OWN_FILES = "/proc/self/fd/"
@@ -73,6 +76,7 @@ class Said:
         loop_thread: The system's number of the loop's thread.
         threads: The places of the runs that have threads of their own, by the thread's number.
         claims: By place.
+        ahead: The ids of tasks that were delivered to it; perhaps they are claimed, too.
     """
 
     worker: str
@@ -81,6 +85,7 @@ class Said:
     loop_thread: int
     threads: dict[int, int]
     claims: dict[int, HeldClaim]
+    ahead: tuple[str, ...] = ()
 
 
 class LastWordFile:
@@ -145,11 +150,12 @@ class LastWordFile:
             on_loop - 1,  # An empty file says that there is none.
             loop_thread,
             {thread: place for thread, place in threads if thread},
-            self._claims(capacity),
+            *self._claims(capacity),
         )
 
-    def _claims(self, capacity: int) -> dict[int, HeldClaim]:
+    def _claims(self, capacity: int) -> tuple[dict[int, HeldClaim], tuple[str, ...]]:
         found: dict[int, HeldClaim] = {}
+        ahead: list[str] = []
         for place in range(capacity):
             entry = os.pread(self._file, _CLAIM_BYTES, _CLAIMS_AT + place * _CLAIM_BYTES)
             if len(entry) < _CLAIM.size:
@@ -162,8 +168,11 @@ class LastWordFile:
                         self._file, length - _INLINE_BYTES, _end_at(capacity, place)
                     )
                 name = task_id.decode(errors="replace")
-                found[place] = HeldClaim(place, name, number, begun=state == _BEGUN)
-        return found
+                if state == _AHEAD:
+                    ahead.append(name)
+                else:
+                    found[place] = HeldClaim(place, name, number, begun=state == _BEGUN)
+        return found, tuple(ahead)
 
     def close(self) -> None:
         """Release it; the worker keeps its own."""
@@ -184,8 +193,8 @@ class LastWord:
         for inherited in _files(path):  # No program that an agent starts gets it.
             os.set_inheritable(inherited, False)
         self._memory = mmap.mmap(self._file, _CLAIMS_AT)
-        self._beats = self._slots = 0
-        self._free = deque[int]()
+        self._beats = self._slots = self._places = 0
+        self._free, self._free_ahead = deque[int](), deque[int]()
         self._free_marks = deque(range(THREADS))
         # Each step of each run writes here.
         self.on_loop = memoryview(self._memory)[_ON_LOOP : _ON_LOOP + _I32.size].cast("i")
@@ -216,14 +225,15 @@ class LastWord:
 
     def serve(self, worker: str, slots: int) -> None:
         """The worker serves from now on, with room for so many claims."""
-        name, size = worker.encode()[:_NAME_BYTES], _end_at(slots, slots)
-        self._slots = slots
+        self._slots, self._places = slots, slots + AHEAD
+        name, size = worker.encode()[:_NAME_BYTES], _end_at(self._places, self._places)
         os.ftruncate(self._file, size)
         self._memory = mmap.mmap(self._file, size)
         self._free.extend(range(slots))
+        self._free_ahead.extend(range(slots, self._places))
         self._memory[_NAME_AT : _NAME_AT + len(name)] = name
         _U32.pack_into(self._memory, _NAME, len(name))
-        _U32.pack_into(self._memory, _CLAIMS, slots)
+        _U32.pack_into(self._memory, _CLAIMS, self._places)
         _U32.pack_into(self._memory, _SERVES, 1)
 
     def drain(self) -> None:
@@ -239,17 +249,24 @@ class LastWord:
 
     def hold(self, claim: Claim) -> int:
         """A claim is held from now on; returns its place, ``NO_RUN`` where there is no room."""
-        task_id = claim.task_id.encode(errors="replace")
-        if not self._free or len(task_id) > _ID_BYTES:
+        return self._write(self._free, claim.task_id, claim.number, _HELD)
+
+    def lay(self, task_id: str) -> int:
+        """A task was delivered ahead of its claim; returns its place, as ``hold`` does."""
+        return self._write(self._free_ahead, task_id, 0, _AHEAD)
+
+    def _write(self, free: deque[int], text: str, number: int, state: int) -> int:
+        task_id = text.encode(errors="replace")
+        if not free or len(task_id) > _ID_BYTES:
             return NO_RUN
-        place = self._free.popleft()
+        place = free.popleft()
         at = _CLAIMS_AT + place * _CLAIM_BYTES
         inline, end = task_id[:_INLINE_BYTES], task_id[_INLINE_BYTES:]
         self._memory[at + _CLAIM.size : at + _CLAIM.size + len(inline)] = inline
         if end:
-            end_at = _end_at(self._slots, place)
+            end_at = _end_at(self._places, place)
             self._memory[end_at : end_at + len(end)] = end
-        _CLAIM.pack_into(self._memory, at, _HELD, len(task_id), claim.number)
+        _CLAIM.pack_into(self._memory, at, state, len(task_id), number)
         return place
 
     def begin(self, place: int) -> None:
@@ -258,10 +275,10 @@ class LastWord:
             struct.pack_into("=H", self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, _BEGUN)
 
     def let_go(self, place: int) -> None:
-        """It is held no longer."""
+        """It is held no longer, or has gone back."""
         if place != NO_RUN:
             struct.pack_into("=H", self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, _FREE)
-            self._free.append(place)
+            (self._free if place < self._slots else self._free_ahead).append(place)
 
     # Who runs.
 
@@ -286,9 +303,9 @@ class LastWord:
             self._free_marks.append(mark)
 
 
-def _end_at(slots: int, place: int) -> int:
+def _end_at(places: int, place: int) -> int:
     """Where the end of a long id is."""
-    return _CLAIMS_AT + slots * _CLAIM_BYTES + place * _END_BYTES
+    return _CLAIMS_AT + places * _CLAIM_BYTES + place * _END_BYTES
 
 
 def _files(path: str) -> tuple[int, ...]:

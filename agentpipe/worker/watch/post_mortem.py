@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import may_have, open_store
@@ -19,7 +20,7 @@ from agentpipe.brokers.capabilities import BuriesWorkers, SparesTasks
 from agentpipe.brokers.records import Claim, Settlement, Worker
 from agentpipe.core.text import counted
 from agentpipe.errors import AgentpipeError
-from agentpipe.worker.watch.culprits import culprits_of, executed
+from agentpipe.worker.watch.culprits import begun_in, culprits_of, executed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
     """Return the tasks of a worker that was killed: its lease need not end first.
 
     Runs that had begun count a crash, others none. A worker that has left holds nothing. Where the
-    end of a connection returns its tasks, nothing is left to do.
+    end of a connection returns its tasks, it is said of each whether that counts.
 
     Args:
         said: Its last word.
@@ -77,24 +78,32 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
             crash, alone: its neighbours come back with it, would die beside it each time, and be
             buried with it. Where it was stopped, nothing counts.
     """
-    if not said.worker or not may_have(settings, BuriesWorkers):
+    if not said.worker or not any(map(partial(may_have, settings), (BuriesWorkers, SparesTasks))):
         return
-    worker, begun = Worker(said.worker), [] if watch.is_stopped else _suspects(said, watch)
+    culprits = frozenset() if watch.is_stopped else _suspects(said, watch)
+    spared, blamed = _ids_by_blame(said, culprits)
+    worker = Worker(said.worker)
 
     def give_back(store: Store) -> None:
         if isinstance(store, BuriesWorkers):
-            store.bury(worker, begun)
+            store.bury(worker, blamed)
+        elif isinstance(store, SparesTasks) and (spared or blamed):
+            store.spare(spared, blamed)
 
     _while_leased(give_back, said, settings)
 
 
-def _suspects(said: Said, watch: FreezeWatch) -> list[str]:
+def _suspects(said: Said, watch: FreezeWatch) -> frozenset[int]:
+    """The places of the runs of which each may have killed it."""
     executing = executed(said) if watch.is_held_up else frozenset()
-    return [
-        held.task_id
-        for place, held in said.claims.items()
-        if held.begun and (not executing or place in executing)
-    ]
+    return begun_in(said) & executing if executing else begun_in(said)
+
+
+def _ids_by_blame(said: Said, culprits: frozenset[int]) -> tuple[list[str], list[str]]:
+    """The ids of the tasks at all other places or delivered ahead, and of those at these."""
+    blamed = [held.task_id for place, held in said.claims.items() if place in culprits]
+    known = {held.task_id for held in said.claims.values()} | {*said.ahead}
+    return sorted(known.difference(blamed)), blamed
 
 
 def _say(said: Said, culprits: frozenset[int]) -> None:
@@ -112,11 +121,11 @@ def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
     """
     if not may_have(settings, SparesTasks):
         return
-    innocent = [each.task_id for each in said.claims.values() if each.place not in culprits]
     try:
         with closing(open_store(settings)) as store:
-            if innocent and isinstance(store, SparesTasks):
-                store.spare(innocent)
+            spared, blamed = _ids_by_blame(said, culprits)
+            if (spared or blamed) and isinstance(store, SparesTasks):
+                store.spare(spared, blamed)
     except AgentpipeError as error:  # It must end all the same.
         log.warning("the tasks of the frozen worker may count a crash each: %s", error)
 

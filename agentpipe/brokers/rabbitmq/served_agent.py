@@ -1,0 +1,103 @@
+"""ServedAgent: an agent that a worker serves, what was delivered of it, and what may run now."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.statistics import RUNS_IN_MEAN
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.rabbitmq.messages import Message
+    from agentpipe.brokers.records import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched:
+    """A task that was delivered and is not claimed; ``returned`` if it was accepted before."""
+
+    message: Message
+    tag: int
+    returned: bool = False
+
+
+@dataclass(slots=True)
+class Group:
+    """A concurrency group, all of whose agents this worker serves, by queue."""
+
+    limit: int
+    running: int = 0
+    agents: dict[str, ServedAgent] = field(default_factory=dict)
+
+    def ready(self) -> list[ServedAgent]:
+        """Those with a task that may run now, the longest unserved first."""
+        if self.running >= self.limit:
+            return []
+        return sorted((it for it in self.agents.values() if it.has_room), key=lambda it: it.served)
+
+
+@dataclass(slots=True)
+class ServedAgent:
+    """An agent that this worker serves.
+
+    Attributes:
+        unit: What its lock covers.
+        consumers: Their tags, by the queue's name.
+        is_consumed: There is one for each queue in which its tasks may wait.
+        is_withheld: There is none for first offers, since returned tasks wait.
+        judging: So many were delivered again whose worker died, and are being put back.
+        resting: Nothing may be claimed of it now, whatever was delivered.
+        leaving: It becomes another worker's as soon as nothing of it runs.
+        served: The number of its last claim.
+        yields_until: Until then what waits is an operator's; on the monotonic clock.
+        run_s: Mean duration of its last runs; None before the first.
+    """
+
+    queue: Queue
+    unit: str
+    group: Group | None = None
+    consumers: dict[str, str] = field(default_factory=dict)
+    is_consumed: bool = False
+    is_withheld: bool = False
+    judging: int = 0
+    ready: deque[Prefetched] = field(default_factory=deque)
+    running: int = 0
+    resting: bool = False
+    leaving: bool = False
+    served: int = 0
+    yields_until: float = 0.0
+    run_s: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a task could be claimed now."""
+        if self.leaving or self.resting:
+            return False
+        return bool(self.ready) and self.running < self.queue.concurrency
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that waits was delivered: the server would deliver more, if it had any."""
+        if self.leaving or self.resting or not self.is_consumed:
+            return False
+        return self.running + len(self.ready) < self.queue.concurrency
+
+    def note_run_s(self, run_s: float) -> None:
+        """A run has ended; the latest weigh most."""
+        mean = run_s if self.run_s is None else self.run_s
+        self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
+
+    def count(self, runs: int) -> None:
+        """So many more run, or fewer."""
+        self.running += runs
+        if self.group is not None:
+            self.group.running += runs
+
+    def suspects(self, message: Message) -> bool:
+        """Whether it must run alone: it may have killed a worker, and one crash is the limit."""
+        return message.suspect > 0 and self.queue.max_crashes == 1
+
+    def in_last_chance(self, message: Message) -> bool:
+        """Whether one crash more would end a task that has crashed before."""
+        return 0 < message.crashes == self.queue.max_crashes - 1

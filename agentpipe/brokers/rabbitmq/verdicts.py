@@ -1,0 +1,75 @@
+"""Verdicts: which tasks are to blame for the end of their worker, and which are not.
+
+The end of a connection does not tell what ran on it. Who watched the worker knows, and says so when
+it ends the worker, or as soon as that has died. A task of which nobody speaks counts a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.messages import now_ms
+from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.connections.amqp.connection import Session
+
+# The server gives the tasks of a dead worker back before its watcher has opened a connection.
+PATIENCE_S = 2.0
+# And a worker that takes them may have to boot.
+KEPT_MS = 60_000
+
+
+class Verdicts:
+    """What one process knows of them: when each was said, in Unix ms; negative for blame."""
+
+    def __init__(self, session: Session, topology: Topology) -> None:
+        self._state = SharedState[int](session, topology.shared("verdicts"), _later, values_of(int))
+        self._said: dict[str, int] = {}
+        self._heard = asyncio.Event()
+
+    async def add(self, spared: Iterable[str], blamed: Iterable[str]) -> dict[str, int]:
+        """Keep a verdict on each of these tasks; returns what the others have to note."""
+        said = dict.fromkeys(spared, now_ms()) | dict.fromkeys(blamed, -now_ms())
+        self.note(said)
+        await self._state.add(said)
+        return said
+
+    def note(self, said: Mapping[str, int]) -> None:
+        """Learn of verdicts."""
+        for task_id, at in said.items():
+            self._said[task_id] = _later(self._said.get(task_id, 0), at)
+        self._heard.set()
+        self._heard = asyncio.Event()
+
+    async def read(self) -> None:
+        """Learn of all that are kept, and drop old ones."""
+
+        def drop_old(said: dict[str, int]) -> None:
+            for task_id in [task_id for task_id, at in said.items() if not _counts(at)]:
+                del said[task_id]
+
+        self._said = {task_id: at for task_id, at in self._said.items() if _counts(at)}
+        self.note((await self._state.change(drop_old))[0])
+
+    async def blame(self, task_id: str) -> bool:
+        """Whether the end of its worker counts for this task, once it is known; once for each."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                while not _counts(self._said.get(task_id, 0)):
+                    await self._heard.wait()
+        said = self._said.pop(task_id, 0)
+        return not _counts(said) or said < 0
+
+
+def _later(one: int, other: int) -> int:
+    return max(one, other, key=abs)
+
+
+def _counts(said_ms: int) -> bool:
+    return abs(said_ms) >= now_ms() - KEPT_MS

@@ -1,0 +1,160 @@
+"""Whoever has watched a worker says which of its tasks its end counts for, on RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.settings import Settings
+from tests.stores import claim_up_to
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.records import Claim
+    from brokers.server_rabbitmq import RabbitServer
+    from tests.integration.project import Project
+
+AGENTS = 4
+TASKS = ("culprit", "neighbour", "unknown")
+# None waits for so long: who is not spoken of would count only after it.
+LONG_S = 600.0
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def opened(broker_url: str) -> Iterator[RabbitStore]:
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([Queue("one", None, 100, 10, max_crashes=5)])
+        yield store
+
+
+@contextmanager
+def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
+    """A worker that dies at the end: its connection ends, and it does not leave."""
+    with opened(broker_url) as store:
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
+        store.join(worker)
+        yield store, worker
+
+
+def claimed(store: RabbitStore, worker: Worker, number: int) -> dict[str, Claim]:
+    found: dict[str, Claim] = {}
+
+    def all_there() -> bool:
+        found.update({claim.task_id: claim for claim in claim_up_to(10, store, worker)})
+        return len(found) == number
+
+    wait_until(all_there, 30, f"{number} claims")
+    return found
+
+
+def die_with_all(broker_url: str) -> None:
+    with working(broker_url) as (store, worker):
+        store.offer("one", [Offer(task_id, b"{}") for task_id in TASKS], round_robin=False)
+        claimed(store, worker, len(TASKS))
+
+
+def test_what_is_said_before_a_worker_takes_the_tasks(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown one counts, once nobody speaks of it for some time."""
+    die_with_all(broker_url)
+    monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
+    with opened(broker_url) as watcher:
+        watcher.spare(["neighbour"], ["culprit"])
+    with working(broker_url) as (store, worker):
+        found = claimed(store, worker, len(TASKS))
+        assert {it.task_id: it.crashes for it in found.values()} == {
+            "culprit": 1,
+            "neighbour": 0,
+            "unknown": 1,
+        }
+
+
+def test_what_is_said_when_a_worker_has_the_tasks_already(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die_with_all(broker_url)
+    monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
+    with working(broker_url) as (store, worker), opened(broker_url) as watcher:
+        agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - what waits for a verdict
+        wait_until(
+            lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all are here"
+        )
+        assert claim_up_to(10, store, worker) == []
+        watcher.spare(["neighbour", "unknown"], ["culprit"])
+        found = claimed(store, worker, len(TASKS))
+        assert {it.task_id: it.crashes for it in found.values()} == {
+            "culprit": 1,
+            "neighbour": 0,
+            "unknown": 0,
+        }
+        assert store.settle([Settlement(it, "complete", b"{}", "ok") for it in found.values()])
+
+
+def test_the_last_verdict_on_a_task_counts_and_only_once(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die_with_all(broker_url)
+    monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
+    with opened(broker_url) as watcher:
+        watcher.spare([*TASKS], [])
+        watcher.spare(["neighbour", "unknown"], ["culprit"])
+    with working(broker_url) as (store, worker):
+        found = claimed(store, worker, len(TASKS))
+        assert [found[task_id].crashes for task_id in TASKS] == [1, 0, 0]
+        services = store._services  # noqa: SLF001 - what is left of it
+        assert services is not None
+        assert services.verdicts._said == {}  # noqa: SLF001 - the same
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(
+    project: Project, kind: signal.Signals
+) -> None:
+    """It had never begun, and counted as what ran did."""
+    project.environ |= {"AGENTPIPE_SLOTS": "1", "AGENTPIPE_LEASE_S": "12"}
+    project.collection(number=AGENTS)
+    fleet = project.work("--processes", "1").ready(1)
+    may_end = project.folder / "may-end"
+    project.send(*[f"wait-for-file {may_end}"] * AGENTS)
+
+    def all_delivered() -> bool:
+        with closing(project.open_store()) as store:
+            assert isinstance(store, RabbitStore)
+            return store._run(_waiting_on_the_server) == 0  # noqa: SLF001 - no operation tells it
+
+    wait_until(lambda: project.journal("started") and all_delivered(), 30, "all are delivered")
+    (begun,) = {entry["task_id"] for entry in project.journal("started")}
+    os.kill(next(iter(fleet.pids)), kind)
+    wait_until(lambda: len(project.journal("started")) == 2, 60, "another one runs")
+    may_end.touch()
+    project.until(delivered=AGENTS)
+    again = kind == signal.SIGKILL  # A worker that was only stopped has no culprit.
+    attempts = {task_id: result["attempt"] for task_id, result in project.by_id().items()}
+    assert attempts.pop(begun) == 1 + again
+    assert {*attempts.values()} == {1}
+
+
+async def _waiting_on_the_server(services: Services) -> int:
+    sources = [
+        it for queue in services.registry.current() for it in services.registry.sources(queue)
+    ]
+    return sum((await services.queues.depths([it.name for it in sources])).values())
