@@ -14,7 +14,7 @@ from agentpipe.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HOME = ".agentpipe"
+HOME, BROKER_FILE, RESULTS_FILE = ".agentpipe", "broker.db", "results.db"
 DAY_S = 86_400.0
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
@@ -25,6 +25,17 @@ MAX_SECONDS, MAX_SLOTS = 10**9, 100_000
 def embedded_url(name: str, folder: Path | None = None) -> str:
     """The URL of an embedded store below ``folder``, or the current one."""
     return f"sqlite:///{quote(bytes((folder or Path.cwd()) / HOME / name))}"
+
+
+def is_unmade(url: str) -> bool:
+    """Whether this is an embedded store of the current folder that nobody has made yet.
+
+    To open it would make it.
+    """
+    return any(
+        url == embedded_url(name) and not (Path.cwd() / HOME / name).exists()
+        for name in (BROKER_FILE, RESULTS_FILE)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +72,8 @@ class Settings:
         last_word_file: Where the worker leaves its last word for its supervisor; empty for none.
     """
 
-    broker: str = field(default_factory=lambda: embedded_url("broker.db"))
-    sink: str = field(default_factory=lambda: embedded_url("results.db"))
+    broker: str = field(default_factory=lambda: embedded_url(BROKER_FILE))
+    sink: str = field(default_factory=lambda: embedded_url(RESULTS_FILE))
     collection_file: Path | None = None
     lease_s: float = 30.0
     grace_s: float = 30.0

@@ -28,7 +28,7 @@ from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
-from agentpipe.settings import embedded_url
+from agentpipe.settings import RESULTS_FILE, embedded_url
 from agentpipe.sinks.base import Keeper
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _send(args: argparse.Namespace, settings: Settings) -> int:
 
 def _archive_url(path: str | None) -> str:
     if path is None:
-        return embedded_url("results.db")
+        return embedded_url(RESULTS_FILE)
     return path if path.startswith("sqlite:") else f"sqlite:///{quote(os.fsencode(path))}"
 
 

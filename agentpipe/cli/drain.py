@@ -15,6 +15,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK, PARTLY
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     settings = settings_of(args)
+    require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store:
         names = _names(args, store)

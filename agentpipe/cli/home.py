@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.errors import AgentpipeError, ConfigError, Problem
-from agentpipe.settings import HOME, embedded_url
+from agentpipe.settings import BROKER_FILE, HOME, RESULTS_FILE, embedded_url, is_unmade
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from agentpipe.settings import Settings
-
-BROKER, RESULTS = "broker.db", "results.db"
 
 
 def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
@@ -27,12 +25,12 @@ def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
     """
     _refuse_absent_file(args)
     if not has_tasks(settings):
-        raise _missing(args, settings, BROKER, "--broker")
+        raise _missing(args, settings, BROKER_FILE, "--broker")
 
 
 def has_tasks(settings: Settings) -> bool:
     """Whether there is a broker to ask: to open an embedded one would make it."""
-    return settings.broker != embedded_url(BROKER) or _exists(Path.cwd(), BROKER)
+    return not is_unmade(settings.broker)
 
 
 def require_results(args: argparse.Namespace, settings: Settings) -> None:
@@ -43,9 +41,8 @@ def require_results(args: argparse.Namespace, settings: Settings) -> None:
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
-    embedded = settings.sink == embedded_url(RESULTS) and settings.broker == embedded_url(BROKER)
-    if embedded and not any(_exists(Path.cwd(), name) for name in (BROKER, RESULTS)):
-        raise _missing(args, settings, RESULTS, "--sink")
+    if is_unmade(settings.sink) and is_unmade(settings.broker):
+        raise _missing(args, settings, RESULTS_FILE, "--sink")
 
 
 def _refuse_absent_file(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def change(args: argparse.Namespace, *, paused: bool) -> int:
     from agentpipe.operations.pause import pause, resume
 
     settings = settings_of(args)
+    if not (args.collection_file or settings.collection_file):
+        require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store:
         _declare(args, settings, store)

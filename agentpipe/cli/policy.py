@@ -15,6 +15,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.policy import PolicyChange
 from agentpipe.core.text import counted
 from agentpipe.operations.policies import (
@@ -73,6 +74,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action."""
     settings = settings_of(args)
+    if not args.collection_file:
+        require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store:
         if args.collection_file:

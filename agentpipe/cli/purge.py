@@ -13,6 +13,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.core.text import counted
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from agentpipe.operations.delivery import deliver
 
     settings = settings_of(args)
+    require_tasks(args, settings)
     refuse_unknown(args, settings, args.collection)
     say_where(settings)
     with opened_store(settings) as store, opened_sink(settings) as sink:

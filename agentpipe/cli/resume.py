@@ -8,6 +8,7 @@ from agentpipe.cli import pause
 from agentpipe.cli.budget_options import add_budget, budget_of
 from agentpipe.cli.common import add_run, opened_store, print_either, say_where, settings_of
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_tasks
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def _resume_run(args: argparse.Namespace) -> int:
     if not budget:
         raise ConfigError("a run is resumed with --budget-usd or --budget-tokens")
     settings = settings_of(args)
+    require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store:
         spending = resume_run(store, args.run_name, budget)

@@ -18,12 +18,12 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
-from agentpipe.cli.home import BROKER, elsewhere
+from agentpipe.cli.home import elsewhere
 from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
-from agentpipe.settings import MAX_SLOTS, embedded_url
+from agentpipe.settings import BROKER_FILE, MAX_SLOTS, embedded_url
 
 if TYPE_CHECKING:
     import argparse
@@ -121,9 +121,9 @@ def _say_if_nothing(args: argparse.Namespace, settings: Settings) -> None:
     if _stats(settings).accepted != 0:  # None where the broker keeps no ledger.
         return
     say(f"no task was ever sent to {without_password(settings.broker)}")
-    folder = elsewhere(args, settings, BROKER)
-    if folder is not None and settings.broker == embedded_url(BROKER):
-        url = embedded_url(BROKER, folder)
+    folder = elsewhere(args, settings, BROKER_FILE)
+    if folder is not None and settings.broker == embedded_url(BROKER_FILE):
+        url = embedded_url(BROKER_FILE, folder)
         waiting = counted(_stats(replace(settings, broker=url)).waiting or 0, "task")
         say(f"{url} has {waiting} waiting: run the command in {folder}, or add --broker {url}")
 

@@ -17,6 +17,7 @@ from agentpipe.operations.check_servers import check_servers
 from agentpipe.operations.hidden_names import contexts_of, hidden_names
 from agentpipe.operations.misfits import misfits
 from agentpipe.sending.firing import check_files
+from agentpipe.settings import is_unmade
 from agentpipe.sinks import open_sink
 from agentpipe.worker.broker import make_runners
 
@@ -64,7 +65,7 @@ def check(
         lambda: _check_file(find_file(), settings, environ, servers=servers),
         lambda: notes.extend(_hidden(find_file, settings, environ)),
         lambda: notes.extend(_notes(find_file, settings)),
-        lambda: open_sink(settings).close(),
+        lambda: _check_sink(settings),
     )
     for attempt in attempts:
         try:
@@ -76,8 +77,15 @@ def check(
     return Checked(tuple(invalid), tuple(unreachable), tuple(notes))
 
 
+def _check_sink(settings: Settings) -> None:
+    if not is_unmade(settings.sink):
+        open_sink(settings).close()
+
+
 def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
     """Opens the broker; a wrong file is a problem already."""
+    if is_unmade(settings.broker):
+        return []
     with closing(open_store(settings)) as store:
         try:
             collections, _ = read(find_file(), settings.max_queue_size)

@@ -26,6 +26,7 @@ from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 from agentpipe.operations.clocks import clocks_in_results, worker_clocks
 from agentpipe.operations.precautions import pinned, transport
+from agentpipe.settings import is_unmade
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.stream import Stream
 
@@ -167,6 +168,9 @@ def _server(
     role: str, url: str, look: Callable[[], list[Finding]], wrong: list[AgentpipeError]
 ) -> Iterator[Finding]:
     """Whether it answers, and its own findings, named after its role."""
+    if is_unmade(url):
+        yield ok(role, f"{url}: there is none here yet; what sends or works makes it")
+        return
     try:
         found = look()
     except (Unreachable, StoreError, ConfigError) as error:

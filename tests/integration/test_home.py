@@ -25,6 +25,11 @@ READERS = [
     ("show", "x"),
     ("dead", "list"),
     ("cancel", "x"),
+    ("purge",),
+    ("pause", "x"),
+    ("resume", "x"),
+    ("drain", "--all"),
+    ("policy", "show", "x"),
 ]
 
 
@@ -43,6 +48,14 @@ def test_a_command_that_reads_creates_no_store(
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("there is no .agentpipe/")
     assert done.err.count("\n") == 1
+    assert list(empty.iterdir()) == []
+
+
+def test_what_examines_creates_no_store(project: Project, empty: Path) -> None:
+    done = project.run("doctor", folder=empty, env=NOTHING_SET)
+    assert done.code == 0
+    assert done.out.count("there is none here yet") == 2
+    assert project.run("check", folder=empty, env=NOTHING_SET).code == 2
     assert list(empty.iterdir()) == []
 
 
