@@ -30,9 +30,9 @@ local claims = (function()
       notes = read_many('HMGET', NOTES, notes)
     end
     for index, id in ipairs(ids) do
-      local at = #reply
-      reply[at + 1], reply[at + 2], reply[at + 3] = id, records[index], payloads[index] or ''
-      reply[at + 4], reply[at + 5] = notes[2 * index - 1] or '', notes[2 * index] or ''
+      local cancelled, cooled = notes[2 * index - 1] or '0', notes[2 * index] or '0'
+      reply[2 * index] = #id .. ' ' .. cancelled .. ' ' .. cooled .. ' ' .. id .. (records[index] or '')
+      reply[2 * index + 1] = payloads[index] or ''
     end
     return reply
   end

@@ -48,11 +48,16 @@ def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
     if not answer:
         return []
     number, *values = answer
-    return [_claim(row, worker, int(number)) for row in _rows(values, 5) if row[1]]
+    claims = (_claim(row, worker, int(number)) for row in _rows(values, 2))
+    return [claim for claim in claims if claim is not None]
 
 
-def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim:
-    task_id, record, payload, cancelled, cooled_s = row
+def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim | None:
+    described, payload = row
+    id_bytes, cancelled, cooled_s, rest = described.split(b" ", 3)
+    task_id, record = rest[: int(id_bytes)], rest[int(id_bytes) :]
+    if not record:
+        return None
     _, _, failures, crashes, _, submitted_at, queue = record.decode().split(" ", 6)
     return Claim(
         task_id.decode(),
@@ -63,8 +68,8 @@ def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim:
         int(failures),
         int(crashes),
         float(submitted_at),
-        bool(cancelled),
-        float(cooled_s or 0.0),
+        cancelled != b"0",
+        float(cooled_s),
     )
 
 

@@ -143,10 +143,14 @@ def _since_boot() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+_SIZES = tuple(b"$%d" % size for size in range(128))
+
+
 def _packed(command: tuple[Argument, ...]) -> bytes:
     """The command in the server's protocol."""
-    parts = [b"*%d\r\n" % len(command)]
+    parts = [b"*%d" % len(command)]
     for value in command:
         data = value if isinstance(value, bytes) else str(value).encode()
-        parts += (b"$%d\r\n" % len(data), data, b"\r\n")
-    return b"".join(parts)
+        size = len(data)
+        parts += (_SIZES[size] if size < len(_SIZES) else b"$%d" % size, data)
+    return b"\r\n".join((*parts, b""))
