@@ -96,7 +96,7 @@ def _one_of(sign: str, parts: list[str]) -> re.Pattern[bytes]:
 
 _PARTS = _by_sign()
 _WORDS = tuple(part.encode() for part in _PARTS.pop("", ()))
-_SIGNED = tuple(_one_of(sign, parts) for sign, parts in _PARTS.items())
+_SIGNED = tuple((sign.encode(), _one_of(sign, parts)) for sign, parts in _PARTS.items())
 
 
 # They are compiled where one is needed: few processes ever see a key of each form.
@@ -120,4 +120,7 @@ def holds_key(data: bytes) -> bool:
 
 def may_hold_key(data: bytes) -> bool:
     """Whether one of the parts is in it that all keys of a form have; faster than one by one."""
-    return any(word in data for word in _WORDS) or any(it.search(data) for it in _SIGNED)
+    for sign, form in _SIGNED:  # Most signs are in few texts, and a look for one byte is fast.
+        if sign in data and form.search(data):
+            return True
+    return any(word in data for word in _WORDS)

@@ -35,7 +35,8 @@ def usage_of(message: ClaimedMessage) -> dict[str, Any]:
 
 def total_of(message: ClaimedMessage) -> dict[str, Any]:
     """The usage of all runs of its task, as far as it is known."""
-    return sum_of(_spent_before(message), usage_of(message))
+    before, usage = _spent_before(message), usage_of(message)
+    return sum_of(before, usage) if before or usage else {}
 
 
 def cost_of(message: ClaimedMessage) -> Cost:
@@ -75,7 +76,9 @@ def given_back(
 def _own_usage(message: ClaimedMessage) -> dict[str, Any]:
     """Without what an earlier run spent on the answer that is kept."""
     usage = usage_of(message)
-    before = kept_usage(message.task.answered if message.task and usage else None)
+    if not usage:
+        return {}
+    before = kept_usage(message.task.answered if message.task else None)
     return {name: max(0, number - before.get(name, 0)) for name, number in usage.items()}
 
 
