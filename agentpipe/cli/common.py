@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 USUAL_FILE = "collection.yaml"
+_MAX_PORT = 65_535
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +90,13 @@ def seconds(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected seconds from 0, got {text[:80]!a}")
     return value
+
+
+def port(text: str) -> int:
+    """Where to listen, from the command line; 0 for any port that is free."""
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) <= _MAX_PORT):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {_MAX_PORT}, got {text!r}")
+    return int(text)
 
 
 def finite(text: str) -> float:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, print_either, say, settings_of
+from agentpipe.cli.common import add_common, port, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
 from agentpipe.connections.url import host_in_url
 from agentpipe.core.distribution import needs_extra
 
 if TYPE_CHECKING:
+    import argparse
     from wsgiref.simple_server import WSGIServer
 
     from agentpipe.settings import Settings
 
 PORT = 9808
-_MAX_PORT = 65_535
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +27,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         metavar="N",
-        type=_port,
+        type=port,
         default=PORT,
         help=f"the port to listen on; 0 for any that is free (default: {PORT})",
     )
     add_common(parser)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) <= _MAX_PORT):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to {_MAX_PORT}, got {text!r}")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

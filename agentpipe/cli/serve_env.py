@@ -7,7 +7,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, collection_file, print_either, say, settings_of
+from agentpipe.cli.common import add_common, collection_file, port, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.primerl.server import EnvServer
 
@@ -23,7 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--host", default=HOST, help=f"address to listen on (default: {HOST}, this machine only)"
     )
     parser.add_argument(
-        "--port", type=int, default=PORT, help=f"port, 0 for any free one (default: {PORT})"
+        "--port",
+        metavar="N",
+        type=port,
+        default=PORT,
+        help=f"port, 0 for any free one (default: {PORT})",
     )
     parser.add_argument(
         "--name",

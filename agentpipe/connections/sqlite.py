@@ -24,6 +24,7 @@ from agentpipe.connections import file_notify, private_files, wal
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
 from agentpipe.connections.sqlite_errors import is_outage
+from agentpipe.connections.version_probe import VersionProbe
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Database:
         self._on_return = on_return
         self.failing_since: float | None = None
         self._durable = address.synchronous == "full"
+        self._hushed = False
+        self._write_back = wal.WriteBack(address.path)
         self._mutex = threading.RLock()
         try:
             self._open(layout)
@@ -99,6 +102,7 @@ class Database:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA busy_timeout = 0")  # See ``_begin``.
         connection.execute(f"PRAGMA journal_size_limit = {wal.KEPT_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {wal.MOST_PAGES}")
         return connection
 
     def _migrate(self, layout: Layout) -> None:
@@ -144,30 +148,39 @@ class Database:
             if durable:
                 self.sync()
 
+    def hush(self) -> None:
+        """Wake no listener with the commit of this thread's present transaction."""
+        self._hushed = True
+
     def sync(self) -> None:
         """Wait until all commits are on the disk, unless the URL says ``normal``.
 
         This is what SQLite does for ``synchronous = FULL``, but after the locks are free: while
-        one writer waits for the disk the next one works, and one sync serves them all.
+        one writer waits for the disk the next one works, and one sync serves them all. For the same
+        reason the log is written back here.
         """
         if self._durable:
             with self._translated():
                 os.fdatasync(self._wal)
+        self._write_back.if_due()
 
     @contextmanager
     def _transaction(self, deadline: float) -> Iterator[sqlite3.Connection]:
         with self._outage_noted() as since, self._begun(deadline):
-            before = self._connection.total_changes
+            before, self._hushed = self._connection.total_changes, False
             try:
                 if time.monotonic() - since > OUTAGE_S:
                     self._returned(since)
                 yield self._connection
-                changed = self._connection.total_changes != before
+                changed = self._connection.total_changes - before
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._connection.rollback()
                 raise
-            if changed:  # Else a listener that opens a transaction would wake itself for ever.
+            self._write_back.changes += changed
+            if (
+                changed and not self._hushed
+            ):  # Else a listener that opens a transaction would wake itself for ever.
                 with suppress(OSError):  # The disk may be full; listeners wake at times anyway.
                     file_notify.notify(self._lock.file)
 
@@ -261,6 +274,7 @@ class Database:
         with self._mutex:
             if not self._lock.is_closed:
                 os.close(self._wal)
+                self._write_back.close()
                 self._connection.close()
                 self._lock.close()
 
@@ -317,22 +331,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-class VersionProbe:
-    """Detects commits by polling, where there is no notification."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._seen = self._version()
-
-    def changed(self) -> bool:
-        """Whether another connection has committed since the last call."""
-        version = self._version()
-        changed = version != self._seen
-        self._seen = version
-        return changed
-
-    def _version(self) -> int:
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return int(version)

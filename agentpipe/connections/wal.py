@@ -8,7 +8,10 @@ beyond a bound nothing new is accepted or claimed, before the log fills the disk
 from __future__ import annotations
 
 import logging
+import sqlite3
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MEBIBYTE = 1024**2
-# SQLite writes the log back at 4 MiB, and begins it anew unless a reader is in it.
+# The log is begun anew once it is written back and no reader is in it.
 LARGE_BYTES, MAX_BYTES = 64 * MEBIBYTE, 1024 * MEBIBYTE
 # The size to which the file shrinks then.
 KEPT_BYTES = 16 * MEBIBYTE
 # The bytes of the shared-memory file that SQLite's readers lock.
 FIRST_READER_BYTE, LAST_READER_BYTE = 123, 127
+# Changed rows, about as many as the pages that they fill, after which it is written back beside the
+# writers. At so many pages SQLite does the rest within a commit, for which all writers wait.
+DUE_CHANGES, MOST_PAGES = 1_000, 4_096
 # A read of ours has ended by then.
 LOOK_AGAIN_S = 0.5
 
@@ -92,6 +98,49 @@ class WriteAheadLog:
         size = f"{self.path} has grown to {self.size() / MEBIBYTE:,.0f} MiB"
         finding = f"{size}{_who_reads(readers.values())}: {_ADVICE}"
         return f"{finding}; until then nothing new is accepted" if self.is_full else finding
+
+
+class WriteBack:
+    """Writes the log back into the file while others write; by one thread at a time.
+
+    Attributes:
+        changes: Rows that this process has changed since.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.changes = 0
+        self._database = database
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    def if_due(self) -> None:
+        """Write back what is in the log, if that is worth it, and nobody does it just now.
+
+        A failure leaves it to the next one.
+        """
+        if self.changes < DUE_CHANGES or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self.changes = 0
+            with suppress(sqlite3.Error):
+                self._own().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        finally:
+            self._lock.release()
+
+    def _own(self) -> sqlite3.Connection:
+        """A connection of its own: the other one has to be free meanwhile."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(
+                self._database, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        return self._connection
+
+    def close(self) -> None:
+        """Close its connection, after a write-back that is under way; idempotent."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection, self.changes = None, 0
 
 
 _ADVICE = (

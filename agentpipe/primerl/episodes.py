@@ -12,6 +12,7 @@ from agentpipe import __version__
 from agentpipe.core.groups import is_good
 from agentpipe.core.timestamps import seconds_of
 from agentpipe.core.transcript import requests_of
+from agentpipe.errors import FormatError
 from agentpipe.primerl.requests import data_of
 from agentpipe.rollouts import samples
 
@@ -40,6 +41,9 @@ def answer_of(result: Result, env: str) -> list[tuple[bytes, dict[str, Any]]]:
     """What a client is sent for a Result: the episode where it trains, else why it does not.
 
     No failure has a reward: not of the infrastructure, and not of the agent either.
+
+    Raises:
+        FormatError: Its rollout is malformed.
     """
     if result.outcome == "cancelled":
         return [(REPLY, refusal(CANCELLED))]
@@ -98,7 +102,10 @@ def _lack(result: Result) -> str:
 def _trace(result: Result, rows: Sequence[Sample]) -> dict[str, Any]:
     """As one delta, which holds all of it."""
     rollout = result.rollout or {}
-    nodes, calls = _Graph(result).add(rows)
+    try:
+        nodes, calls = _Graph(result).add(rows)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise FormatError(f"rollout.segments: malformed: {error!r}") from error
     stop = _STOPS.get(str(rollout.get("stop")), _ENDED)
     return {
         "trace": result.task_id,

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import gc
 
-from agentpipe.core.garbage import NEW_OBJECTS, collect_rarely
+from agentpipe.core.garbage import NEW_OBJECTS, YOUNG_COLLECTIONS, collect_rarely
 
 
-def test_only_the_first_threshold_changes() -> None:
-    before = gc.get_threshold()
+def test_new_objects_are_looked_at_in_portions_and_old_ones_rarely() -> None:
+    *_, oldest = before = gc.get_threshold()
     try:
         collect_rarely()
-        assert gc.get_threshold() == (NEW_OBJECTS, *before[1:])
+        assert gc.get_threshold() == (NEW_OBJECTS, YOUNG_COLLECTIONS, oldest)
+        assert gc.get_freeze_count()
     finally:
         gc.set_threshold(*before)
+        gc.unfreeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from agentpipe.core.result import Result
 from agentpipe.core.rollout import Rollout
 from agentpipe.core.task import Task
 from agentpipe.core.token_rows import Turn
-from agentpipe.errors import TaskError
+from agentpipe.errors import FormatError, TaskError
 from agentpipe.primerl.episodes import DELTA, REPLY, answer_of
 from agentpipe.primerl.requests import RunRequest, data_of, task_of
 from agentpipe.rollouts import samples
@@ -151,3 +152,14 @@ def test_a_request_becomes_a_task() -> None:
 def test_a_malformed_request_is_told(raw: Any) -> None:
     with pytest.raises(TaskError, match="expected"):
         RunRequest.of(raw, "e/t")
+
+
+@pytest.mark.parametrize(
+    "turn", [None, {}, {"at": "x", "versions": []}, {"at": None, "versions": []}]
+)
+def test_a_rollout_that_others_have_written_is_malformed(turn: Any) -> None:
+    made = result()
+    assert made.rollout is not None
+    segment = {**made.rollout["segments"][0], "turns": [turn]}
+    with pytest.raises(FormatError):
+        answer_of(replace(made, rollout={**made.rollout, "segments": [segment]}), "e")

@@ -282,6 +282,21 @@ def test_a_closed_database_says_so_and_closes_again(tmp_path: Path) -> None:
         pass
 
 
+def test_the_log_is_written_back_beside_a_writer_once_there_is_much(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+    for expected in (False, True):
+        with database.write(durable=False) as db:
+            rows = [(f"{expected} {number} {'x' * 500}",) for number in range(600)]
+            db.executemany("INSERT INTO things VALUES (?)", rows)
+        before = (tmp_path / "a.db").stat().st_size
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            database.sync()
+        assert ((tmp_path / "a.db").stat().st_size > before) is expected
+    assert len(names(database)) == 1_200
+    database.close()
+
+
 def test_a_listener_hears_commits_and_nothing_else(tmp_path: Path) -> None:
     one, two = opened(tmp_path / "a.db"), opened(tmp_path / "a.db")
     listener = one.listener()

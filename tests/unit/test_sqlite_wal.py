@@ -39,6 +39,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("LARGE_BYTES", LARGE), ("MAX_BYTES", MOST), ("KEPT_BYTES", KEPT)):
         monkeypatch.setattr(wal, name, size)
     monkeypatch.setattr(wal, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(wal, "MOST_PAGES", 256)
 
 
 @contextmanager

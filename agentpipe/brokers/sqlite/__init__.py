@@ -38,7 +38,7 @@ from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
 from agentpipe.brokers.sqlite.dead_letters import DEAD, UNDELIVERABLE, Letters
 from agentpipe.brokers.sqlite.declaring import Declaration
-from agentpipe.brokers.sqlite.lanes import IS_ANYTHING_READY, LanesKept
+from agentpipe.brokers.sqlite.lanes import CONCERNS_OTHERS, IS_ANYTHING_READY, LanesKept
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
@@ -49,7 +49,7 @@ from agentpipe.brokers.sqlite.leases import (
 )
 from agentpipe.brokers.sqlite.loops import refuse_others
 from agentpipe.brokers.sqlite.operations import SqliteOperations
-from agentpipe.brokers.sqlite.outbox import borrow, drop
+from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop
 from agentpipe.brokers.sqlite.pauses import count_runs
 from agentpipe.brokers.sqlite.settling import settle_all
 from agentpipe.brokers.sqlite.snapshot import read_stats
@@ -213,7 +213,9 @@ class SqliteStore(SqliteOperations, Store):
         if not self._may_claim(lanes):
             return []
         with self._database.write(durable=False) as db:
-            return self._claim(db, request, lanes)
+            claims = self._claim(db, request, lanes)
+            self._wake_if_needed(db)
+        return claims
 
     def settle_and_claim(
         self, settlements: Sequence[Settlement], request: ClaimRequest
@@ -224,8 +226,18 @@ class SqliteStore(SqliteOperations, Store):
             done = self._settle(db, settlements, tripped)
             lanes = self._lanes.of(db, request.worker)
             claims = [] if is_full else self._claim(db, request, lanes)
+            self._wake_if_needed(db)
         self._tripped += tripped
         return done, claims
+
+    def _wake_if_needed(self, db: sqlite3.Connection) -> None:
+        """Wake no listener where nothing is left to claim, and no run to cancel.
+
+        A worker that takes with each settlement what that makes room for would wake all others,
+        and itself, some hundred times a second.
+        """
+        if not db.execute(CONCERNS_OTHERS).fetchone()[0]:
+            self._database.hush()
 
     def _claim(self, db: sqlite3.Connection, request: ClaimRequest, lanes: Lanes) -> list[Claim]:
         self._sweep(db)
@@ -300,11 +312,15 @@ class SqliteStore(SqliteOperations, Store):
         with self._database.write() as db:
             end_lapsed_workers(db)
             # No lease would ever free what an unknown worker takes.
-            return borrow(db, worker, limit, max_bytes) if is_known(db, worker) else []
+            taken = borrow(db, worker, limit, max_bytes) if is_known(db, worker) else []
+            self._wake_if_needed(db)
+        with self._database.read() as db:  # Not before: whoever settles or claims would wait.
+            return borrowed(db, taken)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         with self._database.write(durable=False) as db:
             drop(db, worker, numbers)
+            self._wake_if_needed(db)
 
     def stats(self) -> Stats:
         with self._database.read() as db:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.sqlite.tables import counter
+from agentpipe.brokers.sqlite.tables import SELECT_CANCELLED, counter
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,6 +31,12 @@ IS_ANYTHING_READY = (
     " WHERE ready AND gate IS NULL AND coalesce(collection, name) = l.value))"
     " OR EXISTS (SELECT 1 FROM json_each(?) l JOIN gates g ON g.name = l.value"
     " WHERE g.ready > 0 AND g.running < g.capacity)"
+)
+# Whether any worker could claim something, or has to cancel a run.
+CONCERNS_OTHERS = (
+    "SELECT EXISTS (SELECT 1 FROM queues WHERE ready AND gate IS NULL)"
+    " OR EXISTS (SELECT 1 FROM gates WHERE ready > 0 AND running < capacity)"
+    f" OR EXISTS ({SELECT_CANCELLED})"
 )
 
 

@@ -23,6 +23,7 @@ from agentpipe.brokers.sqlite.suspects import (
     next_suspect,
 )
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED, RAISE_COUNTER, counter
+from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
@@ -210,14 +211,17 @@ def _claim_from(
     worker, limit = request.worker, request.limit
     spent = spent_runs(db) if found.spent else frozenset[str]()
     gates = Gates(db) if found.policies else None
+    is_plain = not (found.last_chances or spent or gates)
+    firsts = _firsts(db, ready) if is_plain else {}
     turn, claims = found.turn or _last_turn(db), list[Claim]()
     chosen: dict[int, str] = {}
     claimed_from: list[tuple[int, int, int]] = []
     for left, queue in enumerate(ready):
         taken = len(claims) + len(chosen)
         share = max(1, (limit - taken) // (len(ready) - left))
-        choose = (queue.qid, worker.name, min(turns.room(queue), share))
-        seqs = _claimable(db, choose, spent, gates)
+        number = min(turns.room(queue), share)
+        seqs = firsts.get(queue.qid, []) if number == 1 else []
+        seqs = seqs or _claimable(db, (queue.qid, worker.name, number), spent, gates)
         turns.took(queue, len(seqs))
         chosen |= dict.fromkeys(seqs, queue.name)
         if seqs:  # Else a listener would be woken for nothing, again and again.
@@ -227,9 +231,23 @@ def _claim_from(
             chosen = {}
     claims += _claim(db, worker, chosen, found.now)
     if claims:
-        db.executemany(_NOTE_CLAIMED, claimed_from)
+        execute_rows(db, _NOTE_CLAIMED, claimed_from)
         _keep_turn(db, turn + len(ready))
     return claims
+
+
+# Of queues from which any worker may claim.
+_SELECT_FIRSTS = (
+    "SELECT json_group_array(json_array(value, (SELECT seq FROM tasks WHERE qid = value"
+    " AND state = 0 ORDER BY priority, seq LIMIT 1))) FROM json_each(?)"
+)
+
+
+def _firsts(db: sqlite3.Connection, ready: Sequence[Ready]) -> dict[int, list[int]]:
+    """The next task of each of these queues, in one step for all."""
+    qids = orjson.dumps([queue.qid for queue in ready]).decode()
+    (found,) = db.execute(_SELECT_FIRSTS, (qids,)).fetchone()
+    return {qid: [seq] for qid, seq in orjson.loads(found) if seq is not None}
 
 
 def _claim_suspect(
@@ -238,7 +256,7 @@ def _claim_suspect(
     if park(db, suspect.qid, [suspect.task_id], spent_runs(db)):
         return []
     turn = _last_turn(db) + 1
-    db.execute(_NOTE_CLAIMED, (1, turn, suspect.qid))
+    execute_rows(db, _NOTE_CLAIMED, [(1, turn, suspect.qid)])
     _keep_turn(db, turn)
     return _claim(db, worker, {suspect.seq: suspect.queue}, now)
 
@@ -257,7 +275,8 @@ def _keep_turn(db: sqlite3.Connection, turn: int) -> None:
 
 # How many were claimed from a queue, and its turn.
 _NOTE_CLAIMED = (
-    "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2 WHERE qid = ?3"
+    "UPDATE queues SET waiting = waiting - column1, running = running + column1, turn = column2"
+    " FROM (VALUES {}) WHERE qid = column3"
 )
 
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from agentpipe.brokers.sqlite.clock import StoreClock
 
 _OWNERS = (
-    "SELECT name, coalesce(collection, name) FROM queues"
+    "SELECT json_group_object(name, coalesce(collection, name)) FROM queues"
     " WHERE name IN (SELECT value FROM json_each(?))"
 )
 _OWNERS_OF_TASKS = (
-    "SELECT id, coalesce(collection, name) FROM tasks JOIN queues USING (qid)"
+    "SELECT json_group_object(id, coalesce(collection, name)) FROM tasks JOIN queues USING (qid)"
     " WHERE id IN (SELECT value FROM json_each(?))"
 )
 
@@ -61,7 +61,9 @@ def count_answered(db: sqlite3.Connection, answers: Iterable[Answer]) -> None:
 
 
 def _owners(db: sqlite3.Connection, query: str, names: Iterable[str]) -> dict[str, str]:
-    return dict(db.execute(query, (orjson.dumps(list(names)).decode(),)).fetchall())
+    (found,) = db.execute(query, (orjson.dumps(list(names)).decode(),)).fetchone()
+    owners: dict[str, str] = orjson.loads(found)
+    return owners
 
 
 def _add(db: sqlite3.Connection, counts: Mapping[str, Mapping[int, float]]) -> None:

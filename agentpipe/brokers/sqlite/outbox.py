@@ -17,19 +17,38 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
 
 
-def borrow(
-    db: sqlite3.Connection, worker: Worker, limit: int, max_bytes: int
-) -> list[OutboxRecord]:
-    """Lend the oldest records that no worker has to this one."""
-    rows = db.execute(
-        "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
+# The bodies as one, of the sizes that stand beside it.
+_SELECT_RECORDS = (
+    "SELECT json_group_array(json_array(seq, task_id, length(body))),"
+    " CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)"
+    " FROM (SELECT seq, task_id, CAST(body AS BLOB) AS body FROM outbox JOIN outbox_bodies"
+    " USING (seq) WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq)"
+)
+
+
+def borrow(db: sqlite3.Connection, worker: Worker, limit: int, max_bytes: int) -> list[int]:
+    """Lend the oldest records that no worker has to this one; returns their numbers."""
+    (found,) = db.execute(
+        "SELECT json_group_array(json_array(seq, bytes)) FROM (SELECT seq, bytes FROM outbox"
+        " WHERE taker IS NULL ORDER BY seq LIMIT ?)",
         (limit,),
+    ).fetchone()
+    taken = list(_fitting(orjson.loads(found), max_bytes))
+    db.execute(
+        "UPDATE outbox SET taker = ? WHERE seq IN (SELECT value FROM json_each(?))",
+        (worker.name, _json(taken)),
     )
-    taken = [(seq, task_id) for seq, task_id in _fitting(rows, max_bytes)]
-    db.executemany(
-        "UPDATE outbox SET taker = ? WHERE seq = ?", [(worker.name, seq) for seq, _ in taken]
-    )
-    return [OutboxRecord(seq, task_id, outbox_body(db, seq)) for seq, task_id in taken]
+    return taken
+
+
+def borrowed(db: sqlite3.Connection, numbers: Sequence[int]) -> list[OutboxRecord]:
+    """These records, as long as they are there; in one step, so that no other waits for many."""
+    found, bodies = db.execute(_SELECT_RECORDS, (_json(numbers),)).fetchone()
+    records, at = list[OutboxRecord](), 0
+    for number, task_id, size in orjson.loads(found):
+        records.append(OutboxRecord(number, task_id, bodies[at : at + size]))
+        at += size
+    return records
 
 
 def drop(db: sqlite3.Connection, worker: Worker, numbers: Sequence[int]) -> None:
@@ -37,28 +56,29 @@ def drop(db: sqlite3.Connection, worker: Worker, numbers: Sequence[int]) -> None
 
     Only its borrower drops a record: after a lapsed lease that is another worker.
     """
-    dropped = db.execute(
-        "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?"
-        " RETURNING seq, bytes",
-        (orjson.dumps(list(numbers)).decode(), worker.name),
-    ).fetchall()
-    db.executemany("DELETE FROM outbox_bodies WHERE seq = ?", [(seq,) for seq, _ in dropped])
-    size = sum(size for _, size in dropped)
-    results = len(dropped) - forget_records(db, [seq for seq, _ in dropped])
-    add_to_counters(db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": results})
+    (found,) = db.execute(
+        "SELECT json_group_array(json_array(seq, bytes)) FROM outbox"
+        " WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?",
+        (_json(numbers), worker.name),
+    ).fetchone()
+    dropped = dict(orjson.loads(found))
+    for table in ("outbox", "outbox_bodies"):
+        query = f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))"
+        db.execute(query, (_json(dropped),))
+    results = len(dropped) - forget_records(db, list(dropped))
+    gone = {"outbox": -len(dropped), "outbox_bytes": -sum(dropped.values()), "delivered": results}
+    add_to_counters(db, gone)
 
 
-def _fitting(rows: Iterable[tuple[int, str, int]], max_bytes: int) -> Iterable[tuple[int, str]]:
+def _json(numbers: Iterable[int]) -> str:
+    return orjson.dumps(list(numbers)).decode()
+
+
+def _fitting(rows: Iterable[tuple[int, int]], max_bytes: int) -> Iterable[int]:
     """The first rows that fit into ``max_bytes`` together, at least one."""
     total = 0
-    for seq, task_id, size in rows:
+    for seq, size in rows:
         if total and total + size > max_bytes:
             return
         total += size
-        yield seq, task_id
-
-
-def outbox_body(db: sqlite3.Connection, seq: int) -> bytes:
-    """The payload of the Result."""
-    (body,) = db.execute("SELECT body FROM outbox_bodies WHERE seq = ?", (seq,)).fetchone()
-    return bytes(body)
+        yield seq

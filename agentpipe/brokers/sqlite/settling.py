@@ -10,6 +10,7 @@ from agentpipe.brokers.sqlite.dead_letters import bury
 from agentpipe.brokers.sqlite.groups import EndedTask, end_member, has_members
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import OUTCOME, RUNS_IN_MEAN
+from agentpipe.connections.sqlite_rows import execute_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import Answer, Fate
     from agentpipe.brokers.records import MemberEnd, Settlement
 
+# As one value, for a step of its own would be that of each row.
 _SELECT_CLAIMED = (
-    "SELECT seq, qid, claimed_at, cancelled FROM tasks"
-    " WHERE id = ? AND state = 2 AND worker = ? AND number = ?"
+    "SELECT json_group_array(json_array(c.key, seq, qid, claimed_at, cancelled))"
+    " FROM json_each(?) c CROSS JOIN tasks t ON t.id = json_extract(c.value, '$[0]')"
+    " WHERE state = 2 AND worker = json_extract(c.value, '$[1]')"
+    " AND number = json_extract(c.value, '$[2]')"
 )
 _END_RUNS = (
-    "UPDATE queues SET running = running - ?1, run_s = coalesce(run_s * ?2 + ?3, ?4) WHERE qid = ?5"
+    "UPDATE queues SET running = running - column1, run_s = coalesce(run_s * column2 + column3,"
+    " column4) FROM (VALUES {}) WHERE qid = column5"
+)
+_END_TASKS = (
+    "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = column1, error = NULL"
+    " FROM (VALUES {}) WHERE seq = column2"
 )
 
 
@@ -40,22 +49,24 @@ def settle_all(
         now: By the store's clock.
     """
     ends, since = _Ends(db, now), list[float | None]()
-    settled: set[int] = set()
-    cursor = db.cursor()
-    for settlement in settlements:
-        claim = settlement.claim
-        row = cursor.execute(
-            _SELECT_CLAIMED, (claim.task_id, claim.worker, claim.number)
-        ).fetchone()
-        if row is None or row[0] in settled:
+    held, settled = _held(db, settlements), set[int]()
+    for at, settlement in enumerate(settlements):
+        claimed = held.get(at)
+        if claimed is None or claimed.seq in settled:
             since.append(None)
             continue
-        claimed = _Claimed(*row)
         settled.add(claimed.seq)
         since.append(claimed.at)
         _settle(db, settlement, claimed, ends, now)
     ends.write(changes)
     return since
+
+
+def _held(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> dict[int, _Claimed]:
+    """The task of each claim that is held yet, by the settlement's place."""
+    claims = [(it.claim.task_id, it.claim.worker, it.claim.number) for it in settlements]
+    (found,) = db.execute(_SELECT_CLAIMED, (orjson.dumps(claims).decode(),)).fetchone()
+    return {at: _Claimed(*task) for at, *task in orjson.loads(found)}
 
 
 class _Claimed(NamedTuple):
@@ -126,7 +137,7 @@ class _Ends:
         """Carry it all out."""
         if not self._tasks:
             return
-        self._db.executemany(_END_RUNS, [_ended(*runs) for runs in self._runs_s.items()])
+        execute_rows(self._db, _END_RUNS, [_ended(*runs) for runs in self._runs_s.items()])
         _put_in_outbox(self._db, self._tasks, self._now)
         for (*_, result), (ended, _) in zip(self._tasks, self._members, strict=True):
             changes.update(_gains(result, ended.outcome))
@@ -178,20 +189,19 @@ def _put_in_outbox(
     db: sqlite3.Connection, tasks: Sequence[tuple[int, str, bytes]], now: float
 ) -> None:
     """End these tasks: payloads are deleted, ids stay for the retention time."""
-    db.executemany(
-        "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ?, error = NULL"
-        " WHERE seq = ?",
-        [(now, seq) for seq, *_ in tasks],
-    )
-    db.executemany("DELETE FROM payloads WHERE seq = ?", [(seq,) for seq, *_ in tasks])
+    execute_rows(db, _END_TASKS, [(now, seq) for seq, *_ in tasks])
+    seqs = orjson.dumps([seq for seq, *_ in tasks]).decode()
+    db.execute("DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
     last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
     numbered = list(enumerate(tasks, 1 + (last[0] if last else 0)))
-    db.executemany(
-        "INSERT INTO outbox (seq, task_id, bytes) VALUES (?, ?, ?)",
+    execute_rows(
+        db,
+        "INSERT INTO outbox (seq, task_id, bytes) VALUES {}",
         [(number, task_id, len(result)) for number, (_, task_id, result) in numbered],
     )
-    db.executemany(
-        "INSERT INTO outbox_bodies VALUES (?, ?)",
+    execute_rows(
+        db,
+        "INSERT INTO outbox_bodies VALUES {}",
         [(number, result) for number, (*_, result) in numbered],
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import QueueDepth, Tally, WorkerSeen
 from agentpipe.connections.sqlite_layout import Layout
+from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core.budgets import EXACT_USD
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ SELECT_OLDEST = (
     " ORDER BY seq LIMIT 1)"
 )
 UPSERT_TALLY = (
-    "INSERT INTO tallies SELECT qid, ?, ?, ?, ?, ?, ?, ? FROM queues WHERE name = ?"
+    "INSERT INTO tallies SELECT qid, column1, column2, column3, column4, column5, column6, column7"
+    " FROM (VALUES {}) JOIN queues ON name = column8 WHERE true"
     " ON CONFLICT (qid) DO UPDATE SET done = done + excluded.done,"
     " failed = failed + excluded.failed, evaluated = evaluated + excluded.evaluated,"
     " passed = passed + excluded.passed, usd = usd + excluded.usd,"
@@ -298,10 +300,11 @@ RAISE_COUNTER = (
 
 def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
     """Add to each counter, once per transaction."""
-    db.executemany(
-        "INSERT INTO counters VALUES (?, ?)"
+    execute_rows(
+        db,
+        "INSERT INTO counters VALUES {}"
         " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        changes.items(),
+        list(changes.items()),
     )
 
 
@@ -318,7 +321,8 @@ def add_to_tallies(db: sqlite3.Connection, settlements: Iterable[Settlement], no
         tally = Tally.of(each)
         if tally != NOTHING:
             tallies[each.claim.queue] = tallies.get(each.claim.queue, NOTHING) + tally
-    db.executemany(UPSERT_TALLY, [_tally_row(name, tally, now) for name, tally in tallies.items()])
+    rows = [_tally_row(name, tally, now) for name, tally in tallies.items()]
+    execute_rows(db, UPSERT_TALLY, rows)
 
 
 def _tally_row(name: str, tally: Tally, now: float) -> tuple[Any, ...]:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # What SQLite says of a row, such as a constraint or a value that is too big.
 _OF_RECORDS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
-# With so few records a publish, a sink has time to index.
-SMALL = 8
+# With so few records a publish, a sink has time to index so many.
+SMALL, AT_ONCE = 8, 100
 CUT = "a file of results takes no larger record (MAX_RECORD_BYTES): let the agent answer less"
 REMEDY = "the reason is SQLite's: a constraint of the file, or its limit for one value"
 
@@ -61,10 +61,14 @@ class SqliteSink:
             raise RecordsRefused(str(error), too_large=too_large, remedy=REMEDY) from error
         self._unindexed += len(records)
         if self._unindexed >= FEW and len(records) <= SMALL:
-            self._unindexed = 0
-            # What is published is safe: a failure only makes searches slower.
-            with suppress(StoreError, Unreachable):
-                index_next(self._database)
+            self._index_some()
+
+    def _index_some(self) -> None:
+        """Index a few; the runs of this process wait meanwhile for the interpreter."""
+        # What is published is safe: a failure only makes searches slower.
+        with suppress(StoreError, Unreachable):
+            if index_next(self._database, AT_ONCE) < AT_ONCE:
+                self._unindexed = 0
 
     def _publish(self, records: Sequence[Record]) -> None:
         with self._database.write() as db:

@@ -106,20 +106,20 @@ def count_unindexed(database: Readable) -> int:
         return max(0, int(last or 0) - indexed_to(db))
 
 
-def index_next(database: Database) -> bool:
-    """Index the next records of any writer; False where none are left.
+def index_next(database: Database, limit: int | None = None) -> int:
+    """Index the next records of any writer, at most ``limit``; returns how many it has found.
 
     Not durable: after a power loss they are indexed again.
     """
     with database.read() as db:
         mark = indexed_to(db)
-        rows = list(_unindexed(db, mark))
+        rows = list(_unindexed(db, mark, limit or CHUNK))
     if not rows:
-        return False
+        return 0
     with database.write(durable=False) as db:
         if indexed_to(db) == mark:  # Else another process was faster.
             _keep(db, rows)
-    return True
+    return len(rows)
 
 
 def _keep(db: sqlite3.Connection, rows: list[tuple[int, Facts]]) -> None:
@@ -128,11 +128,11 @@ def _keep(db: sqlite3.Connection, rows: list[tuple[int, Facts]]) -> None:
     db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (_INDEXED, rows[-1][0]))
 
 
-def _unindexed(db: sqlite3.Connection, mark: int) -> Iterator[tuple[int, Facts]]:
+def _unindexed(db: sqlite3.Connection, mark: int, limit: int) -> Iterator[tuple[int, Facts]]:
     read_bytes = 0
     rows = db.execute(
         f"SELECT position, {BODY} FROM records WHERE position > ? ORDER BY position LIMIT ?",
-        (mark, CHUNK),
+        (mark, limit),
     )
     for position, body in rows:
         yield position, facts_of(body)

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     Settle = Callable[[list[ClaimedMessage]], None]
 
+ENDED_TOGETHER = 32
+
 
 @dataclass(frozen=True, slots=True)
 class _Stray:
@@ -86,6 +88,7 @@ class EventLoop(threading.Thread):
         # Runs that go on although they were interrupted.
         self._strays: list[_Stray] = []
         self._ended_runs: list[ClaimedMessage] = []
+        self._no_run = contextvars.Context()
 
     def run(self) -> None:
         """Run until ``stop``; an agent's code can end the loop before, which is reported."""
@@ -165,16 +168,25 @@ class EventLoop(threading.Thread):
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         message = self._runs.pop(run)
-        if run.cancelled():  # Before its first step.
+        if message.begun_at is None:  # It was cancelled before its first step.
             message.settlement = Settlement(message.claim, "release")
+            self._post_soon(message)
+
+    def _post_soon(self, message: ClaimedMessage) -> None:
+        """Have it settled together with runs that end in the same turn, some dozens at a time.
+
+        Of a thousand that end at once the first are settled while the others end.
+        """
         if not self._ended_runs:
-            # Runs that end together are settled together.
-            self._loop.call_soon(self._post_ended)
+            self._loop.call_soon(self._post_ended, context=self._no_run)
         self._ended_runs.append(message)
+        if len(self._ended_runs) >= ENDED_TOGETHER:
+            self._post_ended()
 
     def _post_ended(self) -> None:
         ended, self._ended_runs = self._ended_runs, []
-        self._settle(ended)
+        if ended:
+            self._settle(ended)
 
     async def _process(self, message: ClaimedMessage) -> None:
         """Emit Dramatiq's signals before and after a run, whatever happens between."""
@@ -194,6 +206,7 @@ class EventLoop(threading.Thread):
             await signals.after(message, exception=message.ended_by or error)
         finally:
             signals.release(message)
+            self._post_soon(message)
 
     def _note_stray(self, error: RunContinues) -> None:
         living = [stray for stray in self._strays if not stray.is_over()]

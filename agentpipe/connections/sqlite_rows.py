@@ -1,0 +1,35 @@
+"""Many rows in few statements.
+
+Python gives its lock away with each step of a statement, and waits until the thread that takes it
+pauses: with a busy thread beside it, ``executemany`` waits that long for each of its rows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+# In one statement. Others have a power of two, so that there are few to prepare.
+MOST = 64
+
+
+def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Execute it with all rows in the place of its ``{}``, where SQL allows the rows of VALUES."""
+    at = 0
+    while at < len(rows):
+        number = min(MOST, 1 << (len(rows) - at).bit_length() - 1)
+        part = rows[at : at + number]
+        values = list(chain.from_iterable(part))
+        db.execute(_with_rows(statement, len(part[0]), number), values)
+        at += number
+
+
+@cache
+def _with_rows(statement: str, width: int, number: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return statement.format(", ".join([row] * number))
