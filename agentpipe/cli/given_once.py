@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class GivenOnce(argparse.Action):
-    """Stores the value; for a parser that parses one command line.
+    """Stores the value.
 
     An empty value is mostly a variable of the shell that is not set: what is meant for one run, one
     group or one file would go on as if the option were not there.
     """
 
-    _was_given = False
+    _given_in: argparse.Namespace | None = None  # That of the last command line which has it.
 
     def __call__(
         self,
@@ -27,12 +27,14 @@ class GivenOnce(argparse.Action):
     ) -> None:
         """Store it, unless it is given again or empty."""
         if option_string is not None:
-            self._refuse(parser, option_string, values)
+            self._refuse(parser, option_string, values, is_again=self._given_in is namespace)
+            self._given_in = namespace
         setattr(namespace, self.dest, values)
 
-    def _refuse(self, parser: argparse.ArgumentParser, option: str, value: Any) -> None:
+    def _refuse(
+        self, parser: argparse.ArgumentParser, option: str, value: Any, *, is_again: bool
+    ) -> None:
         if value == "":
             parser.error(f"{option} is empty: give it a value, or leave it out")
-        if self._was_given:
+        if is_again:
             parser.error(f"{option} is given twice: give it once")
-        self._was_given = True
