@@ -13,6 +13,7 @@ from agentpipe.core.sampling import SETTINGS
 from agentpipe.core.task import Task
 from agentpipe.core.task_fields import kind_of
 from agentpipe.errors import TaskError
+from agentpipe.training.task_digest import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,21 +60,37 @@ class RunRequest:
     version: int | None
 
     @classmethod
-    def of(cls, raw: Any, task_id: str) -> RunRequest:
-        """What ``raw``, the payload of a request, asks for.
+    def of(cls, raw: Any, prefix: str, name: str) -> RunRequest:
+        """What ``raw``, the payload of a request of this name, asks for.
 
         Raises:
             TaskError: With what is wrong.
         """
         data, client = _object(raw, "task_data"), _object(raw, "client")
         sampling = _object(raw, "sampling")
+        version = _version(sampling.get("cache_salt"))
+        task_id = f"{prefix}{name}"
+        added = {
+            "task_id": task_id,
+            "group_id": f"{prefix}{_group(data, version)}",
+            "sampling": dict(_settings(sampling)),
+        }
         return cls(
             task_id,
-            {**task_of(data), "task_id": task_id, "sampling": dict(_settings(sampling))},
+            {**task_of(data), **added},
             _text(client, "base_url"),
             _text(raw, "model"),
-            _version(sampling.get("cache_salt")),
+            version,
         )
+
+
+def _group(data: Mapping[str, Any], version: int | None) -> str:
+    """That of the samples of a row: they go to one server, which has its prompt in its cache."""
+    try:
+        digest = digest_of(data)
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"task_data: not JSON: {shorten(str(error), 200)}") from error
+    return digest if version is None else f"{digest}-v{version}"
 
 
 def _object(raw: Any, name: str) -> dict[str, Any]:

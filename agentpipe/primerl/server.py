@@ -198,7 +198,7 @@ class EnvServer:
         return self._run(client, request_id, raw)
 
     def _run(self, client: Client, request_id: bytes, raw: Any) -> dict[str, Any] | None:
-        request = RunRequest.of(raw, self._task_id(request_id))
+        request = RunRequest.of(raw, self._prefix, _name(request_id))
         task = admit(request.task, self._rules)
         if request.task_id in self._runs:
             return refusal("a request of this id is being run")
@@ -210,14 +210,9 @@ class EnvServer:
         target = raw.get("request_id") if isinstance(raw, dict) else None
         if not isinstance(target, str):
             raise TaskError("request_id: expected a string")
-        task_id = self._task_id(target.encode())
+        task_id = f"{self._prefix}{_name(target.encode())}"
         self._sender.cancel(task_id)  # It may be of a server before this one.
         return {"success": True, "error": None, "cancelled": task_id in self._runs}
-
-    def _task_id(self, request_id: bytes) -> str:
-        if not _REQUEST.fullmatch(request_id):
-            raise TaskError("the id of a request has 1 to 100 of A-Z a-z 0-9 . _ -")
-        return f"{self._prefix}{request_id.decode()}"
 
     # What they are answered.
 
@@ -269,3 +264,14 @@ class EnvServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _name(request_id: bytes) -> str:
+    """A client's own id of a request, as part of a task's.
+
+    Raises:
+        TaskError: It cannot be.
+    """
+    if not _REQUEST.fullmatch(request_id):
+        raise TaskError("the id of a request has 1 to 100 of A-Z a-z 0-9 . _ -")
+    return request_id.decode()

@@ -7,11 +7,8 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
-
-import orjson
 
 from agentpipe.core.groups import is_good
 from agentpipe.core.rollout import REQUIRE
@@ -23,6 +20,7 @@ from agentpipe.sending.groups import REPAIRS
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream
 from agentpipe.training.rollout_loop import only_collection, refuse_name
+from agentpipe.training.task_digest import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 # Behind what all ids begin with.
 _STEP = re.compile(r"[te](\d+)\.")
-_DIGEST = 12
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +188,7 @@ class GrpoRollouts:
         self._calls = Counter({place: call + 1}) if trains else self._calls + Counter([place])
         for number, (prompt, size) in enumerate(_repeated(prompts, most)):
             task = self._task(prompt)
-            yield _Asked(f"{place}{call}.{number}-{_digest(task)}", task, size)
+            yield _Asked(f"{place}{call}.{number}-{digest_of(task)}", task, size)
 
     def _task(self, prompt: Any) -> dict[str, Any]:
         task = self._task_of(prompt)
@@ -289,12 +286,6 @@ def _repeated(prompts: Iterable[Any], most: int) -> Iterator[tuple[Any, int]]:
         while left:
             yield prompt, min(left, most)
             left -= min(left, most)
-
-
-def _digest(task: dict[str, Any]) -> str:
-    """So that a group which another order of prompts has called the same is not taken for it."""
-    content = orjson.dumps(task, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    return sha256(content).hexdigest()[:_DIGEST]
 
 
 def _late(left: set[str]) -> str:

@@ -118,6 +118,8 @@ def test_an_episode_is_what_was_sampled(place: Place) -> None:
     assert {trace.reward for episode in episodes for trace in episode.traces} == {0.0, 1.0}
     with Policy.open("main", place.settings) as policy:
         assert policy.version == 7
+    with Stream.open(place.settings, start="beginning", timeout_s=1) as stream:
+        assert len({result.group_id for result in stream}) == 1
 
 
 def test_a_killed_worker_costs_no_episode(place: Place) -> None:

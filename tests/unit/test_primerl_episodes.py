@@ -140,18 +140,23 @@ def test_a_request_becomes_a_task() -> None:
         "model": "m",
         "sampling": sampling,
     }
-    request = RunRequest.of(raw, "e/t")
+    request = RunRequest.of(raw, "e/", "t")
     asked = {"temperature": 0.5, "max_tokens": 9, "stop_sequences": ["x"]}
     assert (request.task["task_id"], request.task["sampling"]) == ("e/t", asked)
     assert (request.base_url, request.model, request.version) == ("http://a/v1", "m", 12)
+    again = RunRequest.of({**raw, "task_data": {"prompt": "q"}}, "e/", "u")
+    assert again.task["group_id"] == request.task["group_id"]
+    for other in ({"task_data": {"prompt": "r"}}, {"sampling": {"cache_salt": "13"}}):
+        other_request = RunRequest.of({**raw, **other}, "e/", "v")
+        assert other_request.task["group_id"] != request.task["group_id"]
     with pytest.raises(TaskError, match="min_tokens: agents have no such setting"):
-        RunRequest.of({**raw, "sampling": {"min_tokens": 1}}, "e/t")
+        RunRequest.of({**raw, "sampling": {"min_tokens": 1}}, "e/", "t")
 
 
 @pytest.mark.parametrize("raw", [None, [], {}, {"task_data": {}, "client": [], "sampling": {}}])
 def test_a_malformed_request_is_told(raw: Any) -> None:
     with pytest.raises(TaskError, match="expected"):
-        RunRequest.of(raw, "e/t")
+        RunRequest.of(raw, "e/", "t")
 
 
 @pytest.mark.parametrize(
