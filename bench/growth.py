@@ -39,6 +39,8 @@ Found = TypeVar("Found")
 WAITING, AGENTS = (1_000, 10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000)
 # What the other one is while one grows.
 FEW_AGENTS, FEW_TASKS = 100, 100_000
+# Of a worker beside which others serve many more, and what waits for it.
+OWN_AGENTS, OWN_TASKS = 200, 10_000
 FILL, OFFERED, CLAIMED, ROUNDS = 5_000, 100, 32, 31
 DELIVERED_WITHIN_S, LOOK_EVERY_S = 1.0, 0.1
 PAYLOAD, RESULT = b'{"schema":1,"question":"%s"}' % (b"q" * 500), b"r" * 1_000
@@ -70,23 +72,26 @@ def measure(broker: str) -> None:
         kind = SERVERS.get(broker)
         server = stack.enter_context(kind(folder / broker, environ=os.environ)) if kind else None
 
-        def costs(agents: int, tasks: int) -> Costs:
+        def costs(agents: int, tasks: int, others: int = 0) -> Costs:
             url = fresh(server.url) if server else f"sqlite:///{folder}/{uuid.uuid4().hex}.db"
             with closing(open_store(Settings(broker=url))) as store:
-                return _costs(store, agents, tasks)
+                return _costs(store, agents, tasks, others)
 
         load = os.getloadavg()[0]
         waiting, agents = WAITING[: FEWER.get(broker)], AGENTS[: FEWER.get(broker)]
         tables = [
             _show("waiting", waiting, [costs(FEW_AGENTS, number) for number in waiting]),
             _show("agents", agents, [costs(number, FEW_TASKS) for number in agents]),
+            _show("of others", AGENTS, [costs(OWN_AGENTS, OWN_TASKS, each) for each in AGENTS]),
         ]
     few = f"{FEW_AGENTS:,} agents, {FEW_TASKS:,} waiting"
     scale.keep(scale.Growth(broker, load, few, machine(), tables))
 
 
-def _costs(store: Store, agents: int, tasks: int) -> Costs:
+def _costs(store: Store, agents: int, tasks: int, others: int) -> Costs:
+    """Agents of ``others`` are declared and have no tasks."""
     costs = Costs()
+    store.declare([Queue(f"other_{number}", "other", 100, 1) for number in range(others)])
     names = [f"crowd_{number}" for number in range(agents)]
     queues = [Queue(name, "crowd", 2 * tasks, CLAIMED) for name in names]
     costs.time("declare, for each agent", agents, partial(store.declare, queues))
@@ -97,6 +102,8 @@ def _costs(store: Store, agents: int, tasks: int) -> Costs:
         store.offer("crowd", _offers("t", first, min(FILL, tasks - first)), round_robin=True)
     for turn in range(ROUNDS):
         _turn(store, worker, costs, turn)
+        if not (turn % 10 or others):
+            costs.time("snapshot (status, top)", 1, store.stats)
     return costs
 
 
@@ -127,8 +134,6 @@ def _turn(store: Store, worker: Worker, costs: Costs, turn: int) -> None:
     numbers = [record.number for record in taken]
     costs.time("drop from the outbox", OFFERED, partial(store.drop_outbox, worker, numbers))
     costs.time("heartbeat", 1, partial(store.heartbeat, worker))
-    if not turn % 10:
-        costs.time("snapshot (status, top)", 1, store.stats)
 
 
 def _offers(prefix: str, first: int, number: int) -> list[Offer]:

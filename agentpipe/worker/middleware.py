@@ -29,6 +29,7 @@ from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.claims.configs import say_conflicts
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.contact import Contact
+from agentpipe.worker.claims.exchange import CLAIMS_PER_SLOT
 from agentpipe.worker.claims.lease_keeper import LeaseKeeper
 from agentpipe.worker.ending.cut_off import CutOff
 from agentpipe.worker.ending.drained_end import DrainedEnd
@@ -201,12 +202,13 @@ class WorkerMiddleware(dramatiq.Middleware):
     def _serve(self, served: Worker) -> None:
         """Be watched from now on."""
         write_marks_to(self._word)
+        places = CLAIMS_PER_SLOT * served.slots
         if self._pulse is None:  # A program of the user's runs this worker.
-            self._word.serve(served.name, served.slots)
+            self._word.serve(served.name, places)
             return
         assert self._consumer is not None
         self._pulse.orphaned = self._consumer.claim_no_more
-        self._pulse.serve(served.name, served.slots)
+        self._pulse.serve(served.name, places)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
         """Stop claiming."""

@@ -374,7 +374,7 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
         async def settle_without_connection(services: Services) -> None:
             settling = store._workers["w"].settling  # noqa: SLF001 - as an earlier call would
             session = services.connection.session
-            async with settling.busy:
+            async with settling.at_rest():
                 late = asyncio.ensure_future(settling.settle(answer))
                 session.close()
                 await session.ended()

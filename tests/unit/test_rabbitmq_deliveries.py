@@ -37,3 +37,25 @@ def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() ->
     after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     after.inherit(before)
     assert not after.may_have_returned(after.add(queue, "c_0", str))
+
+
+def test_what_runs_next_is_claimed_while_the_last_run_is_settled() -> None:
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    agent = deliveries.add(Queue("c_0", "c", concurrency=1), "c_0", str)
+    for tag in range(4):
+        deliveries.put(agent, Prefetched(Message(f"t{tag}", "c_0", b""), tag))
+    first, *others = deliveries.claim(9, lambda: True)
+    assert others == []
+    deliveries.begin_settling([first])
+    deliveries.begin_settling([first])  # It ends once.
+    (second,) = deliveries.claim(9, lambda: True)
+    deliveries.stop_settling([first])  # It was not settled: what is active now is more than one.
+    deliveries.begin_settling([second])
+    assert deliveries.claim(9, lambda: True) == []
+    deliveries.begin_settling([first])
+    for claim in (first, second):
+        deliveries.let_go(deliveries.held[claim.number])
+    (third,) = deliveries.claim(9, lambda: True)
+    assert third.task_id == "t2"
+    assert (agent.running, agent.active) == (1, 1)
+    assert deliveries.claim(9, lambda: True) == []

@@ -43,6 +43,7 @@ from agentpipe.brokers.capabilities.workers import (
     NotesAhead,
     NotesDrains,
     SettlesAndClaims,
+    SettlesMeanwhile,
     SparesTasks,
 )
 from agentpipe.errors import ConfigError
@@ -77,6 +78,7 @@ __all__ = [
     "PausesQueues",
     "ReadsTasks",
     "SettlesAndClaims",
+    "SettlesMeanwhile",
     "SparesTasks",
     "TaskFilter",
     "TaskQuery",

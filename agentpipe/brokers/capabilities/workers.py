@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from concurrent.futures import Future
 
     from agentpipe.brokers.records import Claim, ClaimRequest, Settlement, Worker
 
@@ -121,6 +122,24 @@ class SettlesAndClaims(Protocol):
         Raises:
             Unreachable: Either may be carried out: call ``settle``, this, or ``claim`` again.
             Exception: A settlement is refused, and nothing is done.
+        """
+
+
+@runtime_checkable
+class SettlesMeanwhile(Protocol):
+    """Carries out settlements while the worker goes on, where that takes the time of a server."""
+
+    def settle_meanwhile(
+        self, settlements: Sequence[Settlement], request: ClaimRequest | None
+    ) -> tuple[Future[list[bool]], list[Claim] | None] | None:
+        """Begin to ``settle`` results of good runs of one worker, and ``claim`` at once.
+
+        ``request`` counts what these settlements end as no longer held; None for no claim.
+
+        Returns:
+            What ``settle`` returns or raises, once it would; its callbacks must not wait, as they
+            run on a thread of the store's. And the claims; None where ``claim`` is to be called.
+            None where nothing was done: call ``settle``.
         """
 
 

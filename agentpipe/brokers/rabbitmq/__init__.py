@@ -30,6 +30,7 @@ priorities, below, at and above 0.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -227,6 +228,22 @@ class RabbitStore(RabbitOperations, Store):
 
     def take_cancelled(self) -> list[str]:
         return self._wakeup.take_cancelled()
+
+    def settle_meanwhile(
+        self, settlements: Sequence[Settlement], request: ClaimRequest | None
+    ) -> tuple[Future[list[bool]], list[Claim] | None] | None:
+        return self._link.ask(lambda session: self._settle_meanwhile(session, settlements, request))
+
+    def _settle_meanwhile(
+        self, session: Session, settlements: Sequence[Settlement], request: ClaimRequest | None
+    ) -> tuple[Future[list[bool]], list[Claim] | None] | None:
+        worker = self._workers.get(settlements[0].claim.worker)
+        if worker is None or not worker.is_alive:
+            return None
+        settling, settled = worker.settling, Future[list[bool]]()
+        settling.begin_beside(settlements)
+        self._link.begin(lambda _: settling.settle_beside(settlements), ANSWER_S, settled)
+        return settled, [] if request is None else self._claim_known(session, request)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         async def settle(_: Services) -> list[bool]:

@@ -96,7 +96,7 @@ class Consumption:
         self._channel.raw.ensure(source)
         agent.consumers[source.name] = await self._channel.raw.consume(
             source.name,
-            agent.queue.concurrency,
+            agent.queue.concurrency if returned else agent.prefetch,
             partial(self._receive, agent, returned=returned),
             partial(self._deleted, agent, source.name),
         )

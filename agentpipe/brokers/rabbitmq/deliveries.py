@@ -43,6 +43,7 @@ class Deliveries:
         worker: Its name.
         agents: Those that it serves, by queue.
         held: Its claims, by number.
+        settling: The numbers of those whose runs have ended while they are being settled.
         awaited: Runs of the last connection, by id, that are not delivered again yet.
     """
 
@@ -51,6 +52,7 @@ class Deliveries:
     ) -> None:
         self.agents: dict[str, ServedAgent] = {}
         self.held: dict[int, Held] = {}
+        self.settling: set[int] = set()
         self.awaited: dict[str, Held] = {}
         self._was_ready: set[str] = set()
         self.worker, self._marks, self._wake = worker.name, marks, wake
@@ -72,7 +74,8 @@ class Deliveries:
     def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> ServedAgent:
         """Begin to serve an agent; runs that are awaited count."""
         awaited = [it.claim.queue for it in self.awaited.values()]
-        agent = ServedAgent(queue, unit, running=awaited.count(queue.name))
+        running = awaited.count(queue.name)
+        agent = ServedAgent(queue, unit, running=running, active=running)
         if queue.concurrency_group is not None:
             running = sum(unit_of(name) == unit for name in awaited)
             group = Group(queue.concurrency_group_limit, running)
@@ -202,7 +205,8 @@ class Deliveries:
             message.cooled_ms / 1000,
         )
         self.held[claim.number] = Held(claim, message, prefetched.tag, agent, time.time())
-        agent.count(1)
+        agent.running += 1
+        agent.count_active(1)
         agent.served = claim.number
         return claim
 
@@ -216,7 +220,28 @@ class Deliveries:
         if self.held.pop(held.claim.number, None) is None:
             return
         self._ahead.drop([held.tag])
-        held.agent.count(-1)
+        held.agent.running -= 1
+        if held.claim.number in self.settling:
+            self.settling.discard(held.claim.number)
+        else:
+            self._end(held)
+
+    def begin_settling(self, claims: Iterable[Claim]) -> None:
+        """The runs of these have ended: what runs next may be claimed."""
+        for held in filter(None, map(self.find, claims)):
+            if held.claim.number not in self.settling:
+                self.settling.add(held.claim.number)
+                self._end(held)
+
+    def stop_settling(self, claims: Iterable[Claim]) -> None:
+        """Those of them that are held still are settled again later."""
+        for held in filter(None, map(self.find, claims)):
+            if held.claim.number in self.settling:
+                self.settling.discard(held.claim.number)
+                held.agent.count_active(1)
+
+    def _end(self, held: Held) -> None:
+        held.agent.count_active(-1)
         self.give_turns([held.agent])
         if held.agent.group is not None:
             self._reopen(held.agent.group)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.records import Queue
 
+# So many first offers lie ready beside what runs, at most as many as may run.
+AHEAD = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
@@ -27,12 +30,12 @@ class Group:
     """A concurrency group, all of whose agents this worker serves, by queue."""
 
     limit: int
-    running: int = 0
+    active: int = 0
     agents: dict[str, ServedAgent] = field(default_factory=dict)
 
     def ready(self) -> list[ServedAgent]:
         """Those with a task that may run now, the longest unserved first."""
-        if self.running >= self.limit:
+        if self.active >= self.limit:
             return []
         return sorted((it for it in self.agents.values() if it.has_room), key=lambda it: it.served)
 
@@ -47,6 +50,8 @@ class ServedAgent:
         is_consumed: There is one for each queue in which its tasks may wait.
         is_withheld: There is none for first offers, since returned tasks wait.
         judging: So many were delivered again whose worker died, and are being put back.
+        running: Its claims.
+        active: Those of them whose runs have not ended, as far as is known.
         resting: Nothing may be claimed of it now, whatever was delivered.
         leaving: It becomes another worker's as soon as nothing of it runs.
         served: The number of its last claim.
@@ -63,6 +68,7 @@ class ServedAgent:
     judging: int = 0
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
+    active: int = 0
     resting: bool = False
     leaving: bool = False
     served: int = 0
@@ -74,7 +80,16 @@ class ServedAgent:
         """Whether a task could be claimed now."""
         if self.leaving or self.resting:
             return False
-        return bool(self.ready) and self.running < self.queue.concurrency
+        return bool(self.ready) and self.active < self.queue.concurrency
+
+    @property
+    def prefetch(self) -> int:
+        """How many first offers the server may deliver: the next is here while one is settled.
+
+        What was returned may have killed its worker: no more of that than may run.
+        """
+        concurrency = self.queue.concurrency
+        return concurrency + min(concurrency, AHEAD)
 
     @property
     def is_drained(self) -> bool:
@@ -88,11 +103,11 @@ class ServedAgent:
         mean = run_s if self.run_s is None else self.run_s
         self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
 
-    def count(self, runs: int) -> None:
-        """So many more run, or fewer."""
-        self.running += runs
+    def count_active(self, runs: int) -> None:
+        """So many more are active, or fewer."""
+        self.active += runs
         if self.group is not None:
-            self.group.running += runs
+            self.group.active += runs
 
     def suspects(self, message: Message) -> bool:
         """Whether it must run alone: it may have killed a worker, and one crash is the limit."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.rabbitmq.breaker import run_ended
 from agentpipe.brokers.rabbitmq.message_sizes import REMEDY, SAFE_BYTES
@@ -15,7 +15,7 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import ResultTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held
@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Settling:
-    """Settles one worker's claims, one batch at a time."""
+    """Settles one worker's claims, one batch at a time.
+
+    Beside that, results of good runs: nothing else follows from them, so that their order is free.
+    """
 
     def __init__(
         self,
@@ -39,24 +42,57 @@ class Settling:
         tallies: TallyKeeper,
         is_alive: Callable[[], bool],
     ) -> None:
-        self.busy = asyncio.Lock()
+        self._busy = asyncio.Lock()
+        self._beside: set[asyncio.Task[Any]] = set()
         self._channel, self._services, self._deliveries = channel, channel.services, deliveries
         self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Publish what follows from each, have it confirmed, and only then acknowledge."""
-        async with self.busy:
-            if not self._services.connection.session.is_open:  # The next connection settles it.
-                raise ChannelClosed("it ended before that was settled")
-            found = self._find(settlements)
-            done = [held is not None for held in found]
-            pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
-            pairs = await self._fitting(pairs)
-            await self._carry_out(pairs)
-            with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
-                await self._count(pairs)
-            self._tallies.add(pairs)
-            return done
+        """Publish what follows from each, have it confirmed, and only then acknowledge.
+
+        One that is being settled beside this is as one whose claim was lost.
+        """
+        async with self._busy:
+            mine = [each.claim.number not in self._deliveries.settling for each in settlements]
+            left = [each for each, is_mine in zip(settlements, mine, strict=True) if is_mine]
+            done = iter(await self._settle(left))
+            return [is_mine and next(done) for is_mine in mine]
+
+    def begin_beside(self, settlements: Sequence[Settlement]) -> None:
+        """From now on what runs next may be claimed; ``settle_beside`` has to follow."""
+        self._deliveries.begin_settling(each.claim for each in settlements)
+
+    async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """The same of results of good runs, while others are being settled."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._beside.add(task)
+        try:
+            return await self._settle(settlements)
+        finally:
+            self._beside.discard(task)
+            self._deliveries.stop_settling(each.claim for each in settlements)
+
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """When nothing is being settled; a task that is must not be given back as well."""
+        async with self._busy:
+            if self._beside:
+                await asyncio.wait(self._beside)
+            yield
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        if not self._services.connection.session.is_open:  # The next connection settles it.
+            raise ChannelClosed("it ended before that was settled")
+        found = self._find(settlements)
+        done = [held is not None for held in found]
+        pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
+        pairs = await self._fitting(pairs)
+        await self._carry_out(pairs)
+        with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
+            await self._count(pairs)
+        self._tallies.add(pairs)
+        return done
 
     async def _count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         """Count runs for the breaker, and claim nothing more of what it pauses."""

@@ -304,9 +304,7 @@ class RabbitWorker:
         claims = len(self._deliveries.held) if self.is_alive else 0
         await self._dismiss_steward()
         with suppress(ChannelClosed):
-            async with (
-                self.settling.busy
-            ):  # A task that is being settled must not be released as well.
+            async with self.settling.at_rest():
                 await self._give_back()
         await self.close()
         return claims

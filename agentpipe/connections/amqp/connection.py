@@ -132,19 +132,19 @@ class Link:
             StoreError: The server refuses this, and ended the channel with it.
         """
         answer: Future[T] = Future()
-        self._soon(partial(self._begin, operation, answer_s, answer))
+        self._soon(partial(self.begin, operation, answer_s, answer))
         try:
             return answer.result()
         except ChannelClosed as error:
             raise error_of_channel(error, self._shown, self._own) from error
 
-    def _begin(
+    def begin(
         self,
         operation: Callable[[Session], Coroutine[Any, Any, T]],
         answer_s: float,
         answer: Future[T],
     ) -> None:
-        """As ``run_coroutine_threadsafe``, in fewer steps."""
+        """As ``run_coroutine_threadsafe``, in fewer steps; on the link's own thread."""
         task = asyncio.get_running_loop().create_task(self._perform(operation, answer_s))
         task.add_done_callback(partial(_tell, answer))
 

@@ -82,7 +82,9 @@ class Consumer:
         self._comparing = store if isinstance(store, ComparesClaims) else None
         self._held = self.delay_queue = HeldClaims(word)
         limits = settings.outbox_limits
-        self._exchanging = Exchange(store, limits, settlement_of, self._held, capacity)
+        self._exchanging = Exchange(
+            store, limits, settlement_of, self._held, capacity, settled=self._settled_meanwhile
+        )
         self._draining = Draining(store, word, settings.drain_before)
         self._paused, self.paused_event = False, threading.Event()
         self._late_queues: set[str] = set()
@@ -266,6 +268,12 @@ class Consumer:
             self._end_cancelled(self._exchanging.cancelled)
             if len(claimed) < CLAIM_BATCH:
                 break  # ``wait`` returns when there is more.
+
+    def _settled_meanwhile(self) -> None:
+        """On a thread of the store's; what is settled is on its disk."""
+        self._forwarder.notify()
+        if self._exchanging.has_failed or not len(self._held):
+            self._wake.set()
 
     def _end_if_drained(self) -> None:
         if not self._draining.is_on or len(self._held) or self._stopping:

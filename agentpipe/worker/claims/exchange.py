@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.brokers.records import ClaimRequest
+from agentpipe.worker.claims.meanwhile import Meanwhile
 from agentpipe.worker.claims.settling import Settling
 from agentpipe.worker.outcomes.follow_ups import offer_all
 from agentpipe.worker.running.message import ClaimedMessage
+from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # Small claims alternate with those of other processes, so that none takes all there is.
 CLAIM_BATCH = 32
+# So many claims a slot are held at most: of the run in it, and of the last, which is being settled.
+CLAIMS_PER_SLOT = 2
 # A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
 TURNS_WITHIN_S = 0.5
 # What the store refuses whatever is left of it; meanwhile the store may be repaired.
@@ -45,6 +49,7 @@ class Exchange:
         cancelled: The tasks that were cancelled since the last claim began.
         has_settled: Something was settled, also by a turn that failed, which is to be made durable;
             the caller takes it back.
+        has_failed: Something could not be settled meanwhile; the next turn settles it first.
     """
 
     def __init__(
@@ -54,12 +59,17 @@ class Exchange:
         settlement_of: Callable[[ClaimedMessage], Settlement],
         held: HeldClaims,
         capacity: Capacity,
+        *,
+        settled: Callable[[], None],
     ) -> None:
+        """``settled`` is called when a store has settled something meanwhile, or has failed to."""
         self.cancelled: frozenset[str] = frozenset()
         self._store, self._limits, self._settlement_of = store, limits, settlement_of
         self._held, self._capacity = held, capacity
         self._breaking = store if isinstance(store, BreaksOnFailures) else None
-        self._settling = Settling(store)
+        self._settling, self._settled = Settling(store), settled
+        self._meanwhile = Meanwhile(store, held, self._note_meanwhile, self._again)
+        self.has_failed = False
         self._finished: deque[ClaimedMessage] = deque()
         self._refused: list[ClaimedMessage] = []
         self._refused_until = 0.0
@@ -81,6 +91,11 @@ class Exchange:
         """
         batch = self._ended()
         settlements = list(map(self._settlement_of, batch))
+        if batch and not self.has_failed and self._meanwhile.takes(settlements):
+            request = self._request(worker, loop, len(batch), share=share)
+            claimed = self._settle_meanwhile(batch, settlements, request)
+            if claimed is not None:
+                return claimed
         if batch and (request := self._request(worker, loop, len(batch), share=share)):
             claimed = self._settle_and_claim(batch, settlements, request)
             if claimed is not None:
@@ -90,7 +105,8 @@ class Exchange:
         return self._claim(request) if request else []
 
     def settle_ended(self) -> None:
-        """Settle what has ended."""
+        """Settle what has ended, also what is being settled."""
+        self._meanwhile.wait(SHUTDOWN_S)
         batch = self._ended()
         self._settle(batch, list(map(self._settlement_of, batch)))
 
@@ -130,6 +146,39 @@ class Exchange:
         self._say_what_tripped()
         return messages
 
+    def _settle_meanwhile(
+        self,
+        batch: Sequence[ClaimedMessage],
+        settlements: Sequence[Settlement],
+        request: ClaimRequest | None,
+    ) -> list[ClaimedMessage] | None:
+        """What was claimed; None, and nothing done, where it takes two steps."""
+        with self._held.claiming:
+            if self._held.has_lost:
+                return None
+            # A task that was cancelled before this has it in its claim.
+            self.cancelled = frozenset()
+            begun = self._meanwhile.begin([*batch], settlements, request)
+            if begun is None:
+                return None
+            for _ in batch:
+                self._finished.popleft()
+            (claims,) = begun
+            if claims is None:
+                claims = self._store.claim(request) if request else []
+            messages = self._hold(claims)
+        self._say_what_tripped()
+        return messages
+
+    def _note_meanwhile(self, message: ClaimedMessage, settled: bool) -> None:  # noqa: FBT001 - the store's word
+        self._note_settled(message, settled)
+        self._settled()
+
+    def _again(self, batch: Sequence[ClaimedMessage]) -> None:
+        self.has_failed = True
+        self._finished.extend(batch)
+        self._settled()
+
     def _settle(self, batch: Sequence[ClaimedMessage], settlements: Sequence[Settlement]) -> None:
         left = batch
         while left:
@@ -138,6 +187,7 @@ class Exchange:
                 self._finished.popleft()
                 self._note_settled(message, settled)
             left = left[len(done) :]
+        self.has_failed = False
         if batch:
             self._say_what_tripped()
 
@@ -161,10 +211,11 @@ class Exchange:
         self, worker: Worker | None, loop: EventLoop, ending: int, *, share: bool
     ) -> ClaimRequest | None:
         """For the slots that are free once so many of the held runs are settled; None for none."""
-        held = self._capacity.held = len(self._held) - ending
+        held = self._capacity.held = self._meanwhile.running - ending
         if worker is None:
             return None
-        free = self._capacity.free(worker.slots)
+        room = CLAIMS_PER_SLOT * worker.slots - len(self._held)
+        free = min(self._capacity.free(worker.slots), room)
         stuck = loop.turns.turn_s > TURNS_WITHIN_S
         if free <= 0 or loop.stray_s or stuck:
             return None
@@ -181,5 +232,5 @@ class Exchange:
     def _hold(self, claims: Sequence[Claim]) -> list[ClaimedMessage]:
         messages = [ClaimedMessage(claim) for claim in claims]
         self._held.add(messages)
-        self._capacity.held = len(self._held)
+        self._capacity.held = self._meanwhile.running
         return messages

@@ -1,0 +1,154 @@
+"""On RabbitMQ what runs next is claimed while the server stores the last results."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.errors import Unreachable
+from agentpipe.settings import Settings
+from tests.stores import ROOMY, claim_up_to
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.brokers.records import Claim
+    from brokers.server_rabbitmq import RabbitServer
+
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Results are published once it is set."""
+    may_go_on = threading.Event()
+    publish = WorkerChannel.publish
+
+    async def slowly(channel: WorkerChannel, messages: Any) -> None:
+        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.005)
+        await publish(channel, messages)
+
+    monkeypatch.setattr(WorkerChannel, "publish", slowly)
+    return may_go_on
+
+
+@contextmanager
+def working(broker_url: str, concurrency: int = 1) -> Iterator[tuple[RabbitStore, Worker]]:
+    """A worker that dies at the end: its connection ends, and it does not leave."""
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([Queue("one", None, 100, concurrency, max_crashes=5)])
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
+        store.join(worker)
+        yield store, worker
+
+
+def offered(store: RabbitStore, number: int) -> None:
+    tasks = [Offer(f"t{index}", b"{}") for index in range(number)]
+    store.offer("one", tasks, round_robin=False)
+
+
+def claimed(store: RabbitStore, worker: Worker, number: int = 1) -> list[Claim]:
+    found: list[Claim] = []
+
+    def there() -> bool:
+        found.extend(claim_up_to(number - len(found), store, worker))
+        return len(found) == number
+
+    wait_until(there, PATIENCE_S, f"{number} claims")
+    return found
+
+
+def good(claims: Sequence[Claim]) -> list[Settlement]:
+    return [Settlement(claim, "complete", b"{}", "ok") for claim in claims]
+
+
+def results(store: RabbitStore, worker: Worker) -> list[str]:
+    return sorted(record.task_id for record in store.take_outbox(worker, 100, 10**6))
+
+
+def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
+    broker_url: str, disk: threading.Event
+) -> None:
+    with working(broker_url, concurrency=2) as (store, worker):
+        offered(store, 8)
+        first = claimed(store, worker, 2)
+        wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
+        begun = store.settle_meanwhile(good(first), ClaimRequest(worker, 8, ROOMY))
+        assert begun is not None
+        settled, second = begun
+        if second is None:  # The outbox had to be asked for.
+            second = claim_up_to(8, store, worker)
+        assert len(second) == 2
+        assert not settled.done()
+        assert claim_up_to(8, store, worker) == []
+        disk.set()
+        assert settled.result(PATIENCE_S) == [True, True]
+        assert store.settle(good(first)) == [False, False]
+        assert store.settle(good(second)) == [True, True]
+        wait_until(lambda: len(claim_up_to(1, store, worker)) == 1, PATIENCE_S, "the next one")
+
+
+def test_a_worker_leaves_when_what_it_settles_is_settled(
+    broker_url: str, disk: threading.Event
+) -> None:
+    """Otherwise the task would be given back, too."""
+    with working(broker_url) as (store, worker):
+        offered(store, 1)
+        begun = store.settle_meanwhile(good(claimed(store, worker)), None)
+        assert begun is not None
+        leaving = threading.Thread(target=store.leave, args=(worker,))
+        leaving.start()
+        disk.set()
+        leaving.join(PATIENCE_S)
+        assert begun[0].result(PATIENCE_S) == [True]
+    with working(broker_url) as (store, worker):
+        wait_until(lambda: results(store, worker) == ["t0"], PATIENCE_S, "its result")
+        assert claim_up_to(1, store, worker) == []
+
+
+def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
+    broker_url: str, disk: threading.Event
+) -> None:
+    with working(broker_url) as (store, worker):
+        offered(store, 1)
+        claims = claimed(store, worker)
+        begun = store.settle_meanwhile(good(claims), None)
+        assert begun is not None
+        session = store._link._session  # noqa: SLF001 - it ends, as in an outage
+        assert session is not None
+        store._link._soon(session.close)  # noqa: SLF001 - on its own thread
+        wait_until(lambda: not session.is_open, PATIENCE_S, "the connection has ended")
+        disk.set()
+        with pytest.raises(ChannelClosed):
+            begun[0].result(PATIENCE_S)
+        wait_until(lambda: _settled(store, claims), PATIENCE_S, "it is settled again")
+        assert results(store, worker) == ["t0"]
+
+
+def _settled(store: RabbitStore, claims: Sequence[Claim]) -> bool:
+    try:
+        return store.settle(good(claims)) == [True]
+    except Unreachable:
+        return False
+
+
+def _ready(store: RabbitStore, worker: Worker) -> int:
+    return len(store._workers[worker.name]._deliveries.ready())  # noqa: SLF001 - what lies here
