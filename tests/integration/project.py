@@ -23,6 +23,7 @@ from agentpipe.operations.stats import as_dict
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
+from agentpipe.sinks.stream import Stream
 from tests.stores import open_any
 from tests.support import processes_with, wait_until
 
@@ -231,9 +232,15 @@ class Project:
         assert (sent.accepted, sent.refused) == (len(questions), 0)
         return list(sent.task_ids)
 
-    def results(self, *args: str) -> list[dict[str, Any]]:
-        """The whole stream so far, read by ``tail``."""
+    def tail(self, *args: str) -> list[dict[str, Any]]:
+        """What ``tail`` prints of the stream so far."""
         return self.ok("tail", "--from", "beginning", "--timeout", "0", "--json", *args).lines
+
+    def results(self) -> list[dict[str, Any]]:
+        """The whole stream so far, without starting a process."""
+        settings = Settings.from_env(self.environ)
+        with Stream.open(settings, start="beginning", timeout_s=0) as stream:
+            return [result.to_dict() for result in stream]
 
     def by_id(self) -> dict[str, dict[str, Any]]:
         """The results by task id; each task must have one."""

@@ -84,17 +84,17 @@ def test_tail_follows_filters_and_resumes(project: Project) -> None:
     project.burst("--processes", "1")
     from_begin = ("--from", "beginning", "--timeout", "0")
     assert len(project.results()) == 5
-    assert [r["outcome"] for r in project.results("--outcome", "agent_error")] == ["agent_error"]
-    assert [r["result"] for r in project.results("--collection", "others")] == ["five"]
+    assert [r["outcome"] for r in project.tail("--outcome", "agent_error")] == ["agent_error"]
+    assert [r["result"] for r in project.tail("--collection", "others")] == ["five"]
     assert len(project.ok("tail", *from_begin, "--limit", "2").out.splitlines()) == 2
     assert project.ok("tail", "--timeout", "0").out == ""
     seen = [
         result["task_id"]
         for limit in ("2", "1", "9")
-        for result in project.results("--group", "trainer", "--limit", limit)
+        for result in project.tail("--group", "trainer", "--limit", limit)
     ]
     assert len(seen) == len(set(seen)) == 5
-    assert len(project.results("--group", "notebook")) == 5
+    assert len(project.tail("--group", "notebook")) == 5
 
 
 def test_tail_shows_what_comes_until_it_is_interrupted(served: Project) -> None:

@@ -35,5 +35,5 @@ def test_each_task_has_its_one_result(project: Project) -> None:
     assert sum(result["outcome"] == "ok" for result in results.values()) == 40
     assert project.stats()["outbox"] == 0
     group = ("--group", "trainer", "--limit", "41", "--timeout", "30")
-    assert len(project.results(*group)) == 41
-    assert project.results("--group", "trainer") == []
+    assert len(project.tail(*group)) == 41
+    assert project.tail("--group", "trainer") == []

@@ -32,7 +32,7 @@ def test_an_id_that_is_used_again_is_seen_again(project: Project) -> None:
 
 
 def _daily(project: Project, *options: str) -> list[str]:
-    found = project.results(*options)
+    found = project.tail(*options)
     return [result["result"] for result in found if result["task_id"] == "daily"]
 
 

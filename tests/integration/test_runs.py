@@ -28,7 +28,7 @@ def test_a_file_is_new_in_each_run_and_once_in_each(project: Project) -> None:
     assert second.out == "0 accepted, 2 duplicates, 0 refused\n"
     assert "all 2 are known in run v2: another --run NAME sends them as a new run" in second.err
     project.burst("--processes", "1")
-    results = project.results("--run", "v2")
+    results = project.tail("--run", "v2")
     assert [(it["task_id"], it["run"]) for it in results] == [
         ("v2/tasks-0", "v2"),
         ("v2/tasks-1", "v2"),
@@ -47,7 +47,7 @@ def test_tasks_without_ids_are_known_by_their_lines(project: Project) -> None:
     rest = project.ok("send", "toys", "--file", str(file), "--run", "v2", "--json").json
     assert (rest["task_ids"], rest["duplicates"]) == (["v2/000003"], 2)
     project.burst("--processes", "1")
-    answers = {it["task_id"]: it["result"] for it in project.results("--run", "v2")}
+    answers = {it["task_id"]: it["result"] for it in project.tail("--run", "v2")}
     assert answers == {"v2/000001": "0", "v2/000002": "1", "v2/000003": "2"}
 
 
@@ -66,13 +66,13 @@ def test_samples_of_a_part_of_a_file(project: Project) -> None:
     project.burst("--processes", "1")
     samples = [
         (it["task_id"], it["group_id"], it["sample_index"], it["group_size"])
-        for it in project.results("--run", "v2")
+        for it in project.tail("--run", "v2")
     ]
     assert sorted(samples) == [
         ("v2/tasks-0/0", "v2/tasks-0", 0, 2),
         ("v2/tasks-0/1", "v2/tasks-0", 1, 2),
     ]
-    assert len({it["seed"] for it in project.results("--run", "v2")}) == 2
+    assert len({it["seed"] for it in project.tail("--run", "v2")}) == 2
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "x" * 200, "\u00e9", "a/b", ""])
@@ -118,7 +118,7 @@ def test_a_run_is_cancelled_and_explained_by_its_name(project: Project) -> None:
     assert [line["task_id"] for line in told.lines] == ["v2/tasks-0", "v2/tasks-1"]
     cancelled = project.ok("cancel", "--run", "v2", "--json").json
     assert sorted(cancelled["cancelled"]) == ["v2/tasks-0", "v2/tasks-1"]
-    assert {it["outcome"] for it in project.results("--run", "v2")} == {"cancelled"}
+    assert {it["outcome"] for it in project.tail("--run", "v2")} == {"cancelled"}
     assert json.loads(project.ok("status", "--json").out)["waiting"] == 2
     assert "run v2 has no unsettled tasks here" in project.ok("why", "--run", "v2").err
 
@@ -183,7 +183,7 @@ def test_a_run_is_dropped_by_name_and_its_results_stay(project: Project) -> None
     assert "--yes" in asked.err
     assert project.ok("runs", "drop", "v2", "--yes", "--json").json == {"dropped": True}
     assert project.ok("runs", "--json").json == {"runs": []}
-    assert len(project.results("--run", "v2")) == 1
+    assert len(project.tail("--run", "v2")) == 1
     gone = project.run("runs", "show", "v2")
     assert gone.code == 2
     assert "no run 'v2' on this broker" in gone.err
@@ -221,7 +221,7 @@ def test_a_run_is_one_on_each_broker(project: Project) -> None:
     grown = (*send[:3], more, *send[4:])
     assert project.ok(*grown).json["accepted"] == 4
     project.burst("--processes", "1")
-    results = project.results("--run", "v2")
+    results = project.tail("--run", "v2")
     assert len(results) == 24
     assert len({it["task_id"] for it in results}) == 24
     assert len({it["seed"] for it in results}) == 24
