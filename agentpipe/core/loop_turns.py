@@ -7,9 +7,9 @@ one run, and every other run of the loop waits for it.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import selectors
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.core.held_time import held_time
@@ -75,10 +75,14 @@ class TurnCounter(selectors.DefaultSelector):
 
 
 class CountedLoop(asyncio.SelectorEventLoop):
-    """An event loop with its counter, ``turns``."""
+    """An event loop with its counter, ``turns``.
+
+    Attributes:
+        context: An empty one for callbacks of no run's: each would get a copy of its own.
+    """
 
     def __init__(self) -> None:
-        self.turns = TurnCounter()
+        self.turns, self.context = TurnCounter(), contextvars.Context()
         super().__init__(self.turns)
 
 
@@ -95,7 +99,9 @@ async def done_within(run: asyncio.Future[Any], limit_s: float) -> bool:
     back whole.
     """
     before_s = _stalled_s()
-    await _ended(run, limit_s)
+    if not run.done():  # Here as well as in ``_ended``, whose frame each waiting run would keep.
+        with _Waiting(run, limit_s) as ended:
+            await ended
     if not run.done() and (held := held_time()) is not None:
         await _after_holding(run, held)
     held_up_s = min(limit_s, _stalled_s() - before_s)
@@ -114,24 +120,34 @@ async def _after_holding(run: asyncio.Future[Any], held: HeldTime) -> None:
 
 
 async def _ended(run: asyncio.Future[Any], limit_s: float) -> None:
-    """``asyncio.wait`` for one future, in less memory: thousands wait here."""
-    if run.done():
-        return
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-    release = partial(_release, waiter)
-    timer = loop.call_later(limit_s, release)
-    run.add_done_callback(release)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        run.remove_done_callback(release)
+    """``asyncio.wait`` for one future."""
+    if not run.done():
+        with _Waiting(run, limit_s) as ended:
+            await ended
 
 
-def _release(waiter: asyncio.Future[None], *_: object) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+class _Waiting:
+    """A future that is done with another one, or at a limit; thousands wait with one."""
+
+    __slots__ = ("_ended", "_run", "_timer")
+
+    def __init__(self, run: asyncio.Future[Any], limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        context = loop.context if isinstance(loop, CountedLoop) else None
+        self._run, self._ended, release = run, loop.create_future(), self._release
+        self._timer = loop.call_later(limit_s, release, context=context)
+        run.add_done_callback(release, context=context)
+
+    def __enter__(self) -> asyncio.Future[None]:
+        return self._ended
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._run.remove_done_callback(self._release)
+
+    def _release(self, *_: object) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
 
 async def within(coroutine: Coroutine[Any, Any, T], limit_s: float) -> T:

@@ -32,18 +32,24 @@ class Slots(Generic[AnyRecord]):
             for each in of_class
             if each.default_factory is not MISSING
         )
+        # For records that nobody changes.
+        self._shared = {name: factory() for name, factory in self._factories}
         made = {name for name, _ in self._factories}
         self._required = {n for n, value in self._defaults.items() if value is MISSING} - made
 
-    def filled(self, values: Mapping[str, Any]) -> AnyRecord:
+    def filled(self, values: Mapping[str, Any], *, shared: bool = False) -> AnyRecord:
         """The same as ``of(**values)``; keys that are not fields are dropped.
+
+        With ``shared``, empty lists and objects are those of other records: nothing may change one.
 
         Raises:
             TypeError: A field without a default is missing.
         """
         if missing := self._required - values.keys():
             raise TypeError(f"{self._of.__name__}: missing {sorted(missing)}")
-        made = {name: factory() for name, factory in self._factories if name not in values}
+        made: Mapping[str, Any] = self._shared
+        if not shared:
+            made = {name: factory() for name, factory in self._factories if name not in values}
         # Fields keep their places, and other keys come behind the last of them.
         return self._with({**self._defaults, **made, **values}.values())
 

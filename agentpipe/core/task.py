@@ -145,9 +145,15 @@ class Task:
         own = {name: getattr(self, name) for name in _CHANGEABLE}
         return _SLOTS.changed(self, orjson.loads(orjson.dumps(own)))
 
+    def unshared(self) -> Task:
+        """The same, with empty lists and objects of its own."""
+        values = ((name, getattr(self, name)) for name in _CHANGEABLE)
+        own = {name: type(it)() for name, it in values if it is not None and not it}
+        return _SLOTS.changed(self, own)
+
     @classmethod
-    def decode(cls, data: Any) -> Task:
-        """Read what ``encode`` wrote, already parsed.
+    def decode(cls, data: Any, *, shared: bool = False) -> Task:
+        """Read what ``encode`` wrote, already parsed; for ``shared`` see ``Slots.filled``.
 
         Its sender checked it: here only what a run relies on is checked again, the type of each
         field, since anybody may write to a queue.
@@ -161,7 +167,7 @@ class Task:
             _check_types(known)
         except TaskError as error:
             raise FormatError(f"not a task: {error}") from error
-        return _SLOTS.filled(known)
+        return _SLOTS.filled(known, shared=shared)
 
 
 def _check_types(known: dict[str, Any]) -> None:

@@ -81,6 +81,17 @@ class Tracer:
         attempt: Which run of its task it is, from 1.
     """
 
+    __slots__ = (
+        "_bytes",
+        "_opened",
+        "attempt",
+        "heard",
+        "rollout",
+        "spans",
+        "trace_id",
+        "usage",
+    )
+
     def __init__(self) -> None:
         self.heard: Callable[[dict[str, Any]], None] | None = None
         self.attempt = 1

@@ -50,6 +50,8 @@ NO_TOKENS = Tokens()
 class Usage:
     """Sums by name; ``usd`` is known only if every request had a price."""
 
+    __slots__ = ("_sums", "_unpriced")
+
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._unpriced = False

@@ -47,7 +47,9 @@ class Instance:
             RunContinues: Instead of a CancelledError, where the run does not end in its grace.
             Exception: Whatever the agent raises; AnswerError for SystemExit and its kind.
         """
-        run = asyncio.ensure_future(self._answer(task, context or self._context))
+        answering = self._answer(task, context or self._context)
+        # Without a name each task would get a new one.
+        run = asyncio.get_running_loop().create_task(answering, name=self._name)
         try:
             done = await done_within(run, limit_s)
         except asyncio.CancelledError:

@@ -38,6 +38,8 @@ _last: dict[int, tuple[Programs, frozenset[int]]] = {}
 class Programs:
     """The programs of one run; methods are safe in any thread."""
 
+    __slots__ = ("_found", "_token")
+
     def __init__(self) -> None:
         self._found: dict[int, str] = {}
         self._token: Token[Programs | None] | None = None

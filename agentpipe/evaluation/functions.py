@@ -78,6 +78,8 @@ def _call_now(func: str, scope: FunctionScope, answer_text: str, offered: dict[s
     try:
         function = _function(func, scope)
         wanted = {name: offered[name] for name in _parameters(function) if name in offered}
+        if "task" in wanted:
+            wanted["task"] = wanted["task"].unshared()
         return function(answer_text, **wanted)
     except ConfigError:
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import dramatiq
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.task import Task
     from agentpipe.core.trace import Tracer
+
+log = logging.getLogger(__name__)
 
 
 class AgentRunner(Protocol):
@@ -61,14 +65,14 @@ class AgentActor(dramatiq.Actor[..., None]):
         self.collection, self.spec, self.runner = collection, spec, runner
         self.config_hash = config_hash
         self.rules = collection.task_rules if rules is None else rules
-        super().__init__(
-            _runs_in_a_worker,
-            broker=broker,
-            actor_name=spec.queue,
-            queue_name=spec.queue,
-            priority=0,
-            options={"collection": collection.name},
-        )
+        # Instead of Dramatiq's constructor, which makes a logger for each of thousands of agents;
+        # logging keeps it, with its name and a place among its parent's.
+        if spec.queue in broker.actors:
+            raise ValueError(f"an actor named {spec.queue!r} is already registered")
+        self.logger, self.fn, self.broker = log, _runs_in_a_worker, broker
+        self.actor_name = self.queue_name = spec.queue
+        self.priority, self.options = 0, _options(collection.name)
+        broker.declare_actor(self)
 
     def message_with_options(
         self,
@@ -120,6 +124,12 @@ def _as_task(piped: Any) -> dict[str, Any]:
     if isinstance(piped, dict):
         return {name: value for name, value in piped.items() if name != "task_id"}
     return {"question": piped if isinstance(piped, str) else orjson.dumps(piped).decode()}
+
+
+@cache
+def _options(collection: str) -> dict[str, Any]:
+    """Those of all its agents."""
+    return {"collection": collection}
 
 
 def _runs_in_a_worker(*_: Any) -> NoReturn:

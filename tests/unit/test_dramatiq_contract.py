@@ -22,6 +22,7 @@ from dramatiq.middleware import (
     raise_thread_exception,
 )
 
+from agentpipe.sending.actor import AgentActor
 from agentpipe.worker import middleware as ours
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.handshake import GOES_ON, VARIABLE, has_booted
@@ -295,6 +296,17 @@ def test_send_goes_through_message_with_options_and_enqueue(broker: StubBroker) 
     assert [each["args"] for each in seen] == [("x",), ("y",)]
     assert broker.queues["own"].qsize() == 1
     assert broker.queues["own.DQ"].qsize() == 1
+
+
+def test_an_agent_has_what_dramatiqs_constructor_gives_an_actor(broker: StubBroker) -> None:
+    def work() -> None:
+        """Nothing."""
+
+    source = inspect.getsource(dramatiq.Actor.__init__)
+    given = set(re.findall(r"self\.(\w+)(?:: [^=]+)? = ", source))
+    assert given == set(vars(dramatiq.actor(broker=broker)(work)))
+    assert given <= set(re.findall(r"self\.(\w+)", inspect.getsource(AgentActor.__init__)))
+    assert source.rstrip().endswith("self.broker.declare_actor(self)")
 
 
 def test_the_version_is_one_that_this_was_written_for() -> None:

@@ -29,6 +29,17 @@ def test_a_record_has_the_values_given_and_defaults_of_its_own() -> None:
     assert second.parts == []
 
 
+def test_tasks_may_share_what_is_empty_until_somebody_may_change_it() -> None:
+    fields = {"schema": 1, "question": "q", "evaluators": [{"func": "raw"}], "seed": 0}
+    first, second = (Task.decode(dict(fields), shared=True) for _ in range(2))
+    assert first.metadata is second.metadata
+    for own in (first.unshared(), first.copy(), Task.decode(fields)):
+        assert own == first
+        own.metadata["a"] = 1
+        own.prepares.append({})
+    assert second == Task("q", evaluators=[{"func": "raw"}], seed=0)
+
+
 def test_a_field_without_a_default_is_needed() -> None:
     with pytest.raises(TypeError):
         SLOTS.filled({"size": 1})

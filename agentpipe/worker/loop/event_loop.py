@@ -88,7 +88,7 @@ class EventLoop(threading.Thread):
         # Runs that go on although they were interrupted.
         self._strays: list[_Stray] = []
         self._ended_runs: list[ClaimedMessage] = []
-        self._no_run = contextvars.Context()
+        self._when_ended = self._ended  # One for all of the thousands.
 
     def run(self) -> None:
         """Run until ``stop``; an agent's code can end the loop before, which is reported."""
@@ -162,9 +162,11 @@ class EventLoop(threading.Thread):
         for message in messages:
             context = contextvars.copy_context()
             context.run(_bind, message)
-            run = self._loop.create_task(self._process(message), context=context)
+            run = self._loop.create_task(
+                self._process(message), context=context, name=message.actor_name
+            )
             self._runs[run] = message
-            run.add_done_callback(self._ended)
+            run.add_done_callback(self._when_ended, context=self._loop.context)
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         message = self._runs.pop(run)
@@ -178,7 +180,7 @@ class EventLoop(threading.Thread):
         Of a thousand that end at once the first are settled while the others end.
         """
         if not self._ended_runs:
-            self._loop.call_soon(self._post_ended, context=self._no_run)
+            self._loop.call_soon(self._post_ended, context=self._loop.context)
         self._ended_runs.append(message)
         if len(self._ended_runs) >= ENDED_TOGETHER:
             self._post_ended()

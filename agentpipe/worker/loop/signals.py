@@ -64,9 +64,9 @@ class Signals:
             SkipMessage: It must not run.
         """
         _provide_loop()
-        message.context = contextvars.copy_context()
         actor = served_actor(self._broker, message.actor_name)
         if actor is not None and actor.runs_in_thread:
+            message.context = contextvars.copy_context()
             message.thread = self._threads.take()
         emit = partial(self._broker.emit_before, "process_message", message)
         await self._emit(message, emit)
@@ -120,6 +120,8 @@ class Signals:
         return any(map(_hears, kinds))
 
     async def _in_thread(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:
+        if message.context is None:
+            message.context = contextvars.copy_context()
         thread, context = message.thread, message.context
         mine = thread is None or thread.is_busy
         if thread is not None and thread.is_busy:  # A run that was given up goes on in it.

@@ -38,7 +38,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         retries: Runs that failed before this one.
         answered: What its agent gave, without verdicts: evaluators judge it now.
         completed: What its run gave.
-        context: In which its code in threads runs.
+        context: In which its code in threads runs; None without any.
         thread: That of a run which has one to itself.
         settlement: Set by the Results middleware, passed to the store by the consumer.
         follow_ups: What is sent before it is settled: to which queue, and what.
@@ -94,7 +94,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         fields = _parse(claim.payload)
         if "actor_name" in fields:
             return _plain(claim, fields)
-        self.task = Task.decode(fields)
+        self.task = Task.decode(fields, shared=True)  # Code of the user's gets others.
         return _addressed(claim, (fields,), dict(fields.pop("dramatiq", None) or {}))
 
 

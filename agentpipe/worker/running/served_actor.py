@@ -145,6 +145,7 @@ def time_limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:
 
 
 class _Agent:
+    __slots__ = ("_actor", "collection", "config_hash", "context", "limits", "strict_config")
     takes_tasks = True
     runs_in_thread = False  # Its instances have threads of their own.
 
