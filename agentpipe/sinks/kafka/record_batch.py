@@ -22,8 +22,8 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CHECKSUM = struct.Struct(">I")
 _LENGTH_END, _CHECKSUM_AT, _SUMMED_AT = 12, 17, 21
 _FORMAT = 2
-# Kafka's own default; the levels above take longer and save little.
-_GZIP_LEVEL, _GZIP = 6, 16 + zlib.MAX_WBITS
+# Half the time of 9 or less, for up to 4 % more bytes of prose.
+_GZIP_LEVEL, _GZIP = 4, 16 + zlib.MAX_WBITS
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 # Of a record beside its key, its value and its headers.
 OVERHEAD_BYTES = 24
