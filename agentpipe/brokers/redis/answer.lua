@@ -44,5 +44,7 @@ put_in_outbox(ended, time_text, true)
 save_measures(tonumber(ARGV[4]))
 save_runs()
 save_queues()
-count_members(ended)
+if may_count(ended) then
+  groups.count_members(ended)
+end
 return remember(table.concat(done))

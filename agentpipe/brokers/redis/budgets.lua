@@ -2,11 +2,12 @@
 -- packed: the caps in USD and in tokens, -1 for none, what is spent, and what a file has declared
 -- last. SPENT has those of which nothing may be claimed.
 
-local BUDGETS = base .. ':budgets'
 local CAP_USD, CAP_TOKENS, USD, TOKENS, DECLARED = 1, 2, 3, 4, 5
 local EXACT_USD = 1e-9
 
-local read_budget, save_budget, limit_budget, tell_budget, tell_budgets = (function()
+local budgets = on_demand(function()
+  local budgets = {}
+
   -- Nothing, of what is not a budget: others may have written it, and it hides no other one.
   local function unpack_budget(packed)
     local is_packed, budget = pcall(cmsgpack.unpack, packed)
@@ -21,7 +22,7 @@ local read_budget, save_budget, limit_budget, tell_budget, tell_budgets = (funct
     return budget
   end
 
-  local function read_budget(holder)
+  function budgets.read(holder)
     local packed = call('HGET', BUDGETS, holder)
     return packed and unpack_budget(packed)
   end
@@ -32,20 +33,20 @@ local read_budget, save_budget, limit_budget, tell_budget, tell_budgets = (funct
   end
 
   -- Returns whether it is spent now and was not, or the other way round.
-  local function save_budget(holder, budget)
+  function budgets.save(holder, budget)
     call('HSET', BUDGETS, holder, cmsgpack.pack(budget))
     return call(is_over(budget) and 'SADD' or 'SREM', SPENT, holder) == 1
   end
 
-  local function limit_budget(holder, cap_usd, cap_tokens, declared)
-    local budget = read_budget(holder) or {-1, -1, 0, 0, '-1 -1'}
+  function budgets.limit(holder, cap_usd, cap_tokens, declared)
+    local budget = budgets.read(holder) or {-1, -1, 0, 0, '-1 -1'}
     budget[CAP_USD], budget[CAP_TOKENS] = tonumber(cap_usd), tonumber(cap_tokens)
     budget[DECLARED] = declared or budget[DECLARED]
-    return save_budget(holder, budget)
+    return budgets.save(holder, budget)
   end
 
   -- As strings: numbers in JSON have too few digits.
-  local function tell_budget(holder, budget)
+  function budgets.tell(holder, budget)
     local kind, name = holder:match('^(%S+) (.*)$')
     local values = {}
     for index = CAP_USD, TOKENS do
@@ -56,11 +57,11 @@ local read_budget, save_budget, limit_budget, tell_budget, tell_budgets = (funct
 
   -- Six values for each: kind, name, the caps, -1 for none, and what is spent. Of one that cannot be
   -- read, values that are not numbers.
-  local function tell_budgets()
+  function budgets.tell_all()
     local reply, found = {}, call('HGETALL', BUDGETS)
     for index = 1, #found, 2 do
       local budget = unpack_budget(found[index + 1])
-      local values = budget and tell_budget(found[index], budget) or {'', found[index], '', '', '', ''}
+      local values = budget and budgets.tell(found[index], budget) or {'', found[index], '', '', '', ''}
       for _, value in ipairs(values) do
         reply[#reply + 1] = value
       end
@@ -68,5 +69,27 @@ local read_budget, save_budget, limit_budget, tell_budget, tell_budgets = (funct
     return reply
   end
 
-  return read_budget, save_budget, limit_budget, tell_budget, tell_budgets
-end)()
+  -- What holders have spent in this script.
+  local costs = {}
+
+  function budgets.charge(holder, usd, tokens)
+    local cost = costs[holder] or {0, 0}
+    costs[holder] = {cost[1] + usd, cost[2] + tokens}
+  end
+
+  function budgets.save_costs()
+    local stops = false
+    for holder, cost in pairs(costs) do
+      local budget = budgets.read(holder)
+      if budget then
+        budget[USD], budget[TOKENS] = budget[USD] + cost[1], budget[TOKENS] + cost[2]
+        stops = budgets.save(holder, budget) or stops
+      end
+    end
+    if stops then
+      apply_pauses()
+    end
+  end
+
+  return budgets
+end)

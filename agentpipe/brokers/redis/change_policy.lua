@@ -19,11 +19,11 @@ local key = policies.key(name)
 
 -- Groups that go on, though what they have is too old for this version already.
 local function cancel_stale(max_staleness)
-  local units = call('HGETALL', policies.units)
+  local units = call('HGETALL', UNITS)
   for index = 1, #units, 2 do
     local group = units[index + 1] == name and units[index]:match('^group (.*)$')
-    local oldest = group and call('HGET', group_key(group), 'oldest')
-    if oldest and version - oldest > max_staleness and cancel_rest(read_group(group)) > 0 then
+    local oldest = group and call('HGET', groups.key(group), 'oldest')
+    if oldest and version - oldest > max_staleness and groups.cancel_rest(groups.read(group)) > 0 then
       call('HINCRBY', key, 'stale', 1)
     end
   end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending policies claiming
+-- needs: ending policies ready suspects parking due claiming
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
 -- by bytes, claims held ('-1' for any number), seconds that settled ids are known.
 -- Returns nothing, or the number of the claims and for each two values, since a client reads many slowly:

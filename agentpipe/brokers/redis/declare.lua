@@ -105,11 +105,11 @@ local budget_changed = false
 local function declare_budget(index)
   local collection, cap_usd, cap_tokens = ARGV[index], ARGV[index + 1], ARGV[index + 2]
   local holder, declared = 'collection ' .. collection, cap_usd .. ' ' .. cap_tokens
-  local known = read_budget(holder)
+  local known = budgets.read(holder)
   if outdated[collection] or declared == (known and known[DECLARED] or '-1 -1') then
     return
   end
-  budget_changed = limit_budget(holder, cap_usd, cap_tokens, declared) or budget_changed
+  budget_changed = budgets.limit(holder, cap_usd, cap_tokens, declared) or budget_changed
 end
 
 for index = first_budget, first_queue - 1, BUDGET_STEP do

@@ -1,52 +1,54 @@
 -- Shared by the scripts that end tasks or return them to their queues.
 
-local put_in_outbox, moment_of_death, count_crash, leave_fleet, end_worker, end_lapsed = (function()
-  -- How many ended with each outcome, as values of the store.
-  local function count_outcomes(ended)
-    local outcomes, names = {}, {}
-    for _, each in ipairs(ended) do
-      local name = 'outcome:' .. each[3]
-      if not outcomes[name] then
-        names[#names + 1], outcomes[name] = name, 0
-      end
-      outcomes[name] = outcomes[name] + 1
+-- How many ended with each outcome, as values of the store.
+local function count_outcomes(ended)
+  local outcomes, names = {}, {}
+  for _, each in ipairs(ended) do
+    local name = 'outcome:' .. each[3]
+    if not outcomes[name] then
+      names[#names + 1], outcomes[name] = name, 0
     end
-    return outcomes, names
+    outcomes[name] = outcomes[name] + 1
   end
+  return outcomes, names
+end
 
-  -- End tasks with their results; `ended` holds {id, result, outcome}, and what `groups` adds.
-  local function put_in_outbox(ended, settled_at, has_notes)
-    if #ended == 0 then
-      return
-    end
-    local outcomes, names = count_outcomes(ended)
-    local stored = call('HMGET', STORE, 'next', 'outbox_bytes', unpack(names))
-    local number, bytes = tonumber(stored[1]), tonumber(stored[2] or 0)
-    for _, each in ipairs(ended) do
-      local id, result = each[1], each[2]
-      number, bytes = number + 1, bytes + #result
-      local label = string.format('%d', number)
-      later('HDEL', TASKS, id)
-      later('HDEL', PAYLOADS, id)
-      if has_notes then
-        later('HDEL', NOTES, 'cancel ' .. id, 'error ' .. id)
-        later('HDEL', NOTES, 'cooled ' .. id)
-      end
-      later('ZREM', ORDER, id)
-      later('ZADD', SETTLED, settled_at, id)
-      later('HSET', RESULTS, label, result)
-      later('ZADD', OUTBOX, label, string.format('%s %d %s', label, #result, id))
-    end
-    local values = {'next', string.format('%d', number), 'outbox_bytes', string.format('%d', bytes)}
-    for index, name in ipairs(names) do
-      values[#values + 1] = name
-      values[#values + 1] = string.format('%d', tonumber(stored[2 + index] or 0) + outcomes[name])
-    end
-    call('HSET', STORE, unpack(values))
+-- End tasks with their results; `ended` holds {id, result, outcome}, and what `groups` adds.
+local function put_in_outbox(ended, settled_at, has_notes)
+  if #ended == 0 then
+    return
   end
+  local outcomes, names = count_outcomes(ended)
+  local stored = call('HMGET', STORE, 'next', 'outbox_bytes', unpack(names))
+  local number, bytes = tonumber(stored[1]), tonumber(stored[2] or 0)
+  for _, each in ipairs(ended) do
+    local id, result = each[1], each[2]
+    number, bytes = number + 1, bytes + #result
+    local label = string.format('%d', number)
+    later('HDEL', TASKS, id)
+    later('HDEL', PAYLOADS, id)
+    if has_notes then
+      later('HDEL', NOTES, 'cancel ' .. id, 'error ' .. id)
+      later('HDEL', NOTES, 'cooled ' .. id)
+    end
+    later('ZREM', ORDER, id)
+    later('ZADD', SETTLED, settled_at, id)
+    later('HSET', RESULTS, label, result)
+    later('ZADD', OUTBOX, label, string.format('%s %d %s', label, #result, id))
+  end
+  local values = {'next', string.format('%d', number), 'outbox_bytes', string.format('%d', bytes)}
+  for index, name in ipairs(names) do
+    values[#values + 1] = name
+    values[#values + 1] = string.format('%d', tonumber(stored[2 + index] or 0) + outcomes[name])
+  end
+  call('HSET', STORE, unpack(values))
+end
+
+local endings = on_demand(function()
+  local endings = {}
 
   -- The microsecond of a death; no two letters share one, so that it is a place in their order.
-  local function moment_of_death()
+  function endings.moment_of_death()
     local last = tonumber(call('HGET', STORE, 'last_death') or 0)
     local moment = string.format('%d', math.max(math.floor(wall() * 1e6 + 0.5), last + 1))
     call('HSET', STORE, 'last_death', moment)
@@ -55,7 +57,7 @@ local put_in_outbox, moment_of_death, count_crash, leave_fleet, end_worker, end_
 
   -- Workers.
 
-  local function count_crash(id, task)
+  function endings.count_crash(id, task)
     task.crashes = task.crashes + 1
     task.last = task.crashes + 1 == queues[task.queue][MAX_CRASHES] and '1' or '0'
     later('HSET', TASKS, id, record_of(task))
@@ -65,7 +67,7 @@ local put_in_outbox, moment_of_death, count_crash, leave_fleet, end_worker, end_
   -- none.
   local function count_shared_crash(id, task)
     if queues[task.queue][MAX_CRASHES] > 1 then
-      count_crash(id, task)
+      endings.count_crash(id, task)
     else
       task.last = '1'
       later('HSET', TASKS, id, record_of(task))
@@ -79,7 +81,7 @@ local put_in_outbox, moment_of_death, count_crash, leave_fleet, end_worker, end_
     for _, id in ipairs(begun or ids) do
       is_begun[id] = true
     end
-    local count_begun = #(begun or ids) > 1 and count_shared_crash or count_crash
+    local count_begun = #(begun or ids) > 1 and count_shared_crash or endings.count_crash
     for index, record in ipairs(read_records(ids)) do
       if record then
         local task = task_of(record)
@@ -93,39 +95,39 @@ local put_in_outbox, moment_of_death, count_crash, leave_fleet, end_worker, end_
     return #ids
   end
 
-  local function leave_fleet(name, serves)
+  function endings.leave_fleet(name, serves)
     call('SREM', base .. ':fleet:' .. serves, name)
     if call('EXISTS', base .. ':fleet:' .. serves) == 0 then
       call('DEL', base .. ':serves:' .. serves)
     end
   end
 
-  local function end_worker(name, begun)
+  function endings.end_worker(name, begun)
     local held = put_back_held(name, begun)
     for _, entry in ipairs(call('HVALS', base .. ':lent:' .. name)) do
       later('ZADD', OUTBOX, entry:match('^%d+'), entry)
     end
     local serves = call('HGET', base .. ':worker:' .. name, 'serves')
     if serves then
-      leave_fleet(name, serves)
+      endings.leave_fleet(name, serves)
     end
     call('DEL', base .. ':worker:' .. name, base .. ':held:' .. name, base .. ':lent:' .. name)
     call('ZREM', WORKERS, name)
     return held
   end
 
-  -- End lapsed workers, and return their tasks; whether there were any.
-  local function end_lapsed(time)
-    local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
-    if #lapsed == 0 then
-      return false
-    end
-    for _, name in ipairs(lapsed) do
-      end_worker(name)
-    end
-    save_queues()
-    return true
-  end
+  return endings
+end)
 
-  return put_in_outbox, moment_of_death, count_crash, leave_fleet, end_worker, end_lapsed
-end)()
+-- End lapsed workers, and return their tasks; whether there were any.
+local function end_lapsed(time)
+  local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
+  if #lapsed == 0 then
+    return false
+  end
+  for _, name in ipairs(lapsed) do
+    endings.end_worker(name)
+  end
+  save_queues()
+  return true
+end

@@ -2,15 +2,22 @@
 -- the group of each member that has not ended, by its task's id. The key of a group has what it needs
 -- and what is left of it, and under 'member N' the id of each member's last task.
 
-local group_key, read_group, cancel_rest, count_members = (function()
+-- Whether anything of what `ended` may count in a group or for a policy.
+local function may_count(ended)
+  return #ended > 0 and call('EXISTS', MEMBERS, UNITS) > 0
+end
+
+local groups = on_demand(function()
+  local groups = {}
+
   local FIRST_OF_ALL = '-18014398509481984' -- Before every priority that a task may have.
 
-  local function group_key(name)
+  function groups.key(name)
     return base .. ':group:' .. name
   end
 
-  local function read_group(name)
-    local found = call('HMGET', group_key(name), 'need', 'repairs', 'left', 'good', 'cancelled',
+  function groups.read(name)
+    local found = call('HMGET', groups.key(name), 'need', 'repairs', 'left', 'good', 'cancelled',
       'size', 'oldest', 'newest')
     return {
       name = name, need = tonumber(found[1]), repairs = tonumber(found[2]),
@@ -26,7 +33,7 @@ local group_key, read_group, cancel_rest, count_members = (function()
       values[9], values[10] = 'oldest', string.format('%.0f', group.oldest)
       values[11], values[12] = 'newest', string.format('%.0f', group.newest)
     end
-    call('HSET', group_key(group.name), unpack(values))
+    call('HSET', groups.key(group.name), unpack(values))
   end
 
   local function member_ids(group)
@@ -34,7 +41,7 @@ local group_key, read_group, cancel_rest, count_members = (function()
     for place = 1, group.size do
       fields[place] = 'member ' .. place
     end
-    return read_many('HMGET', group_key(group.name), fields)
+    return read_many('HMGET', groups.key(group.name), fields)
   end
 
   -- What waits is claimed before all else, and not run; the workers of what runs are signalled.
@@ -55,7 +62,7 @@ local group_key, read_group, cancel_rest, count_members = (function()
   end
 
   -- Returns how many that were not cancelled before.
-  local function cancel_rest(group)
+  function groups.cancel_rest(group)
     local ids, cancelled = member_ids(group), 0
     local counted = read_many('HMGET', MEMBERS, ids)
     for index, record in ipairs(read_records(ids)) do
@@ -90,7 +97,7 @@ local group_key, read_group, cancel_rest, count_members = (function()
     count_in_run(again, 'tasks', 1)
     for place, member in ipairs(member_ids(group)) do
       if member == id then
-        call('HSET', group_key(group.name), 'member ' .. place, again)
+        call('HSET', groups.key(group.name), 'member ' .. place, again)
       end
     end
     call('HSET', MEMBERS, again, group.name)
@@ -126,12 +133,12 @@ local group_key, read_group, cancel_rest, count_members = (function()
     call('HINCRBY', STORE, 'group:' .. status_of(group), 1)
     local goods = status_of(group) == 'complete' and 'group:counted' or 'group:wasted'
     call('HINCRBY', STORE, goods, group.good)
-    call('DEL', group_key(group.name))
+    call('DEL', groups.key(group.name))
     policies.end_unit('group ' .. group.name, status_of(group) == 'complete')
   end
 
   local function count_member(name, id, outcome, queue, said)
-    local group, good = read_group(name), said:match('^good') ~= nil
+    local group, good = groups.read(name), said:match('^good') ~= nil
     local oldest, newest = said:match('^good (%d+) (%d+)$')
     group.left, group.good = group.left - 1, group.good + (good and 1 or 0)
     group.cancelled = outcome == 'cancelled' and '1' or group.cancelled
@@ -145,7 +152,7 @@ local group_key, read_group, cancel_rest, count_members = (function()
     local repaired = group.good < group.need and group.repairs > 0 and repair(group, id, queue, said)
     save_group(group)
     if good and group.good == group.need then
-      cancel_rest(group)
+      groups.cancel_rest(group)
     end
     if group.left == 0 then
       end_group(group)
@@ -155,11 +162,8 @@ local group_key, read_group, cancel_rest, count_members = (function()
 
   -- Count what ended, of `ended` as for the outbox with the queue of each and what its worker says of it
   -- as a member. After all else was written; returns whether anything can be claimed that could not.
-  local function count_members(ended)
-    if #ended == 0 or call('EXISTS', MEMBERS, policies.units) == 0 then
-      return false
-    end
-    local ids, waking, has_units = {}, false, call('EXISTS', policies.units) == 1
+  function groups.count_members(ended)
+    local ids, waking, has_units = {}, false, call('EXISTS', UNITS) == 1
     for index, each in ipairs(ended) do
       ids[index] = each[1]
     end
@@ -177,5 +181,5 @@ local group_key, read_group, cancel_rest, count_members = (function()
     return waking
   end
 
-  return group_key, read_group, cancel_rest, count_members
-end)()
+  return groups
+end)

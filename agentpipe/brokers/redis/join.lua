@@ -5,7 +5,7 @@
 local name, lease, serves = ARGV[1], tonumber(ARGV[5]), ARGV[6]
 local before = call('HGET', base .. ':worker:' .. name, 'serves')
 if before and before ~= serves then
-  leave_fleet(name, before)
+  endings.leave_fleet(name, before)
 end
 call('HSET', base .. ':worker:' .. name, 'host', ARGV[2], 'pid', ARGV[3], 'slots', ARGV[4],
   'lease', ARGV[5], 'serves', serves)

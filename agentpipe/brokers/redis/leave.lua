@@ -6,7 +6,7 @@ local begun = {}
 for index = 2, #ARGV do
   begun[index - 1] = ARGV[index]
 end
-local held = end_worker(ARGV[1], begun)
+local held = endings.end_worker(ARGV[1], begun)
 save_queues()
 if held > 0 and anything_ready() then
   ring()

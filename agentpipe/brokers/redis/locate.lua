@@ -58,8 +58,8 @@ local function tell_workers()
 end
 
 local function spending_of(kind, holder)
-  local budget = read_budget(kind .. ' ' .. holder)
-  return budget and tell_budget(kind .. ' ' .. holder, budget) or nil
+  local budget = budgets.read(kind .. ' ' .. holder)
+  return budget and budgets.tell(kind .. ' ' .. holder, budget) or nil
 end
 
 local function tell_agent(name, runs)
@@ -116,7 +116,7 @@ local function tell_position(task)
     location.place = 'delayed'
     location.due_at = tonumber(due_at) < AHEAD and as_wall(due_at, seen) or nil
     if tonumber(due_at) == AHEAD then
-      local follows = call('HGET', policies.followers, queues[task.queue] and queues[task.queue][COLLECTION] or '')
+      local follows = call('HGET', FOLLOWERS, queues[task.queue] and queues[task.queue][COLLECTION] or '')
       location.policy = follows and policies.tell({follows})
     end
   elseif call('ZSCORE', place_of(task), task.seq .. id) then
@@ -125,7 +125,7 @@ local function tell_position(task)
       + count_before(base .. ':last:' .. task.queue, task)
   else
     location.place = 'running'
-    local follows = call('HGET', policies.followers, queues[task.queue] and queues[task.queue][COLLECTION] or '')
+    local follows = call('HGET', FOLLOWERS, queues[task.queue] and queues[task.queue][COLLECTION] or '')
     if follows and call('HGET', policies.key(follows), 'paused') == '1' then
       location.held_by = follows
     end

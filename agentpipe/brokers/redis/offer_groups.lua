@@ -13,11 +13,11 @@ if loops.is_others(ARGV[6], ARGV[7]) then
   return 'taken'
 end
 local target, FIRST, STEP = ARGV[4], 8, 3
-local groups, ids, index = {}, {}, FIRST
+local offered, ids, index = {}, {}, FIRST
 while index <= #ARGV do
   local group = {name = ARGV[index], need = ARGV[index + 1], repairs = ARGV[index + 2],
     size = tonumber(ARGV[index + 3]), first = index + 4}
-  groups[#groups + 1], index = group, group.first + STEP * group.size
+  offered[#offered + 1], index = group, group.first + STEP * group.size
   for place = group.first, index - 1, STEP do
     ids[#ids + 1] = ARGV[place]
   end
@@ -50,14 +50,14 @@ local function admit(group, place)
   later('ZADD', ORDER, seq, id)
   later('ZADD', base .. ':waiting:' .. queue, priority, seq .. id)
   later('HSET', MEMBERS, id, group.name)
-  later('HSET', group_key(group.name), 'member ' .. place, id)
+  later('HSET', groups.key(group.name), 'member ' .. place, id)
   count(queue, N_WAITING, 1)
   count_in_run(id, 'tasks', 1)
   known[id], waking = true, waking or is_ready(queues[queue])
 end
 
 local function is_known(group)
-  if call('EXISTS', group_key(group.name)) == 1 then
+  if call('EXISTS', groups.key(group.name)) == 1 then
     return true
   end
   for place = group.first, group.first + STEP * (group.size - 1), STEP do
@@ -75,7 +75,7 @@ local function verdict_of(group)
     refused = true
     return 'r'
   end
-  call('HSET', group_key(group.name), 'need', group.need, 'repairs', group.repairs,
+  call('HSET', groups.key(group.name), 'need', group.need, 'repairs', group.repairs,
     'left', group.size, 'size', group.size, 'good', 0, 'cancelled', '0')
   for place = 1, group.size do
     admit(group, place)
@@ -85,7 +85,7 @@ local function verdict_of(group)
 end
 
 local verdicts = {}
-for place, group in ipairs(groups) do
+for place, group in ipairs(offered) do
   verdicts[place] = verdict_of(group)
 end
 if accepted > 0 then

@@ -1,17 +1,13 @@
--- Shared by the scripts that know policies. `policies.names` is the set of their names, `policies.followers`
+-- Shared by the scripts that know policies. `policies.names` is the set of their names, `FOLLOWERS`
 -- has the policy of each collection that has one. The hash of a policy: 'spec' as a file has declared it
 -- last, 'endpoints' that hold now, 'version', 'paused' (0 or 1), 'pauses', how often it was; where it limits
 -- what begins, 'batch' and 'max_staleness', else ''; 'accepted', 'running' and 'stale' count groups.
--- `policies.units` has the policy of what has begun and not ended, 'group NAME' or 'task ID'; MEMBERS is
+-- `UNITS` has the policy of what has begun and not ended, 'group NAME' or 'task ID'; MEMBERS is
 -- that of `groups`.
 
-local MEMBERS = base .. ':members'
-
-local policies = (function()
+local policies = on_demand(function()
   local policies = {}
   policies.names = base .. ':policies'
-  policies.followers = base .. ':followers'
-  policies.units = base .. ':units'
 
   function policies.key(name)
     return base .. ':policy:' .. name
@@ -25,17 +21,17 @@ local policies = (function()
   -- What a file says of a collection; an empty name where it follows none. Returns whether that is new.
   function policies.declare(collection, name, spec, endpoints, batch, max_staleness)
     if name == '' then
-      return call('HDEL', policies.followers, collection) == 1
+      return call('HDEL', FOLLOWERS, collection) == 1
     end
-    local key, follows = policies.key(name), call('HGET', policies.followers, collection) == name
+    local key, follows = policies.key(name), call('HGET', FOLLOWERS, collection) == name
     if call('HGET', key, 'spec') == spec then
       if not follows then
-        call('HSET', policies.followers, collection, name)
+        call('HSET', FOLLOWERS, collection, name)
       end
       return not follows
     end
     call('SADD', policies.names, name)
-    call('HSET', policies.followers, collection, name)
+    call('HSET', FOLLOWERS, collection, name)
     call('HSET', key, 'spec', spec, 'endpoints', endpoints, 'batch', batch,
       'max_staleness', max_staleness)
     for _, field in ipairs({'version', 'paused', 'pauses', 'accepted', 'running', 'stale'}) do
@@ -103,7 +99,7 @@ local policies = (function()
       return false
     end
     for _, task in ipairs(policies.all_parked()) do
-      if call('HGET', policies.followers, queues[task.queue][COLLECTION]) == name then
+      if call('HGET', FOLLOWERS, queues[task.queue][COLLECTION]) == name then
         if not chosen[task.unit] and room > 0 then
           chosen[task.unit], room = true, room - 1
         end
@@ -125,11 +121,11 @@ local policies = (function()
 
   -- Count what has ended, where its policy counts; otherwise another may begin in its place.
   function policies.end_unit(unit, accepted)
-    local name = call('HGET', policies.units, unit)
+    local name = call('HGET', UNITS, unit)
     if not name then
       return
     end
-    call('HDEL', policies.units, unit)
+    call('HDEL', UNITS, unit)
     call('HINCRBY', policies.key(name), 'running', -1)
     if accepted then
       call('HINCRBY', policies.key(name), 'accepted', 1)
@@ -140,4 +136,4 @@ local policies = (function()
   end
 
   return policies
-end)()
+end)

@@ -6,8 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_NEEDED = ("ending", "rooms", "budgets", "groups", "policies", "settling", "claiming", "loops")
-_SHARED = ("prelude", *_NEEDED)
+# Of all scripts, in order, after their keys.
+_COMMON = (
+    *("modules", "clock", "writes", "requests", "run_counts", "measures"),
+    *("queues", "tasks"),
+)
+_NEEDED = (
+    *("ending", "rooms", "budgets", "groups", "policies", "breaker", "settling"),
+    *("ready", "suspects", "parking", "due", "claiming", "loops"),
+)
+_SHARED = ("keys", *_COMMON, *_NEEDED)
 _NEEDS = "-- needs: "
 # Of these, the ones that ask for the time whenever they are used.
 _TIMED = frozenset(("settling", "claiming"))
@@ -49,11 +57,12 @@ def load_scripts(mark: str) -> dict[str, Script]:
 
 def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
     flags, _, rest = body.partition("\n")  # The server reads a script's flags in its first line.
-    text = f"{flags}\n{shared['prelude']}\n"
     first, _, _ = rest.partition("\n")
     names = first.removeprefix(_NEEDS).split() if first.startswith(_NEEDS) else ()
-    text += "".join(f"{shared[needed]}\n" for needed in names)
-    text += rest
+    parts = "\n".join(shared[part] for part in (*_COMMON, *names))
+    # A function inside: what it has of the keys is at hand for all functions in it, each of which
+    # would look for them among all variables of the script.
+    text = f"{flags}\n{shared['keys']}\nreturn (function()\n{parts}\n{rest}\nend)()\n"
     ends_workers = name in _ENDING
     if ends_workers:
         text += f"-- {mark!a}\n"

@@ -11,7 +11,7 @@ local function set_aside(index, entry)
   call('HSET', KIND .. ':' .. id, 'queue', ARGV[index + 1], 'collection', ARGV[index + 2],
     'outcome', ARGV[index + 3], 'reason', ARGV[index + 4], 'payload', '',
     'result', call('HGET', RESULTS, label) or '')
-  call('ZADD', KIND, moment_of_death(), id)
+  call('ZADD', KIND, endings.moment_of_death(), id)
   call('HDEL', RESULTS, label)
   call('HDEL', LENT, label)
   bytes, aside = bytes + tonumber(size), aside + 1

@@ -22,7 +22,7 @@ local function end_parking()
   end
 end
 
-if limit_budget(holder, ARGV[2], ARGV[3]) then
+if budgets.limit(holder, ARGV[2], ARGV[3]) then
   if not run then
     apply_pauses()
   elseif call('SISMEMBER', SPENT, holder) == 0 then

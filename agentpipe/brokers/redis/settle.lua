@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending budgets policies groups settling
+-- needs: ending budgets policies groups breaker settling
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
 -- of a failure for the breaker its digest (or nothing), its limit and what a pause would say,

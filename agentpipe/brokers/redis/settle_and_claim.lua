@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending budgets policies groups settling claiming
+-- needs: ending budgets policies groups breaker settling ready suspects parking due claiming
 -- ARGV: session, request and seconds to remember it for the settlements, the same for the claim, then the
 -- other arguments of `claim`, and those of `settle`.
 -- Two requests in one call: either may be repeated alone. Returns what `settle` and `claim` do; in place of the

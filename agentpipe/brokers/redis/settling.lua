@@ -1,4 +1,4 @@
--- Shared by the scripts that settle, after `ending`, `budgets`, `policies` and `groups`.
+-- Shared by the scripts that settle, after `ending`, `budgets`, `policies`, `groups` and `breaker`.
 
 local settlements = (function()
   local settlements = {}
@@ -8,7 +8,8 @@ local settlements = (function()
   local MAX_ERROR_BYTES = 1200
   local RUNS_IN_MEAN = 8
   local time, time_text
-  local done, ended, waking, tripped = {}, {}, false, {}
+  local done, ended, waking = {}, {}, false
+  local has_budgets, has_streaks = false, false
 
   -- What most stores have nothing of at most times: whether there is any, in one question.
   local has_rare
@@ -34,41 +35,74 @@ local settlements = (function()
     return held
   end
 
-  local function bury(index, id, queue)
-    call('HSET', base .. ':dead:' .. id, 'queue', queue, 'collection', queues[queue][COLLECTION],
-      'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),
-      'outcome', field(index, 6), 'reason', field(index, 7))
-    call('ZADD', DEAD, moment_of_death(), id)
-  end
+  -- What does not simply end.
+  local returns = on_demand(function()
+    local returns = {}
 
-  local function hold(queue, held_until)
-    if queues[queue] and queues[queue][HELD_UNTIL] < held_until then
-      queues[queue][HELD_UNTIL], changed[queue] = held_until, true
-      later('ZADD', HOLDS, string.format('%.6f', held_until), queue)
+    function returns.bury(index, id, queue)
+      call('HSET', base .. ':dead:' .. id, 'queue', queue, 'collection', queues[queue][COLLECTION],
+        'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),
+        'outcome', field(index, 6), 'reason', field(index, 7))
+      call('ZADD', DEAD, endings.moment_of_death(), id)
     end
-  end
 
-  local function cool_down(index, id, queue)
-    local delay, covered = tonumber(field(index, 5)), field(index, 14)
-    if delay <= 0 then
-      return
-    end
-    call('HINCRBYFLOAT', NOTES, 'cooled ' .. id, field(index, 5))
-    hold(queue, time + delay)
-    if covered ~= '' then
-      local names = cjson.decode(covered)
-      read_queues(names)
-      for _, name in ipairs(names) do
-        hold(name, time + delay)
+    local function hold(queue, held_until)
+      if queues[queue] and queues[queue][HELD_UNTIL] < held_until then
+        queues[queue][HELD_UNTIL], changed[queue] = held_until, true
+        later('ZADD', HOLDS, string.format('%.6f', held_until), queue)
       end
     end
-  end
 
-  local function note_error(index, id)
-    if field(index, 7) ~= '' then
-      later('HSET', NOTES, 'error ' .. id, field(index, 7))
+    local function cool_down(index, id, queue)
+      local delay, covered = tonumber(field(index, 5)), field(index, 14)
+      if delay <= 0 then
+        return
+      end
+      call('HINCRBYFLOAT', NOTES, 'cooled ' .. id, field(index, 5))
+      hold(queue, time + delay)
+      if covered ~= '' then
+        local names = cjson.decode(covered)
+        read_queues(names)
+        for _, name in ipairs(names) do
+          hold(name, time + delay)
+        end
+      end
     end
-  end
+
+    local function note_error(index, id)
+      if field(index, 7) ~= '' then
+        later('HSET', NOTES, 'error ' .. id, field(index, 7))
+      end
+    end
+
+    -- By an action that puts the task back.
+    function returns.put_back(action, index, id, queue, record)
+      local delay = tonumber(field(index, 5))
+      note_error(index, id)
+      if action == 'retry' or (action == 'release' and delay > 0) then
+        if action == 'retry' then
+          local task = task_of(record)
+          task.failures = task.failures + 1
+          later('HSET', TASKS, id, record_of(task))
+        end
+        local cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
+        later('ZADD', DELAYED, cancelled and time or time + delay, id)
+        count(queue, N_DELAYED, 1)
+        return
+      end
+      local task = task_of(record)
+      if action == 'crash' then
+        endings.count_crash(id, task)
+      end
+      put_back(id, task)
+      waking = true
+      if action == 'cooldown' then
+        cool_down(index, id, queue)
+      end
+    end
+
+    return returns
+  end)
 
   -- A mean in which the latest runs count most.
   local function note_run(queue, held_as)
@@ -83,37 +117,14 @@ local settlements = (function()
     if field(index, 15) ~= '' then
       call('HSET', PAYLOADS, id, field(index, 15))
     end
-    local postponed = action == 'release' and tonumber(field(index, 5)) > 0
     if action ~= 'complete' and action ~= 'bury' then
-      note_error(index, id)
+      return returns.put_back(action, index, id, queue, record)
     end
-    if action == 'cooldown' or (action == 'release' and not postponed) then
-      put_back(id, task_of(record))
-      waking = true
-      if action == 'cooldown' then
-        cool_down(index, id, queue)
-      end
-    elseif action == 'crash' then
-      local task = task_of(record)
-      count_crash(id, task)
-      put_back(id, task)
-      waking = true
-    elseif action == 'retry' or postponed then
-      if action == 'retry' then
-        local task = task_of(record)
-        task.failures = task.failures + 1
-        later('HSET', TASKS, id, record_of(task))
-      end
-      local cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
-      later('ZADD', DELAYED, cancelled and time or time + tonumber(field(index, 5)), id)
-      count(queue, N_DELAYED, 1)
-    else
-      note_run(queue, held_as)
-      if action == 'bury' then
-        bury(index, id, queue)
-      end
-      ended[#ended + 1] = {id, field(index, 8), field(index, 6), queue, field(index, 21)}
+    note_run(queue, held_as)
+    if action == 'bury' then
+      returns.bury(index, id, queue)
     end
+    ended[#ended + 1] = {id, field(index, 8), field(index, 6), queue, field(index, 21)}
   end
 
   -- What ended of each queue, packed: done, failed, evaluated, passed, cost, when the last run failed
@@ -194,96 +205,24 @@ local settlements = (function()
     end
   end
 
-  -- The breaker. Runs of a collection in a row that failed the same way, read once: the digest, how
-  -- many, and whether it is paused for that already.
-  local streaks = {}
-
-  local function streak_of(collection)
-    local streak = streaks[collection]
-    if not streak then
-      local digest, failures = (call('HGET', STREAKS, collection) or ' 0'):match('^(%S*) (%d+)$')
-      streak = {digest = digest, failures = tonumber(failures),
-        ended = call('HEXISTS', REASONS, 'collection ' .. collection) == 1}
-      streaks[collection] = streak
-    end
-    return streak
-  end
-
-  local function count_failure(streak, digest)
-    streak.failures = streak.digest == digest and streak.failures + 1 or 1
-    streak.digest, streak.changed = digest, true
-  end
-
-  local function trip(collection, streak, reason)
-    call('SADD', PAUSES, 'collection ' .. collection)
-    call('HSET', REASONS, 'collection ' .. collection, reason)
-    apply_pauses()
-    streak.failures, streak.ended, streak.changed = 0, true, true
-    tripped[#tripped + 1] = '\n' .. collection
-  end
-
   -- Whether it has paused the collection.
   local function count_run(index, queue)
     local collection, digest = queues[queue][COLLECTION], field(index, 11)
     local succeeded = field(index, 1) == 'complete' and field(index, 6) == 'ok'
     if collection == '' or (digest == '' and not succeeded) then
       return false
-    elseif digest == '' and not (has_rare or streaks[collection]) then
+    elseif digest == '' and not (has_rare or has_streaks) then
       return false -- There is no streak to end.
     end
-    local streak = streak_of(collection)
-    if streak.ended then
-      return false
-    elseif digest == '' then
-      streak.changed = streak.changed or streak.failures > 0
-      streak.digest, streak.failures = '', 0
-      return false
-    end
-    count_failure(streak, digest)
-    if streak.failures < tonumber(field(index, 12)) then
-      return false
-    end
-    trip(collection, streak, field(index, 13))
-    return true
-  end
-
-  local function save_streaks()
-    for collection, streak in pairs(streaks) do
-      if streak.changed and streak.failures == 0 then
-        call('HDEL', STREAKS, collection)
-      elseif streak.changed then
-        call('HSET', STREAKS, collection, string.format('%s %d', streak.digest, streak.failures))
-      end
-    end
-  end
-
-  -- Budgets. What collections and runs have spent here, if any has a budget.
-  local costs, has_budgets = {}, false
-
-  local function charge(holder, usd, tokens)
-    local cost = costs[holder] or {0, 0}
-    costs[holder] = {cost[1] + usd, cost[2] + tokens}
+    has_streaks = true
+    return breaker.count(collection, digest, tonumber(field(index, 12)), field(index, 13))
   end
 
   local function charge_holders(index, id, queue)
     local usd, tokens = tonumber(field(index, 10)), tonumber(field(index, 16))
     if usd > 0 or tokens > 0 then
-      charge('collection ' .. queues[queue][COLLECTION], usd, tokens)
-      charge('run ' .. (id:match('^([^/]+)/') or ''), usd, tokens)
-    end
-  end
-
-  local function save_costs()
-    local stops = false
-    for holder, cost in pairs(costs) do
-      local budget = read_budget(holder)
-      if budget then
-        budget[USD], budget[TOKENS] = budget[USD] + cost[1], budget[TOKENS] + cost[2]
-        stops = save_budget(holder, budget) or stops
-      end
-    end
-    if stops then
-      apply_pauses()
+      budgets.charge('collection ' .. queues[queue][COLLECTION], usd, tokens)
+      budgets.charge('run ' .. (id:match('^([^/]+)/') or ''), usd, tokens)
     end
   end
 
@@ -324,10 +263,14 @@ local settlements = (function()
     save_tallies()
     save_measures(WIDTH)
     save_runs()
-    save_streaks()
-    save_costs()
+    if has_streaks then
+      breaker.save()
+    end
+    if has_budgets then
+      budgets.save_costs()
+    end
     save_queues()
-    waking = count_members(ended) or waking
+    waking = may_count(ended) and groups.count_members(ended) or waking
     if (waking or a_gate_opened) and anything_ready() then
       ring()
     end
@@ -346,7 +289,7 @@ local settlements = (function()
     has_budgets = has_rare and call('EXISTS', BUDGETS) == 1
     carry_out()
     save()
-    return remember(table.concat(done) .. table.concat(tripped), request)
+    return remember(table.concat(done) .. (has_streaks and breaker.tripped() or ''), request)
   end
 
   return settlements

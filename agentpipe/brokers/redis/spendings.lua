@@ -3,4 +3,4 @@
 -- Returns six values for each budget: kind, name, the caps in USD and in tokens, -1 for none, and
 -- what is spent of each.
 
-return tell_budgets()
+return budgets.tell_all()

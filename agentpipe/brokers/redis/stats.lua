@@ -50,7 +50,7 @@ for index = 1, #packed, 2 do
   end
 end
 
-local spendings = tell_budgets()
+local spendings = budgets.tell_all()
 
 local records = call('SCARD', GROUP_RECORDS)
 

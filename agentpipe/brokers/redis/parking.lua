@@ -1,0 +1,83 @@
+-- Shared by the scripts that claim, after `policies`: tasks that may not begin yet, of runs that have spent their
+-- budget and of policies that are ahead, lie apart.
+
+local parking = on_demand(function()
+  local parking = {}
+
+  -- At once: what begins later in this script may look for it.
+  local function park(queue, id, due)
+    call('ZADD', DELAYED, due, id)
+    count(queue, N_WAITING, -1)
+    count_delayed(queue, due, 1)
+  end
+
+  -- Whether its run has spent its budget; then it is parked.
+  function parking.is_spent(queue, member)
+    local id = member:sub(17)
+    local run = id:match('^([^/]+)/')
+    if not run or call('SISMEMBER', SPENT, 'run ' .. run) == 0
+      or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then -- Costs nothing: it only is answered.
+      return false
+    end
+    park(queue, id, FOREVER)
+    return true
+  end
+
+  -- What may begin of each policy, of which anything is asked.
+  local policies_of, rooms = {}, {}
+  local siblings_wait = false
+
+  local function policy_of(queue)
+    local collection = queues[queue][COLLECTION]
+    if policies_of[collection] == nil then
+      local name = call('HGET', FOLLOWERS, collection)
+      policies_of[collection] = name or false
+      if name and rooms[name] == nil then
+        rooms[name] = policies.room(name) or false
+      end
+    end
+    local name = policies_of[collection]
+    return name and rooms[name] and name
+  end
+
+  local function begin_unit(name, unit)
+    rooms[name] = rooms[name] - 1
+    call('HSET', UNITS, unit, name)
+    call('HINCRBY', policies.key(name), 'running', 1)
+    local group = unit:match('^group (.*)$')
+    if group then
+      for _, id in ipairs(call('HVALS', base .. ':group:' .. group)) do
+        if tonumber(call('ZSCORE', DELAYED, id) or 0) == AHEAD then
+          local _, its = last_and_queue(call('HGET', TASKS, id))
+          read_queues({its})
+          policies.unpark(id, its)
+          siblings_wait = true
+        end
+      end
+    end
+  end
+
+  -- Whether its policy may not begin more yet; then it is parked. What may begin does so here.
+  function parking.is_ahead(queue, member)
+    local name, id = policy_of(queue), member:sub(17)
+    if not name then
+      return false
+    end
+    local unit = policies.unit_of(id)
+    if call('HEXISTS', UNITS, unit) == 1 or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then
+      return false
+    elseif rooms[name] > 0 then
+      begin_unit(name, unit)
+      return false
+    end
+    park(queue, id, AHEAD)
+    return true
+  end
+
+  -- Whether members of a group that has begun were let go: they are due at the next claim.
+  function parking.siblings_wait()
+    return siblings_wait
+  end
+
+  return parking
+end)

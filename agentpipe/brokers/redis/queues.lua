@@ -1,0 +1,170 @@
+-- Shared by all scripts. Queues are read once and written once by a script, all together: packed arrays, by name. The
+-- position in the round-robin group is -1 outside one, the collection may be empty, N_LAST counts those of the
+-- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
+-- is 0 where it is not held, GATE is empty where it has none, PAUSED is 1 where it or its collection
+-- is or that has spent its budget, RUN_S a mean of how long its runs took, 0 before the first,
+-- N_PARKED counts those of the delayed whose run has spent its budget, or whose policy is ahead.
+
+local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION, GATE = 1, 2, 3, 4, 5, 6
+local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN, HELD_UNTIL = 7, 8, 9, 10, 11, 12
+local PAUSED, RUN_S, N_PARKED = 13, 14, 15
+
+-- As read: the queues, the turn at which each is indexed as ready, whether it is as with room, and
+-- what runs of it if it has a gate.
+local queues, found_turn, found_room, found_running, changed = {}, {}, {}, {}, {}
+
+local function is_ready(queue)
+  return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY]
+    and queue[HELD_UNTIL] == 0 and queue[PAUSED] == 0
+end
+
+-- Delayed tasks count: they will wait.
+local function room_in(queue)
+  return queue[LIMIT] - queue[N_WAITING] - queue[N_DELAYED]
+end
+
+local function has_room(queue)
+  return queue[POSITION] >= 0 and room_in(queue) > 0
+end
+
+-- Read those that `queues` is to hold; false for one that is not known.
+local function read_queues(names)
+  local unread = {}
+  for _, name in ipairs(names) do
+    if queues[name] == nil then
+      unread[#unread + 1] = name
+    end
+  end
+  for index, packed in ipairs(read_many('HMGET', QUEUES, unread)) do
+    local name = unread[index]
+    if queues[name] == nil then
+      local queue = packed and cmsgpack.unpack(packed)
+      queues[name] = queue
+      if queue then
+        found_turn[name], found_room[name] = is_ready(queue) and queue[TURN], has_room(queue)
+        found_running[name] = queue[N_RUNNING]
+      end
+    end
+  end
+end
+
+local function count(name, state, change)
+  local queue = queues[name]
+  queue[state] = (queue[state] or 0) + change -- N_PARKED came later than some queues.
+  changed[name] = true
+end
+
+-- No delay is as long: a task whose run has spent its budget lies apart.
+local FOREVER = 1e15
+local AHEAD = 5e14 -- Of one whose policy may not begin more yet.
+
+local function count_delayed(name, due, change)
+  count(name, N_DELAYED, change)
+  if due >= AHEAD then
+    count(name, N_PARKED, change)
+  end
+end
+
+-- Gates: concurrency groups. GATES has the limit and the running of each. Queues with a gate are not indexed as ready
+-- with the others but in its own index, by turn; OPEN has the gates with work and room for it, each
+-- at the turn of its first queue. So a full gate costs a claim nothing, whatever waits behind it.
+
+local function ready_index(gate)
+  return gate == '' and READY or base .. ':gate:' .. gate
+end
+
+local gates_changed, a_gate_opened = {}, false
+
+local function note_gate(gate, running)
+  if gate ~= '' then
+    gates_changed[gate] = (gates_changed[gate] or 0) + running
+  end
+end
+
+local function room_of(gate, running)
+  local found = call('HMGET', GATES, 'limit ' .. gate, 'running ' .. gate)
+  local now_running = tonumber(found[2] or 0) + running
+  return tonumber(found[1] or 0) - now_running, now_running
+end
+
+-- After the indexes were written.
+local function save_gates()
+  for gate, running in pairs(gates_changed) do
+    local room, now_running = room_of(gate, running)
+    if running ~= 0 then
+      call('HSET', GATES, 'running ' .. gate, string.format('%d', now_running))
+    end
+    local first = room > 0 and call('ZRANGE', ready_index(gate), 0, 0, 'WITHSCORES')
+    if first and first[1] then
+      a_gate_opened = call('ZADD', OPEN, first[2], gate) == 1 or a_gate_opened
+    else
+      call('ZREM', OPEN, gate)
+    end
+  end
+  gates_changed = {}
+end
+
+-- Whether any worker could claim anything.
+local function anything_ready()
+  return call('EXISTS', READY, OPEN) > 0
+end
+
+-- Write what changed, and keep the indexes: queues with work, by turn, and with room.
+local function save_queues()
+  for name in pairs(changed) do
+    local queue = queues[name]
+    local ready, room = is_ready(queue), has_room(queue)
+    later('HSET', QUEUES, name, cmsgpack.pack(queue))
+    if ready and found_turn[name] ~= queue[TURN] then
+      later('ZADD', ready_index(queue[GATE]), string.format('%d', queue[TURN]), name)
+    elseif found_turn[name] and not ready then
+      later('ZREM', ready_index(queue[GATE]), name)
+    end
+    note_gate(queue[GATE], queue[N_RUNNING] - found_running[name])
+    if room and not found_room[name] then
+      later('ZADD', base .. ':room:' .. queue[COLLECTION], queue[POSITION], name)
+    elseif found_room[name] and not room then
+      later('ZREM', base .. ':room:' .. queue[COLLECTION], name)
+    end
+    found_turn[name], found_room[name] = ready and queue[TURN], room
+    found_running[name] = queue[N_RUNNING]
+  end
+  changed = {}
+  flush()
+  save_gates()
+end
+
+-- Pauses: a set of 'queue NAME' and 'collection NAME', from which each queue's flag is made, and from
+-- the collections that have spent their budgets.
+
+local function is_paused(name, collection)
+  return call('SISMEMBER', PAUSES, 'queue ' .. name) == 1
+    or (collection ~= '' and (call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1
+      or call('SISMEMBER', SPENT, 'collection ' .. collection) == 1))
+end
+
+-- Make the flag of each queue anew.
+local function apply_pauses()
+  local names = call('HKEYS', QUEUES)
+  read_queues(names)
+  for _, name in ipairs(names) do
+    local queue = queues[name]
+    local flag = is_paused(name, queue[COLLECTION]) and 1 or 0
+    if flag ~= queue[PAUSED] then
+      queue[PAUSED], changed[name] = flag, true
+    end
+  end
+end
+
+-- Why a queue is paused, by its own pause or its collection's; an empty string without a reason.
+local function reason_of(name, collection)
+  return collection ~= '' and call('HGET', REASONS, 'collection ' .. collection)
+    or call('HGET', REASONS, 'queue ' .. name) or ''
+end
+
+-- Wake waiting workers, once until the next claim.
+local function ring()
+  if call('HSETNX', STORE, 'rung', '1') == 1 then
+    call('PUBLISH', WAKE, '')
+  end
+end

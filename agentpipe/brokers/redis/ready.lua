@@ -1,0 +1,143 @@
+-- Shared by the scripts that claim: the queues from which a worker may claim.
+
+-- The room left in each open concurrency group (gate) if every chosen queue gets one run.
+local spare = {}
+
+-- Up to `wanted` queues of the worker with a task and room for a run, the longest unserved first.
+local function served_of(index, serves, wanted)
+  local found, from = {}, 0
+  while #found < wanted do
+    local page = call('ZRANGE', index, from, from + 99)
+    if #page == 0 then
+      break
+    end
+    local served = call('SMISMEMBER', base .. ':serves:' .. serves, unpack(page))
+    for place, queue in ipairs(page) do
+      if served[place] == 1 and #found < wanted then
+        found[#found + 1] = queue
+      end
+    end
+    from = from + 100
+  end
+  return found
+end
+
+-- The same where some queues have a gate.
+local gated = on_demand(function()
+  local gated = {}
+
+  -- When queues of different indexes were served last.
+  local turns = {}
+
+  local function sort_by_turn(found)
+    table.sort(found, function(one, other)
+      return turns[one] < turns[other] or (turns[one] == turns[other] and one < other)
+    end)
+  end
+
+  local function add_to(found, index, more, limit)
+    for place, turn in ipairs(read_many('ZMSCORE', index, more)) do
+      found[#found + 1], turns[more[place]] = more[place], tonumber(turn)
+    end
+    if #found > limit then
+      sort_by_turn(found)
+    end
+    for place = #found, limit + 1, -1 do
+      found[place] = nil
+    end
+  end
+
+  local function are_all_before(found, turn)
+    for _, queue in ipairs(found) do
+      if turns[queue] > turn then
+        return false
+      end
+    end
+    return true
+  end
+
+  -- The queues of READY and of the gates together. Gates come by the turn of their first queue: a gate
+  -- behind all that can be claimed need not be read.
+  local function with_gated(ungated, serves, limit)
+    local found, from = {}, 0
+    add_to(found, READY, ungated, limit)
+    repeat
+      local page = call('ZRANGE', OPEN, from, from + 99, 'WITHSCORES')
+      for place = 1, #page, 2 do
+        local gate, turn = page[place], tonumber(page[place + 1])
+        if #found >= limit and are_all_before(found, turn) then
+          return found
+        end
+        spare[gate] = room_of(gate, 0)
+        local index = ready_index(gate)
+        add_to(found, index, served_of(index, serves, math.min(limit, spare[gate])), limit)
+      end
+      from = from + 100
+    until #page == 0
+    return found
+  end
+
+  -- These, which have none, and those of the gates.
+  function gated.joined(ungated, serves, limit)
+    local found = with_gated(ungated, serves, limit)
+    sort_by_turn(found)
+    read_queues(found)
+    for _, queue in ipairs(found) do
+      local gate = queues[queue][GATE]
+      spare[gate] = (spare[gate] or 0) - 1
+    end
+    return found
+  end
+
+  -- The worker's own queues that are ready, looked at one by one.
+  function gated.among(names, limit)
+    local found, chosen = {}, {}
+    read_queues(names)
+    for _, queue in ipairs(names) do
+      if queues[queue] and is_ready(queues[queue]) then
+        found[#found + 1], turns[queue] = queue, queues[queue][TURN]
+      end
+    end
+    sort_by_turn(found)
+    for _, queue in ipairs(found) do
+      local gate = queues[queue][GATE]
+      spare[gate] = spare[gate] or (gate == '' and math.huge or room_of(gate, 0))
+      if #chosen < limit and spare[gate] > 0 then
+        chosen[#chosen + 1], spare[gate] = queue, spare[gate] - 1
+      end
+    end
+    return chosen
+  end
+
+  return gated
+end)
+
+local ready_queues = (function()
+  local FEW, MOST = 64, 4
+
+  -- The worker's own queues that are ready, found from the smaller of the two: it does not matter how
+  -- many are ready that others serve. The server sorts them, by turn and then by name.
+  local function ungated_among(key, limit)
+    local found = call('ZINTER', 2, READY, key, 'WEIGHTS', 1, 0)
+    for place = #found, limit + 1, -1 do
+      found[place] = nil
+    end
+    return found
+  end
+
+  -- Whether others serve so many of those that are ready that one's own are found faster one by one.
+  local function are_mostly_others(number)
+    return number <= FEW or call('ZCARD', READY) + call('ZCARD', OPEN) > MOST * number
+  end
+
+  -- At most `limit` of those that a worker of `serves` may claim from; gates are looked at where there
+  -- `may_be_gates`.
+  return function(serves, limit, may_be_gates)
+    local key, has_gates = base .. ':serves:' .. serves, may_be_gates and call('EXISTS', OPEN) == 1
+    if are_mostly_others(call('SCARD', key)) then
+      return has_gates and gated.among(call('SMEMBERS', key), limit) or ungated_among(key, limit)
+    end
+    local found = served_of(READY, serves, limit)
+    return has_gates and gated.joined(found, serves, limit) or found
+  end
+end)()
