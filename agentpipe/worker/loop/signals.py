@@ -56,9 +56,12 @@ class Signals:
     def __init__(self, broker: StoreBroker, results: Results) -> None:
         self._broker, self._results = broker, results
         self._threads = ThreadPool("agentpipe-actor")
+        self._looked_at, self._heard = list[dramatiq.Middleware](), False
 
-    async def before(self, message: ClaimedMessage) -> None:
-        """Announce a run, and give it a thread if it needs one.
+    # Each coroutine that only awaits another one would cost each run its frame.
+
+    def before(self, message: ClaimedMessage) -> Coroutine[Any, Any, None]:
+        """Announce a run, and give it a thread if it needs one; awaited at once.
 
         Raises:
             SkipMessage: It must not run.
@@ -69,20 +72,20 @@ class Signals:
             message.context = contextvars.copy_context()
             message.thread = self._threads.take()
         emit = partial(self._broker.emit_before, "process_message", message)
-        await self._emit(message, emit)
+        return self._emit(message, emit)
 
-    async def after(
+    def after(
         self, message: ClaimedMessage, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
-        """Announce a run's end, which settles it; never raises."""
+    ) -> Coroutine[Any, Any, None]:
+        """Announce a run's end, which settles it; awaited at once, and never raises."""
         if exception is None:
             done = isinstance(result, Completed)
             message.completed = result if done else Completed(result)
-        await self._conclude(message, partial(self._ended, message, exception))
+        return self._conclude(message, partial(self._ended, message, exception))
 
-    async def skipped(self, message: ClaimedMessage, skip: SkipMessage) -> None:
-        """Announce that a message was skipped, which settles it; never raises."""
-        await self._conclude(message, partial(self._skipped, message, skip))
+    def skipped(self, message: ClaimedMessage, skip: SkipMessage) -> Coroutine[Any, Any, None]:
+        """Announce that a message was skipped, which settles it; likewise."""
+        return self._conclude(message, partial(self._skipped, message, skip))
 
     def release(self, message: ClaimedMessage) -> None:
         """Give back the thread of a run that has ended."""
@@ -116,8 +119,12 @@ class Signals:
 
     def _is_heard(self) -> bool:
         """Whether a user's middleware hears of runs; it may be added at any time."""
-        kinds: Iterator[type] = map(type, self._broker.middleware)
-        return any(map(_hears, kinds))
+        middleware = self._broker.middleware
+        if middleware != self._looked_at:
+            self._looked_at = [*middleware]
+            kinds: Iterator[type] = map(type, middleware)
+            self._heard = any(map(_hears, kinds))
+        return self._heard
 
     async def _in_thread(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:
         if message.context is None:
