@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.measures import Measures
     from agentpipe.brokers.records import Settlement, Source
     from agentpipe.core.budgets import Spending
+    from agentpipe.core.loop_holds import LoopState
     from agentpipe.core.policy import PolicyState
 
 # The window of ``Stats.recent``.
@@ -190,6 +191,7 @@ class Stats:
         declared: Where collections come from, as far as the store keeps it.
         spendings: All budgets, for stores with budgets.
         policies: All of them, for stores with policies.
+        loops: Those of trainers, for stores with loops.
         measures: By collection, or by queue outside any, where the store counts for all workers.
         groups: For stores that count groups. Their records are not part of ``outbox``.
     """
@@ -215,6 +217,7 @@ class Stats:
     measures: Mapping[str, Measures] | None = None
     groups: GroupCounts | None = None
     policies: tuple[PolicyState, ...] = ()
+    loops: tuple[LoopState, ...] = ()
 
     @classmethod
     def counted(

@@ -129,13 +129,16 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from agentpipe.operations.loops import loop_lines, loops_of_run
     from agentpipe.operations.runs import kept_run, record_in
 
     with opened_store(settings_of(args)) as store:
         kept = kept_run(store, args.name)
+        loops = loops_of_run(store, args.name)
     record = record_in(kept)
     counts = {"tasks": kept.tasks, "tasks_exact": kept.exact, "configs": dict(kept.configs)}
-    print_either(args, {**record, **counts}, *_lines({**record, **counts}))
+    lines = [*_lines({**record, **counts}), *(line for it in loops for line in loop_lines(it))]
+    print_either(args, {**record, **counts, "loops": [it.to_dict() for it in loops]}, *lines)
     say_drift(kept.name, kept.configs)
     return OK
 

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         *_pauses(status),
         *_budgets(stats),
         *_policies(stats),
+        *_loops(stats),
         *_misfits(stats),
     )
     for line in (*_lines(status), *warnings):
@@ -117,6 +118,13 @@ def _policies(stats: Stats) -> Iterator[str]:
     for state in stats.policies:
         lines = policy_lines(state, flights_of(stats, state))
         yield from (line for line in lines if "://" not in line)
+
+
+def _loops(stats: Stats) -> Iterator[str]:
+    from agentpipe.operations.loops import loop_lines, loops_seen
+
+    for loop in loops_seen(stats.loops):
+        yield from loop_lines(loop)
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

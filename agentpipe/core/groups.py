@@ -95,11 +95,12 @@ def group_in(payload: bytes) -> str | None:
 def is_good(result: Result) -> bool:
     """Whether a group counts this member towards what it needs.
 
-    Where ids are required, a rollout that its sink has cut is worth nothing to a trainer.
+    Where ids are required, a rollout that its sink has cut is worth nothing to a trainer. Others
+    may write into a stream: one without a reward must not be taken for one with 0.
     """
     rollout = result.rollout or {}
     is_usable = rollout.get("required") is not True or rollout.get("exact") is True
-    return result.reward_trustworthy and is_usable
+    return result.reward_trustworthy and result.reward is not None and is_usable
 
 
 def status_of(good: int, need: int, *, cancelled: bool) -> GroupStatus:

@@ -9,6 +9,9 @@ import orjson
 
 from agentpipe.core.masking import shorten
 
+# After so long without a word of its trainer another may take a loop.
+LEASE_S = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class LoopHold:
@@ -56,10 +59,21 @@ class LoopState:
 
 
 def taken_text(name: str, state: LoopState | None) -> str:
-    """What is wrong where another trainer has a loop, and what to do."""
-    holder = "nobody now" if state is None else f"{state.holder}, heard {state.silent_s:.0f} s ago"
+    """What is wrong where a trainer does not have its loop, and what to do.
+
+    Without a state nobody has it, so far as the broker knows.
+    """
+    if state is None:
+        return (
+            f"loop {name!r}: the broker does not know that this trainer has it. Another trainer "
+            "had it meanwhile and has ended, whose last state counts; or the broker has lost its "
+            "data (`agentpipe status` shows what it has accepted), and the groups that were out "
+            "with them: begin again from your weights, with another `name`. This one sends and "
+            "counts nothing more"
+        )
     return (
-        f"loop {name!r}: this trainer has lost it, or never had it; it belongs to {holder}. One "
-        "trainer has a name at a time, and this one sends and counts nothing more under it. Stop "
-        "that one, or this, or open another experiment with another `name`"
+        f"loop {name!r}: this trainer has lost it, or never had it; it belongs to {state.holder}, "
+        f"heard {state.silent_s:.0f} s ago. One trainer has a name at a time, and this one sends "
+        "and counts nothing more under it. Stop that one, or this, or open another experiment with "
+        "another `name`"
     )

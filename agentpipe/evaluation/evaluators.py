@@ -90,6 +90,8 @@ async def evaluate(
     task: Task,
     scope: FunctionScope | None = None,
     context: Context = NO_CONTEXT,
+    *,
+    brief: bool = False,
 ) -> list[Evaluation]:
     """Run each evaluator on an answer, in turn; raises nothing but a cancellation.
 
@@ -99,13 +101,13 @@ async def evaluate(
     ``op_args`` and ``task``. With ``op`` it returns the value to compare with ``value``; without,
     its verdict, as ``read_verdict`` takes it. A plain function runs in a thread, which a
     cancellation leaves running. ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced by what
-    tasks may read of ``context``; the record shows the template.
+    tasks may read of ``context``; the record shows the template. Between two evaluators other
+    runs of the loop have their turn, unless they are known to be ``brief``.
     """
     evaluations: list[Evaluation] = []
-    brief = are_brief(evaluators, answer_text)
     for config in evaluators:
         if evaluations and not brief:
-            await asyncio.sleep(0)  # Other runs of the loop have their turn.
+            await asyncio.sleep(0)
         evaluations.append(await _evaluate(config, answer_text, task, scope, context))
     return evaluations
 

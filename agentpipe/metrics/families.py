@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.measures import Histogram, Measures
     from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats
+    from agentpipe.core.loop_holds import LoopState
     from agentpipe.core.policy import PolicyState
 
 _STATES = ("waiting", "delayed", "running")
@@ -52,6 +53,8 @@ def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
         yield from _of_groups(stats.groups)
     if stats.policies:
         yield from _of_policies(stats.policies)
+    if stats.loops:
+        yield _of_loops(stats.loops)
     yield from _in_progress(stats)
 
 
@@ -69,6 +72,14 @@ def _of_policies(policies: Sequence[PolicyState]) -> Iterator[Metric]:
         if it.staleness is not None:
             stale.add_metric((it.name,), it.staleness)
     yield from (version, stale)
+
+
+def _of_loops(loops: Sequence[LoopState]) -> Metric:
+    text = "For how long nothing was heard of the trainer that has a loop."
+    silent = GaugeMetricFamily("agentpipe_loop_silent_seconds", text, labels=("loop",))
+    for it in loops:
+        silent.add_metric((valid_text(it.name),), it.silent_s)
+    return silent
 
 
 def _owner(depth: QueueDepth) -> str:

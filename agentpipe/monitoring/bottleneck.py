@@ -127,5 +127,13 @@ def _none(now: Snapshot, rates: Rates) -> Bottleneck:
     if stats.running:
         return Bottleneck("", "every task is running or done")
     if stats.delayed:
-        return Bottleneck("waiting", "failed tasks wait for their next try")
+        return Bottleneck("waiting", _why_delayed(stats))
     return Bottleneck("", "every task is done" if rates.ended else "no tasks")
+
+
+def _why_delayed(stats: Stats) -> str:
+    """What may not begin before its trainer has gone on is delayed, too."""
+    full = [it.name for it in stats.policies if it.room is not None and it.room <= 0]
+    if full:
+        return f"policy {min(full)} lets none begin before its trainer's next version"
+    return "failed tasks wait for their next try"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,28 +91,42 @@ def change(store: Store, name: str, step: PolicyChange) -> PolicyState:
     return find_policy(store, name) if state is None else state
 
 
-def pause_policy(
-    store: Store, name: str, drain_s: float | None = 0.0, hold: LoopHold | None = None
-) -> int:
+def pause_policy(store: Store, name: str, drain_s: float | None = 0.0) -> int:
     """Hold all requests to its servers from now on; returns how many are still under way.
 
     Args:
         store: Where it is kept.
         name: Of the policy.
         drain_s: For how long to wait for these to end; None for ever.
-        hold: Of the loop whose trainer pauses it, if one does.
 
     Raises:
         ConfigError: There is no such policy, or this broker keeps none.
     """
-    state = change(store, name, PolicyChange(paused=True, hold=hold))
+    state = change(store, name, PolicyChange(paused=True))
+    return drained(store, state, end_of(drain_s))
+
+
+def end_of(drain_s: float | None) -> float:
+    """When a drain that begins now is over, on the monotonic clock."""
+    return math.inf if drain_s is None else time.monotonic() + drain_s
+
+
+def drained(store: Store, state: PolicyState, until: float) -> int:
+    """Wait for the requests of a policy that was paused; returns how many are left.
+
+    Args:
+        store: Where it is kept.
+        state: It is paused.
+        until: On the monotonic clock. Workers get some seconds to hear of the pause all the same:
+            after an outage of the broker none has.
+    """
     begun = time.monotonic()
     for flights in _seen(store, state):
-        passed_s = time.monotonic() - begun
-        heard = not flights.deaf or passed_s >= HEARD_WITHIN_S
-        drained = not (flights.requests or flights.deaf)
-        if heard and (drained or (drain_s is not None and passed_s >= drain_s)):
-            return flights.requests + flights.deaf
+        now = time.monotonic()
+        heard = not flights.deaf or now - begun >= HEARD_WITHIN_S
+        left = flights.requests + flights.deaf
+        if heard and (not left or now >= until):
+            return left
     raise AssertionError
 
 

@@ -24,7 +24,7 @@ from agentpipe.core.timestamps import utc
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agentpipe.config.collection import Collection
     from agentpipe.core.run_plan import RunPlan
@@ -44,6 +44,8 @@ def record_of(
     words: Sequence[str],
     file: str | None,
     plan: RunPlan | None = None,
+    *,
+    loop: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The record of a run that begins now.
 
@@ -53,6 +55,7 @@ def record_of(
         words: The command line.
         file: Its task file; None without one.
         plan: How its tasks are sent.
+        loop: The trainer's loop that sends them, if one does.
     """
     redactor = Redactor({*_secrets(collection)})
     agent = _documents(collection.config_file)
@@ -69,6 +72,7 @@ def record_of(
         "command": [shorten(word, MAX_WORD_CHARS, "...") for word in hidden_words(words, redactor)],
         "contexts": len(collection.contexts),
         **({"samples": plan.samples} if plan else {}),
+        **({"loop": dict(loop)} if loop else {}),
         "tasks_file": None if file is None else _task_file(file),
         "collection_file": str(collection.file),
         "collection_documents": hidden(_documents(collection.file), redactor),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import RECENT_S
+from agentpipe.operations.loops import loops_seen
 from agentpipe.operations.policies import flights_of, policy_as_dict
 from agentpipe.worker.claims.configs import configs_in_use
 from agentpipe.worker.claims.heartbeat import Heartbeat
@@ -42,6 +43,7 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         "configs": list(map(_config, configs_in_use(stats))),
         "budgets": list(map(budget_as_dict, stats.spendings)),
         "policies": [policy_as_dict(it, flights_of(stats, it)) for it in stats.policies],
+        "loops": [loop.to_dict() for loop in loops_seen(stats.loops)],
     }
 
 

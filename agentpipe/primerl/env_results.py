@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.core.result import Result
 from agentpipe.errors import Unreachable
+from agentpipe.sinks.stream import Nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,8 @@ class EnvResults:
         """Until a moment of silence: then all that was read is held by the stream."""
         for entry in self._stream.entries():
             self._commit()
-            self._take(entry)
+            if entry is not Nothing.NEW:
+                self._take(entry)
             if self._ended.is_set():
                 return
         self._look()

@@ -30,8 +30,8 @@ from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.loop_lease import LoopLease
+from agentpipe.training.loop_run import only_collection, refuse_name
 from agentpipe.training.policy import Policy
-from agentpipe.training.rollout_loop import only_collection, refuse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,6 +22,7 @@ from agentpipe.brokers.capabilities import (
 from agentpipe.brokers.records import Admission, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.budgets import NO_BUDGET
+from agentpipe.core.closing import closed_on_error
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.sending.groups import COUNT_GROUPS, REPAIRS, GroupPlan, offer_portions
@@ -92,11 +93,8 @@ class Dispatcher(ActorOptions):
             raise ConfigError(f"expected collections, got a path: load({str(collections)!r})")
         store = open_store(settings)
         dispatcher = cls(store, ResultReader(settings, store) if results else None)
-        try:
+        with closed_on_error(dispatcher):
             dispatcher.declare(collections)
-        except BaseException:
-            dispatcher.close()
-            raise
         return dispatcher
 
     def declare(self, collections: Iterable[Collection], *, serves: bool = False) -> None:

@@ -7,8 +7,9 @@ import math
 import time
 from collections import deque
 from dataclasses import replace
+from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from agentpipe.core.generators import going_on
 from agentpipe.core.groups import GroupEnd, is_group_record
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 
 log = logging.getLogger(__name__)
+
+
+class Nothing(Enum):
+    """No record has come for a moment."""
+
+    NEW = "nothing new"
+
+
+Entry = Result | GroupEnd | Literal[Nothing.NEW] | None
 
 
 class Stream:
@@ -94,7 +104,7 @@ class Stream:
         self._thread: SideThread | None = None
         self._waits = _Waits(shown if timeout_s is None else "")
         self._polling = Polling(reader)
-        self._entries: Generator[Result | GroupEnd | None, None, None] | None = None
+        self._entries: Generator[Entry, None, None] | None = None
         self.skipped = 0
         self.repeated = 0
 
@@ -199,17 +209,21 @@ class Stream:
         """Until ``stop``, until ``timeout_s`` passes without a record, or for ever."""
         return (entry for entry in self.entries() if isinstance(entry, Result))
 
-    def entries(self) -> Iterator[Result | GroupEnd | None]:
+    def entries(self) -> Iterator[Entry]:
         """Every record that is read: Results, how groups ended, and None for what is neither.
 
-        A record is held from when the next one is asked for.
+        A record is held from when the next one is asked for. While none comes, ``Nothing.NEW``
+        comes now and then, so that a caller can look after other things.
         """
         self._entries = going_on(self._entries, self._read)
         return self._entries
 
-    def _read(self) -> Generator[Result | GroupEnd | None, None, None]:
+    def _read(self) -> Generator[Entry, None, None]:
         self._connect()
         for record in self._records():
+            if record is None:
+                yield Nothing.NEW
+                continue
             yield self._decoded(record)
             # To commit needs no payload.
             self._held.append(replace(record, payload=b"") if self.keep else record)
@@ -242,7 +256,7 @@ class Stream:
         if excess > 0:
             self.release(int(excess))
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[Record | None]:
         timeout_s = math.inf if self._timeout_s is None else self._timeout_s
         quiet_until = time.monotonic() + timeout_s
         while not self._closing:
@@ -258,6 +272,7 @@ class Stream:
                 if self._polling.outage is not None:
                     raise self._polling.outage
                 return
+            yield None
 
     def _taken(self, records: list[Record]) -> Iterator[Record]:
         """Those that are still the reader's when their turn comes."""

@@ -22,6 +22,7 @@ class GroupItems:
         """Of ``reading``; ``options`` are those of ``GroupStream.open``."""
         self._reading, self._options = reading, options
         self._rows = Rows()
+        self._read: list[dict[str, Any]] = []  # The rows of the group that was decided last.
         self._used = UsedGroups(keep_states=reading.keep_states, lag=reading.lag)
         self._stream: GroupStream | None = None
 
@@ -43,13 +44,14 @@ class GroupItems:
                 given += 1
                 if given == limit:
                     stream.stop()
-                yield f"group {group.group_id}", self._rows_of(group) if reading.rows else group
+                yield f"group {group.group_id}", self._read if reading.rows else group
                 self._used.given(group.group_id)
             stream.settle()
         self._stream = None
 
     def _has_rows(self, group: RolloutGroup) -> bool:
-        return any(map(self._rows.of, group.goods))
+        self._read = self._rows_of(group)
+        return bool(self._read)
 
     def _rows_of(self, group: RolloutGroup) -> list[dict[str, Any]]:
         return [

@@ -9,11 +9,12 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
+from agentpipe.core.closing import closed_on_error
 from agentpipe.core.generators import going_on
 from agentpipe.core.groups import UNUSED, GroupEnd, is_good
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
-from agentpipe.sinks.stream import Stream
+from agentpipe.sinks.stream import Nothing, Stream
 from agentpipe.training.assembly import GRACE_S, Assembly
 from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_group import varied
@@ -108,6 +109,7 @@ class GroupStream:
         timeout_s: float | None = None,
         shard: tuple[int, int] = (0, 1),
         policy: str | None = None,
+        patient: bool = False,
         **options: Any,
     ) -> Self:
         """The groups of ``settings.sink``, from ``start`` or the last commit of ``group``.
@@ -121,6 +123,7 @@ class GroupStream:
             policy: The name of the policy that its groups follow: its version counts for
                 ``max_staleness``, which is the policy's by default, and it hears of complete groups
                 that are not given, so that others begin.
+            patient: Whether the caller knows of itself that it waits, and need not be told.
             options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep``,
                 ``trains``, ``prefix`` (of the groups' ids: others are passed over),
                 ``keep_states``, ``grace_s`` and ``abandon_s`` (None: never).
@@ -131,13 +134,11 @@ class GroupStream:
         """
         check_shard(shard)
         name = name_of(group, shard)
-        stream = Stream.open(settings, group=name, start=start, timeout_s=timeout_s)
-        try:
+        reading: dict[str, Any] = {"group": name, "timeout_s": timeout_s, "patient": patient}
+        stream = Stream.open(settings, start=start, **reading)
+        with closed_on_error(stream):
             followed = None if policy is None else Policy.open(policy, settings)
             return cls(stream, name=name, shard=shard, policy=followed, **options)
-        except BaseException:
-            stream.close()
-            raise
 
     def __iter__(self) -> Iterator[RolloutGroup]:
         """Until ``timeout_s`` passes without a record, or for ever.
@@ -149,7 +150,7 @@ class GroupStream:
     def ends(self) -> Iterator[RolloutGroup | None]:
         """The same, with None where groups are over that are not given, and now and then.
 
-        See ``counts``; so a caller can look after other things while records come.
+        See ``counts``; so a caller can look after other things while it waits.
         """
         self._ends = going_on(self._ends, self._read)
         return self._ends
@@ -161,6 +162,8 @@ class GroupStream:
                 yield None
                 quiet_until = time.monotonic() + QUIET_S
             self._release()
+            if entry is Nothing.NEW:
+                continue
             group_id = self._group_of(entry)
             self._records.append(_record_of(group_id, entry))
             if entry is None or not group_id:

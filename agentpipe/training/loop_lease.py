@@ -6,29 +6,25 @@ import logging
 import math
 import os
 import secrets
-import socket
 import threading
 import time
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
-
-import orjson
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.capabilities import KeepsLoops, require
-from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
+from agentpipe.core.closing import closed_on_error
+from agentpipe.core.loop_holds import LEASE_S, LoopHold, taken_text
 from agentpipe.core.processes import is_alive, stat_of
 from agentpipe.errors import LoopTaken, StoreError, Unreachable
 from agentpipe.sending.patience import until_it_answers
+from agentpipe.training.loop_report import LoopReport, place, process
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
+    from agentpipe.core.loop_holds import LoopState
     from agentpipe.settings import Settings
 
-# After so long without a word of its trainer another may take a loop.
-LEASE_S = 15.0
 BEAT_S = 3.0
 LOOK_S = 0.5
 # It goes on while the process is stopped, and while the machine sleeps.
@@ -44,7 +40,7 @@ class LoopLease:
     Within ``LEASE_S`` of the last answer of the broker no other trainer can have it.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, report: LoopReport | None = None) -> None:
         """Of this store, which this closes; ``take`` it before all else.
 
         Raises:
@@ -53,15 +49,16 @@ class LoopLease:
         self._store = store
         self._keeper = require(store, KeepsLoops, "keep the loops of trainers apart")
         self.hold = LoopHold(name, secrets.token_hex(8))
-        self._report = orjson.dumps(_process())
+        self.report = LoopReport() if report is None else report
         self._sure_until = -math.inf
-        self._taken: LoopState | None = None
+        self._lost = ""  # Why it is.
+        self._owner = os.getpid()
         self._one_at_a_time = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="agentpipe-loop", daemon=True)
 
     @classmethod
-    def open(cls, name: str, settings: Settings) -> Self:
+    def open(cls, name: str, settings: Settings, report: LoopReport | None = None) -> Self:
         """The loop of that name on ``settings.broker``, taken.
 
         Raises:
@@ -70,12 +67,9 @@ class LoopLease:
             Unreachable: The broker does not answer.
         """
         store = open_store(settings)
-        try:
-            lease = cls(store, name)
+        with closed_on_error(store):
+            lease = cls(store, name, report)
             lease.take()
-        except BaseException:
-            store.close()
-            raise
         return lease
 
     def take(self) -> None:
@@ -84,10 +78,10 @@ class LoopLease:
         Raises:
             LoopTaken: That trainer lives: it was heard meanwhile.
         """
-        found, before = self._ask(), math.inf
+        found, before = self._take(), math.inf
         while found.token != self.hold.token:
             if _gives_way(found):
-                found, before = self._ask(instead_of=found.token), math.inf
+                found, before = self._take(instead_of=found.token), math.inf
                 continue
             if found.silent_s < before < math.inf:
                 raise LoopTaken(taken_text(self.hold.name, found))
@@ -96,24 +90,29 @@ class LoopLease:
                 log.warning(text, self.hold.name, found.holder, LEASE_S)
             before = found.silent_s
             wait(LOOK_S)
-            found = self._ask()
+            found = self._take()
         self._thread.start()
 
-    def _ask(self, instead_of: str = "") -> LoopState:
+    def _take(self, instead_of: str = "") -> LoopState:
+        asked, report = time.clock_gettime(_CLOCK), self.report.encode()
+        found = self._keeper.hold_loop(self.hold, report, lease_s=LEASE_S, instead_of=instead_of)
+        if found.token == self.hold.token:
+            self._sure_until = asked + LEASE_S
+        return found
+
+    def _keep(self) -> None:
         with self._one_at_a_time:
-            asked = time.clock_gettime(_CLOCK)
-            hold = partial(self._keeper.hold_loop, self.hold, self._report, lease_s=LEASE_S)
-            found = hold(instead_of=instead_of)
-            if found.token == self.hold.token:
+            asked, report = time.clock_gettime(_CLOCK), self.report.encode()
+            found = self._keeper.keep_loop(self.hold, report, lease_s=LEASE_S)
+            if found is not None and found.token == self.hold.token:
                 self._sure_until = asked + LEASE_S
-            elif self._sure_until > -math.inf:
-                self._taken = found
-            return found
+            else:
+                self._lost = taken_text(self.hold.name, found)
 
     def _beat(self) -> None:
-        while self._taken is None and not self._ended.wait(BEAT_S):
+        while not (self._lost or self._ended.wait(BEAT_S)):
             with suppress(Unreachable, StoreError):
-                self._ask()
+                self._keep()
 
     def refuse_if_taken(self) -> None:
         """Go on only while no other trainer has the loop; waits for the broker if that is unsure.
@@ -124,14 +123,19 @@ class LoopLease:
             LoopTaken: Another has it.
         """
         unsure = time.clock_gettime(_CLOCK) >= self._sure_until and not self._ended.is_set()
-        if self._taken is None and unsure:
-            until_it_answers(self._ask, waits="the trainer")
-        if self._taken is not None:
-            raise LoopTaken(taken_text(self.hold.name, self._taken))
+        if unsure and not self._lost:
+            until_it_answers(self._keep, waits="the trainer")
+        if self._lost:
+            raise LoopTaken(self._lost)
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether this process is a fork of the one that has it."""
+        return os.getpid() != self._owner
 
     def close(self) -> None:
-        """Let it go; another trainer may take it at once. Once is enough."""
-        if self._ended.is_set():
+        """Let it go; another trainer may take it at once. Once is enough; in a fork, nothing."""
+        if self._ended.is_set() or self.is_of_parent:
             return
         self._ended.set()
         self._thread.join()
@@ -140,33 +144,16 @@ class LoopLease:
         self._store.close()
 
 
-def _process() -> dict[str, str | int]:
-    """This one, for people, and for others of the same machine to see whether it has ended."""
-    stat = stat_of(os.getpid())
-    started = "" if stat is None else stat.started
-    host = socket.gethostname()
-    return {"host": host, "pid": os.getpid(), "started": started, "place": _place()}
-
-
-def _place() -> str:
-    """Where a pid means the same process: this boot, and its namespace; empty if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
 def _gives_way(state: LoopState) -> bool:
     """Whether its process is known to be gone, or is this one, as in a notebook's cell run again.
 
     That of another machine is not known.
     """
-    said = state.said
-    if said == _process():
+    said, ours = state.said, process()
+    if {name: said.get(name) for name in ours} == ours:
         return True
-    pid, place = said.get("pid"), said.get("place")
-    if not isinstance(pid, int) or not place or place != _place():
+    pid, theirs = said.get("pid"), said.get("place")
+    if not isinstance(pid, int) or not theirs or theirs != place():
         return False
     stat = stat_of(pid)
     return not is_alive(pid) or (stat is not None and stat.started != said.get("started"))

@@ -8,13 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from agentpipe.brokers import open_store
+from agentpipe.core.closing import closed_on_error
 from agentpipe.core.groups import UNUSED
 from agentpipe.core.policy import PolicyChange
 from agentpipe.errors import ConfigError
 from agentpipe.operations.policies import (
     change,
+    drained,
+    end_of,
     find_policy,
-    pause_policy,
     publish,
     refuse_version,
 )
@@ -63,11 +65,8 @@ class Policy:
             Unreachable: The broker does not answer.
         """
         store = open_store(settings)
-        try:
+        with closed_on_error(store):
             return cls(store, name)
-        except BaseException:
-            store.close()
-            raise
 
     @property
     def version(self) -> int:
@@ -92,8 +91,8 @@ class Policy:
         """Each question may be asked again: stores know a change whose answer was lost."""
         return until_it_answers(ask, waits="the trainer")
 
-    def _change(self, step: PolicyChange) -> None:
-        self._ask(partial(change, self._store, self.name, replace(step, hold=self.hold)))
+    def _change(self, step: PolicyChange) -> PolicyState:
+        return self._ask(partial(change, self._store, self.name, replace(step, hold=self.hold)))
 
     def publish(self, version: int, *, endpoints: Sequence[str] | None = None) -> None:
         """Its servers have this version from now on, and are at ``endpoints`` if these change.
@@ -111,12 +110,14 @@ class Policy:
         Returns once all workers know of it, or after some seconds without an answer of one.
 
         Args:
-            drain_s: For how long to wait for requests that are under way; None for ever.
+            drain_s: For how long from then on to wait for requests that are under way, outages of
+                the broker included; None for ever.
 
         Returns:
             How many of these are left.
         """
-        return self._ask(partial(pause_policy, self._store, self.name, drain_s, self.hold))
+        state = self._change(PolicyChange(paused=True))
+        return self._ask(partial(drained, self._store, state, end_of(drain_s)))
 
     def resume(self) -> None:
         """Let requests go on."""

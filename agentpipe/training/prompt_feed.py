@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentpipe.core.run_names import run_of
 from agentpipe.errors import TaskError, Unreachable
 from agentpipe.sending.admission import admit
+from agentpipe.training.obstacles import obstacles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from agentpipe.core.loop_holds import LoopHold
     from agentpipe.sending.admission import AdmittedTask
@@ -122,6 +123,13 @@ class PromptFeed:
             self._does_not_answer(error)
             return False
         return True
+
+    def obstacles(self, policy: str | None) -> Iterable[str]:
+        """Why what was sent may not end; nothing where the broker does not say."""
+        try:
+            return tuple(obstacles(self._dispatcher.stats(), self._collection, policy))
+        except Unreachable:
+            return ()
 
     def _does_not_answer(self, error: Unreachable) -> None:
         if not self._is_away:

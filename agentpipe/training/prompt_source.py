@@ -50,7 +50,11 @@ class PromptSource:
         self._loaded: Any = None  # The loader's state until it is iterated: some forget it.
 
     def has_next(self) -> bool:
-        """Whether there is one more prompt for this trainer."""
+        """Whether there is one more prompt for this trainer.
+
+        Raises:
+            ConfigError: There are fewer than the loaded state has taken.
+        """
         while self._left or not self._has_ended:
             if not self._left:
                 self._draw()
@@ -77,6 +81,12 @@ class PromptSource:
             found = next(self._draws)
         except StopIteration:
             self._has_ended = True
+            if self._passed_over:
+                raise ConfigError(
+                    f"the state has taken {self._taken:,} prompts, and these are "
+                    f"{self._passed_over:,} fewer: give the same prompts from their beginning, "
+                    "not an iterator that was used before"
+                ) from None
             return
         fresh = found if isinstance(found, list) else [found]
         self._left.extend(fresh[self._passed_over :])

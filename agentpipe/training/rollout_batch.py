@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from agentpipe.core.distribution import needs_extra
 if TYPE_CHECKING:
     from agentpipe.rollouts import Sample
     from agentpipe.training.rollout_group import Kind, RolloutGroup
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,14 @@ class RolloutBatch:
 
     def samples(self) -> list[Sample]:
         """The rows of token ids of all groups' goods, in the order of the groups."""
-        return [sample for group in self.groups for sample in group.samples()]
+        found = [sample for group in self.groups for sample in group.samples()]
+        if not found and self.groups:
+            log.warning(
+                "batch %d has no row to train on: no run of it has exact token ids. A collection "
+                "with record: {tokens: require} makes such runs an infra_error",
+                self.step,
+            )
+        return found
 
     def advantages(self, kind: Kind = "grpo") -> list[float]:
         """One for each of ``samples``: that of its run, whole for each of the run's segments."""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.config.collection import load
-from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
+from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
+from agentpipe.sinks.said_after import SAID_AFTER_S
 from agentpipe.training.group_stream import GroupStream, check_shard, name_of
 from agentpipe.training.loop_lease import LoopLease
+from agentpipe.training.loop_report import LoopFacts, LoopProgress, LoopReport
+from agentpipe.training.loop_run import begin_run, is_state, only_collection, refuse_name
 from agentpipe.training.prompt_feed import PromptFeed
 from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
@@ -27,11 +29,12 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from agentpipe.config.collection import Collection
     from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import RolloutGroup
 
 State = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class Rollouts:
@@ -72,6 +75,7 @@ class Rollouts:
         self._over = 0  # Groups that were over when the loaded state was made.
         self._given = 0  # Since then.
         self._begun: list[RolloutGroup] = []  # A batch that is not whole yet.
+        self._said, self._say_after_s = set[str](), SAID_AFTER_S
         self.step = 0
         groups.state_dict()  # Nothing is committed that is in no state.
 
@@ -139,17 +143,21 @@ class Rollouts:
         check_shard(shard)
         prefix = prefix_of(name) if shard[1] == 1 else f"{prefix_of(name)}{shard[0]}-of-{shard[1]}/"
         source = PromptSource(prompts, task_of=task_of, shard=shard)
+        policy = policy or (only.policy.name if only.policy else None)
+        facts = LoopFacts(name, prefix, only.name, policy, batch)
         name = name_of(name, shard)
         with ExitStack() as opened:
             dispatcher = opened.enter_context(Dispatcher.open([only], settings, results=False))
-            lease = LoopLease.open(name, settings)
+            lease = LoopLease.open(name, settings, LoopReport(facts))
             opened.callback(lease.close)
+            begin_run(dispatcher, only, facts)
             groups = GroupStream.open(
                 settings,
                 group=name,
+                patient=True,
                 prefix=prefix,
                 timeout_s=timeout_s,
-                policy=policy or (only.policy.name if only.policy else None),
+                policy=policy,
                 max_staleness=max_staleness,
                 min_good=min_good,
                 keep=keep,
@@ -190,6 +198,7 @@ class Rollouts:
         while found := self._next_batch():
             batch = RolloutBatch(self.step, tuple(found))
             self.step += 1  # A state that is taken while the batch is in use contains it.
+            self._note(waits=False)
             yield batch
 
     def _next_batch(self) -> list[RolloutGroup]:
@@ -214,16 +223,22 @@ class Rollouts:
         """None once the groups of all prompts are over."""
         until = time.monotonic() + self._timeout_s
         while self._send(held, until):
+            self._lease.refuse_if_taken()
+            self._note(waits=True)
+            self._say_what_is_wrong()
             try:
                 group = next(self._groups.ends())
             except StopIteration:
                 raise ResultTimeout(f"{self._name}: {self._late()}") from None
-            self._lease.refuse_if_taken()
             if group is not None:
+                self._lease.refuse_if_taken()
                 self._given += 1
+                self._note(waits=False)
+                self._said, self._say_after_s = set(), SAID_AFTER_S
                 return group
             if time.monotonic() >= until:  # What comes is others'.
                 raise ResultTimeout(f"{self._name}: {self._late()}")
+        self._note(waits=False)
         return None
 
     def _send(self, held: int, until: float) -> bool:
@@ -248,6 +263,24 @@ class Rollouts:
     def _over_now(self) -> int:
         """How many groups are over: given, or something else is sent in their place."""
         return self._over + self._given + self._groups.dropped
+
+    def _say_what_is_wrong(self) -> None:
+        """Once for each wait, where it takes long; what comes later, too."""
+        if self._lease.report.waits_s < self._say_after_s:
+            return
+        self._say_after_s *= 2
+        for each in self._feed.obstacles(None if self.policy is None else self.policy.name):
+            if each not in self._said:
+                log.warning("loop %r waits for groups: %s", self._name, each)
+            self._said.add(each)
+
+    def _note(self, *, waits: bool) -> None:
+        """For those who look at the loop from elsewhere."""
+        groups, out = self._groups, max(0, self._out)
+        wasted, counts = groups.dropped, dict(groups.counts)
+        sent, used = self._feed.position, self._given
+        progress = LoopProgress(self.step, sent, out, used, wasted, counts, waits=waits)
+        self._lease.report.note(progress)
 
     def _late(self) -> str:
         return (
@@ -284,7 +317,7 @@ class Rollouts:
         Raises:
             ConfigError: It is not a state of this loop.
         """
-        if state.get("version") != 1 or state.get("name") != self._name:
+        if not is_state(state) or state["name"] != self._name:
             raise ConfigError(f"not a state of the loop {self._name!r}: {state!r:.80}")
         self._groups.load_state_dict(state["groups"])
         self._feed.load_state_dict(state)
@@ -295,7 +328,12 @@ class Rollouts:
             self.policy.recover(state["policy_version"], trained=None)
 
     def close(self) -> None:
-        """Close its connections; groups that are out go on, and a later start reads them."""
+        """Close its connections; groups that are out go on, and a later start reads them.
+
+        In a fork nothing is closed: all of it is the parent's.
+        """
+        if self._lease.is_of_parent:
+            return
         with ExitStack() as closing:
             for close in (self._feed.close, self._lease.close, self._groups.close):
                 closing.callback(close)
@@ -305,25 +343,3 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def refuse_name(name: str) -> None:
-    """Refuse what cannot name an experiment: the ids of its groups begin with it, as a run's.
-
-    Raises:
-        ConfigError: With what may name one.
-    """
-    if not is_run_name(name):
-        raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
-
-
-def only_collection(path: str | os.PathLike[str]) -> Collection:
-    """That of the file.
-
-    Raises:
-        ConfigError: It has another number of them, or is wrong.
-    """
-    collections = load(Path(path))
-    if len(collections) != 1:
-        raise ConfigError(f"{path}: expected one collection, it has {len(collections)}")
-    return collections[0]

@@ -19,7 +19,8 @@ from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import AgentpipeError, ConfigError, ResultTimeout
 from agentpipe.rollouts import samples
 from agentpipe.settings import Settings
-from agentpipe.training.rollout_loop import Rollouts, only_collection
+from agentpipe.training.loop_run import only_collection
+from agentpipe.training.rollout_loop import Rollouts
 from agentpipe.trl.buffer import Buffer
 from agentpipe.trl.checkpoint import load_state, save_state
 

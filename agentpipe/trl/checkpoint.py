@@ -21,6 +21,8 @@ TENSORS_FILE = "agentpipe_rollouts.pt"
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write it: a kill leaves what was there before, or the whole of it.
 
+    Those may read it who may read its folder, as the rest of the checkpoint.
+
     Raises:
         ConfigError: It has other values than JSON and tensors.
         AgentpipeError: It cannot be written.
@@ -29,7 +31,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         name, content = STATE_FILE, orjson.dumps(state)
     except TypeError:
         name, content = TENSORS_FILE, _with_tensors(folder / TENSORS_FILE, state)
-    with new_file(folder / name, force=True) as file:
+    with new_file(folder / name, force=True, like=folder) as file:
         file.write(content)
     (other,) = {STATE_FILE, TENSORS_FILE} - {name}
     (folder / other).unlink(missing_ok=True)  # Of an earlier run that has come here, too.

@@ -6,27 +6,29 @@ import logging
 import os
 import re
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.core.groups import is_good
 from agentpipe.core.rollout import REQUIRE
 from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.rollouts import samples
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.sending.groups import REPAIRS
+from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream
-from agentpipe.training.rollout_loop import only_collection, refuse_name
+from agentpipe.training.loop_lease import LoopLease
+from agentpipe.training.loop_report import LoopFacts, LoopProgress, LoopReport
+from agentpipe.training.loop_run import begin_run, only_collection, refuse_name
 from agentpipe.training.task_digest import digest_of
+from agentpipe.trl.rows import Row, masked_row, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from agentpipe.config.collection import Collection
-    from agentpipe.core.result import Result
     from agentpipe.training.rollout_group import RolloutGroup
 
 # Behind what all ids begin with.
@@ -42,18 +44,6 @@ class _Asked:
     group_id: str
     task: dict[str, Any]
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row of a step."""
-
-    task_id: str
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    logprobs: list[float]
-    env_mask: list[int]
-    reward: float | None
 
 
 class GrpoRollouts:
@@ -81,14 +71,19 @@ class GrpoRollouts:
         self,
         dispatcher: Dispatcher,
         groups: GroupStream,
+        lease: LoopLease,
         *,
         collection: str,
         task_of: Callable[[Any], Any],
         prefix: str,
         **options: Any,
     ) -> None:
-        """Of a dispatcher and a stream of groups, which this closes; ``options`` of the groups."""
-        self._dispatcher, self._groups = dispatcher, groups
+        """Of a dispatcher, a stream of groups and the lease of the loop, which this closes.
+
+        ``options`` are those of the groups.
+        """
+        self._dispatcher, self._groups, self._lease = dispatcher, groups, lease
+        self._sent = self._used = 0
         self._collection, self._task_of = collection, task_of
         self._prefix, self._options = prefix, options
         self._early: dict[str, RolloutGroup] = {}
@@ -127,6 +122,7 @@ class GrpoRollouts:
 
         Raises:
             ConfigError: The collection requires no token ids, or a number or URL is wrong.
+            LoopTaken: Another trainer lives that has this name and rank.
             Unreachable: A server does not answer.
         """
         only = _that_records(collection)
@@ -135,23 +131,26 @@ class GrpoRollouts:
         refuse_name(name)
         rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         prefix = f"{prefix_of(name)}{rank}."
-        dispatcher = Dispatcher.open([only], settings, results=False)
-        try:
+        facts = LoopFacts(name, prefix, only.name, only.policy.name if only.policy else None)
+        name = f"{name}-{rank}"
+        with ExitStack() as opened:
+            dispatcher = opened.enter_context(Dispatcher.open([only], settings, results=False))
+            lease = LoopLease.open(name, settings, LoopReport(facts))
+            opened.callback(lease.close)
+            begin_run(dispatcher, only, facts)
             groups = GroupStream.open(
                 settings,
-                group=f"{name}-{rank}",
+                group=name,
+                patient=True,
                 prefix=prefix,
                 timeout_s=timeout_s,
                 min_good=0,
                 keep=lambda _: True,
             )
-        except BaseException:
-            dispatcher.close()
-            raise
-        options = {"spares": spares, "repairs": repairs, "vary_seed": vary_seed}
-        return cls(
-            dispatcher, groups, collection=only.name, task_of=task_of, prefix=prefix, **options
-        )
+            opened.pop_all()
+        options: dict[str, Any] = {"spares": spares, "repairs": repairs, "vary_seed": vary_seed}
+        options |= {"collection": only.name, "prefix": prefix}
+        return cls(dispatcher, groups, lease, task_of=task_of, **options)
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
         """One row for each prompt; TRL repeats a prompt as often as it wants samples of it.
@@ -163,7 +162,9 @@ class GrpoRollouts:
         Raises:
             TaskError: ``task_of`` has made no valid task.
             ResultTimeout: No result came for ``timeout_s``, or a group was lost.
+            LoopTaken: Another trainer has the loop: this one was stopped, and is replaced.
         """
+        self._lease.refuse_if_taken()
         asked = list(self._asked(prompts, trainer))
         self._send(asked)
         groups = self._wait(asked)
@@ -199,16 +200,21 @@ class GrpoRollouts:
     def _send(self, asked: Iterable[_Asked]) -> None:
         for size, same in groupby(sorted(asked, key=_size), key=_size):
             tasks = [{**it.task, "task_id": it.group_id} for it in same]
-            options = {"need": size, **self._options, "on_full": "wait"}
-            sent = self._dispatcher.send_groups(self._collection, tasks, size, **options)
-            if sent.duplicates:
-                log.info("%d tasks were sent before: they are not run again", sent.duplicates)
+            plan = GroupPlan.of(size, need=size, **self._options)
+            groups = (self._collection, tasks, plan)
+            send = self._dispatcher.send_group_batches
+            for sent in send(*groups, on_full="wait", hold=self._lease.hold):
+                if sent.duplicates:
+                    log.info("%d tasks were sent before: they are not run again", sent.duplicates)
+            self._sent += len(tasks)
 
     def _wait(self, asked: Iterable[_Asked]) -> dict[str, RolloutGroup]:
         wanted = {it.group_id for it in asked}
         found = {it: self._early.pop(it) for it in wanted & self._early.keys()}
         step = min(map(self._step_of, wanted), default=0)
         while left := wanted - found.keys():
+            self._note(step, len(left))
+            self._lease.refuse_if_taken()
             try:
                 group = next(self._groups.ends())
             except StopIteration:
@@ -219,46 +225,44 @@ class GrpoRollouts:
                 found[group.group_id] = group
             elif self._step_of(group.group_id) >= step:  # Of a trainer that had come further.
                 self._early[group.group_id] = group
+        self._used += len(found)
+        self._note(step, 0)
         return found
+
+    def _note(self, step: int, left: int) -> None:
+        """For those who look at the loop from elsewhere."""
+        wasted, counts = self._groups.dropped, dict(self._groups.counts)
+        progress = (step, self._sent, left, self._used, wasted, counts)
+        self._lease.report.note(LoopProgress(*progress, waits=left > 0))
 
     def _step_of(self, group_id: str) -> int:
         found = _STEP.match(group_id.removeprefix(self._prefix))
         return int(found[1]) if found else -1
 
-    def _rows(self, group: RolloutGroup, size: int, pad: int) -> list[_Row]:
-        rows = [self._row(result, pad) for result in group.goods[:size]]
-        left = [result.task_id for result in group.results if not is_good(result)]
+    def _rows(self, group: RolloutGroup, size: int, pad: int) -> list[Row]:
+        usable = {it.task_id: found for it in group.goods if (found := samples(it))}
+        taken = [*usable.values()][:size]
+        rows = [row_of(found, pad) for found in taken]
         missing = size - len(rows)
-        left += [""] * missing
-        self.counts += Counter({"good": len(rows), "masked": missing})
+        left = [it.task_id for it in group.results if it.task_id not in usable] + [""] * missing
+        segments = sum(len(found) - 1 for found in taken)
+        self.counts += Counter({"good": len(rows), "masked": missing, "segments": segments})
         if missing:
-            text = "group %s: %d of %d rows are masked, for their runs have no reward: %s"
+            text = "group %s: %d of %d rows are masked: no reward, or no exact token ids: %s"
             log.warning(text, group.group_id, missing, size, ", ".join(left[:missing]))
         prompt = rows[0].prompt_ids if rows else [pad]
-        return [*rows, *(_masked(task_id, prompt, None, pad) for task_id in left[:missing])]
-
-    def _row(self, result: Result, pad: int) -> _Row:
-        """Of the segment with the most sampled ids: TRL takes one row of each run."""
-        found = samples(result)
-        self.counts["segments"] += len(found) - 1
-        best = max(found, key=lambda it: sum(it.loss_mask))
-        if 1 not in best.loss_mask:
-            return _masked(result.task_id, best.input_ids or [pad], result.reward, pad)
-        start = best.loss_mask.index(1)
-        end = len(best.loss_mask) - best.loss_mask[::-1].index(1)
-        return _Row(
-            result.task_id,
-            best.input_ids[:start] or [pad],
-            best.input_ids[start:end],
-            best.logprobs[start:end],
-            best.loss_mask[start:end],
-            result.reward,
-        )
+        return [*rows, *(masked_row(task_id, prompt, None, pad) for task_id in left[:missing])]
 
     def close(self) -> None:
-        """Close its connections; groups that are out go on, and a later start reads them."""
-        self._groups.close()
-        self._dispatcher.close()
+        """Close its connections; groups that are out go on, and a later start reads them.
+
+        In a fork nothing is closed: all of it is the parent's.
+        """
+        if self._lease.is_of_parent:
+            return
+        with ExitStack() as closing:
+            for close in (self._dispatcher.close, self._lease.close, self._groups.close):
+                closing.callback(close)
 
     def __enter__(self) -> Self:
         return self
@@ -307,8 +311,3 @@ def _size(asked: _Asked) -> int:
 def _pad_id(processing_class: Any) -> int:
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     return tokenizer.pad_token_id or 0
-
-
-def _masked(task_id: str, prompt: list[int], reward: float | None, pad: int) -> _Row:
-    """A row that teaches nothing; TRL wants at least one id of each completion."""
-    return _Row(task_id, prompt, [pad], [0.0], [0], reward)

@@ -9,6 +9,7 @@ from rich.text import Text
 from agentpipe.monitoring import numbers
 from agentpipe.monitoring.rows import SORTS
 from agentpipe.tui.chart import chart
+from agentpipe.tui.loop_panel import loops
 from agentpipe.tui.run_panel import contexts, runs
 from agentpipe.tui.selection import screen_rows, selected_index
 from agentpipe.tui.table import (
@@ -65,6 +66,7 @@ def _lists(
 ) -> list[tuple[list[Text], str]]:
     """Those with content, the most important first."""
     found = [
+        (loops(now, width), "loops"),
         (runs(history, now, state, width), "runs and budgets"),
         (_workers(now, width), "workers"),
         (contexts(now, width), "contexts"),

@@ -15,6 +15,7 @@ from agentpipe.monitoring.bottleneck import find_bottleneck
 from agentpipe.monitoring.fetch import Fetcher
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of
 from agentpipe.monitoring.rows import NO_COLLECTION, rows_of
+from agentpipe.operations.loops import loops_seen
 from agentpipe.web.hour import Hour
 from agentpipe.worker.claims.configs import configs_in_use, sentences
 
@@ -138,6 +139,7 @@ class Fleet:
             "stages": _stages(now, rates, bottleneck.stage, urgent=bottleneck.urgent),
             "warnings": _warnings(stats),
             "collections": _collections(history),
+            "loops": loops_seen(stats.loops),
             "workers": workers[:WORKERS_SHOWN],
             "workers_left_out": len(workers[WORKERS_SHOWN:]),
             "errors": _errors(stats),

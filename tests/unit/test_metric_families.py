@@ -28,6 +28,7 @@ from agentpipe.brokers.measures import (
 )
 from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats, WorkerSeen
+from agentpipe.core.loop_holds import LoopState
 from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.core.usage import Tokens
 from agentpipe.metrics.server import registry_of
@@ -57,6 +58,7 @@ STATS = Stats(
     queues=(DEPTH, replace(DEPTH, queue="crew_1", cooldown_s=7.5, pause_reason="x", paused=True)),
     workers=(WorkerSeen("w", "h", 1, 4, 3, 0.1, Heartbeat(lag_s=0.25).encode()),),
     undelivered_s=1.5,
+    loops=(LoopState("first", "token", 2.5),),
     policies=(
         PolicyState(
             PolicySpec("main", ("http://h",), batch=64, max_staleness=1),
@@ -138,6 +140,7 @@ def test_each_metric_has_its_value() -> None:
         "agentpipe_wait_duration_seconds_bucket['60.0', 'crew']": 0,
         "agentpipe_policy_version['main']": 7,
         "agentpipe_staleness['main']": 1,
+        "agentpipe_loop_silent_seconds['first']": 2.5,
         "dramatiq_messages_total['crew', 'crew']": 3,
         "dramatiq_message_errors_total['crew', 'crew']": 2,
         "dramatiq_message_retries_total['crew', 'crew']": 1,
@@ -156,7 +159,7 @@ def test_without_a_broker_there_is_one_metric() -> None:
 def test_what_a_store_does_not_know_is_absent() -> None:
     unknown = replace(DEPTH, delayed=None, running=None, cooldown_s=None)
     stats = replace(STATS, queues=(unknown,), measures=None, outbox=None, workers=(), dead=None)
-    stats = replace(stats, groups=None, policies=())
+    stats = replace(stats, groups=None, policies=(), loops=())
     names = {name.partition("[")[0] for name in samples_of(stats)}
     assert names == {
         "agentpipe_up",

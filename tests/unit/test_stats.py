@@ -116,6 +116,7 @@ def test_the_ledger_is_the_contracts() -> None:
         "budgets": [],
         "groups": None,
         "policies": [],
+        "loops": [],
     }
     orjson.dumps(as_dict(stats))
 

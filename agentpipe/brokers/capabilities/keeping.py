@@ -107,6 +107,13 @@ class KeepsLoops(Protocol):
             instead_of: The token of a trainer that is known to have ended: its loop is free.
         """
 
+    def keep_loop(self, hold: LoopHold, report: bytes, *, lease_s: float) -> LoopState | None:
+        """Keep a loop; one that is not held is not taken, for another may have had it meanwhile.
+
+        Returns:
+            Who has it; None where nobody does.
+        """
+
     def drop_loop(self, hold: LoopHold) -> None:
         """Let it go, if it is held."""
 

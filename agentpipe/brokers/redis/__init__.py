@@ -59,6 +59,7 @@ from agentpipe.brokers.redis.settling import PORTION
 from agentpipe.brokers.redis.turns import Turns, packed_counts
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
+from agentpipe.core.closing import closed_on_error
 from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
 from agentpipe.errors import LoopTaken, Unreachable
 
@@ -105,11 +106,8 @@ class RedisStore(WithDeadLetters, Store):
         self._declared: dict[str, Queue] = {}
         self._dead = Letters(self._scripts, DEAD, self._drop_letters)
         self.undeliverable = Letters(self._scripts, UNDELIVERABLE, self._drop_letters)
-        try:
+        with closed_on_error(self):
             self._check_layout()
-        except BaseException:
-            self.close()
-            raise
 
     @staticmethod
     def scratch(url: str, name: str) -> Scratch:
@@ -344,6 +342,10 @@ class RedisStore(WithDeadLetters, Store):
         what = (hold.name, hold.token, lease_s, report, instead_of)
         (found,) = as_loops([self._scripts.run("hold_loop", *what)])
         return found
+
+    def keep_loop(self, hold: LoopHold, report: bytes, *, lease_s: float) -> LoopState | None:
+        found = self._scripts.run("keep_loop", hold.name, hold.token, lease_s, report)
+        return next(iter(as_loops([found] if found else [])), None)
 
     def drop_loop(self, hold: LoopHold) -> None:
         self._scripts.run("drop_loop", hold.name, hold.token)

@@ -175,6 +175,7 @@ def as_stats(answer: Sequence[Any]) -> Stats:
             for name, numbers in sorted(_rows(answer[10], 2))
         },
         policies=as_policies(answer[12]),
+        loops=as_loops(answer[13]),
     )
 
 

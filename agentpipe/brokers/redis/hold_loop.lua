@@ -6,6 +6,6 @@
 local name, token, lease, report, ended = unpack(ARGV)
 local found, time, text = loops.read(name), now()
 if not found or found.token == token or found.token == ended or time >= found.beat + found.lease then
-  call('HSET', loops.key, name, table.concat({token, text, lease, report}, ' '))
+  loops.write(name, token, text, lease, report)
 end
 return loops.row(name, time)

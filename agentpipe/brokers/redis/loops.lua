@@ -9,11 +9,25 @@ function loops.read(name)
   return token and {token = token, beat = tonumber(beat), lease = tonumber(lease), report = report}
 end
 
+-- Its trainer is heard now; `time` is that as text.
+function loops.write(name, token, time, lease, report)
+  call('HSET', loops.key, name, table.concat({token, time, lease, report}, ' '))
+end
+
 -- What callers learn of a loop: its name, the token of its trainer, for how many seconds that is silent
 -- at this time, and what it has said.
 function loops.row(name, time)
   local found = loops.read(name)
   return found and {name, found.token, string.format('%.6f', math.max(0, time - found.beat)), found.report}
+end
+
+-- The rows of all.
+function loops.rows(time)
+  local found = {}
+  for _, name in ipairs(call('HKEYS', loops.key)) do
+    found[#found + 1] = loops.row(name, time) or nil
+  end
+  return found
 end
 
 -- Whether a step of a trainer is refused, for another has its loop; none without a name.

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- needs: budgets policies
+-- needs: budgets policies loops
 -- ARGV: how many seconds are recent.
 -- Returns the store's counters by name, the numbers of results and of dead letters, fourteen values for
 -- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
@@ -8,7 +8,7 @@
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
 -- seconds the oldest result is here, who has declared which collection, and six values for
 -- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures,
--- how many records of groups wait with the results, and the policies. Those of queues are JSON: a
+-- how many records of groups wait with the results, the policies, and the rows of loops. Those of queues are JSON: a
 -- client would read their thousands of values one by one.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
@@ -68,4 +68,4 @@ return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', D
   cjson.encode(tallies),
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
   call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records,
-  policies.tell(call('SMEMBERS', policies.names))}
+  policies.tell(call('SMEMBERS', policies.names)), loops.rows(time)}

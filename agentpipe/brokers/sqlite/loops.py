@@ -22,6 +22,8 @@ _HOLD = (
     f" report = excluded.report WHERE token IN (excluded.token, ?6) OR {_FREE}"
 )
 
+_KEEP = "UPDATE loops SET beat = ?, lease_s = ?, report = ? WHERE name = ? AND token = ?"
+
 
 def hold_loop(
     db: sqlite3.Connection, hold: LoopHold, report: bytes, lease_s: float, instead_of: str
@@ -30,6 +32,14 @@ def hold_loop(
     db.execute(_HOLD, (time.monotonic(), hold.name, hold.token, lease_s, report, instead_of))
     (found,) = read_loops(db, hold.name)
     return found
+
+
+def keep_loop(
+    db: sqlite3.Connection, hold: LoopHold, report: bytes, lease_s: float
+) -> LoopState | None:
+    """Go on with a loop that is held; returns who has it."""
+    db.execute(_KEEP, (time.monotonic(), lease_s, report, hold.name, hold.token))
+    return next(iter(read_loops(db, hold.name)), None)
 
 
 def drop_loop(db: sqlite3.Connection, hold: LoopHold) -> None:
@@ -58,5 +68,7 @@ def refuse_others(db: sqlite3.Connection, hold: LoopHold | None) -> None:
 
 def _state(row: Sequence[Any]) -> LoopState:
     name, token, beat, report = row
-    silent_s = max(0.0, time.monotonic() - number_in(beat))
+    now = time.monotonic()
+    # Of an earlier boot: at least since this one.
+    silent_s = now - number_in(beat) if number_in(beat) <= now else now
     return LoopState(text_in(name), text_in(token), silent_s, bytes_in(report))

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite.budgets import read_spendings, set_budget
 from agentpipe.brokers.sqlite.leases import end_lapsed_workers
-from agentpipe.brokers.sqlite.loops import drop_loop, hold_loop, read_loops, refuse_others
+from agentpipe.brokers.sqlite.loops import (
+    drop_loop,
+    hold_loop,
+    keep_loop,
+    read_loops,
+    refuse_others,
+)
 from agentpipe.brokers.sqlite.moving import move_tasks
 from agentpipe.brokers.sqlite.pauses import (
     drain,
@@ -118,6 +124,10 @@ class SqliteOperations(WithDeadLetters):
     ) -> LoopState:
         with self._database.write() as db:
             return hold_loop(db, hold, report, lease_s, instead_of)
+
+    def keep_loop(self, hold: LoopHold, report: bytes, *, lease_s: float) -> LoopState | None:
+        with self._database.write() as db:
+            return keep_loop(db, hold, report, lease_s)
 
     def drop_loop(self, hold: LoopHold) -> None:
         with self._database.write() as db:

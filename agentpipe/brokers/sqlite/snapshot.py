@@ -9,6 +9,7 @@ from agentpipe.brokers.sqlite import measures
 from agentpipe.brokers.sqlite.budgets import read_spendings, with_budgets
 from agentpipe.brokers.sqlite.declaring import read_sources
 from agentpipe.brokers.sqlite.groups import read_counts
+from agentpipe.brokers.sqlite.loops import read_loops
 from agentpipe.brokers.sqlite.policies import read_policies
 from agentpipe.brokers.sqlite.tables import (
     SELECT_DEPTHS,
@@ -57,4 +58,5 @@ def read_stats(db: sqlite3.Connection, clock: StoreClock) -> Stats:
         spendings=spendings,
         measures=measured,
         policies=policies,
+        loops=read_loops(db),
     )

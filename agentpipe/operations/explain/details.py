@@ -32,6 +32,7 @@ def details_of(
         **_of_agent(facts.agent),
         "workers": [_worker(worker, facts.agent, now) for worker in facts.workers],
         "group": facts.group and asdict(facts.group),
+        "loop": None,  # See ``with_loop``.
         "outbox": facts.outbox,
         "outbox_before": facts.outbox_before,
         "outbox_since": _moment(facts.outbox_since),

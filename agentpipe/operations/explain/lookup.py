@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.capabilities import (
+    KeepsLoops,
+    KeepsRuns,
     KeepsUndeliverable,
     LocatesTasks,
     ReadsTasks,
@@ -17,9 +19,12 @@ from agentpipe.brokers.capabilities import (
     require,
 )
 from agentpipe.connections.plugins import load_for_url
-from agentpipe.core.run_names import is_of_run
+from agentpipe.core.run_names import is_of_run, run_of
 from agentpipe.errors import AgentpipeError
 from agentpipe.operations.explain import explain, explain_group
+from agentpipe.operations.explain.of_loop import with_loop
+from agentpipe.operations.loops import loop_of, loops_seen
+from agentpipe.operations.runs import record_in
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Index
 
@@ -61,9 +66,24 @@ def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation
                 member = locates.locate(facts.group.open[0])
                 if member.group is not None:  # It has not ended meanwhile.
                     alone = replace(member, group=None)
-                    yield explain_group(member.group, _explained(store, alone, settings))
+                    of_member = _explained(store, alone, settings)
+                    yield _with_loop(store, explain_group(member.group, of_member))
                     continue
-            yield _explained(store, facts, settings)
+            yield _with_loop(store, _explained(store, facts, settings))
+
+
+def _with_loop(store: Store, found: Explanation) -> Explanation:
+    if found.state == "unknown" or not isinstance(store, KeepsLoops):
+        return found
+    loop = loop_of(found.task_id, loops_seen(store.loops()))
+    return with_loop(found, loop, "" if loop else _run_of_a_loop(store, found.task_id))
+
+
+def _run_of_a_loop(store: Store, task_id: str) -> str:
+    """The run of the task, if a loop has begun that; else empty."""
+    run = run_of(task_id)
+    kept = store.runs() if run and isinstance(store, KeepsRuns) else []
+    return next((it.name for it in kept if it.name == run and "loop" in record_in(it)), "")
 
 
 def _explained(store: Store, facts: TaskLocation, settings: Settings) -> Explanation:

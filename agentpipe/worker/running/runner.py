@@ -274,17 +274,20 @@ class Runner:
 
     async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
         if are_brief(task.evaluators, text):
-            return await self._judging(task, text)
+            return await self._judging(task, text, brief=True)
         limit_s = self._collection.time_limit_s
         try:
             return await within(self._judging(task, text), limit_s)
         except TimeoutError:
             return self._too_slow(task, text)
 
-    def _judging(self, task: Task, text: str) -> Coroutine[Any, Any, list[Evaluation]]:
+    def _judging(
+        self, task: Task, text: str, *, brief: bool = False
+    ) -> Coroutine[Any, Any, list[Evaluation]]:
         if self._apart is not None and self._apart.are_needed(task):
             return self._apart.evaluate(task, text)
-        return evaluate(task.evaluators, text, task, self._functions, self.context)
+        scope = self._functions
+        return evaluate(task.evaluators, text, task, scope, self.context, brief=brief)
 
     def _too_slow(self, task: Task, text: str) -> list[Evaluation]:
         limit_s = self._collection.time_limit_s

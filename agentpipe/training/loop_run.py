@@ -1,0 +1,60 @@
+"""The run of a loop: its collection, its name and record, and what is a state of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.collection import load
+from agentpipe.core.run_names import RUN_NAME, is_run_name
+from agentpipe.errors import ConfigError
+from agentpipe.operations.provenance import record_of
+
+if TYPE_CHECKING:
+    import os
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.sending.dispatcher import Dispatcher
+    from agentpipe.training.loop_report import LoopFacts
+
+
+def refuse_name(name: str) -> None:
+    """Refuse what cannot name an experiment: the ids of its groups begin with it, as a run's.
+
+    Raises:
+        ConfigError: With what may name one.
+    """
+    if not is_run_name(name):
+        raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
+
+
+def only_collection(path: str | os.PathLike[str]) -> Collection:
+    """That of the file.
+
+    Raises:
+        ConfigError: It has another number of them, or is wrong.
+    """
+    collections = load(Path(path))
+    if len(collections) != 1:
+        raise ConfigError(f"{path}: expected one collection, it has {len(collections)}")
+    return collections[0]
+
+
+def begin_run(dispatcher: Dispatcher, collection: Collection, facts: LoopFacts) -> None:
+    """Have the loop's tasks counted as those of a run; a later start finds its record."""
+    loop = asdict(facts)
+    record = record_of(collection, facts.run, sys.argv, None, loop=loop)
+    dispatcher.begin_run(facts.run, record)
+
+
+def is_state(found: Any) -> bool:
+    """Whether ``Rollouts.state_dict`` of this or an earlier version has returned it."""
+    needs = ("name", "groups", "sent", "step", "over", "policy_version")
+    return (
+        isinstance(found, Mapping)
+        and found.get("version") == 1
+        and all(name in found for name in needs)
+    )
