@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,6 +19,8 @@ NAMES = {"sqlite": "one SQLite file", "redis": "one Redis", "rabbitmq": "one Rab
 # What each task costs once, between its sender and its sink.
 OF_A_TASK = ("offer", "claim", "settle", "take from the outbox", "drop from the outbox")
 EXAMPLE_AGENTS, EXAMPLE_RUN_S = 10_000, 60
+WIDTH = 120
+_WORKERS = recording.FOLDER / "growth-workers.json"
 HEAD = """\
 # Scale
 
@@ -29,7 +32,8 @@ work ran on the machine (the load tells), the second figure is the steadier. Whi
 other stays: {few}. Where agents of others grow, which are declared and have no tasks, a worker
 serves 200, for which 10,000 tasks wait.
 
-What is not in a table here was not measured: among it several workers at once.
+Many workers of one Redis have a table at the end. What is not in a table here was not measured:
+among it several workers at once on the others.
 
 ## Working out what one broker carries
 
@@ -68,6 +72,28 @@ class Growth:
     tables: list[Table]
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """What one Redis spends on workers, by their number.
+
+    Attributes:
+        what: What they have in common.
+        rows: By what is measured, with its unit; a value for each number.
+    """
+
+    load: float
+    what: str
+    machine: dict[str, str]
+    numbers: list[int]
+    rows: dict[str, list[float]]
+
+
+def keep_workers(found: Workers) -> None:
+    """For the document, instead of what was kept before."""
+    recording.FOLDER.mkdir(exist_ok=True)
+    _WORKERS.write_bytes(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2) + b"\n")
+
+
 def keep(growth: Growth) -> None:
     """For the document; what was kept of the broker before is gone."""
     recording.FOLDER.mkdir(exist_ok=True)
@@ -96,6 +122,8 @@ def _lines(growths: list[Growth]) -> Iterator[str]:
         yield from _example(growth)
     for growth in growths:
         yield from _section(growth)
+    if _WORKERS.exists():
+        yield from _of_workers(Workers(**orjson.loads(_WORKERS.read_bytes())))
 
 
 def _example(growth: Growth) -> Iterator[str]:
@@ -103,11 +131,12 @@ def _example(growth: Growth) -> Iterator[str]:
     waiting = growth.tables[0]
     sum_us = sum(waiting.costs[name][-1][0] for name in OF_A_TASK)
     most, needed = 1e6 / sum_us, EXAMPLE_AGENTS / EXAMPLE_RUN_S
-    yield (
+    text = (
         f"- {NAMES[growth.broker]}: {sum_us:,.0f} us a task with {waiting.numbers[-1]:,} waiting, "
         f"at most {most:,.0f} tasks/s. {EXAMPLE_AGENTS:,} runs at once of {EXAMPLE_RUN_S} s need "
         f"{needed:,.0f} tasks/s: {needed / most:.0%} of it."
     )
+    yield fill(text, WIDTH, subsequent_indent="  ")
     yield ""
 
 
@@ -126,6 +155,38 @@ def _section(growth: Growth) -> Iterator[str]:
             grown = f"{last / first:.2f} ({last_used / first_used:.2f})"
             yield f"| {operation} | {cells} | {grown} |"
         yield ""
+
+
+def _last_of(found: Workers, part: str) -> float:
+    return next(values[-1] for name, values in found.rows.items() if part in name)
+
+
+def _of_workers(found: Workers) -> Iterator[str]:
+    yield "## Many workers of one Redis\n"
+    yield fill(
+        "`python -m bench.many_workers`: simulated workers, each with its subscription, settle and "
+        "claim in one call and run nothing. Processor time is the server's, which has one thread: "
+        f"{found.what}. Idle workers look once a second, and whenever a task comes.",
+        WIDTH,
+    )
+    of_task, of_wake_up = (_last_of(found, part) for part in ("whole way", "all look"))
+    yield ""
+    yield fill(
+        f"With {found.numbers[-1]:,} workers that is at most {1e6 / of_task:,.0f} tasks/s. While "
+        f"all of them are idle, each task that comes costs {of_wake_up:,.0f} ms of the server, "
+        "since all are woken: let few workers have many slots, and not many have few.",
+        WIDTH,
+    )
+    yield ""
+    parts = (*(f"{key}: {value}" for key, value in found.machine.items()),)
+    yield f"Load {found.load:.1f}; {'; '.join(parts)}.\n"
+    heads = " | ".join(f"{number:,} workers" for number in found.numbers)
+    yield f"| | {heads} | last / first |"
+    yield "|---" * (len(found.numbers) + 2) + "|"
+    for name, values in found.rows.items():
+        cells = " | ".join(f"{value:,.1f}" for value in values)
+        yield f"| {name} | {cells} | {values[-1] / values[0]:.2f} |"
+    yield ""
 
 
 if __name__ == "__main__":
