@@ -130,8 +130,10 @@ class WriteBack:
     def _own(self) -> sqlite3.Connection:
         """A connection of its own: the other one has to be free meanwhile."""
         if self._connection is None:
+            # Whoever removes the file gets no empty one in its place.
+            url = f"{self._database.absolute().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(
-                self._database, timeout=0, isolation_level=None, check_same_thread=False
+                url, uri=True, timeout=0, isolation_level=None, check_same_thread=False
             )
         return self._connection
 

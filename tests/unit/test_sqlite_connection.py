@@ -297,6 +297,17 @@ def test_the_log_is_written_back_beside_a_writer_once_there_is_much(tmp_path: Pa
     database.close()
 
 
+def test_a_file_that_was_removed_is_not_made_by_a_write_back(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+    with database.write(durable=False) as db:
+        db.executemany("INSERT INTO things VALUES (?)", [(f"{number}",) for number in range(2_000)])
+        for each in tmp_path.iterdir():
+            each.unlink()
+    database.sync()
+    assert not (tmp_path / "a.db").exists()
+    database.close()
+
+
 def test_a_listener_hears_commits_and_nothing_else(tmp_path: Path) -> None:
     one, two = opened(tmp_path / "a.db"), opened(tmp_path / "a.db")
     listener = one.listener()
