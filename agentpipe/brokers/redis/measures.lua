@@ -23,8 +23,11 @@ local function save_measures(width)
   for owner, more in pairs(measured) do
     local packed = call('HGET', MEASURES, owner) or ''
     local numbers = {struct.unpack('<' .. ('d'):rep(#packed / 8), packed)}
-    for place = 1, width do
-      numbers[place] = (place <= #packed / 8 and numbers[place] or 0) + (more[place] or 0)
+    for place = math.floor(#packed / 8) + 1, width do -- Behind the last number is a position in the string.
+      numbers[place] = 0
+    end
+    for place, number in pairs(more) do
+      numbers[place] = numbers[place] + number
     end
     call('HSET', MEASURES, owner, struct.pack('<' .. ('d'):rep(width), unpack(numbers, 1, width)))
   end
