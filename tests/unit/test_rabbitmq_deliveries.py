@@ -59,3 +59,20 @@ def test_what_runs_next_is_claimed_while_the_last_run_is_settled() -> None:
     assert third.task_id == "t2"
     assert (agent.running, agent.active) == (1, 1)
     assert deliveries.claim(9, lambda: True) == []
+
+
+def test_who_waits_for_the_end_of_a_suspect_is_woken_by_it() -> None:
+    """Its worker does not wait for what it settles, and found nothing to claim meanwhile."""
+    wakes: list[str] = []
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: wakes.append("woken"), Ahead(None))
+    for tag, name in enumerate(("c_0", "c_1")):
+        agent = deliveries.add(Queue(name, "c", max_crashes=1), name, str)
+        deliveries.put(agent, Prefetched(Message(name, name, b"", suspect=1 - tag), tag))
+    claim = deliveries.claim_suspect()
+    assert claim is not None
+    deliveries.begin_settling([claim])
+    assert deliveries.has_suspect
+    wakes.clear()
+    deliveries.let_go(deliveries.held[claim.number])
+    assert wakes == ["woken"]
+    assert not deliveries.has_suspect

@@ -225,6 +225,8 @@ class Deliveries:
             self.settling.discard(held.claim.number)
         else:
             self._end(held)
+        if self._turns:  # The worker may have waited for this: it goes on while it settles.
+            self._wake()
 
     def begin_settling(self, claims: Iterable[Claim]) -> None:
         """The runs of these have ended: what runs next may be claimed."""
