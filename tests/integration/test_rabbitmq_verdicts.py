@@ -124,6 +124,26 @@ def test_the_last_verdict_on_a_task_counts_and_only_once(
         assert services.verdicts._said == {}  # noqa: SLF001 - the same
 
 
+def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers know it: the next one to take the tasks blamed them at once, once more."""
+    die_with_all(broker_url)
+    monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
+    with opened(broker_url) as watcher:
+        watcher.spare([], [*TASKS])
+        with working(broker_url) as (store, worker):
+            claimed(store, worker, len(TASKS))
+        with working(broker_url) as (store, worker):
+            agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - what waits for a verdict
+            wait_until(
+                lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all are here"
+            )
+            watcher.spare([*TASKS], [])
+            found = claimed(store, worker, len(TASKS))
+            assert {it.crashes for it in found.values()} == {1}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(

@@ -76,3 +76,15 @@ def test_who_waits_for_the_end_of_a_suspect_is_woken_by_it() -> None:
     deliveries.let_go(deliveries.held[claim.number])
     assert wakes == ["woken"]
     assert not deliveries.has_suspect
+
+
+def test_what_only_lay_here_when_two_connections_were_lost_in_a_row_is_no_crash() -> None:
+    before, queue = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None)), Queue("c_0", "c")
+    message = Message("t", "c_0", b"")
+    before.put(before.add(queue, "c_0", str), Prefetched(message, 1))
+    between = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    between.inherit(before)  # It ends before that was delivered again.
+    after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    after.inherit(between)
+    assert not after.is_lost(message, redelivered=True)
+    assert after.is_lost(message, redelivered=True)  # Another worker has had it meanwhile.

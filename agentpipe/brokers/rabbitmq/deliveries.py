@@ -65,7 +65,8 @@ class Deliveries:
     def inherit(self, earlier: Deliveries) -> None:
         """Await what ran when the connection was lost."""
         self.awaited = earlier.awaited | {it.claim.task_id: it for it in earlier.held.values()}
-        self._was_ready = {prefetched.message.task_id for _, prefetched in earlier.ready()}
+        was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
+        self._was_ready = earlier._was_ready.union(was_ready)
         self._may_have_suspects = earlier._may_have_suspects
         earlier._ahead.clear()
 
@@ -104,7 +105,10 @@ class Deliveries:
 
     def is_lost(self, message: Message, *, redelivered: bool) -> bool:
         """Whether its delivery means that a claim ended with its worker."""
-        return redelivered and message.task_id not in self._was_ready
+        if redelivered and message.task_id in self._was_ready:
+            self._was_ready.discard(message.task_id)
+            return False
+        return redelivered
 
     def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
         """Whether it runs here still: the claim is the same, only the delivery is another one."""

@@ -30,8 +30,11 @@ HEADERS = {
     "group_id": "agentpipe-group",
     "cooled_ms": "agentpipe-cooled-ms",
     "ticket": "agentpipe-ticket",
+    "judged_ms": "agentpipe-judged-ms",
 }
-NUMBERS = ("failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms")
+NUMBERS = (
+    "failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms", "judged_ms",
+)  # fmt: skip
 READ = tuple((name, header, int if name in NUMBERS else str) for name, header in HEADERS.items())
 # What AMQP's largest number leaves of an UUID's bits.
 UNSIGNED_BITS = 128 - 63
@@ -47,6 +50,7 @@ class Message:
         ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
         suspect: Not 0 if it may have killed a worker that had others, and one crash is the
             limit: then a number that no other copy of it has.
+        judged_ms: When the last verdict was said that was carried out on it.
     """
 
     task_id: str
@@ -61,6 +65,7 @@ class Message:
     cooled_ms: int = 0
     ticket: str | None = None
     suspect: int = 0
+    judged_ms: int = 0
 
     @classmethod
     def offered(cls, offer: Offer, queue: str) -> Self:
@@ -118,6 +123,10 @@ class Message:
         A crash that would be the first and the last does not count then.
         """
         return self.suspected() if max_crashes == 1 else self.crashed()
+
+    def judged(self, said_ms: int) -> Self:
+        """The same after a verdict that was said then; see ``Verdicts``."""
+        return replace(self, judged_ms=abs(said_ms))
 
     def suspected(self) -> Self:
         """The same as a suspect that has not run alone yet."""

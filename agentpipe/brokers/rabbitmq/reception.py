@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.messages import Message
@@ -60,15 +61,17 @@ class Reception:
             agent.judging -= 1
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
-        message = lost.message
-        if not await self._services.verdicts.blame(message.task_id):
-            self._admit(agent, lost)
+        said_ms = await self._services.verdicts.on(lost.message)
+        message = lost.message.judged(said_ms)
+        admitted = replace(lost, message=message)
+        if said_ms > 0:
+            self._admit(agent, admitted)
         elif not agent.suspects(message):
             await self._recount(lost, message.lost(agent.queue.max_crashes))
         elif await self._services.suspects.is_marked(message):
             await self._recount(lost, message.crashed())
         else:
-            self._admit(agent, lost)
+            self._admit(agent, admitted)
 
     async def _recount(self, lost: Prefetched, message: Message) -> None:
         """A claim ended with its worker: replace the task by a copy with one more crash.

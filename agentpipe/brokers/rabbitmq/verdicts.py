@@ -16,6 +16,7 @@ from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
 
@@ -41,7 +42,8 @@ class Verdicts:
         return said
 
     def note(self, said: Mapping[str, int]) -> None:
-        """Learn of verdicts."""
+        """Learn of verdicts, and forget old ones."""
+        self._said = {task_id: at for task_id, at in self._said.items() if _counts(at)}
         for task_id, at in said.items():
             self._said[task_id] = _later(self._said.get(task_id, 0), at)
         self._heard.set()
@@ -54,17 +56,23 @@ class Verdicts:
             for task_id in [task_id for task_id, at in said.items() if not _counts(at)]:
                 del said[task_id]
 
-        self._said = {task_id: at for task_id, at in self._said.items() if _counts(at)}
         self.note((await self._state.change(drop_old))[0])
 
-    async def blame(self, task_id: str) -> bool:
-        """Whether the end of its worker counts for this task, once it is known; once for each."""
+    async def on(self, message: Message) -> int:
+        """When a new verdict on this task was said, in Unix ms, negative for blame.
+
+        Where nobody speaks, it is to blame as of now. What was said of it when an earlier worker
+        had it is known to all, and no verdict on what it did to this one.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
-                while not _counts(self._said.get(task_id, 0)):
+                while not self._is_new(message):
                     await self._heard.wait()
-        said = self._said.pop(task_id, 0)
-        return not _counts(said) or said < 0
+        return self._said.pop(message.task_id) if self._is_new(message) else -now_ms()
+
+    def _is_new(self, message: Message) -> bool:
+        said = self._said.get(message.task_id, 0)
+        return _counts(said) and abs(said) > message.judged_ms
 
 
 def _later(one: int, other: int) -> int:
