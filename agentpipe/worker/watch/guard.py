@@ -47,7 +47,8 @@ def _watch(worker: int, word: LastWordFile) -> None:
         if watch.is_frozen(word.beats) and _end_frozen(word, settings):
             return
     watch.is_frozen(word.beats)  # This process may have been stopped with it.
-    if word.read().claims:
+    said = word.read()
+    if said.claims or said.ahead:
         _bury_dead(word, settings, watch)
 
 
