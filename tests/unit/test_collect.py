@@ -42,8 +42,9 @@ def publish(*records: Record) -> None:
 
 
 def collect(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
-    arguments = ["collect", "--sink", "sqlite:///stream.db", "--to", "kept.db", "--timeout", "0"]
-    assert main([*arguments, "--json", *options]) == 0
+    arguments = ["collect", "--sink", "sqlite:///stream.db", "--timeout", "0", "--json"]
+    to = () if "--to" in options else ("--to", "kept.db")
+    assert main([*arguments, *to, *options]) == 0
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     return said
 
