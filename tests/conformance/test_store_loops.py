@@ -92,7 +92,7 @@ def test_groups_of_a_trainer_that_was_replaced_are_not_admitted(store: AnyStore)
         group = Group(f"{crew}/{name}", (Offer(f"{crew}/{name}/0", b""),), need=1)
         return store.offer_groups(crew, [group], hold).verdicts[0]
 
-    with pytest.raises(LoopTaken, match="nobody now"):
+    with pytest.raises(LoopTaken, match="does not know that this trainer has it"):
         offered("a", first)
     store.hold_loop(first, b"{}", lease_s=SHORT_S)
     assert offered("a", first) == "accepted"
