@@ -110,7 +110,7 @@ def counted(url: str, *names: str) -> tuple[float | None, ...]:
     return tuple(found.get(name) for name in names)
 
 
-@pytest.mark.parametrize("broker_url", ["sqlite", "redis"], indirect=True)
+@pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
 def test_groups_that_ended_are_counted(project: Project) -> None:
     project.collection(number=2, name="crew")
     tasks = project.tasks("echo yes")
