@@ -50,6 +50,20 @@ def test_a_kill_while_a_state_is_written_leaves_the_one_before(tmp_path: Path) -
     assert load_state(tmp_path) == {"version": 1, "at": 1}
 
 
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o770, 0o660), (0o700, 0o600)])
+def test_those_may_read_it_who_may_read_the_checkpoint(
+    tmp_path: Path, folder: int, file: int
+) -> None:
+    tmp_path.chmod(folder)
+    before = os.umask(0o002)
+    try:
+        save_state(tmp_path, {"at": 1})
+    finally:
+        os.umask(before)
+    (found,) = tmp_path.iterdir()
+    assert found.stat().st_mode & 0o777 == file
+
+
 def test_a_state_of_the_other_kind_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     save_state(tmp_path, {"at": torch.Generator().get_state()})
     save_state(tmp_path, {"at": 2})

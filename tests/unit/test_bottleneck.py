@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.monitoring import numbers
 from agentpipe.monitoring.bottleneck import find_bottleneck
 from agentpipe.monitoring.history import MAX_TOTALS, Rates, eta_s, queue_rates, rates_of, throughput
@@ -72,6 +73,15 @@ CASES: dict[str, tuple[Stats, str, str]] = {
     ),
     "sink slow": (fleet(FREE, workers=UP, outbox=9, undelivered_s=30.0), "outbox", "slower"),
     "retries": (fleet(agent(delayed=2), workers=UP), "waiting", "next try"),
+    "policy ahead": (
+        fleet(
+            agent(delayed=2),
+            workers=UP,
+            policies=(PolicyState(PolicySpec("main", batch=3, max_staleness=0), accepted=3),),
+        ),
+        "waiting",
+        "policy main lets none begin before its trainer's next version",
+    ),
     "flowing": (fleet(FREE, workers=UP), "", "as they arrive"),
     "last ones": (fleet(agent(running=1), workers=UP), "", "running or done"),
     "idle": (fleet(agent(), workers=UP), "", "no tasks"),

@@ -25,7 +25,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.group_items import GroupItems
-from agentpipe.training.reading import Reading
+from agentpipe.training.reading import Reading, Rows
 from agentpipe.training.rollout_group import varied
 from tests.stores import open_any
 
@@ -298,6 +298,35 @@ def test_a_group_that_ended_and_lacks_something_is_given_up_and_told(
     with opened(settings) as stream:
         assert names_of(stream) == ["g3"]
         assert stream.counts["lost"] == 0
+
+
+def test_what_lacks_something_is_given_up_though_nothing_more_comes(settings: Settings) -> None:
+    publish(settings, records_of("lacking")[1:])
+    with opened(settings, grace_s=0.0, timeout_s=None) as stream:
+        assert next(stream.ends()) is None  # Without an end to wait for.
+        for end in stream.ends():
+            assert end is None
+            if stream.counts["lost"]:
+                break
+        assert stream.last_lost == ("lacking",)
+
+
+def test_the_rows_of_a_group_are_read_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, of = list[str](), Rows.of
+
+    def noted(rows: Rows, result: Result) -> list[dict[str, Any]]:
+        read.append(result.task_id)
+        return of(rows, result)
+
+    monkeypatch.setattr(Rows, "of", noted)
+    rollout = {"version": 1, "exact": True, "segments": [SEGMENT], "stop": "stop"}
+    publish(settings, records_of("g", rollout=rollout))
+    items = GroupItems(Reading(settings, "trainer", "beginning", 0.2, True, 0, 8), {})
+    (found,) = [rows for _, rows in items.epoch((0, 1), None)]
+    assert [row["task_id"] for row in found] == ["g/0", "g/1"]
+    assert read == ["g/0", "g/1"]
 
 
 def test_a_group_that_still_runs_is_given_up_only_after_a_time_that_is_asked_for(

@@ -130,6 +130,16 @@ def test_a_state_by_number_alone_is_passed_over_by_a_loader_too() -> None:
     assert taken(source) == NAMES[6:]
 
 
+def test_prompts_that_were_used_before_or_have_become_fewer_are_refused() -> None:
+    for kept in (3, 0):
+        source = PromptSource(iter(NAMES[:kept]))
+        source.load_state_dict({"taken": 6})
+        with pytest.raises(
+            ConfigError, match=f"has taken 6 prompts, and these are {6 - kept} fewer"
+        ):
+            source.has_next()
+
+
 def test_a_loaders_state_is_refused_by_prompts_that_have_none() -> None:
     first = PromptSource(Loader(4))
     taken(first, 1)

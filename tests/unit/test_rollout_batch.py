@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentpipe import Result, RolloutBatch, RolloutGroup
@@ -30,3 +32,16 @@ def test_each_segment_of_a_run_has_the_advantage_of_its_run() -> None:
     rows = batch.samples()
     assert [(row.task_id, row.segment) for row in rows] == [("g/0", 0), ("g/0", 1), ("g/2", 0)]
     assert batch.advantages("mean") == pytest.approx([0.5, 0.5, -0.5])
+
+
+def test_a_batch_without_any_row_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    bare = tuple(replace(member(f"g/{at}", at), rollout=None) for at in (0.0, 1.0))
+    assert RolloutBatch(3, (RolloutGroup("g", bare, "complete"),)).samples() == []
+    assert "batch 3 has no row to train on" in caplog.text
+    assert "record: {tokens: require}" in caplog.text
+
+
+def test_a_forged_result_without_a_reward_is_no_zero() -> None:
+    forged = replace(member("g/0", 1.0, Turn([1], [2], [-1.0])), reward=None)
+    other = member("g/1", 1.0, Turn([1], [2], [-1.0]))
+    assert RolloutGroup("g", (forged, other), "complete").goods == [other]

@@ -13,8 +13,10 @@ from rich.text import Text
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import Tally
 from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.loop_holds import LoopState
 from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.monitoring.history import FleetHistory, Snapshot
+from agentpipe.training.loop_report import LoopFacts, LoopProgress, LoopReport
 from agentpipe.tui.frame import draw
 from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
 from agentpipe.worker.claims.heartbeat import RunSeen
@@ -132,6 +134,31 @@ def test_a_policy_has_a_line() -> None:
     assert "policy main  version 7  room 0  running 76  accepted 500  staleness 1  stale 2" in said
     free = PolicyState(PolicySpec("free", ("http://h/v1",)), 2, paused=True)
     assert "policy free  version 2  paused: requests wait" in text(fleet(agent(), policies=(free,)))
+
+
+def loop(name: str, silent_s: float = 1.0, **progress: Any) -> LoopState:
+    report = LoopReport(LoopFacts(name, f"{name}/", "agents", "main", 64))
+    report.note(LoopProgress(**progress))
+    return LoopState(name, "token", silent_s, report.encode())
+
+
+def test_a_loop_has_a_line_and_one_whose_trainer_is_gone_comes_first() -> None:
+    far = {"step": 12, "sent": 500, "out": 64, "used": 384, "wasted": 52}
+    loops = (loop("alive", waits=True, **far), loop("lost", 300.0))
+    policy = PolicyState(PolicySpec("main", ("http://h/v1",)), 7)
+    stats = fleet(agent(), loops=loops, policies=(policy,))
+    for width, height in ((80, 24), (200, 60)):
+        head, first, second = (
+            line.split()
+            for line in shown(history(stats), None, width, height)[7:][-60:]
+            if line.split()[:1] in (["loops"], ["lost"], ["alive"])
+        )
+        assert head[:7] == ["loops", "step", "version", "out", "used", "wasted", "rate"]
+        assert first[:2] + first[-3:] == ["lost", "0", "gone", "5", "min"]
+        assert second[:6] == ["alive", "12", "v7", "64", "384", "52"]
+        assert second[-3:] == ["waits", "1.0", "s"]
+    paused = replace(policy, paused=True)
+    assert "policy paused" in text(replace(stats, policies=(paused,)))
 
 
 def test_a_frame_says_what_was_given_up_and_what_the_sink_refuses() -> None:
