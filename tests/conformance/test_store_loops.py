@@ -82,6 +82,30 @@ def test_a_loop_whose_trainer_is_silent_has_ended_or_lets_it_go_is_free(store: A
     assert store.hold_loop(second, b"{}", lease_s=LONG_S).token == "second"
 
 
+def test_a_loop_that_is_kept_is_not_taken_again(store: AnyStore) -> None:
+    first, second = two_trainers()
+    assert store.keep_loop(first, b"{}", lease_s=LONG_S) is None
+    store.hold_loop(first, b"{}", lease_s=SHORT_S)
+    kept = store.keep_loop(first, b'{"step": 1}', lease_s=SHORT_S)
+    assert kept is not None
+    assert (kept.token, kept.said) == ("first", {"step": 1})
+    take_once_free(store, second)
+    found = store.keep_loop(first, b"{}", lease_s=LONG_S)
+    assert found is not None
+    assert (found.token, found.said) == ("second", {})
+    store.drop_loop(second)
+    assert store.keep_loop(first, b"{}", lease_s=LONG_S) is None
+    assert first.name not in names(store)
+
+
+def test_a_snapshot_has_the_loops(store: AnyStore) -> None:
+    first, _ = two_trainers()
+    store.hold_loop(first, b'{"step": 3}', lease_s=LONG_S)
+    (found,) = (it for it in store.stats().loops if it.name == first.name)
+    assert (found.token, found.said) == ("first", {"step": 3})
+    assert 0 <= found.silent_s < LONG_S
+
+
 @pytest.mark.capability(protocol=CountsGroups)
 def test_groups_of_a_trainer_that_was_replaced_are_not_admitted(store: AnyStore) -> None:
     first, second = two_trainers()
@@ -92,7 +116,7 @@ def test_groups_of_a_trainer_that_was_replaced_are_not_admitted(store: AnyStore)
         group = Group(f"{crew}/{name}", (Offer(f"{crew}/{name}/0", b""),), need=1)
         return store.offer_groups(crew, [group], hold).verdicts[0]
 
-    with pytest.raises(LoopTaken, match="does not know that this trainer has it"):
+    with pytest.raises(LoopTaken, match="does not know"):
         offered("a", first)
     store.hold_loop(first, b"{}", lease_s=SHORT_S)
     assert offered("a", first) == "accepted"

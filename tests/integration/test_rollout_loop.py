@@ -222,4 +222,8 @@ def test_what_is_wrong_is_told_where_it_is_given(settings: Settings, tmp_path: P
         with pytest.raises(ResultTimeout, match="1 are out"):
             next(iter(rollouts))
         with pytest.raises(ConfigError, match="not a state of the loop 'alone'"):
-            rollouts.load_state_dict({"version": 1, "name": "other"})
+            rollouts.load_state_dict({**rollouts.state_dict(), "name": "other"})
+        odd: list[Any] = [[], {"version": 1, "name": "alone"}]
+        for found in (*odd, {**rollouts.state_dict(), "version": 2}):
+            with pytest.raises(ConfigError, match="not a state of the loop 'alone'"):
+                rollouts.load_state_dict(found)

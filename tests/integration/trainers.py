@@ -105,12 +105,14 @@ def settings_on(request: pytest.FixtureRequest, folder: Path) -> Settings:
     return Settings(broker=broker, sink=f"sqlite:///{folder / 'results.db'}")
 
 
-def write_project(folder: Path, *, with_policy: bool = False) -> None:
+def write_project(folder: Path, *, with_policy: bool = False, records: bool = False) -> None:
     """A collection with its agent, and a trainer."""
     (folder / "mine.py").write_text(AGENTS)
     (folder / "agent.yaml").write_text(AGENT)
-    followed = COLLECTION.replace("spec: {", "spec: {policy: main, ")
-    (folder / "mixed.yaml").write_text(f"{POLICY}{followed}" if with_policy else COLLECTION)
+    added = "policy: main, " if with_policy else ""
+    added += "record: {tokens: require}, " if records else ""
+    collection = COLLECTION.replace("spec: {", f"spec: {{{added}")
+    (folder / "mixed.yaml").write_text(f"{POLICY}{collection}" if with_policy else collection)
     (folder / "trainer.py").write_text(TRAINER)
     (folder / "journal").touch()
 

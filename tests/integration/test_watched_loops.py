@@ -1,0 +1,79 @@
+"""A trainer's loop as operators see it, while its trainer holds a batch and after its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.trainers import (
+    end_of,
+    reach,
+    settings_on,
+    trainer,
+    working,
+    write_project,
+)
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agentpipe import Settings
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    return settings_on(request, tmp_path)
+
+
+def told(settings: Settings, folder: Path, *words: str) -> str:
+    urls = ["--broker", settings.broker, "--sink", settings.sink]
+    command = [sys.executable, "-m", "agentpipe", *words, *urls]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_loop_is_seen_with_its_trainer_its_run_and_its_tasks(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def ask(*words: str) -> Any:
+        return json.loads(told(settings, tmp_path, *words, "--json"))
+
+    write_project(tmp_path, with_policy=True)
+    (tmp_path / "meet-used-1").touch()
+    with working(settings, tmp_path):
+        living = trainer(settings, tmp_path)
+        reach(living, tmp_path, "used-1")
+        wait_until(lambda: ask("status")["loops"][0]["used"] == 6, 30, "it says what it has used")
+        (loop,) = ask("status")["loops"]
+        assert (loop["name"], loop["run"], loop["pid"]) == ("mixed", "mixed", living.pid)
+        assert (loop["policy"], loop["collection"], loop["batch"]) == ("main", "mixed", 3)
+        assert (loop["step"], loop["used"], loop["state"]) == (2, 6, "trains")
+        counts = loop["counts"]
+        assert counts["flat"] + counts.get("stale", 0) == loop["wasted"] >= 1
+        assert loop["out"] == loop["sent"] - 6 - loop["wasted"]
+        assert "loop mixed: trains" in told(settings, tmp_path, "status")
+        shown = told(settings, tmp_path, "top", "--once")
+        assert "loops" in shown
+        assert "trains" in shown
+        (run,) = ask("runs")["runs"]
+        assert (run["name"], run["collection"]) == ("mixed", "mixed")
+        assert run["tasks"] == 4 * loop["sent"]
+        record = ask("runs", "show", "mixed")
+        assert record["loop"]["prefix"] == "mixed/"
+        assert record["loops"][0]["pid"] == living.pid
+        assert "loop mixed: trains" in told(settings, tmp_path, "runs", "show", "mixed")
+        task = ask("why", "mixed/000000/0")
+        assert task["loop"]["pid"] == living.pid
+        assert "its loop mixed trains" in task["sentence"]
+        assert f"process {living.pid} on " in task["sentence"]
+        (tmp_path / "go-used-1").touch()
+        end_of(living)
+        assert ask("status")["loops"] == []
+        task = ask("why", "mixed/000000/0")
+        assert task["loop"] is None
+        assert "no trainer has the loop of run mixed now" in task["sentence"]
