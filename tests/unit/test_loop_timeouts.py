@@ -9,6 +9,7 @@ import pytest
 from agentpipe import GroupStream, ResultTimeout, Rollouts
 from agentpipe.core.result import Result
 from agentpipe.settings import Settings
+from agentpipe.training.loop_report import LoopReport
 from tests.unit.test_group_stream import opened, publish, records_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class OthersResults:
 
 class Held:
     """A loop that no other trainer wants."""
+
+    is_of_parent = False
+
+    def __init__(self) -> None:
+        self.report = LoopReport()
 
     def refuse_if_taken(self) -> None:
         """None has it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentpipe.brokers.rabbitmq.messages import Message, now_ms
 from agentpipe.brokers.rabbitmq.topology import Topology
-from agentpipe.brokers.rabbitmq.verdicts import KEPT_MS, Verdicts
+from agentpipe.brokers.rabbitmq.verdicts import KEPT_MS, PATIENCE_S, Verdicts
 
 
 def test_verdicts_on_tasks_that_others_took_are_forgotten() -> None:
@@ -26,9 +26,9 @@ def test_a_verdict_that_was_carried_out_is_no_verdict_on_the_next_end() -> None:
     verdicts.note({"t": -said_ms})
 
     async def judge() -> int:
-        judged = message.judged(await verdicts.on(message))
+        judged = message.judged(await verdicts.on(message, PATIENCE_S))
         verdicts.note({"t": -said_ms})  # As it is read again.
-        on_next = asyncio.ensure_future(verdicts.on(judged))
+        on_next = asyncio.ensure_future(verdicts.on(judged, PATIENCE_S))
         await asyncio.sleep(0)
         verdicts.note({"t": said_ms + 1})
         return await on_next

@@ -8,7 +8,7 @@ ERROR = b"it said \xff\xfe"
 
 
 def answer(depths: bytes, tallies: bytes) -> list[object]:
-    return [[], 0, 0, depths, [], tallies, 0, b"0", [], [], [], 0, []]
+    return [[], 0, 0, depths, [], tallies, 0, b"0", [], [], [], 0, [], []]
 
 
 def test_an_error_that_is_no_text_is_shown_as_far_as_it_is() -> None:

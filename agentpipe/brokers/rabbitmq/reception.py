@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 class Reception:
     """Receives one worker's deliveries.
 
+    Args:
+        patience_s: So long a task waits for a verdict on what became of its worker.
+
     Attributes:
         is_closed: Nothing is kept any more, all goes back.
     """
 
     def __init__(
-        self, channel: WorkerChannel, deliveries: Deliveries, consumption: Consumption
+        self,
+        channel: WorkerChannel,
+        deliveries: Deliveries,
+        consumption: Consumption,
+        patience_s: float,
     ) -> None:
-        self.is_closed = False
+        self.is_closed, self._patience_s = False, patience_s
         self._channel, self._services = channel, channel.services
         self._deliveries, self._consumption = deliveries, consumption
         # Tasks whose crash is being counted, and what was delivered of them meanwhile.
@@ -61,7 +68,7 @@ class Reception:
             agent.judging -= 1
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
-        said_ms = await self._services.verdicts.on(lost.message)
+        said_ms = await self._services.verdicts.on(lost.message, self._patience_s)
         message = lost.message.judged(said_ms)
         admitted = replace(lost, message=message)
         if said_ms > 0:

@@ -58,14 +58,14 @@ class Verdicts:
 
         self.note((await self._state.change(drop_old))[0])
 
-    async def on(self, message: Message) -> int:
+    async def on(self, message: Message, patience_s: float) -> int:
         """When a new verdict on this task was said, in Unix ms, negative for blame.
 
-        Where nobody speaks, it is to blame as of now. What was said of it when an earlier worker
-        had it is known to all, and no verdict on what it did to this one.
+        Where nobody speaks for so long, it is to blame as of now. What was said of it when an
+        earlier worker had it is known to all, and no verdict on what it did to this one.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 while not self._is_new(message):
                     await self._heard.wait()
         return self._said.pop(message.task_id) if self._is_new(message) else -now_ms()
