@@ -46,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
 def complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell, which has the line in the environment, and exit."""
     from argcomplete import autocomplete
+    from argcomplete.finders import safe_actions
 
+    from agentpipe.cli.given_once import GivenOnce
+
+    safe_actions.add(GivenOnce)  # Of other actions than its own it takes no values.
     autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]  # any callable of its arguments will do
 
 

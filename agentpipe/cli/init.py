@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from agentpipe.cli.check import add_run_code, file_as_dict
 from agentpipe.cli.common import add_json, encodable, print_json, print_text, say
 from agentpipe.cli.exit_codes import OK
-from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -40,8 +39,6 @@ def run(args: argparse.Namespace) -> int:
     from agentpipe.operations.project.scaffold import create_from, create_sample
 
     folder = Path(args.folder)
-    if args.from_mcp_universe == "":  # An unset shell variable.
-        raise ConfigError("--from-mcp-universe: expected a path, got an empty one")
     if args.from_mcp_universe:
         source = Path(args.from_mcp_universe)
         project = create_from(source, folder, os.environ, run_code=args.run_code)

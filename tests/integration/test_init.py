@@ -107,7 +107,7 @@ def test_a_place_that_cannot_be_written_is_told(project: Project, folder: str, w
 
 def test_a_path_that_is_empty_is_not_taken_for_none(project: Project) -> None:
     done = project.run("init", "new", "--from-mcp-universe", "")
-    assert (done.code, "expected a path" in done.err) == (2, True)
+    assert (done.code, "--from-mcp-universe is empty" in done.err) == (2, True)
     assert not (project.folder / "new").exists()
 
 

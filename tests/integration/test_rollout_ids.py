@@ -155,6 +155,7 @@ def test_ids_that_an_agent_cannot_give_are_not_required_of_it(project: Project) 
     project.collection(config="./theirs.yaml", record={"tokens": "require"})
     done = project.run("check", "--json")
     (problem,) = done.json["problems"]
-    assert (done.code, problem["line"]) == (2, 2)
+    lines = (project.folder / "collection.yaml").read_text().splitlines()
+    assert (done.code, problem["line"]) == (2, 1 + lines.index("  record:"))
     assert "an llm of type 'mistral' gives no token ids" in problem["message"]
     assert project.run("work", "--burst").code == 2

@@ -175,7 +175,9 @@ def test_a_user_that_cannot_be_had_is_told_before_anything_runs(
     project.collection("who", "./who.yaml", isolation="process", user=user)
     (problem,) = project.run("check", "--json").json["problems"]
     assert words in problem["message"]
-    assert (problem["file"], problem["line"]) == (str(project.folder / "collection.yaml"), 2)
+    lines = (project.folder / "collection.yaml").read_text().splitlines()
+    where = str(project.folder / "collection.yaml"), 1 + lines.index(f"  user: {user}")
+    assert (problem["file"], problem["line"]) == where
     worked = project.run("work", "--burst")
     assert worked.code == 2
     assert words in worked.err
