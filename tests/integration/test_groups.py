@@ -125,7 +125,8 @@ def test_the_command_line_sends_groups(settings: Settings, tmp_path: Path) -> No
         "stale": 0,
     }
     work(settings, tmp_path)
-    with GroupStream.open(settings, group="trainer", timeout_s=1) as stream:
+    # One agent may have answered both runs that a group needs: its rewards are equal then.
+    with GroupStream.open(settings, group="trainer", timeout_s=1, keep=bool) as stream:
         assert sorted(group.group_id for group in stream) == ["r/a", "r/b"]
     code, partly = send(settings, tmp_path, "--group", "30", "--run", "larger")
     assert (code, partly["accepted"], partly["refused"]) == (5, 30, 30)
