@@ -1,4 +1,4 @@
-"""GivenOnce: an option with one value. A second one would replace it, and an empty one be none."""
+"""GivenOnce: an option with one value: an empty one would be none, a second file the only one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# Which tasks are meant: of two, one would be passed over without a word.
+ONCE = frozenset(
+    {"file", "benchmark", "run_name", "run", "group", "outcome", "queue", "error", "to"}
+)
+# The place before the first of a listing's pages.
+EMPTY = frozenset(("after",))
+
+
 class GivenOnce(argparse.Action):
     """Stores the value.
 
     An empty value is mostly a variable of the shell that is not set: what is meant for one run, one
-    group or one file would go on as if the option were not there.
+    group or one file would go on as if the option were not there. What says which tasks are meant
+    is refused a second time; of how a command works the last one counts, so that scripts can
+    override it.
     """
 
     _given_in: argparse.Namespace | None = None  # That of the last command line which has it.
@@ -34,7 +44,7 @@ class GivenOnce(argparse.Action):
     def _refuse(
         self, parser: argparse.ArgumentParser, option: str, value: Any, *, is_again: bool
     ) -> None:
-        if value == "":
+        if value == "" and self.dest not in EMPTY:
             parser.error(f"{option} is empty: give it a value, or leave it out")
-        if is_again:
+        if is_again and self.dest in ONCE:
             parser.error(f"{option} is given twice: give it once")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import html
-import os
 import re
 import socket
 import struct
@@ -16,6 +15,7 @@ import pytest
 
 from agentpipe.tui.panels import WIDE, _columns
 from docs.pictures import pages
+from tests.chromium import chromium
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -34,9 +34,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
     """Images of one run, drawn once for all test processes."""
-    if pages.chromium() is None:
-        assert "CI" not in os.environ, "Chromium is missing"
-        pytest.skip("Chromium is missing")
+    chromium()
     shared = tmp_path_factory.getbasetemp().parent / f"images-{testrun_uid}"
     shared.mkdir(exist_ok=True)
     folder = shared / "drawn"

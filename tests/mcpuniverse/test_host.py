@@ -884,7 +884,7 @@ def test_children_share_memory_and_start_soon(
             f"\nPSS: parent and one child {total[0]:.0f} MiB, each further child {each:.1f} MiB; "
             f"ready after {ready[0]:.2f} s, then {min(ready[1:]):.2f} to {max(ready[1:]):.2f} s"
         )
-    assert each < 20.0
+    assert each < total[0] / 8  # A child that shares nothing would be as large as the first.
     assert max(ready) < 10.0
 
 
