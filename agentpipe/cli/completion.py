@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import collection_file, print_json
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.given_once import GivenOnce
 from agentpipe.errors import AgentpipeError
 from agentpipe.settings import Settings
 
@@ -47,8 +48,6 @@ def complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell, which has the line in the environment, and exit."""
     from argcomplete import autocomplete
     from argcomplete.finders import safe_actions
-
-    from agentpipe.cli.given_once import GivenOnce
 
     safe_actions.add(GivenOnce)  # Of other actions than its own it takes no values.
     autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]  # any callable of its arguments will do

@@ -10,11 +10,9 @@ if TYPE_CHECKING:
 
 
 # Which tasks are meant: of two, one would be passed over without a word.
-ONCE = frozenset(
-    {"file", "benchmark", "run_name", "run", "group", "outcome", "queue", "error", "to"}
-)
+ONCE = frozenset({"file", "run_name", "collection", "group", "outcome", "queue", "error", "to"})
 # The place before the first of a listing's pages.
-EMPTY = frozenset(("after",))
+EMPTY = frozenset({"after"})
 
 
 class GivenOnce(argparse.Action):

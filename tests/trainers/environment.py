@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentpipe import Settings
+from tests.asking_twice import files
 from tests.llm_stub import Reply, TokenIds, fail, hang, say
 
 if TYPE_CHECKING:
@@ -23,24 +24,6 @@ if TYPE_CHECKING:
 
 MODEL, END = "tiny", 1
 EVALUATORS = [{"func": "raw", "op": "=", "value": "yes"}]
-# It asks twice: what stands between the answers is context.
-AGENT = """
-import json, urllib.request
-
-def ask(env, messages):
-    request = urllib.request.Request(
-        env["OPENAI_BASE_URL"] + "/chat/completions",
-        json.dumps({"model": "m", "messages": messages}).encode(),
-        {"Content-Type": "application/json", "Authorization": "Bearer " + env["OPENAI_API_KEY"]})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)["choices"][0]["message"]
-
-class Twice:
-    def execute(self, task, context):
-        first = {"role": "user", "content": f"{task.question} {task.task_id}"}
-        said = ask(context.env, [first])
-        return ask(context.env, [first, said, {"role": "user", "content": "sure?"}])["content"]
-"""
 COLLECTION = """
 kind: policy
 spec: {{name: main, model: "local:tiny", endpoints: ["{url}"]}}
@@ -55,10 +38,7 @@ spec:
   policy: main
   record: {{tokens: require}}
 """
-FILES = {
-    "mine.py": AGENT,
-    "agent.yaml": 'kind: agent\nspec: {name: twice, type: python, config: {class: "mine:Twice"}}\n',
-}
+FILES = files("{task.question} {task.task_id}")
 
 
 @dataclass
@@ -127,8 +107,8 @@ class Place:
 
     def write(self) -> None:
         """Its files."""
-        files = {**FILES, "collection.yaml": COLLECTION.format(url=self.url, retries=self.retries)}
-        for name, content in files.items():
+        its = {**FILES, "collection.yaml": COLLECTION.format(url=self.url, retries=self.retries)}
+        for name, content in its.items():
             (self.folder / name).write_text(content)
 
     def start(self, *args: str) -> subprocess.Popen[str]:

@@ -11,35 +11,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tests.asking_twice import files
 from tests.llm_stub import Reply, TokenIds, fail, say
 
 if TYPE_CHECKING:
     from tests.llm_stub import Request
 
 VOCABULARY, PAD, END = 64, 0, 1
-# It asks twice: what stands between the answers is context. Its runs name their sample.
-AGENT = """
-import json, urllib.request
-
-def ask(env, messages):
-    request = urllib.request.Request(
-        env["OPENAI_BASE_URL"] + "/chat/completions",
-        json.dumps({"model": "m", "messages": messages}).encode(),
-        {"Content-Type": "application/json", "Authorization": "Bearer " + env["OPENAI_API_KEY"]})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)["choices"][0]["message"]
-
-class Twice:
-    def execute(self, task, context):
-        first = {"role": "user", "content": f"{task.question} {task.sample_index} {task.task_id}"}
-        said = ask(context.env, [first])
-        more = {"role": "user", "content": "sure?"}
-        return ask(context.env, [first, said, more])["content"]
-"""
-FILES = {
-    "mine.py": AGENT,
-    "agent.yaml": 'kind: agent\nspec: {name: twice, type: python, config: {class: "mine:Twice"}}\n',
-}
+# Its runs name their sample.
+FILES = files("{task.question} {task.sample_index} {task.task_id}")
 
 
 @dataclass

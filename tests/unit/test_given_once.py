@@ -54,6 +54,7 @@ def test_how_a_command_works_can_be_overridden(argv: list[str], name: str, value
     [
         (["send", "toys", "--file", "a", "--file", "b"], "--file is given twice: give it once"),
         (["dead", "list", "--outcome", "ok", "--outcome", "limit"], "--outcome is given twice"),
+        (["cancel", "--collection", "a", "--collection", "b"], "--collection is given twice"),
         (["cancel", "--queue", "a_0", "--collection", ""], "--collection is empty"),
         (["tail", "--group="], "--group is empty: give it a value, or leave it out"),
         (["web", "--token", ""], "--token is empty"),

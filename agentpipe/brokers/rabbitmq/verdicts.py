@@ -26,6 +26,11 @@ PATIENCE_S = 2.0
 KEPT_MS = 60_000
 
 
+def patience_s(lease_s: float) -> float:
+    """For how long a worker with that lease waits for a verdict: well within the lease."""
+    return min(PATIENCE_S, lease_s / 4)
+
+
 class Verdicts:
     """What one process knows of them: when each was said, in Unix ms; negative for blame."""
 

@@ -28,7 +28,7 @@ from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.suspect_run import SuspectRun
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
-from agentpipe.brokers.rabbitmq.verdicts import PATIENCE_S
+from agentpipe.brokers.rabbitmq.verdicts import patience_s
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel, closed_on_failure
 from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -123,9 +123,11 @@ class RabbitWorker:
             self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
             self._consumption = Consumption(self._channel, self._deliveries, self._receive)
             self._alone = SuspectRun(self._channel, self._deliveries)
-            patience_s = min(PATIENCE_S, self.worker.lease_s / 4)
             self._reception = Reception(
-                self._channel, self._deliveries, self._consumption, patience_s
+                self._channel,
+                self._deliveries,
+                self._consumption,
+                patience_s(self.worker.lease_s),
             )
             self._answers = Answers(
                 self._channel,
