@@ -36,6 +36,8 @@ from brokers.server_redis import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from redis.client import PubSub
+
     from agentpipe.brokers.base import Store
 
 WORKERS = (1, 10, 100, 1_000)
@@ -52,6 +54,7 @@ class Crowd:
     store: Store
     workers: list[Worker]
     server: redis.Redis
+    ears: dict[str, PubSub]
     held: dict[str, list[Claim]] = field(default_factory=dict)
 
     def cost_us(self, items: int, work: Callable[[], object]) -> float:
@@ -115,11 +118,17 @@ class Crowd:
     def look_in_vain(self) -> None:
         self.of_all(LOOKS, self._look_for_tasks)
 
-    def wake_all(self) -> None:
-        """One task comes, all workers are idle, and all look for it."""
+    def wake_up(self) -> None:
+        """One task comes, all workers are idle, and those that are woken look for it."""
         for number in range(WAKE_UPS):
             self.store.offer("crowd", [Offer(f"late-{number}", PAYLOAD)], round_robin=True)
-            self.of_all(len(self.workers), self._look_for_tasks)
+            while not (woken := [it for it in self.workers if self._hears(it)]):
+                pass
+            for worker in woken:
+                self._look_for_tasks(worker)
+
+    def _hears(self, worker: Worker) -> bool:
+        return self.ears[worker.name].get_message(timeout=0) is not None
 
     def look(self) -> None:
         for _ in range(SNAPSHOTS):
@@ -133,8 +142,8 @@ def measure(server: RedisServer, workers: int) -> dict[str, float]:
 
 def _measure(server: RedisServer, client: redis.Redis, workers: int) -> dict[str, float]:
     url = fresh(server.url)
-    with closing(open_store(Settings(broker=url))) as store, _subscribed(url, workers):
-        crowd = Crowd(store, _joined(store, workers), client)
+    with closing(open_store(Settings(broker=url))) as store, _subscribed(url, workers) as ears:
+        crowd = Crowd(store, _joined(store, workers), client, ears)
         crowd.offer("t", WAITING)
         crowd.begin()
         began = time.perf_counter()
@@ -143,10 +152,10 @@ def _measure(server: RedisServer, client: redis.Redis, workers: int) -> dict[str
         beat_us = crowd.cost_us(BEATS, crowd.beat)
         snapshot_us = crowd.cost_us(SNAPSHOTS, crowd.look)
     url = fresh(server.url)
-    with closing(open_store(Settings(broker=url))) as store, _subscribed(url, workers):
-        idle = Crowd(store, _joined(store, workers), client)
+    with closing(open_store(Settings(broker=url))) as store, _subscribed(url, workers) as ears:
+        idle = Crowd(store, _joined(store, workers), client, ears)
         look_us = idle.cost_us(LOOKS, idle.look_in_vain)
-        wake_us = idle.cost_us(WAKE_UPS, idle.wake_all)
+        wake_us = idle.cost_us(WAKE_UPS, idle.wake_up)
     idle_us_per_s = workers * (look_us / TICK_S + beat_us / RENEW_EVERY_S)
     return {
         "a task's whole way, us of the server's processor": task_us,
@@ -154,7 +163,7 @@ def _measure(server: RedisServer, client: redis.Redis, workers: int) -> dict[str
         "a heartbeat, us": beat_us,
         "a look of an idle worker, us": look_us,
         "all idle: looks and heartbeats, % of the server's core": idle_us_per_s / 1e4,
-        "all idle: one task comes and all look, ms": wake_us / 1e3,
+        "all idle: one task comes and is claimed, ms": wake_us / 1e3,
         "snapshot (status, top), ms": snapshot_us / 1e3,
     }
 
@@ -179,21 +188,23 @@ def _joined(store: Store, number: int) -> list[Worker]:
 
 
 @contextmanager
-def _subscribed(url: str, number: int) -> Iterator[None]:
-    """A connection for each, which hears of what comes."""
+def _subscribed(url: str, number: int) -> Iterator[dict[str, PubSub]]:
+    """A connection for each, which hears what it hears in a worker."""
     with closing(redis.Redis.from_url(url.partition("?")[0], max_connections=number + 1)) as client:
-        channel = f"{{{url.partition('prefix=')[2]}}}:wake"
-        heard = [client.pubsub() for _ in range(number)]  # type: ignore[no-untyped-call]  # redis-py's
-        for each in heard:
-            each.subscribe(channel)
-            each.get_message(timeout=5)
-        told = dict(client.pubsub_numsub(channel))
+        base = f"{{{url.partition('prefix=')[2]}}}"
+        ears = {f"w{index}": client.pubsub() for index in range(number)}  # type: ignore[no-untyped-call]  # redis-py's
+        for name, ear in ears.items():
+            channels = (f"{base}:wake", f"{base}:listening", f"{base}:wake:{name}")
+            ear.subscribe(*channels)
+            for _ in channels:
+                ear.get_message(timeout=5)
+        told = dict(client.pubsub_numsub(f"{base}:listening"))
         assert list(told.values()) == [number], told
         try:
-            yield
+            yield ears
         finally:
-            for each in heard:
-                each.close()
+            for ear in ears.values():
+                ear.close()
 
 
 def main() -> None:

@@ -166,15 +166,15 @@ def _of_workers(found: Workers) -> Iterator[str]:
     yield fill(
         "`python -m bench.many_workers`: simulated workers, each with its subscription, settle and "
         "claim in one call and run nothing. Processor time is the server's, which has one thread: "
-        f"{found.what}. Idle workers look once a second, and whenever a task comes.",
+        f"{found.what}. Idle workers look once a second, and when they are woken for a task.",
         WIDTH,
     )
-    of_task, of_wake_up = (_last_of(found, part) for part in ("whole way", "all look"))
+    of_task, of_wake_up = (_last_of(found, part) for part in ("whole way", "is claimed"))
     yield ""
     yield fill(
         f"With {found.numbers[-1]:,} workers that is at most {1e6 / of_task:,.0f} tasks/s. While "
-        f"all of them are idle, each task that comes costs {of_wake_up:,.0f} ms of the server, "
-        "since all are woken: let few workers have many slots, and not many have few.",
+        f"all of them are idle, each task that comes costs {of_wake_up:,.1f} ms of the server: it "
+        "wakes one of them, and claims.",
         WIDTH,
     )
     yield ""

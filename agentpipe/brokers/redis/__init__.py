@@ -198,6 +198,7 @@ class RedisStore(WithDeadLetters, Store):
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
         self._scripts.run("join", *seen, digest, *queues)
+        self._subscription.workers |= {worker.name}
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         reported = () if report is None else (report,)
@@ -217,6 +218,7 @@ class RedisStore(WithDeadLetters, Store):
 
     def leave(self, worker: Worker) -> int:
         held: int = self._scripts.run("leave", worker.name)
+        self._subscription.workers -= {worker.name}
         return held
 
     def bury(self, worker: Worker, begun: Sequence[str]) -> None:

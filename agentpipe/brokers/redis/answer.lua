@@ -47,4 +47,5 @@ save_queues()
 if may_count(ended) then
   groups.count_members(ended)
 end
+wake_idle()
 return remember(table.concat(done))

@@ -5,9 +5,8 @@
 -- running one.
 
 local letters, signalled, held = {}, {}, {}
-if end_lapsed(now()) and anything_ready() then
-  ring()
-end
+end_lapsed(now())
+wake_idle()
 
 for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
   for _, id in ipairs(call('HKEYS', base .. ':held:' .. worker)) do

@@ -6,4 +6,6 @@
 -- 'LENGTH CANCELLED COOLED ' with the length of the id in bytes, 1 where it was cancelled and the seconds
 -- of its cooldowns, then the id and the record, which is empty where there is no such task; and the payload.
 
-return claims.answer(4, 1)
+local reply = claims.answer(4, 1)
+wake_idle()
+return reply

@@ -4,7 +4,8 @@ local claims = (function()
   local claims = {}
 
   local name, asked, limit, held, HELD, most_records, most_bytes, known_s, time, time_text
-  local kept_back = false
+  local serves
+  local kept_back, may_take, share = false, false, false
 
   local function read_arguments(first)
     name, asked, held = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 4])
@@ -15,6 +16,8 @@ local claims = (function()
 
   -- What most stores have nothing of at most times: whether there is any, in one question.
   local has_rare
+
+  local MOST_PEERS = 16
 
   local function look_for_rare()
     has_rare = call('EXISTS', DELAYED, HOLDS, SUSPECTS, OPEN, NOTES, SPENT, FOLLOWERS) > 0
@@ -61,13 +64,14 @@ local claims = (function()
     return call('HLEN', RESULTS) >= most_records or bytes >= most_bytes
   end
 
-  -- The even share of each worker of the same queues.
-  local function even_share(serves, ready)
-    local peers, running = call('SMEMBERS', base .. ':fleet:' .. serves), 0
+  -- The even share of each worker of the same queues; of many, some stand for all.
+  local function even_share(ready)
+    local fleet, running = base .. ':fleet:' .. serves, 0
+    local total, peers = call('SCARD', fleet), call('SRANDMEMBER', fleet, MOST_PEERS)
     for _, peer in ipairs(peers) do
       running = running + call('HLEN', base .. ':held:' .. peer)
     end
-    return math.ceil((running + ready) / math.max(1, #peers))
+    return math.ceil((running * total / math.max(1, #peers) + ready) / math.max(1, total))
   end
 
   -- Take the next tasks of a queue, and at most one in its last chance; false where none was.
@@ -180,25 +184,31 @@ local claims = (function()
 
   local function claim()
     local worker = call('HMGET', base .. ':worker:' .. name, 'serves', 'last', 'alone')
-    if not worker[1] then
+    serves = worker[1]
+    if not serves then
       return nil, {} -- Its lease lapsed: it learns so from its next extend.
     end
     local stored = call('HMGET', STORE, 'rung', 'outbox_bytes')
     if stored[1] then
       call('HDEL', STORE, 'rung')
     end
-    if above_marks(tonumber(stored[2] or 0)) or worker[3] then
+    if above_marks(tonumber(stored[2] or 0)) then
+      call('HSET', STORE, 'outbox_full', '1')
+      return nil, {}
+    elseif worker[3] then
       return nil, {}
     end
-    local suspicious = has_rare and call('EXISTS', SUSPECTS) == 1 and suspects.queue_of(worker[1])
+    local suspicious = has_rare and call('EXISTS', SUSPECTS) == 1 and suspects.queue_of(serves)
     if suspicious and call('HLEN', HELD) == 0 then
       return claim_suspect(suspicious)
-    elseif suspicious and suspects.make_idle(name, worker[1]) then
+    elseif suspicious and suspects.make_idle(name, serves) then
       return nil, {}
     end
-    local ready = ready_queues(worker[1], limit, has_rare)
+    may_take = true
+    local ready = ready_queues(serves, limit, has_rare)
     if held >= 0 and #ready > 0 then
-      limit = math.min(limit, even_share(worker[1], #ready) - held)
+      limit = math.min(limit, even_share(#ready) - held)
+      share = limit < asked
       for index = #ready, math.max(0, limit) + 1, -1 do
         ready[index] = nil
         kept_back = true
@@ -210,26 +220,37 @@ local claims = (function()
     return claim_tasks(ready, not worker[2])
   end
 
+  -- After a claim of so many tasks.
+  local function note_idle(got)
+    if may_take and got < asked then
+      if call('ZADD', idle_index(serves), call('HLEN', HELD), name) == 1 then
+        call('SADD', IDLE, serves)
+      end
+    elseif serves then
+      call('ZREM', idle_index(serves), name)
+    end
+  end
+
   local function make()
     time, time_text = now()
-    local came_back = end_lapsed(time)
+    end_lapsed(time)
     look_for_rare()
     if has_rare then
-      came_back = due.wake_delayed(time) or came_back
-      came_back = due.end_holds(time) or came_back
+      due.wake_delayed(time)
+      due.end_holds(time)
     end
     if math.floor(time * 1e6) % 8 == 0 then -- Now and then is enough.
       forget_settled(time)
     end
     local number, ids = claim()
+    note_idle(#ids)
     -- A worker that got less than it asked for left the rest to others, or to a later claim.
-    if came_back or not parked_all or (kept_back and #ids > 0 and #ids < asked) then
-      if anything_ready() then
-        ring()
-      end
+    local left = kept_back and #ids > 0 and #ids < asked
+    if (left or not parked_all) and anything_ready() then
+      waking.wake_next(serves, share and parked_all)
     end
     if may_park and parking.siblings_wait() then -- They are due at the next claim.
-      ring()
+      waking.wake_next(serves, false)
     end
     return number, ids
   end

@@ -71,7 +71,5 @@ local known, reply = as_pairs(call('HGETALL', HELD)), {0, 0}
 match(known, reply)
 reply[1], reply[2] = put_back_all(known), free_others()
 save_queues()
-if reply[1] > 0 and anything_ready() then
-  ring()
-end
+wake_idle()
 return reply

@@ -4,5 +4,6 @@
 for _, name in ipairs(ARGV) do
   if call('ZSCORE', WORKERS, name) then
     call('HSET', base .. ':worker:' .. name, 'draining', '1')
+    call('ZREM', idle_index(call('HGET', base .. ':worker:' .. name, 'serves')), name)
   end
 end

@@ -28,7 +28,5 @@ if #gone > 0 then
   flush()
   call('HINCRBY', STORE, 'delivered', #gone - forget_records(gone))
   call('HINCRBY', STORE, 'outbox_bytes', -bytes)
-  if anything_ready() then
-    ring() -- The outbox may have been at its mark.
-  end
+  waking.wake_after_full_outbox()
 end

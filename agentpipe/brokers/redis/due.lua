@@ -1,4 +1,4 @@
--- Shared by the scripts that claim: delays and cooldowns that are over. Both return whether there were any.
+-- Shared by the scripts that claim: delays and cooldowns that are over.
 
 local due = on_demand(function()
   local due = {}
@@ -6,7 +6,7 @@ local due = on_demand(function()
   function due.wake_delayed(time)
     local ids = call('ZRANGEBYSCORE', DELAYED, '-inf', time, 'LIMIT', 0, PORTION)
     if #ids == 0 then
-      return false
+      return
     end
     for index, record in ipairs(read_records(ids)) do
       if record then
@@ -17,13 +17,12 @@ local due = on_demand(function()
     end
     call('ZREM', DELAYED, unpack(ids))
     save_queues()
-    return true
   end
 
   function due.end_holds(time)
     local over = call('ZRANGEBYSCORE', HOLDS, '-inf', time, 'LIMIT', 0, PORTION)
     if #over == 0 then
-      return false
+      return
     end
     read_queues(over)
     for _, queue in ipairs(over) do
@@ -31,7 +30,6 @@ local due = on_demand(function()
     end
     call('ZREM', HOLDS, unpack(over))
     save_queues()
-    return true
   end
 
   return due

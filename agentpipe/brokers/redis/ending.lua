@@ -97,8 +97,10 @@ local endings = on_demand(function()
 
   function endings.leave_fleet(name, serves)
     call('SREM', base .. ':fleet:' .. serves, name)
+    call('ZREM', idle_index(serves), name)
     if call('EXISTS', base .. ':fleet:' .. serves) == 0 then
       call('DEL', base .. ':serves:' .. serves)
+      call('SREM', IDLE, serves)
     end
   end
 
@@ -119,15 +121,14 @@ local endings = on_demand(function()
   return endings
 end)
 
--- End lapsed workers, and return their tasks; whether there were any.
+-- End lapsed workers, and return their tasks.
 local function end_lapsed(time)
   local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
   if #lapsed == 0 then
-    return false
+    return
   end
   for _, name in ipairs(lapsed) do
     endings.end_worker(name)
   end
   save_queues()
-  return true
 end

@@ -76,16 +76,16 @@ local groups = on_demand(function()
   end
 
   -- Another task in the place of one that ended, in its queue, full or not, for the group waits for it.
-  -- What a member's end says of that: 'repair PRIORITY LENGTH ID PAYLOAD'. Whether it could: a task of
-  -- that id may have been sent before.
+  -- What a member's end says of that: 'repair PRIORITY LENGTH ID PAYLOAD'. Not where a task
+  -- of that id was sent before.
   local function repair(group, id, queue, said)
     local priority, length, rest = said:match('^repair (%S+) (%d+) (.*)$')
     if not priority then
-      return false
+      return
     end
     local again, payload = rest:sub(1, length), rest:sub(length + 2)
     if call('HEXISTS', TASKS, again) == 1 or call('ZSCORE', SETTLED, again) then
-      return false
+      return
     end
     local seq, _, submitted = string.format('%016d', numbers(1)), wall()
     call('HSET', TASKS, again, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue)
@@ -102,7 +102,6 @@ local groups = on_demand(function()
     end
     call('HSET', MEMBERS, again, group.name)
     group.left, group.repairs = group.left + 1, group.repairs - 1
-    return true
   end
 
   local function status_of(group)
@@ -149,7 +148,9 @@ local groups = on_demand(function()
       group.oldest = math.min(group.oldest or tonumber(oldest), tonumber(oldest))
       group.newest = math.max(group.newest or tonumber(newest), tonumber(newest))
     end
-    local repaired = group.good < group.need and group.repairs > 0 and repair(group, id, queue, said)
+    if group.good < group.need and group.repairs > 0 then
+      repair(group, id, queue, said)
+    end
     save_group(group)
     if good and group.good == group.need then
       groups.cancel_rest(group)
@@ -157,13 +158,12 @@ local groups = on_demand(function()
     if group.left == 0 then
       end_group(group)
     end
-    return repaired
   end
 
   -- Count what ended, of `ended` as for the outbox with the queue of each and what its worker says of it
-  -- as a member. After all else was written; returns whether anything can be claimed that could not.
+  -- as a member. After all else was written.
   function groups.count_members(ended)
-    local ids, waking, has_units = {}, false, call('EXISTS', UNITS) == 1
+    local ids, has_units = {}, call('EXISTS', UNITS) == 1
     for index, each in ipairs(ended) do
       ids[index] = each[1]
     end
@@ -171,14 +171,13 @@ local groups = on_demand(function()
       if name then
         local id, outcome, queue, said = ids[index], ended[index][3], ended[index][4], ended[index][5]
         call('HDEL', MEMBERS, id)
-        waking = count_member(name, id, outcome, queue, said) or waking
+        count_member(name, id, outcome, queue, said)
       elseif has_units then
         policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
       end
     end
     save_runs()
     save_queues()
-    return waking
   end
 
   return groups

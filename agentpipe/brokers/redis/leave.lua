@@ -8,7 +8,5 @@ for index = 2, #ARGV do
 end
 local held = endings.end_worker(ARGV[1], begun)
 save_queues()
-if held > 0 and anything_ready() then
-  ring()
-end
+wake_idle()
 return held

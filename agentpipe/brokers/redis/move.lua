@@ -4,7 +4,7 @@
 -- the agents that it has, round-robin, as far as there is room. Returns how many.
 
 local collection, limit = ARGV[1], tonumber(ARGV[2])
-local agents, removed, moved, waking = {}, {}, 0, false
+local agents, removed, moved = {}, {}, 0
 for index = 3, #ARGV do
   agents[#agents + 1] = ARGV[index]
 end
@@ -45,7 +45,6 @@ local function move(id, record, state)
   later('HSET', TASKS, id, record_of(task))
   if state == N_WAITING then
     put_back(id, task)
-    waking = waking or is_ready(queues[target])
   else
     count_delayed(target, due, 1)
   end
@@ -101,8 +100,6 @@ move_delayed()
 if moved > 0 then
   call('HSET', STORE, cursor, string.format('%d', rooms.cursor))
   save_queues()
-  if waking then
-    ring()
-  end
+  wake_idle()
 end
 return moved

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 class Subscription:
     """One subscription, on a connection of its own, for one thread.
 
+    All hear of what is cancelled, and of what concerns all. Whether a claim may have become
+    possible is told to one worker that is idle, or to all while somebody listens without being a
+    worker.
+
+    Attributes:
+        workers: The names of those for whom it listens.
+
     Args:
         cancelled: Reads which running tasks are cancelled: messages may have been missed.
     """
@@ -28,6 +35,8 @@ class Subscription:
         self._cancelled: set[str] = set()
         self._connection: Any = None
         self._pid = 0
+        self.workers: frozenset[str] = frozenset()
+        self._heard = self.workers
         self._closed = False
 
     def wait(self, timeout_s: float) -> None:
@@ -38,19 +47,27 @@ class Subscription:
         """
         try:
             with translated(self._scripts.address):
-                if self._connection is None or self._pid != os.getpid():
+                if not self._is_current():
                     self._subscribe()  # A message may be lost: do not wait.
                     self._cancelled.update(it.decode() for it in self._read_cancelled())
                 else:
                     self._listen(timeout_s)
         except Exception as error:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.disconnect()
+            self._drop()
             if self._closed:  # By another thread: any error may follow.
                 message = f"{self._scripts.address.url}: this store was closed"
                 raise Unreachable(message) from error
             raise
+
+    def _is_current(self) -> bool:
+        if self._heard != self.workers:
+            self._drop()
+        return self._connection is not None and self._pid == os.getpid()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
     def take_cancelled(self) -> set[str]:
         """The ids of tasks cancelled since the last call."""
@@ -62,8 +79,16 @@ class Subscription:
             raise redis.ConnectionError("closed")
         connection = self._scripts.connection()
         self._connection, self._pid = connection, os.getpid()
-        connection.send_command("SUBSCRIBE", f"{self._scripts.base}:wake")
-        connection.read_response()
+        self._heard = self.workers
+        channels = self._channels()
+        connection.send_command("SUBSCRIBE", *channels)
+        for _ in channels:
+            connection.read_response()
+
+    def _channels(self) -> list[str]:
+        base = self._scripts.base
+        own = [f"{base}:wake:{name}" for name in self._heard]
+        return [f"{base}:wake", *([f"{base}:listening", *own] if own else ())]
 
     def _listen(self, timeout_s: float) -> None:
         connection = self._connection

@@ -19,12 +19,12 @@ end
 local living = read_many('HMGET', TASKS, ids)
 local settled = read_many('ZMSCORE', SETTLED, ids)
 
-local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
-local rooms = rooms_of(target, to_ring, total, tonumber(stored[4] or 0), unbounded)
+local stored = call('HMGET', STORE, 'next', 'accepted', 'cursor:' .. target)
+local rooms = rooms_of(target, to_ring, total, tonumber(stored[3] or 0), unbounded)
 
 local time = now()
 local _, submitted = wall()
-local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
+local seen, verdicts, accepted, refused = {}, {}, 0, false
 local first = tonumber(stored[1] or 0) + 1
 local tasks, payloads, order, delayed, waiting = {}, {}, {}, {}, {}
 
@@ -88,13 +88,10 @@ if accepted > 0 then
     flush_one('ZADD', found.key, found)
     if found.n > 0 then
       count(queue, N_WAITING, found.n / 2)
-      waking = waking or is_ready(queues[queue])
     end
   end
   save_runs()
   save_queues()
-  if waking and not stored[3] then
-    ring()
-  end
+  wake_idle()
 end
 return remember((refused and depth_and_bound(target, to_ring) or '0 0 ') .. table.concat(verdicts))

@@ -38,7 +38,7 @@ end
 
 now()
 local _, submitted = wall()
-local number, accepted, admitted, refused, waking = tonumber(stored[1] or 0), 0, 0, false, false
+local number, accepted, admitted, refused = tonumber(stored[1] or 0), 0, 0, false
 
 local function admit(group, place)
   local at = group.first + STEP * (place - 1)
@@ -53,7 +53,7 @@ local function admit(group, place)
   later('HSET', groups.key(group.name), 'member ' .. place, id)
   count(queue, N_WAITING, 1)
   count_in_run(id, 'tasks', 1)
-  known[id], waking = true, waking or is_ready(queues[queue])
+  known[id] = true
 end
 
 local function is_known(group)
@@ -95,8 +95,6 @@ if accepted > 0 then
   call('HINCRBY', STORE, 'groups', accepted)
   save_runs()
   save_queues()
-  if waking then
-    ring()
-  end
+  wake_idle()
 end
 return remember((refused and depth_and_bound(target, true) or '0 0 ') .. table.concat(verdicts))

@@ -15,6 +15,4 @@ for index = 3, #ARGV do
 end
 apply_pauses()
 save_queues()
-if not paused and anything_ready() then
-  ring()
-end
+wake_idle()

@@ -12,10 +12,18 @@ local PAUSED, RUN_S, N_PARKED = 13, 14, 15
 -- As read: the queues, the turn at which each is indexed as ready, whether it is as with room, and
 -- what runs of it if it has a gate.
 local queues, found_turn, found_room, found_running, changed = {}, {}, {}, {}, {}
+local found_claimable = {}
+-- How many more tasks of each queue, and of each gate, can be claimed than when the script began.
+local gained, gate_gained = {}, {}
 
 local function is_ready(queue)
   return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY]
     and queue[HELD_UNTIL] == 0 and queue[PAUSED] == 0
+end
+
+-- How many of its tasks can be claimed, as far as the queue goes.
+local function claimable(queue)
+  return is_ready(queue) and math.min(queue[N_WAITING], queue[CONCURRENCY] - queue[N_RUNNING]) or 0
 end
 
 -- Delayed tasks count: they will wait.
@@ -42,7 +50,7 @@ local function read_queues(names)
       queues[name] = queue
       if queue then
         found_turn[name], found_room[name] = is_ready(queue) and queue[TURN], has_room(queue)
-        found_running[name] = queue[N_RUNNING]
+        found_running[name], found_claimable[name] = queue[N_RUNNING], claimable(queue)
       end
     end
   end
@@ -91,6 +99,7 @@ end
 local function save_gates()
   for gate, running in pairs(gates_changed) do
     local room, now_running = room_of(gate, running)
+    gate_gained[gate] = (gate_gained[gate] or 0) - running
     if running ~= 0 then
       call('HSET', GATES, 'running ' .. gate, string.format('%d', now_running))
     end
@@ -107,6 +116,11 @@ end
 -- Whether any worker could claim anything.
 local function anything_ready()
   return call('EXISTS', READY, OPEN) > 0
+end
+
+local function note_gain(name, number)
+  gained[name] = (gained[name] or 0) + number - (found_claimable[name] or 0)
+  found_claimable[name] = number
 end
 
 -- Write what changed, and keep the indexes: queues with work, by turn, and with room.
@@ -128,6 +142,7 @@ local function save_queues()
     end
     found_turn[name], found_room[name] = ready and queue[TURN], room
     found_running[name] = queue[N_RUNNING]
+    note_gain(name, claimable(queue))
   end
   changed = {}
   flush()
@@ -162,7 +177,7 @@ local function reason_of(name, collection)
     or call('HGET', REASONS, 'queue ' .. name) or ''
 end
 
--- Wake waiting workers, once until the next claim.
+-- Wake all workers, once until the next claim.
 local function ring()
   if call('HSETNX', STORE, 'rung', '1') == 1 then
     call('PUBLISH', WAKE, '')

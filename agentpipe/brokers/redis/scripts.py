@@ -9,7 +9,7 @@ from importlib import resources
 # Of all scripts, in order, after their keys.
 _COMMON = (
     *("modules", "clock", "writes", "requests", "run_counts", "measures"),
-    *("queues", "tasks"),
+    *("queues", "tasks", "waking"),
 )
 _NEEDED = (
     *("ending", "rooms", "budgets", "groups", "policies", "breaker", "settling"),

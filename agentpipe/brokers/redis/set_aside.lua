@@ -27,7 +27,5 @@ end
 if aside > 0 then
   call('HINCRBY', STORE, 'undeliverable', aside - records)
   call('HINCRBY', STORE, 'outbox_bytes', -bytes)
-  if anything_ready() then
-    ring() -- The outbox may have been at its mark.
-  end
+  waking.wake_after_full_outbox()
 end

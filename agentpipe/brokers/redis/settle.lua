@@ -12,4 +12,6 @@
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
 
-return settlements.answer(4, 1)
+local done = settlements.answer(4, 1)
+wake_idle()
+return done

@@ -8,7 +8,7 @@ local settlements = (function()
   local MAX_ERROR_BYTES = 1200
   local RUNS_IN_MEAN = 8
   local time, time_text
-  local done, ended, waking = {}, {}, false
+  local done, ended = {}, {}
   local has_budgets, has_streaks = false, false
 
   -- What most stores have nothing of at most times: whether there is any, in one question.
@@ -95,7 +95,6 @@ local settlements = (function()
         endings.count_crash(id, task)
       end
       put_back(id, task)
-      waking = true
       if action == 'cooldown' then
         cool_down(index, id, queue)
       end
@@ -270,9 +269,8 @@ local settlements = (function()
       budgets.save_costs()
     end
     save_queues()
-    waking = may_count(ended) and groups.count_members(ended) or waking
-    if (waking or a_gate_opened) and anything_ready() then
-      ring()
+    if may_count(ended) then
+      groups.count_members(ended)
     end
   end
 

@@ -50,9 +50,8 @@ local function fitting()
   return entries
 end
 
-if end_lapsed(now()) and anything_ready() then
-  ring()
-end
+end_lapsed(now())
+wake_idle()
 local entries = {}
 if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else its records would stay taken.
   entries = fitting()
