@@ -29,11 +29,13 @@ def test_a_killed_worker_is_replaced_and_the_others_runs_go_on(project: Project)
     project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.collection(number=4)
     fleet = project.work("--processes", "2", "--slots", "2").ready(2)
-    project.send(*["sleep 1.5"] * 4)
-    project.until(running=4)
+    project.send(*["wait-for-file end"] * 4)
+    # What is claimed and has not begun counts no crash.
+    wait_until(lambda: len(project.journal("started")) == 4, REPLACED_S, "all have begun")
     killed, spared = sorted(fleet.pids)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: fleet.pids - {killed, spared}, REPLACED_S, "another worker serves")
+    (project.folder / "end").touch()
     project.until(delivered=4)
     assert fleet.stop() == 0
     results = project.by_id().values()
