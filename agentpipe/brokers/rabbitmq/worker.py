@@ -52,6 +52,8 @@ PORTION = 50
 HELLO_EVERY_S = 10.0
 # Time for all workers to resume their runs after a lost connection.
 REUNION_S = 5.0
+# What is under way when a worker leaves: otherwise its tasks are delivered again, and count.
+LEAVE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -123,12 +125,8 @@ class RabbitWorker:
             self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
             self._consumption = Consumption(self._channel, self._deliveries, self._receive)
             self._alone = SuspectRun(self._channel, self._deliveries)
-            self._reception = Reception(
-                self._channel,
-                self._deliveries,
-                self._consumption,
-                patience_s(self.worker.lease_s),
-            )
+            waits_s = patience_s(self.worker.lease_s)
+            self._reception = Reception(self._channel, self._deliveries, self._consumption, waits_s)
             self._answers = Answers(
                 self._channel,
                 self._deliveries,
@@ -169,10 +167,11 @@ class RabbitWorker:
                     log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
             except Exception:  # If this loop ended, no worker would serve its agents.
                 log.exception("unexpected error while agents are taken over; continuing")
-            with suppress(TimeoutError):
-                pause_s = tick_s if self._balanced else min(tick_s, RETRY_S)
-                await asyncio.wait_for(self._look.wait(), pause_s)
-        if self._channel.raw.is_open:  # Otherwise its successor resumes what it held.
+            with suppress(TimeoutError):  # ``wait_for`` may lose a cancellation.
+                async with asyncio.timeout(tick_s if self._balanced else min(tick_s, RETRY_S)):
+                    await self._look.wait()
+        # Otherwise who ends it gives back what it has, or its successor resumes what it held.
+        if self._channel.raw.is_open and not self._reception.is_closed:
             await self.close()
             self._services.outbox.take_back(self.worker.name)
 
@@ -308,7 +307,7 @@ class RabbitWorker:
     async def leave(self) -> int:
         """Release everything, uncounted; returns how many claims."""
         claims = len(self._deliveries.held) if self.is_alive else 0
-        await self._dismiss_steward()
+        await self._dismiss_steward(LEAVE_S)
         with suppress(ChannelClosed):
             async with self.settling.at_rest():
                 await self._give_back()
@@ -323,7 +322,7 @@ class RabbitWorker:
         await self._channel.put_back([*held, *unclaimed])
         # A task that is not acknowledged by the end would be delivered twice.
         if others := self._channel.tasks - {self._steward}:
-            await asyncio.wait(others, timeout=TICK_S)
+            await asyncio.wait(others, timeout=LEAVE_S)
         await self._channel.raw.catch_up()
 
     async def close(self) -> None:
@@ -341,9 +340,11 @@ class RabbitWorker:
             gone = encode(Request("gone", me), exchange=self._topology.fleet)
             await connection.publisher.publish([gone])
 
-    async def _dismiss_steward(self) -> None:
-        """Stop changing the agents."""
+    async def _dismiss_steward(self, patience_s: float = 0.0) -> None:
+        """Stop changing the agents, after the change that is under way if there is time for it."""
         self._reception.is_closed = True
         if self._steward is not None and self._steward is not asyncio.current_task():
+            self._look.set()
+            await asyncio.wait([self._steward], timeout=patience_s)
             self._steward.cancel()
             await asyncio.wait([self._steward])

@@ -1,0 +1,103 @@
+"""A worker that leaves RabbitMQ gives back all that was delivered to it: none of it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.brokers.records import Offer, Queue, Worker
+from agentpipe.settings import Settings
+from tests.stores import claim_up_to
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.rabbitmq.worker import RabbitWorker
+    from brokers.server_rabbitmq import RabbitServer
+
+TASKS = 4
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([Queue("one", None, 100, TASKS, max_crashes=5)])
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=4)
+        store.join(worker)
+        yield store, worker
+
+
+def with_tasks(store: RabbitStore, worker: Worker) -> RabbitWorker:
+    """The worker, to which all tasks were delivered."""
+    tasks = [Offer(f"t{number}", b"{}") for number in range(TASKS)]
+    store.offer("one", tasks, round_robin=False)
+    joined = store._workers[worker.name]  # noqa: SLF001 - what lies there is told by nothing else
+    deliveries = joined._deliveries  # noqa: SLF001 - likewise
+    wait_until(lambda: len(deliveries.ready()) == TASKS, 30, "all lie there")
+    return joined
+
+
+def crashes(broker_url: str) -> list[int]:
+    """How often each task counts as crashed, as the next worker learns; a repeat is a task more."""
+    found: list[int] = []
+    with working(broker_url) as (store, worker):
+
+        def all_there() -> bool:
+            found.extend(claim.crashes for claim in claim_up_to(10, store, worker))
+            return len(found) >= TASKS
+
+        wait_until(all_there, 30, "all are claimed")
+        assert store.stats().queues[0].waiting == 0
+    return found
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_worker_leaves_just_when_it_looks_after_its_agents(broker_url: str, turns: int) -> None:
+    """The one who looks missed that it was dismissed, and closed the channel."""
+    with working(broker_url) as (store, worker):
+        joined = with_tasks(store, worker)
+
+        async def leave(_: Services) -> None:
+            joined._look.set()  # noqa: SLF001 - as the introduction of another worker does
+            for _turn in range(turns):
+                await asyncio.sleep(0)
+            await joined.leave()
+
+        store._run(leave)  # noqa: SLF001 - in the right turn of its loop
+    assert crashes(broker_url) == [0] * TASKS
+
+
+def test_a_worker_leaves_while_it_gives_an_agent_back(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of its tasks were published, and the tasks themselves delivered again."""
+    with monkeypatch.context() as slow, working(broker_url) as (store, worker):
+        joined, begun = with_tasks(store, worker), []
+        publish = WorkerChannel.publish
+
+        async def slowly(channel: WorkerChannel, messages: Any) -> None:
+            await publish(channel, messages)
+            begun.append(messages)
+            while not joined._reception.is_closed:  # noqa: ASYNC110, SLF001 - another thread has it leave
+                await asyncio.sleep(0.005)
+
+        slow.setattr(WorkerChannel, "publish", slowly)
+        store._link._soon(joined.drain)  # noqa: SLF001 - as another process asks it to
+        wait_until(lambda: begun, 30, "it has begun to give back")
+        store.leave(worker)
+    assert crashes(broker_url) == [0] * TASKS
