@@ -17,6 +17,7 @@ from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import Queue, Settlement, Worker
 from agentpipe.connections.amqp.channel import Channel
+from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
 from tests.stores import claim_up_to
 from tests.support import wait_until
@@ -119,6 +120,15 @@ def test_a_suspect_that_was_not_handed_out_is_not_blamed(broker_url: str) -> Non
         handed_out = len(claim_up_to(1, store, worker))
         wait_until(lambda: marks(store), 30, "it is marked")
     assert crashes(broker_url, "suspect") == {"suspect": handed_out}
+
+
+def test_a_suspect_that_did_not_begin_is_not_blamed_for_its_mark(broker_url: str) -> None:
+    with living(broker_url) as (store, worker):
+        lay(store, "one", "suspect", suspect=1)
+        claimed(store, worker)
+        assert marks(store)
+        store.spare([Delivered("suspect", 0)], [])  # As whoever watched its worker does.
+    assert crashes(broker_url, "suspect") == {"suspect": 0}
 
 
 def test_of_two_copies_of_a_suspect_one_is_not_blamed_by_the_mark_of_the_other(

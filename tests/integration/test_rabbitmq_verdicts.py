@@ -13,7 +13,9 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
+from tests.integration.proxy import Proxy
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
@@ -64,6 +66,17 @@ def claimed(store: RabbitStore, worker: Worker, number: int) -> dict[str, Claim]
     return found
 
 
+def first(*task_ids: str) -> list[Delivered]:
+    """What the first worker had of these."""
+    return [Delivered(task_id, 0) for task_id in task_ids]
+
+
+def had(store: RabbitStore, worker: Worker) -> list[Delivered]:
+    """What a worker has claimed."""
+    held = store._workers[worker.name]._deliveries.held.values()  # noqa: SLF001 - as its last word does
+    return [each.message.delivered for each in held]
+
+
 def die_with_all(broker_url: str) -> None:
     with working(broker_url) as (store, worker):
         store.offer("one", [Offer(task_id, b"{}") for task_id in TASKS], round_robin=False)
@@ -77,7 +90,7 @@ def test_what_is_said_before_a_worker_takes_the_tasks(
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
     with opened(broker_url) as watcher:
-        watcher.spare(["neighbour"], ["culprit"])
+        watcher.spare(first("neighbour"), first("culprit"))
     with working(broker_url) as (store, worker):
         found = claimed(store, worker, len(TASKS))
         assert {it.task_id: it.crashes for it in found.values()} == {
@@ -98,7 +111,7 @@ def test_what_is_said_when_a_worker_has_the_tasks_already(
             lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all are here"
         )
         assert claim_up_to(10, store, worker) == []
-        watcher.spare(["neighbour", "unknown"], ["culprit"])
+        watcher.spare(first("neighbour", "unknown"), first("culprit"))
         found = claimed(store, worker, len(TASKS))
         assert {it.task_id: it.crashes for it in found.values()} == {
             "culprit": 1,
@@ -114,8 +127,8 @@ def test_the_last_verdict_on_a_task_counts_and_only_once(
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
     with opened(broker_url) as watcher:
-        watcher.spare([*TASKS], [])
-        watcher.spare(["neighbour", "unknown"], ["culprit"])
+        watcher.spare(first(*TASKS), [])
+        watcher.spare(first("neighbour", "unknown"), first("culprit"))
     with working(broker_url) as (store, worker):
         found = claimed(store, worker, len(TASKS))
         assert [found[task_id].crashes for task_id in TASKS] == [1, 0, 0]
@@ -131,17 +144,46 @@ def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
     with opened(broker_url) as watcher:
-        watcher.spare([], [*TASKS])
+        watcher.spare([], first(*TASKS))
         with working(broker_url) as (store, worker):
             claimed(store, worker, len(TASKS))
+            there = had(store, worker)
         with working(broker_url) as (store, worker):
             agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - what waits for a verdict
             wait_until(
                 lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all are here"
             )
-            watcher.spare([*TASKS], [])
+            watcher.spare(there, [])
             found = claimed(store, worker, len(TASKS))
             assert {it.crashes for it in found.values()} == {1}
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+@pytest.mark.parametrize("is_blame", [True, False])
+def test_a_verdict_is_not_about_a_later_end(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, *, is_late: bool, is_blame: bool
+) -> None:
+    """One that came when the task had been judged counted for the next end, within a minute."""
+    die_with_all(broker_url)
+    monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
+    with opened(broker_url) as watcher:
+
+        def say() -> None:
+            watcher.spare(*([], first(*TASKS)) if is_blame else (first(*TASKS), []))
+
+        if not is_late:
+            say()
+        with working(broker_url) as (store, worker):
+            once = {it.crashes for it in claimed(store, worker, len(TASKS)).values()}
+            if is_late:
+                say()
+            there = had(store, worker)
+        if is_blame:
+            watcher.spare(there, [])
+        with working(broker_url) as (store, worker):
+            twice = {it.crashes for it in claimed(store, worker, len(TASKS)).values()}
+    counted = int(is_blame or is_late)
+    assert (once, twice) == ({counted}, {counted + (not is_blame)})
 
 
 @pytest.mark.long
@@ -155,13 +197,9 @@ def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(
     fleet = project.work("--processes", "1").ready(1)
     may_end = project.folder / "may-end"
     project.send(*[f"wait-for-file {may_end}"] * AGENTS)
-
-    def all_delivered() -> bool:
-        with closing(project.open_store()) as store:
-            assert isinstance(store, RabbitStore)
-            return store._run(_waiting_on_the_server) == 0  # noqa: SLF001 - no operation tells it
-
-    wait_until(lambda: project.journal("started") and all_delivered(), 30, "all are delivered")
+    wait_until(
+        lambda: project.journal("started") and all_delivered(project), 30, "all are delivered"
+    )
     (begun,) = {entry["task_id"] for entry in project.journal("started")}
     os.kill(next(iter(fleet.pids)), kind)
     wait_until(lambda: len(project.journal("started")) == 2, 60, "another one runs")
@@ -171,6 +209,46 @@ def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(
     attempts = {task_id: result["attempt"] for task_id, result in project.by_id().items()}
     assert attempts.pop(begun) == 1 + again
     assert {*attempts.values()} == {1}
+
+
+@pytest.mark.long
+def test_a_run_that_has_ended_counts_no_crash_while_it_is_settled(
+    project: Project, rabbitmq_server: RabbitServer
+) -> None:
+    """Its worker was killed between the two, and it counted as what ran did."""
+    project.environ |= {"AGENTPIPE_SLOTS": "2", "AGENTPIPE_LEASE_S": "60"}
+    project.collection(number=1)
+    direct = project.environ["AGENTPIPE_BROKER"]
+    with Proxy(rabbitmq_server.port, odds=0.0) as proxy:
+        url = direct.replace(f":{rabbitmq_server.port}", f":{proxy.port}")
+        fleet = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
+        (worker,) = fleet.pids
+        project.send(*[f"wait-for-file {project.folder / name}" for name in ("one", "two")])
+        wait_until(
+            lambda: project.journal("started") and all_delivered(project), 30, "both lie there"
+        )
+        proxy.cut()
+        (begun,) = project.journal("started")
+        (project.folder / ("one" if begun["task_id"].endswith("0") else "two")).touch()
+        # One runs at a time: the second begins once the first has ended, which cannot be settled.
+        wait_until(lambda: len(project.journal("started")) == 2, 30, "the second one runs")
+        os.kill(worker, signal.SIGKILL)
+        proxy.refuse()  # What the worker has written is lost with it.
+        proxy.mend()
+        proxy.accept()
+        for name in ("one", "two"):
+            (project.folder / name).touch()
+        project.until(delivered=2)
+        assert fleet.stop() == 0
+    results = project.by_id()
+    order = [entry["task_id"] for entry in project.journal("started")[:2]]
+    assert [results[task_id]["attempt"] for task_id in order] == [1, 2]
+
+
+def all_delivered(project: Project) -> bool:
+    with closing(project.open_store()) as store:
+        assert isinstance(store, RabbitStore)
+        return store._run(_waiting_on_the_server) == 0  # noqa: SLF001 - no operation tells it
 
 
 async def _waiting_on_the_server(services: Services) -> int:

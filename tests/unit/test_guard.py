@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from agentpipe.core.delivered import Delivered
 from agentpipe.worker.watch import guard
 from agentpipe.worker.watch.last_word import LastWord, LastWordFile
 
@@ -19,9 +20,9 @@ def test_a_guard_speaks_of_what_only_lay_with_its_worker(
     word = LastWord.of("")
     word.serve("w", 1)
     if lies_there:
-        word.lay("t")
-    spoken: list[tuple[str, ...]] = []
+        word.lay(Delivered("t", 1))
+    spoken: list[tuple[Delivered, ...]] = []
     monkeypatch.setattr(guard, "_bury_dead", lambda seen, *_: spoken.append(seen.read().ahead))
     monkeypatch.setattr(os, "environ", {})
     guard._watch(NO_WORKER, LastWordFile.open(word.path))  # noqa: SLF001 - the part that needs no process
-    assert spoken == ([("t",)] if lies_there else [])
+    assert spoken == ([(("t", 1),)] if lies_there else [])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentpipe.brokers.records import Claim
+from agentpipe.core.delivered import Delivered
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_place, write_marks_to
 from agentpipe.worker.loop.stepped import Stepped
 from agentpipe.worker.watch.culprits import culprits_of
@@ -50,6 +51,8 @@ def test_what_is_held_is_read_until_it_is_let_go(file: LastWordFile, word: LastW
         first: HeldClaim(first, "ä" * 256, 2**63, begun=False),
         second: HeldClaim(second, "two", 7, begun=True),
     }
+    word.end(second)
+    assert not file.read().claims[second].begun
     word.let_go(first)
     assert set(file.read().claims) == {second}
     assert word.hold(_claim("three", 9)) == first
@@ -141,15 +144,16 @@ def test_the_thread_that_computes_is_the_culprit(file: LastWordFile, word: LastW
 
 def test_what_is_delivered_ahead_has_room_of_its_own(file: LastWordFile, word: LastWord) -> None:
     word.serve("host-1", 1)
-    ahead = [word.lay(f"{'a' * 200}{index}") for index in range(AHEAD)]
-    assert word.lay("no room") == NO_RUN
+    all_delivered = [Delivered(f"{'a' * 200}{index}", index) for index in range(AHEAD + 1)]
+    ahead = [word.lay(each) for each in all_delivered]
+    assert word.lay(Delivered("no room", 1)) == NO_RUN
     held = word.hold(_claim("one", 7))
     word.begin(held)
     said = file.read()
     assert said.claims == {held: HeldClaim(held, "one", 7, begun=True)}
-    assert said.ahead == tuple(f"{'a' * 200}{index}" for index in range(AHEAD))
+    assert said.ahead == tuple(all_delivered)
     for place in ahead:
         word.let_go(place)
     assert file.read().ahead == ()
     assert word.hold(_claim("no room", 8)) == NO_RUN
-    assert word.lay("again") == ahead[0]
+    assert word.lay(Delivered("again", 1)) == ahead[0]

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from agentpipe.brokers.rabbitmq.messages import Message, now_ms
 from agentpipe.brokers.rabbitmq.topology import Topology
-from agentpipe.brokers.rabbitmq.verdicts import KEPT_MS, PATIENCE_S, Verdicts
+from agentpipe.brokers.rabbitmq.verdicts import KEPT_MS, Verdicts
+
+if TYPE_CHECKING:
+    from agentpipe.core.delivered import Delivered
+
+NOBODY: Any = None
 
 
 def test_verdicts_on_tasks_that_others_took_are_forgotten() -> None:
     """A worker that lives for months hears of each death in its fleet."""
-    nobody: Any = None
-    verdicts = Verdicts(nobody, Topology("p"))
-    verdicts.note({"old": KEPT_MS + 1 - now_ms(), "new": -now_ms()})
+    verdicts = Verdicts(NOBODY, Topology("p"))
+    verdicts.note({"0 old": KEPT_MS + 1 - now_ms(), "0 new": -now_ms()})
     verdicts.note({})
-    assert set(verdicts._said) == {"new"}  # noqa: SLF001 - what it takes memory for
+    assert set(verdicts._said) == {"0 new"}  # noqa: SLF001 - what it takes memory for
 
 
-def test_a_verdict_that_was_carried_out_is_no_verdict_on_the_next_end() -> None:
-    nobody: Any = None
-    verdicts, message = Verdicts(nobody, Topology("p")), Message("t", "c_0", b"")
-    said_ms = now_ms()
-    verdicts.note({"t": -said_ms})
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_verdict_is_about_one_delivery(sign: int) -> None:
+    verdicts, before = Verdicts(NOBODY, Topology("p")), Message("t", "c_0", b"")
+    after = before.judged()
+    assert after.judged().delivered != after.delivered
 
-    async def judge() -> int:
-        judged = message.judged(await verdicts.on(message, PATIENCE_S))
-        verdicts.note({"t": -said_ms})  # As it is read again.
-        on_next = asyncio.ensure_future(verdicts.on(judged, PATIENCE_S))
+    async def judge(delivered: Delivered) -> bool:
+        on = asyncio.ensure_future(verdicts.blame(delivered, 600))
         await asyncio.sleep(0)
-        verdicts.note({"t": said_ms + 1})
-        return await on_next
+        verdicts.note({"0 t": -sign * now_ms()})
+        verdicts.note({f"{after.judged_ms} t": sign * now_ms()})
+        return await on
 
-    assert asyncio.run(judge()) == said_ms + 1
+    assert asyncio.run(judge(after.delivered)) == (sign < 0)
+    assert asyncio.run(judge(before.delivered)) == (sign > 0)

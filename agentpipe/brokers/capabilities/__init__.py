@@ -46,6 +46,7 @@ from agentpipe.brokers.capabilities.workers import (
     SettlesMeanwhile,
     SparesTasks,
 )
+from agentpipe.core.delivered import Delivered
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ __all__ = [
     "ComparesClaims",
     "Comparison",
     "CountsGroups",
+    "Delivered",
     "DeliversAhead",
     "DrainsWorkers",
     "Fate",

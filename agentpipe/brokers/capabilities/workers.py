@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from agentpipe.brokers.records import Claim, ClaimRequest, Settlement, Worker
+    from agentpipe.core.delivered import Delivered
 
 # So long is a drain remembered; a process starts faster than that.
 DRAIN_NOTED_S = 86_400.0
@@ -62,18 +63,19 @@ class BuriesWorkers(Protocol):
 class SparesTasks(Protocol):
     """Learns which tasks are not to blame, where the end of a worker shows only in deliveries."""
 
-    def spare(self, task_ids: Sequence[str], blamed: Sequence[str]) -> None:
-        """The worker of all these tasks is about to be ended, or was killed a moment ago.
+    def spare(self, spared: Sequence[Delivered], blamed: Sequence[Delivered]) -> None:
+        """The worker that had all these is about to be ended, or was killed a moment ago.
 
-        Count a crash for those ``blamed``, and none for the others. Elsewhere another process
-        settles the claims of a worker that is gone.
+        Count a crash for the tasks that are ``blamed``, and none for the others. It is said of
+        these deliveries alone, however late: not of what becomes of the same tasks afterwards.
+        Elsewhere another process settles the claims of a worker that is gone.
         """
 
 
 class NotesAhead(Protocol):
     """Where it is noted which tasks lie with a worker, for whoever finds that dead."""
 
-    def lay(self, task_id: str) -> int:
+    def lay(self, delivered: Delivered) -> int:
         """The task was delivered; returns the place of the note."""
 
     def let_go(self, place: int) -> None:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.brokers.capabilities import NotesAhead
+    from agentpipe.brokers.rabbitmq.messages import Message
 
 
 class Ahead:
@@ -23,10 +24,10 @@ class Ahead:
         self._notes = notes
         self._places: dict[int, int] = {}
 
-    def add(self, tag: int, task_id: str) -> None:
+    def add(self, tag: int, message: Message) -> None:
         """It was delivered."""
         if self._notes is not None:
-            self._places[tag] = self._notes.lay(task_id)
+            self._places[tag] = self._notes.lay(message.delivered)
 
     def drop(self, tags: Iterable[int]) -> None:
         """These are here no longer."""

@@ -117,6 +117,7 @@ class Deliveries:
             return False
         again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
         self.held[before.claim.number] = again
+        self.note(prefetched)
         return True
 
     def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:
@@ -125,9 +126,13 @@ class Deliveries:
         ahead = sum(it.returned for it in ready) if prefetched.returned else len(ready)
         ready.insert(ahead, prefetched)
         self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
-        self._ahead.add(prefetched.tag, prefetched.message.task_id)
+        self.note(prefetched)
         self._turns[agent.queue.name] = None
         self._wake()
+
+    def note(self, prefetched: Prefetched) -> None:
+        """This is here, and has not begun, as far as this knows."""
+        self._ahead.add(prefetched.tag, prefetched.message)
 
     def gone_back(self, unclaimed: Iterable[Prefetched]) -> None:
         """These are no longer here."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers.rabbitmq.topology import LONGEST_DELAY_MS, delay_level
 from agentpipe.connections.amqp.message import OutgoingMessage
+from agentpipe.core.delivered import Delivered
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.topology import Topology
@@ -50,7 +51,8 @@ class Message:
         ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
         suspect: Not 0 if it may have killed a worker that had others, and one crash is the
             limit: then a number that no other copy of it has.
-        judged_ms: When the last verdict was said that was carried out on it.
+        judged_ms: When it was judged after the last end of a worker that had it. So it differs
+            from what each of them had, and from what is said of that.
     """
 
     task_id: str
@@ -124,9 +126,14 @@ class Message:
         """
         return self.suspected() if max_crashes == 1 else self.crashed()
 
-    def judged(self, said_ms: int) -> Self:
-        """The same after a verdict that was said then; see ``Verdicts``."""
-        return replace(self, judged_ms=abs(said_ms))
+    @property
+    def delivered(self) -> Delivered:
+        """What the worker has of it to which it is delivered now."""
+        return Delivered(self.task_id, self.judged_ms)
+
+    def judged(self) -> Self:
+        """The same after the end of a worker that had it; see ``Verdicts``."""
+        return replace(self, judged_ms=max(now_ms(), self.judged_ms + 1))
 
     def suspected(self) -> Self:
         """The same as a suspect that has not run alone yet."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.connection import Link
     from agentpipe.connections.amqp.message import OutgoingMessage
     from agentpipe.connections.health import Finding
+    from agentpipe.core.delivered import Delivered
 
 T = TypeVar("T")
 # Queues may have to be made first, or many messages taken.
@@ -100,8 +101,8 @@ class RabbitOperations(WithDeadLetters, ABC):
         tripped = self._services.breaker.tripped
         return [tripped.popleft() for _ in range(len(tripped))]
 
-    def spare(self, task_ids: Sequence[str], blamed: Sequence[str]) -> None:
-        self._run(lambda services: services.judge(task_ids, blamed))
+    def spare(self, spared: Sequence[Delivered], blamed: Sequence[Delivered]) -> None:
+        self._run(lambda services: services.judge(spared, blamed))
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         ending = self._run(lambda services: services.cancel(list(map(by_id, task_ids))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.messages import Message
@@ -37,8 +36,8 @@ class Reception:
         self.is_closed, self._patience_s = False, patience_s
         self._channel, self._services = channel, channel.services
         self._deliveries, self._consumption = deliveries, consumption
-        # Tasks whose crash is being counted, and what was delivered of them meanwhile.
-        self._recounting: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
+        # Tasks that are being replaced, and what was delivered of them meanwhile.
+        self._replacing: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
 
     def receive(self, agent: ServedAgent, delivery: Delivery, *, returned: bool) -> None:
         """Take it in; ``returned`` if the task was accepted before."""
@@ -51,8 +50,8 @@ class Reception:
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
         if lost:
             self._channel.begin(self._judge(agent, prefetched))
-        elif message.task_id in self._recounting:
-            self._recounting[message.task_id].append((agent, prefetched))
+        elif message.task_id in self._replacing:
+            self._replacing[message.task_id].append((agent, prefetched))
         else:
             self._admit(agent, prefetched)
 
@@ -68,38 +67,42 @@ class Reception:
             agent.judging -= 1
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
-        said_ms = await self._services.verdicts.on(lost.message, self._patience_s)
-        message = lost.message.judged(said_ms)
-        admitted = replace(lost, message=message)
-        if said_ms > 0:
-            self._admit(agent, admitted)
+        message, patience_s = lost.message, self._patience_s
+        if not await self._services.verdicts.blame(message.delivered, patience_s):
+            judged = message.given_back()
         elif not agent.suspects(message):
-            await self._recount(lost, message.lost(agent.queue.max_crashes))
+            judged = message.lost(agent.queue.max_crashes)
         elif await self._services.suspects.is_marked(message):
-            await self._recount(lost, message.crashed())
+            judged = message.crashed()
         else:
-            self._admit(agent, admitted)
+            judged = message
+        await self._replace(lost, judged.judged())
 
-    async def _recount(self, lost: Prefetched, message: Message) -> None:
-        """A claim ended with its worker: replace the task by a copy with one more crash.
+    async def _replace(self, lost: Prefetched, message: Message) -> None:
+        """Replace the task by a copy, of which no verdict is said yet.
 
         The copy may arrive before the original is acknowledged. If it ran at once and killed this
         worker too, there would be two of them; so it waits.
         """
-        arrived = self._recounting.setdefault(message.task_id, [])
+        arrived = self._replacing.setdefault(message.task_id, [])
         try:
             copy = message.to(self._services.topology.back(message.queue))
             await self._channel.replace([(copy, lost.tag)])
             await self._channel.raw.catch_up()
         finally:
-            self._recounting.pop(message.task_id, None)
+            self._replacing.pop(message.task_id, None)
         for agent, prefetched in arrived:
             self._admit(agent, prefetched)
 
     def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         if self.is_closed or agent.leaving or self._consumption.is_left_alone(agent):
-            self._channel.begin(self._channel.put_back([prefetched]))
+            self._channel.begin(self._put_back(prefetched))
         elif agent.in_last_chance(prefetched.message) and self._deliveries.has_one_in_last_chance():
             self._channel.begin(self._consumption.keep_apart(prefetched))
         else:
             self._deliveries.put(agent, prefetched)
+
+    async def _put_back(self, prefetched: Prefetched) -> None:
+        self._deliveries.note(prefetched)
+        await self._channel.put_back([prefetched])
+        self._deliveries.gone_back([prefetched])

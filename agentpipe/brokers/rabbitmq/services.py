@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.rpc import RunEnded
     from agentpipe.brokers.records import Queue
     from agentpipe.connections.amqp.message import OutgoingMessage
+    from agentpipe.core.delivered import Delivered
 
 # A look at the very moment at which a cooldown ends may find it not over.
 CLOCK_S = 0.001
@@ -100,8 +101,8 @@ class Services:
         log.warning("a worker does not answer: what it runs may go on; try again in a moment")
         return ending
 
-    async def judge(self, spared: Iterable[str], blamed: Iterable[str]) -> None:
-        """Say of tasks of one worker whether its end counts for them, and have all note it."""
+    async def judge(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> None:
+        """Say of what one worker had whether its end counts for it, and have all note it."""
         await self._tell(Request("judged", marks=await self.verdicts.add(spared, blamed)))
 
     def changed(self) -> None:

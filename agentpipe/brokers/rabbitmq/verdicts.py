@@ -2,6 +2,10 @@
 
 The end of a connection does not tell what ran on it. Who watched the worker knows, and says so when
 it ends the worker, or as soon as that has died. A task of which nobody speaks counts a crash.
+
+A verdict is about what one worker had: the task as it was delivered to that. Whoever judges a task
+replaces it by a copy with another number, so that what was said of an earlier end, or is said too
+late, says nothing of the next one.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
+    from agentpipe.core.delivered import Delivered
 
 # The server gives the tasks of a dead worker back before its watcher has opened a connection.
 PATIENCE_S = 2.0
@@ -39,18 +43,19 @@ class Verdicts:
         self._said: dict[str, int] = {}
         self._heard = asyncio.Event()
 
-    async def add(self, spared: Iterable[str], blamed: Iterable[str]) -> dict[str, int]:
-        """Keep a verdict on each of these tasks; returns what the others have to note."""
-        said = dict.fromkeys(spared, now_ms()) | dict.fromkeys(blamed, -now_ms())
+    async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
+        """Keep a verdict on each of these; returns what the others have to note."""
+        now = now_ms()
+        said = dict.fromkeys(map(_key, spared), now) | dict.fromkeys(map(_key, blamed), -now)
         self.note(said)
         await self._state.add(said)
         return said
 
     def note(self, said: Mapping[str, int]) -> None:
         """Learn of verdicts, and forget old ones."""
-        self._said = {task_id: at for task_id, at in self._said.items() if _counts(at)}
-        for task_id, at in said.items():
-            self._said[task_id] = _later(self._said.get(task_id, 0), at)
+        self._said = {key: at for key, at in self._said.items() if _counts(at)}
+        for key, at in said.items():
+            self._said[key] = _later(self._said.get(key, 0), at)
         self._heard.set()
         self._heard = asyncio.Event()
 
@@ -58,26 +63,23 @@ class Verdicts:
         """Learn of all that are kept, and drop old ones."""
 
         def drop_old(said: dict[str, int]) -> None:
-            for task_id in [task_id for task_id, at in said.items() if not _counts(at)]:
-                del said[task_id]
+            for key in [key for key, at in said.items() if not _counts(at)]:
+                del said[key]
 
         self.note((await self._state.change(drop_old))[0])
 
-    async def on(self, message: Message, patience_s: float) -> int:
-        """When a new verdict on this task was said, in Unix ms, negative for blame.
-
-        Where nobody speaks for so long, it is to blame as of now. What was said of it when an
-        earlier worker had it is known to all, and no verdict on what it did to this one.
-        """
+    async def blame(self, delivered: Delivered, patience_s: float) -> bool:
+        """Whether the end of the worker that had this counts; so it does if nobody speaks."""
+        key = _key(delivered)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                while not self._is_new(message):
+                while key not in self._said:
                     await self._heard.wait()
-        return self._said.pop(message.task_id) if self._is_new(message) else -now_ms()
+        return self._said.pop(key, -1) < 0
 
-    def _is_new(self, message: Message) -> bool:
-        said = self._said.get(message.task_id, 0)
-        return _counts(said) and abs(said) > message.judged_ms
+
+def _key(delivered: Delivered) -> str:
+    return f"{delivered.number} {delivered.task_id}"
 
 
 def _later(one: int, other: int) -> int:

@@ -208,6 +208,7 @@ class EventLoop(threading.Thread):
             await signals.after(message, exception=message.ended_by or error)
         finally:
             signals.release(message)
+            self._word.end(message.place)
             self._post_soon(message)
 
     def _note_stray(self, error: RunContinues) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from agentpipe.core.delivered import Delivered
 from agentpipe.core.thread_marks import NO_RUN
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ _HEAD = struct.Struct("=II Q iI III")
 _PID, _SERVES, _BEATS, _ON_LOOP, _LOOP_THREAD, _CLAIMS, _NAME, _DRAINS = 0, 4, 8, 16, 20, 24, 28, 32
 _NAME_AT, _NAME_BYTES = _HEAD.size, 512
 _U32, _I32, _U64 = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("=Q")
+_STATE = struct.Struct("=H")
 # The system's number of a thread, and the place of its run.
 _THREAD = struct.Struct("=Ii")
 _THREADS_AT, THREADS = 1024, 4096
-# Whether it is held (and whether its run has begun), the length of the id, the claim's number.
+# Whether it is held (and whether its run goes on), the length of the id, the claim's number, or
+# that of what was delivered ahead.
 _CLAIM = struct.Struct("=HHQ")
 _CLAIMS_AT = _THREADS_AT + THREADS * _THREAD.size
 _ID_BYTES = 4 * 256
@@ -45,7 +48,8 @@ _CLAIM_BYTES = 64
 _INLINE_BYTES = _CLAIM_BYTES - _CLAIM.size
 _END_BYTES = _ID_BYTES - _INLINE_BYTES
 _FREE, _HELD, _BEGUN, _AHEAD = 0, 1, 2, 3
-# So many tasks that were delivered ahead are known; the places behind those of claims are theirs.
+# So many tasks that were delivered ahead are known beside those that are claimed; the places behind
+# those of claims are theirs.
 AHEAD = 4096
 _MEMORY = "agentpipe-last-word"
 # No process can open a file of another one here that keeps its memory to itself: it inherits it.
@@ -57,7 +61,7 @@ class HeldClaim:
     """A claim that the worker held.
 
     Attributes:
-        begun: Whether its run had begun.
+        begun: Whether its run had begun, and not ended.
     """
 
     place: int
@@ -76,7 +80,7 @@ class Said:
         loop_thread: The system's number of the loop's thread.
         threads: The places of the runs that have threads of their own, by the thread's number.
         claims: By place.
-        ahead: The ids of tasks that were delivered to it; perhaps they are claimed, too.
+        ahead: What was delivered to it; perhaps it is claimed, too.
     """
 
     worker: str
@@ -85,7 +89,7 @@ class Said:
     loop_thread: int
     threads: dict[int, int]
     claims: dict[int, HeldClaim]
-    ahead: tuple[str, ...] = ()
+    ahead: tuple[Delivered, ...] = ()
 
 
 class LastWordFile:
@@ -153,9 +157,9 @@ class LastWordFile:
             *self._claims(capacity),
         )
 
-    def _claims(self, capacity: int) -> tuple[dict[int, HeldClaim], tuple[str, ...]]:
+    def _claims(self, capacity: int) -> tuple[dict[int, HeldClaim], tuple[Delivered, ...]]:
         found: dict[int, HeldClaim] = {}
-        ahead: list[str] = []
+        ahead: list[Delivered] = []
         for place in range(capacity):
             entry = os.pread(self._file, _CLAIM_BYTES, _CLAIMS_AT + place * _CLAIM_BYTES)
             if len(entry) < _CLAIM.size:
@@ -169,7 +173,7 @@ class LastWordFile:
                     )
                 name = task_id.decode(errors="replace")
                 if state == _AHEAD:
-                    ahead.append(name)
+                    ahead.append(Delivered(name, number))
                 else:
                     found[place] = HeldClaim(place, name, number, begun=state == _BEGUN)
         return found, tuple(ahead)
@@ -225,7 +229,8 @@ class LastWord:
 
     def serve(self, worker: str, slots: int) -> None:
         """The worker serves from now on, with room for so many claims."""
-        self._slots, self._places = slots, slots + AHEAD
+        # What is claimed was delivered before, and is noted as such until it is settled.
+        self._slots, self._places = slots, 2 * slots + AHEAD
         name, size = worker.encode()[:_NAME_BYTES], _end_at(self._places, self._places)
         os.ftruncate(self._file, size)
         self._memory = mmap.mmap(self._file, size)
@@ -251,9 +256,9 @@ class LastWord:
         """A claim is held from now on; returns its place, ``NO_RUN`` where there is no room."""
         return self._write(self._free, claim.task_id, claim.number, _HELD)
 
-    def lay(self, task_id: str) -> int:
+    def lay(self, delivered: Delivered) -> int:
         """A task was delivered ahead of its claim; returns its place, as ``hold`` does."""
-        return self._write(self._free_ahead, task_id, 0, _AHEAD)
+        return self._write(self._free_ahead, delivered.task_id, delivered.number, _AHEAD)
 
     def _write(self, free: deque[int], text: str, number: int, state: int) -> int:
         task_id = text.encode(errors="replace")
@@ -271,14 +276,21 @@ class LastWord:
 
     def begin(self, place: int) -> None:
         """Its run begins."""
-        if place != NO_RUN:
-            struct.pack_into("=H", self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, _BEGUN)
+        self._note(place, _BEGUN)
+
+    def end(self, place: int) -> None:
+        """Its run has ended: it does not end the worker any more, which settles it."""
+        self._note(place, _HELD)
 
     def let_go(self, place: int) -> None:
         """It is held no longer, or has gone back."""
+        self._note(place, _FREE)
         if place != NO_RUN:
-            struct.pack_into("=H", self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, _FREE)
             (self._free if place < self._slots else self._free_ahead).append(place)
+
+    def _note(self, place: int, state: int) -> None:
+        if place != NO_RUN:
+            _STATE.pack_into(self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, state)
 
     # Who runs.
 

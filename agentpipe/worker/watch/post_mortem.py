@@ -23,9 +23,10 @@ from agentpipe.errors import AgentpipeError
 from agentpipe.worker.watch.culprits import begun_in, culprits_of, executed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from agentpipe.brokers.base import Store
+    from agentpipe.core.delivered import Delivered
     from agentpipe.settings import Settings
     from agentpipe.worker.watch.freeze_watch import FreezeWatch
     from agentpipe.worker.watch.last_word import HeldClaim, LastWordFile, Said
@@ -81,14 +82,13 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
     if not said.worker or not any(map(partial(may_have, settings), (BuriesWorkers, SparesTasks))):
         return
     culprits = frozenset() if watch.is_stopped else _suspects(said, watch)
-    spared, blamed = _ids_by_blame(said, culprits)
-    worker = Worker(said.worker)
+    worker, blamed = Worker(said.worker), _blamed(said, culprits)
 
     def give_back(store: Store) -> None:
         if isinstance(store, BuriesWorkers):
             store.bury(worker, blamed)
-        elif isinstance(store, SparesTasks) and (spared or blamed):
-            store.spare(spared, blamed)
+        elif isinstance(store, SparesTasks) and said.ahead:
+            store.spare(*_by_blame(said, blamed))
 
     _while_leased(give_back, said, settings)
 
@@ -96,14 +96,20 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
 def _suspects(said: Said, watch: FreezeWatch) -> frozenset[int]:
     """The places of the runs of which each may have killed it."""
     executing = executed(said) if watch.is_held_up else frozenset()
-    return begun_in(said) & executing if executing else begun_in(said)
+    return executing or begun_in(said)
 
 
-def _ids_by_blame(said: Said, culprits: frozenset[int]) -> tuple[list[str], list[str]]:
-    """The ids of the tasks at all other places or delivered ahead, and of those at these."""
-    blamed = [held.task_id for place, held in said.claims.items() if place in culprits]
-    known = {held.task_id for held in said.claims.values()} | {*said.ahead}
-    return sorted(known.difference(blamed)), blamed
+def _blamed(said: Said, culprits: frozenset[int]) -> list[str]:
+    """The ids of the tasks at these places."""
+    return [held.task_id for place, held in said.claims.items() if place in culprits]
+
+
+def _by_blame(said: Said, blamed: Collection[str]) -> tuple[list[Delivered], list[Delivered]]:
+    """What was delivered of all other tasks, and of these."""
+    return (
+        [it for it in said.ahead if it.task_id not in blamed],
+        [it for it in said.ahead if it.task_id in blamed],
+    )
 
 
 def _say(said: Said, culprits: frozenset[int]) -> None:
@@ -123,9 +129,8 @@ def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
         return
     try:
         with closing(open_store(settings)) as store:
-            spared, blamed = _ids_by_blame(said, culprits)
-            if (spared or blamed) and isinstance(store, SparesTasks):
-                store.spare(spared, blamed)
+            if said.ahead and isinstance(store, SparesTasks):
+                store.spare(*_by_blame(said, _blamed(said, culprits)))
     except AgentpipeError as error:  # It must end all the same.
         log.warning("the tasks of the frozen worker may count a crash each: %s", error)
 
