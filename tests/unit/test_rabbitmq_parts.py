@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import orjson
 import pytest
@@ -16,6 +17,7 @@ from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue, covers
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
+from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.registry import RegistryEntry
 from agentpipe.brokers.rabbitmq.rpc import (
@@ -39,7 +41,10 @@ from agentpipe.connections.amqp.connection import why_not
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+    from agentpipe.connections.amqp.message import OutgoingMessage
 
 TOPOLOGY = Topology("fleet")
 
@@ -342,3 +347,50 @@ def test_a_wrong_url_is_told_without_its_password(rest: str) -> None:
 def test_each_failure_to_connect_says_what_to_do(error: Exception, word: str) -> None:
     assert word in why_not(error)
     assert "\n" not in why_not(error)
+
+
+# Who lives.
+
+
+class Wire:
+    """A worker's channel, on which the end of the others is heard while one of them is asked."""
+
+    def __init__(self) -> None:
+        self.raw = self.services = self
+        self.topology, self.queue = TOPOLOGY, "a"
+        self.look, self.asked = asyncio.Event(), 0
+        self._receive: Callable[[Delivery], None]
+
+    async def call(self, *_: object, **__: object) -> Wire:
+        return self
+
+    async def consume(self, _: str, __: int, receive: Callable[[Delivery], None]) -> None:
+        self._receive = receive
+
+    def ack(self, _: int) -> None:
+        pass
+
+    def hear(self, kind: Literal["hello", "gone"]) -> None:
+        for name in ("b", "c"):
+            self._receive(Delivery(1, False, body=encode(Request(kind, Member(name, name))).body))
+
+    async def publish(self, messages: list[OutgoingMessage]) -> list[str]:
+        if decode(Request, messages[0].body) == Request("probe"):
+            self.asked += 1
+            self.hear("gone")
+        return ["routed"]
+
+
+async def look_round(wire: Wire, membership: Membership) -> None:
+    await membership.open()
+    while wire.asked < 2:  # The second one that is asked is drawn by lot.
+        wire.asked = 0
+        wire.hear("hello")
+        await membership.probe()
+
+
+def test_a_worker_that_goes_while_another_is_asked_is_no_error() -> None:
+    wire = Wire()
+    membership = Membership(cast("WorkerChannel", wire), lambda: Member("a", "a"), lambda _: None)
+    asyncio.run(look_round(wire, membership))
+    assert membership.members == {}

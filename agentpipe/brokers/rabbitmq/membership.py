@@ -91,8 +91,9 @@ class Membership:
         mine = self._me().name
         names = sorted([*self.members, mine])
         following = names[(names.index(mine) + 1) % len(names)]
-        for name in {following, random.choice(names)} - {mine}:  # noqa: S311 - no secret
-            member = self.members[name]
+        asked = {following, random.choice(names)} - {mine}  # noqa: S311 - no secret
+        # One may go while another is asked, so that all are looked up before.
+        for member in [self.members[name] for name in asked]:
             sent = await self._channel.raw.publish([encode(PROBE, key=member.address)])
             if sent == ["unroutable"] and self._forget(member):
                 await self._say(Request("gone", member))
