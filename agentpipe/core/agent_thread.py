@@ -12,7 +12,7 @@ import inspect
 import logging
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from agentpipe.core.failures import readable
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 log = logging.getLogger(__name__)
@@ -75,16 +75,25 @@ class _Thread(threading.Thread):
 
 
 class AgentThread:
-    """Runs calls in sequence until ``close``."""
+    """Runs calls in sequence until ``close``.
 
-    def __init__(self, name: str) -> None:
+    ``around`` is entered and left in the thread, before its first call and after its last one.
+
+    Attributes:
+        thread: The thread itself.
+    """
+
+    def __init__(
+        self, name: str, around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self._around = around
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._latest: _Call | None = None
         # Held while a call starts, ends or is interrupted: no exception may hit an ended call.
         self._lock = threading.Lock()
         self._runner: asyncio.Runner | None = None
-        self._thread = _Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self.thread = _Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
 
     async def call(
         self, function: Callable[[], Any], context: contextvars.Context | None = None
@@ -112,7 +121,7 @@ class AgentThread:
     @property
     def is_alive(self) -> bool:
         """Whether it can take calls: code that it ran may have ended it since."""
-        return self._thread.is_alive()
+        return self.thread.is_alive()
 
     def interrupt(self, kind: type[Interrupt] = RunInterrupted) -> None:
         """End the latest call: a coroutine is cancelled, a function gets ``kind``.
@@ -128,14 +137,20 @@ class AgentThread:
                 with suppress(RuntimeError):  # Its loop is closed.
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
             elif call.exposed:
-                raise_thread_exception(self._thread.ident, kind)  # type: ignore[no-untyped-call]  # Dramatiq has no types
+                raise_thread_exception(self.thread.ident, kind)  # type: ignore[no-untyped-call]  # Dramatiq has no types
 
     def close(self) -> None:
         """End the thread after the calls already queued."""
-        self._thread.is_closed = True
+        self.thread.is_closed = True
         self._calls.put(None)
 
     def _run(self) -> None:
+        with self._around():
+            self._run_calls()
+        if self._runner is not None:
+            self._runner.close()
+
+    def _run_calls(self) -> None:
         while (call := self._calls.get()) is not None:
             value = error = None
             try:
@@ -145,8 +160,6 @@ class AgentThread:
                 error = readable(caught)
             call.ended = True
             call.report(value, error)
-        if self._runner is not None:
-            self._runner.close()
 
     def _perform(self, call: _Call) -> Any:
         try:
@@ -179,10 +192,20 @@ class AgentThread:
 
 def join_closed(limit_s: float) -> None:
     """Wait for the end of closed threads: an interpreter that ends beside it may crash."""
+    threads = (each for each in threading.enumerate() if isinstance(each, _Thread))
+    _join([each for each in threads if each.is_closed], limit_s)
+
+
+async def ended(threads: Iterable[AgentThread], limit_s: float) -> None:
+    """Wait until these have ended, which are closed."""
+    waited_for = [each.thread for each in threads]
+    await call_in_thread(lambda: _join(waited_for, limit_s))
+
+
+def _join(threads: Iterable[threading.Thread], limit_s: float) -> None:
     deadline = time.monotonic() + limit_s
-    for thread in threading.enumerate():
-        if isinstance(thread, _Thread) and thread.is_closed:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 async def call_in_thread(function: Callable[[], Any]) -> Any:

@@ -5,9 +5,11 @@ It only sends: agentpipe's worker claims from the store, for all queues at once.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
@@ -17,12 +19,15 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Offer
 from agentpipe.brokers.statistics import is_idle
+from agentpipe.core.json_values import JsonRules
+from agentpipe.core.outside import ORJSON_DEPTH
 from agentpipe.errors import AgentpipeError, OptionError, QueueFull, TaskError
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.message_options import (
     OF_ACTORS,
     check_actor,
+    check_delay,
     check_message,
     following,
     named,
@@ -32,7 +37,7 @@ from agentpipe.sending.purge import purge_queues
 from agentpipe.sending.refused_middleware import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
@@ -41,6 +46,13 @@ if TYPE_CHECKING:
 
 
 LOOK_EVERY_S = 0.02
+MESSAGES = JsonRules(ORJSON_DEPTH, other_types=False, nul=True)
+# What ``StoreBroker.taking`` takes here.
+_taking: ContextVar[tuple[frozenset[str], list[tuple[str, Offer]]]] = ContextVar(
+    "agentpipe_taking", default=(frozenset(), [])
+)
+
+log = logging.getLogger(__name__)
 
 
 class StoreBroker(dramatiq.Broker):
@@ -148,24 +160,55 @@ class StoreBroker(dramatiq.Broker):
             TaskError: The message is not a task, or not JSON.
         """
         self.check(message)
+        check_delay(message, delay)
         self.emit_before("enqueue", message, delay)
         offer = self.offer_of(message, delay)
+        ids, taken = _taking.get()
+        if message.message_id in ids:
+            taken.append((message.queue_name, offer))
+        else:
+            self._offer(message, offer)
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    @contextmanager
+    def taking(self, ids: frozenset[str]) -> Iterator[list[tuple[str, Offer]]]:
+        """Take messages with these ids in place of sending them; which, with their queues."""
+        taken: list[tuple[str, Offer]] = []
+        token = _taking.set((ids, taken))
+        try:
+            yield taken
+        finally:
+            _taking.reset(token)
+
+    def _offer(self, message: dramatiq.Message[Any], offer: Offer) -> None:
         admission = self.store.offer(message.queue_name, [offer], round_robin=False)
+        if "duplicate" in admission.verdicts:
+            log.warning(
+                "%s: %s: the id was sent before: not sent again",
+                message.actor_name,
+                message.message_id,
+            )
         if "refused" in admission.verdicts:
             if not admission.bound:
                 raise QueueNotFound(message.queue_name)  # type: ignore[no-untyped-call]  # Dramatiq has no types
             raise QueueFull(message.queue_name, admission.depth, admission.bound)
-        self.emit_after("enqueue", message, delay)
-        return message
 
-    def check(self, message: dramatiq.Message[Any] | dramatiq.MessageProxy) -> None:
+    def check(
+        self,
+        message: dramatiq.Message[Any] | dramatiq.MessageProxy,
+        *,
+        hooked: Iterable[str] = (),
+    ) -> None:
         """Check the options of a message, and of those that follow it.
+
+        ``hooked`` are those that hooks of its sender's middleware may have set.
 
         Raises:
             OptionError: An option is wrong, or would have no effect.
         """
         is_agent = isinstance(self.actors.get(message.actor_name), AgentActor)
-        check_message(message, self.actor_options, is_agent=is_agent)
+        check_message(message, {*self.actor_options, *hooked}, is_agent=is_agent)
         for each in following(message):
             self.check(each)
 
@@ -181,7 +224,7 @@ class StoreBroker(dramatiq.Broker):
             message.message_id,
             _encoded(message.actor_name, fields),
             priority=message.options.get("priority", actor.priority if actor else 0),
-            delay_s=(delay or 0) / 1000,
+            delay_s=max(delay or 0, 0) / 1000,
             group_id=fields.get("group_id"),
         )
 
@@ -191,9 +234,11 @@ class StoreBroker(dramatiq.Broker):
         """What the store keeps: an agent's Task, or a plain actor's message as Dramatiq has it."""
         if isinstance(actor, AgentActor):
             options = {name: it for name, it in message.options.items() if name != "priority"}
+            _refuse_unlike_json(message.actor_name, options)
             return {**actor.task_of(message), **({"dramatiq": options} if options else {})}
         fields = message.asdict()
         del fields["queue_name"]  # The store knows it.
+        _refuse_unlike_json(message.actor_name, fields)
         return fields
 
     def join(self, queue_name: str, *, timeout: int | None = None) -> None:
@@ -243,6 +288,12 @@ class StoreBroker(dramatiq.Broker):
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+
+def _refuse_unlike_json(actor_name: str, fields: dict[str, Any]) -> None:
+    """The actor would get something else than what was sent."""
+    if flaw := MESSAGES.flaw(fields):
+        raise TaskError(f"{actor_name}: what is sent to an actor must be JSON: {flaw}")
 
 
 def _encoded(actor_name: str, fields: dict[str, Any]) -> bytes:

@@ -29,6 +29,10 @@ def _is_ms(value: Any, least: float = 0) -> bool:
     return number and least <= value < math.inf
 
 
+def _is_delay(value: Any) -> bool:
+    return _is_ms(value, -math.inf) and value <= _LONGEST_DELAY_MS
+
+
 def _is_limit(value: Any) -> bool:
     return value == math.inf or (_is_ms(value) and value > 0)
 
@@ -52,6 +56,8 @@ def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 _Check = tuple[str, "Callable[[Any], bool]"]
 _MS: _Check = ("milliseconds", _is_ms)
+_LONGEST_DELAY_MS = 10**12
+_DELAY: _Check = ("milliseconds, at most 10^12", _or_none(_is_delay))
 _ACTOR: _Check = (
     "an actor or its name",
     _or_none(lambda value: isinstance(value, (str, dramatiq.Actor))),
@@ -80,7 +86,7 @@ OF_ACTORS: dict[str, _Check] = {
 }
 _OF_PIPES: dict[str, _Check] = {
     "pipe_target": ("a message", _or_none(_is_message)),
-    "delay": ("milliseconds", _or_none(_is_ms)),
+    "delay": _DELAY,
     "group_completion_uuid": ("a string", lambda value: isinstance(value, str)),
     "group_completion_callbacks": (
         "a list of messages",
@@ -140,6 +146,15 @@ def check_message(
         if name not in known:
             raise OptionError(f"{place}: unknown option {name!r}: {_remedy(name, known)}")
     _refuse_wrong(place, options, OF_MESSAGES)
+
+
+def check_delay(message: AnyMessage, delay: Any) -> None:
+    """Check in how many milliseconds a message is to run; at once where that is past.
+
+    Raises:
+        OptionError: It is no such number.
+    """
+    _refuse_wrong(f"message to {message.actor_name}", {"delay": delay}, {"delay": _DELAY})
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:

@@ -201,6 +201,38 @@ def test_exhausted_retries_call_back_once(plain: Plain) -> None:
     assert len(plain.results(2)) == 2
 
 
+@pytest.mark.parametrize(
+    ("of_actor", "of_message", "most"),
+    [({"max_retries": 3}, 0, 0), ({}, 0, 0), ({"max_retries": 0}, 1, 1)],
+)
+def test_exhausted_retries_tell_what_held(
+    plain: Plain, of_actor: dict[str, Any], of_message: int, most: int
+) -> None:
+    save = save_of(plain)
+
+    @plain.actor(on_retry_exhausted=save, **of_actor, **SOON)
+    def fail() -> None:
+        raise ValueError("no")
+
+    fail.send_with_options(max_retries=of_message)
+    plain.start()
+    assert plain.heard(1)[0][1] == {"retries": most, "max_retries": most}
+
+
+def test_an_error_that_is_thrown_on_purpose_has_exhausted_no_retries(plain: Plain) -> None:
+    save = save_of(plain)
+
+    @plain.actor(throws=KeyError, on_retry_exhausted=save, on_failure=save)
+    def fail() -> None:
+        raise KeyError("wanted")
+
+    fail.send()
+    plain.start()
+    plain.broker.join("fail", timeout=PATIENCE_MS)
+    plain.broker.join("save", timeout=PATIENCE_MS)
+    assert [said[1]["type"] for said in plain.said] == ["KeyError"]
+
+
 @pytest.mark.parametrize("option", ["on_success", "on_failure", "on_retry_exhausted"])
 def test_an_unknown_callback_is_told_before_the_run(
     plain: Plain, option: str, caplog: pytest.LogCaptureFixture

@@ -226,6 +226,7 @@ class EventLoop(threading.Thread):
         self._end_runs(list(self._runs.values()), Interrupted)
         if self._runs:
             await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
+        await self._signals.end_threads(SHUTDOWN_S)
         await self._close_idle()
         self._finished = True
         withdraw_loop()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.middleware import MiddlewareError, SkipMessage
 
+from agentpipe.core.agent_thread import ended
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.loop.thread_pool import ThreadPool
 from agentpipe.worker.outcomes import follow_ups
 from agentpipe.worker.outcomes.shown import shown_answer, shown_error
 from agentpipe.worker.running.plain_actor import WorkersLoop
+from agentpipe.worker.running.plain_failures import is_thrown
 from agentpipe.worker.running.runner import Completed
 from agentpipe.worker.running.served_actor import served_actor
 
@@ -55,7 +58,7 @@ class Signals:
 
     def __init__(self, broker: StoreBroker, results: Results) -> None:
         self._broker, self._results = broker, results
-        self._threads = ThreadPool("agentpipe-actor")
+        self._threads = ThreadPool("agentpipe-actor", self._in_worker_thread)
         self._looked_at, self._heard = list[dramatiq.Middleware](), False
 
     # Each coroutine that only awaits another one would cost each run its frame.
@@ -98,6 +101,28 @@ class Signals:
     def close_idle(self) -> None:
         """End the threads that wait for their next run."""
         self._threads.close()
+
+    def end_threads(self, limit_s: float) -> Coroutine[Any, Any, None]:
+        """The same, and wait until they have ended, with what hooks do then."""
+        return ended(self._threads.close(), limit_s)
+
+    @contextmanager
+    def _in_worker_thread(self) -> Iterator[None]:
+        """Have middleware hear of a thread of actors; what its hooks raise ends no thread."""
+        thread = threading.current_thread()
+        self._emit_of_thread(self._broker.emit_after, "worker_thread_boot", thread)
+        try:
+            yield
+        finally:
+            self._emit_of_thread(self._broker.emit_before, "worker_thread_shutdown", thread)
+
+    def _emit_of_thread(
+        self, emit: Callable[..., None], signal: str, thread: threading.Thread
+    ) -> None:
+        try:
+            emit(signal, thread)
+        except BaseException:
+            log.exception("a middleware failed at %s", signal)
 
     async def _conclude(self, message: ClaimedMessage, conclude: Callable[[], None]) -> None:
         try:
@@ -152,8 +177,20 @@ class Signals:
             message.stuff_exception(shown_error(error))
             if message.ended_by is None:
                 message.count_retry()
-        self._broker.emit_after("process_message", message, result=value, exception=error)
-        self._follow(message, value)
+        with self._broker.taking(follow_ups.of_group(message)) as taken:
+            self._emit_end(message, value, error)
+        message.follow_ups = [(queue, follow_ups.unbounded(message, it)) for queue, it in taken]
+        self._follow(message, value, error)
+
+    def _emit_end(self, message: ClaimedMessage, value: Any, error: BaseException | None) -> None:
+        """Settle the message even where a user's hook ends what emits the signal."""
+        try:
+            self._broker.emit_after("process_message", message, result=value, exception=error)
+        except BaseException:
+            log.exception("a middleware failed after a run", extra=message.log_extra)
+            self._results.after_process_message(
+                self._broker, message, result=value, exception=error
+            )
 
     def _shown(self, message: ClaimedMessage) -> Any:
         """Its answer, where anybody gets it."""
@@ -169,11 +206,13 @@ class Signals:
         else:
             self._follow(message, None)
 
-    def _follow(self, message: ClaimedMessage, value: Any) -> None:
+    def _follow(
+        self, message: ClaimedMessage, value: Any, raised: BaseException | None = None
+    ) -> None:
         """Prepare what the end of a message sends, and acknowledge it."""
         settlement = self._results.settlement_of(self._broker, message)
         try:
-            message.follow_ups = self._follow_ups(message, settlement, value)
+            message.follow_ups += self._follow_ups(message, settlement, value, raised)
         except AgentpipeError as error:
             message.stuff_exception(error)
             settlement = self._results.stranded(self._broker, message, error)
@@ -181,7 +220,11 @@ class Signals:
         self._acknowledge(message, done=settlement.outcome == "ok")
 
     def _follow_ups(
-        self, message: ClaimedMessage, settlement: Settlement, value: Any
+        self,
+        message: ClaimedMessage,
+        settlement: Settlement,
+        value: Any,
+        raised: BaseException | None,
     ) -> list[tuple[str, Offer]]:
         if settlement.action not in _ENDS or follow_ups.sends_nothing(self._broker, message):
             return []
@@ -190,8 +233,9 @@ class Signals:
         error = message.error
         if error is None or isinstance(error, SkipMessage):
             return []
-        is_last = settlement.action == "bury"
-        return follow_ups.of_failure(self._broker, message, error, is_last=is_last)
+        actor = self._broker.actors.get(message.actor_name)
+        exhausted = settlement.action == "bury" and not is_thrown(actor, raised)
+        return follow_ups.of_failure(self._broker, message, error, exhausted=exhausted)
 
     def _acknowledge(self, message: ClaimedMessage, *, done: bool) -> None:
         """Signal what Dramatiq's consumer would: waiters hear of the end by it."""

@@ -17,6 +17,7 @@ from dramatiq.middleware import GroupCallbacks
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.errors import AgentpipeError, OptionError
 from agentpipe.sending.actor import AgentActor
+from agentpipe.worker.running.plain_failures import most_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from agentpipe.sending.broker import StoreBroker
     from agentpipe.worker.running.message import ClaimedMessage
 
+# Of Dramatiq's middleware: who sent them waits for what it would do.
+_OF_RESULTS = frozenset({"store_results", "result_ttl"})
 CALLBACKS = ("on_success", "on_failure", "on_retry_exhausted")
 _IDS = uuid.UUID("5d0d3c0c-5bb0-4f63-9a5e-0a4a5b5f3a77")
 
@@ -49,29 +52,33 @@ def of_success(broker: StoreBroker, message: ClaimedMessage, value: Any) -> list
 
 
 def of_failure(
-    broker: StoreBroker, message: ClaimedMessage, error: BaseException, *, is_last: bool
+    broker: StoreBroker, message: ClaimedMessage, error: BaseException, *, exhausted: bool
 ) -> list[tuple[str, Offer]]:
-    """What a message sends that failed so.
+    """What a message sends that failed so, and may have used up its retries.
 
     Raises:
         AgentpipeError: It cannot be sent there.
     """
     about = {"type": error_kind(error), "message": error_text(error)}
     messages = [*_callback(broker, message, "on_failure", about)]
-    if is_last:
-        counts = {"retries": message.retries, "max_retries": _option(broker, message, _MOST)}
+    if exhausted:
+        most = most_retries(message, broker.actors.get(message.actor_name))
+        counts = {"retries": message.retries, "max_retries": most}
         messages += _callback(broker, message, "on_retry_exhausted", counts)
     return [_follow_up(broker, message, each) for each in messages]
 
 
-_MOST = "max_retries"
+def of_group(message: ClaimedMessage) -> frozenset[str]:
+    """The ids of what the middleware ``GroupCallbacks`` sends once its whole group has ended."""
+    callbacks = message.options.get("group_completion_callbacks") or ()
+    return frozenset(each.get("message_id", "") for each in callbacks)
 
 
 def what_is_wrong(broker: StoreBroker, message: ClaimedMessage) -> str:
     """Why this worker cannot do what the message's options ask for; empty where it can."""
     try:
         if message.options:
-            broker.check(message)
+            broker.check(message, hooked=message.options.keys() - _OF_RESULTS)
     except OptionError as error:
         return str(error)
     if "group_completion_uuid" in message.options and not _calls_groups_back(broker):
@@ -169,6 +176,13 @@ def _follow_up(
     except (AgentpipeError, ActorNotFound) as error:
         raise AgentpipeError(f"what follows it cannot be sent: {error}") from error
     broker.emit_after("enqueue", message, delay)
-    # The same whenever a worker ends it: a store that remembers no ids shows it as one submission.
-    made_at = ended.claim.submitted_at
-    return message.queue_name, replace(offer, bounded=False, made_at=made_at)
+    return message.queue_name, unbounded(ended, offer)
+
+
+def unbounded(ended: ClaimedMessage, offer: Offer) -> Offer:
+    """What follows a message, and is never refused for want of room.
+
+    It is the same whenever a worker ends that message: a store that remembers no ids shows it as
+    one submission.
+    """
+    return replace(offer, bounded=False, made_at=ended.claim.submitted_at)

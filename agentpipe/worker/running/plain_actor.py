@@ -103,7 +103,11 @@ async def perform(actor: dramatiq.Actor[..., Any], message: ClaimedMessage) -> A
 
 def time_limit_s(actor: dramatiq.Actor[..., Any], message: ClaimedMessage) -> float:
     """The limit of this message, else of its actor; infinite without one."""
-    limit_ms = option(message, actor, "time_limit")
+    return seconds(option(message, actor, "time_limit"))
+
+
+def seconds(limit_ms: float | None) -> float:
+    """A limit in milliseconds in seconds; infinite without one."""
     return math.inf if limit_ms is None else limit_ms / 1000
 
 

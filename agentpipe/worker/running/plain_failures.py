@@ -43,11 +43,25 @@ def retry_delay_s(
     return max(float(backoff_ms) / 1000, asked_delay_s(error) or 0.0)
 
 
+def most_retries(message: ClaimedMessage, actor: dramatiq.Actor[..., Any] | None) -> int | None:
+    """How often it runs again at most; None for no limit."""
+    of_actor = actor.options.get("max_retries", MAX_RETRIES) if actor else MAX_RETRIES
+    most: int | None = message.options.get("max_retries", of_actor)
+    return most
+
+
+def is_thrown(actor: dramatiq.Actor[..., Any] | None, error: BaseException | None) -> bool:
+    """Whether the actor raises this error on purpose, to end its message."""
+    throws = actor.options.get("throws") if actor else None
+    return isinstance(error, throws or ())
+
+
 def most_runs(message: ClaimedMessage, actor: dramatiq.Actor[..., Any]) -> str:
     """How often it runs at most, for the log."""
-    allowed = option(message, actor, "max_retries", MAX_RETRIES)
-    free = allowed is None or actor.options.get("retry_when") is not None
-    return "any number" if free else str(allowed + 1)
+    allowed = most_retries(message, actor)
+    if allowed is None or actor.options.get("retry_when") is not None:
+        return "any number"
+    return str(allowed + 1)
 
 
 def outcome_of(error: BaseException) -> str:
@@ -60,12 +74,10 @@ def outcome_of(error: BaseException) -> str:
 def _may_retry(
     message: ClaimedMessage, actor: dramatiq.Actor[..., Any], error: BaseException
 ) -> bool:
-    throws, retry_when = actor.options.get("throws"), actor.options.get("retry_when")
-    if message.failed:  # A middleware gave it up.
-        return False
-    if throws and isinstance(error, throws):
+    retry_when = actor.options.get("retry_when")
+    if message.failed or is_thrown(actor, error):  # A middleware gave it up, or it did itself.
         return False
     if retry_when is not None:
         return bool(retry_when(message.retries, error))
-    allowed = option(message, actor, "max_retries", MAX_RETRIES)
+    allowed = most_retries(message, actor)
     return allowed is None or message.retries < allowed

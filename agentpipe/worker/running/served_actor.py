@@ -251,7 +251,7 @@ class _Plain:
     def limits(self) -> ActorLimits:
         options = self._actor.options
         return ActorLimits(
-            options.get("time_limit", math.inf) / 1000,
+            plain_actor.seconds(options.get("time_limit")),
             options.get("max_retries", plain_failures.MAX_RETRIES) or 0,
             PLAIN_CRASHES,
             options.get("concurrency", CONCURRENCY),
