@@ -21,6 +21,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.home import require_results
 from agentpipe.cli.otlp import add_content, group_of, trace_sender
 from agentpipe.cli.progress import progress_bar
 from agentpipe.connections.sqlite_address import parse_url
@@ -72,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect until the end of the stream, the timeout or a signal."""
     settings = settings_of(args)
+    require_results(args, settings)
     if args.otlp is not None:
         return _send(args, settings)
     if args.content:

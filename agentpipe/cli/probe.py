@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, opened_store, print_either, seconds, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK
+from agentpipe.cli.home import require_tasks
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit code 0 if all is well, 1 if not, 4 if the broker is away."""
     settings = settings_of(args)
-    probed = _live(args, settings) if args.what == "live" else _ready(settings)
+    probed = _live(args, settings) if args.what == "live" else _ready(args, settings)
     print_either(args, {"good": probed.good, "found": probed.found}, probed.found)
     return OK if probed.good else FAILED
 
@@ -56,8 +57,9 @@ def _live(args: argparse.Namespace, settings: Settings) -> Probed:
     return is_live(Path(file), args.max_age)
 
 
-def _ready(settings: Settings) -> Probed:
+def _ready(args: argparse.Namespace, settings: Settings) -> Probed:
     from agentpipe.operations.probes import is_ready
 
+    require_tasks(args, settings)
     with opened_store(settings) as store:
         return is_ready(store.stats(), settings.outbox_limits)

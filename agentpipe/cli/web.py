@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_results
 from agentpipe.core.distribution import needs_extra
 from agentpipe.errors import ConfigError
 
@@ -47,6 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     settings = settings_of(args)
+    require_results(args, settings)
     with needs_extra("pages need the extra web", "web", *EXTRA):
         from agentpipe.web.server import Place, serve
 

@@ -30,6 +30,13 @@ READERS = [
     ("resume", "x"),
     ("drain", "--all"),
     ("policy", "show", "x"),
+    ("runs",),
+    ("rebalance", "x"),
+    ("archive", "info"),
+    ("metrics", "--port", "0"),
+    ("web", "--port", "0"),
+    ("probe", "ready"),
+    ("collect", "--to", "x.db"),
 ]
 
 

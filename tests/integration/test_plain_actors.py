@@ -42,6 +42,18 @@ def test_own_exceptions_are_retried_as_often_as_max_retries_says(
     assert plain.broker.store.stats().dead == 1
 
 
+def test_the_result_of_a_failure_tells_which_run_it_was(plain: Plain) -> None:
+    @plain.actor(max_retries=1, **SOON)
+    def fail() -> None:
+        raise ValueError("no")
+
+    fail.send()
+    plain.start()
+    result = plain.result()
+    assert (result.attempt, result.usage, result.trace) == (2, {}, [])
+    assert result.started_at is not None
+
+
 @pytest.mark.parametrize("error", [ConnectionError("away"), TimeoutError("slow")])
 def test_without_retries_a_failure_of_a_service_runs_once_as_well(
     plain: Plain, error: Exception

@@ -258,6 +258,7 @@ class _Plain:
         )
 
     def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
+        message.tracer = Tracer()  # Its Result tells by it that it has run.
         return plain_actor.perform(self._actor, message)
 
     def refusals(self, message: ClaimedMessage) -> list[str]:  # noqa: ARG002 - the protocol's
