@@ -158,6 +158,23 @@ def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
             assert {it.crashes for it in found.values()} == {1}
 
 
+def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str) -> None:
+    """It came first each time, and ended the worker before they ran."""
+    die_with_all(broker_url)
+    with opened(broker_url) as watcher:
+        watcher.spare(first("neighbour", "unknown"), first("culprit"))
+    with working(broker_url) as (store, worker):
+        found = claimed(store, worker, len(TASKS))
+        assert list(found) == ["neighbour", "unknown", "culprit"]
+        store.settle([Settlement(it, "complete", b"{}", "ok") for it in found.values()][:2])
+        store.offer("one", [Offer("new", b"{}")], round_robin=False)
+        found |= claimed(store, worker, 1)
+        there = {each.task_id: each for each in had(store, worker)}
+        store.spare([there["new"]], [there["culprit"]])  # As whoever watched its worker does.
+    with working(broker_url) as (store, worker):
+        assert list(claimed(store, worker, 2)) == ["new", "culprit"]
+
+
 @pytest.mark.parametrize("is_late", [True, False])
 @pytest.mark.parametrize("is_blame", [True, False])
 def test_a_verdict_is_not_about_a_later_end(

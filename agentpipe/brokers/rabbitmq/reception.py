@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.consumption import APART_S
 from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -49,7 +51,7 @@ class Reception:
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
         if lost:
-            self._channel.begin(self._judge(agent, prefetched))
+            agent.undecided.add(self._channel.begin(self._judge(agent, prefetched)))
         elif message.task_id in self._replacing:
             self._replacing[message.task_id].append((agent, prefetched))
         else:
@@ -65,28 +67,47 @@ class Reception:
             raise
         finally:
             agent.judging -= 1
+            self._decided(agent)
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
         if not await self._services.verdicts.blame(message.delivered, patience_s):
-            judged = message.given_back()
-        elif not agent.suspects(message):
+            await self._replace(lost, message.given_back())
+            return
+        self._decided(agent)
+        if not agent.suspects(message):
             judged = message.lost(agent.queue.max_crashes)
         elif await self._services.suspects.is_marked(message):
             judged = message.crashed()
         else:
             judged = message
-        await self._replace(lost, judged.judged())
+        await self._let_others_first(agent)
+        await self._replace(lost, judged)
 
-    async def _replace(self, lost: Prefetched, message: Message) -> None:
+    def _decided(self, agent: ServedAgent) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        agent.undecided.discard(task)
+
+    async def _let_others_first(self, agent: ServedAgent) -> None:
+        """What ended with it goes back before it does: it may end the same neighbours each time."""
+        await self._channel.raw.catch_up()  # Until they have been delivered.
+        if agent.undecided:
+            await asyncio.wait(set(agent.undecided))
+
+    async def _replace(self, lost: Prefetched, judged: Message) -> None:
         """Replace the task by a copy, of which no verdict is said yet.
 
         The copy may arrive before the original is acknowledged. If it ran at once and killed this
-        worker too, there would be two of them; so it waits.
+        worker too, there would be two of them; so it waits. One that crashes again comes later than
+        its neighbours, of which some may wait as first offers.
         """
+        topology, message = self._services.topology, judged.judged()
         arrived = self._replacing.setdefault(message.task_id, [])
         try:
-            copy = message.to(self._services.topology.back(message.queue))
+            copy = message.to(topology.back(message.queue))
+            if message.crashes > max(1, lost.message.crashes):
+                copy = message.delayed(topology, APART_S)
             await self._channel.replace([(copy, lost.tag)])
             await self._channel.raw.catch_up()
         finally:

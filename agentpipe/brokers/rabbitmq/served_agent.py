@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
+    import asyncio
+
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.records import Queue
 
@@ -50,6 +52,7 @@ class ServedAgent:
         is_consumed: There is one for each queue in which its tasks may wait.
         is_withheld: There is none for first offers, since returned tasks wait.
         judging: So many were delivered again whose worker died, and are being put back.
+        undecided: Those of them of which it is not known yet whether that counts, or that do not.
         running: Its claims.
         active: Those of them whose runs have not ended, as far as is known.
         resting: Nothing may be claimed of it now, whatever was delivered.
@@ -66,6 +69,7 @@ class ServedAgent:
     is_consumed: bool = False
     is_withheld: bool = False
     judging: int = 0
+    undecided: set[asyncio.Task[None]] = field(default_factory=set)
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
     active: int = 0
