@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,7 +21,6 @@ from agentpipe.brokers.removed import removed_agents
 from agentpipe.config.collection import load
 from agentpipe.config.contexts import variables_in
 from agentpipe.connections.environment import PEER_VARIABLES
-from agentpipe.core.backoff import delay_s
 from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
 from agentpipe.core.processes import is_alive
 from agentpipe.engines.process.reaper import children_of
@@ -32,6 +31,7 @@ from agentpipe.worker.claims.configs import reported, say_conflicts
 from agentpipe.worker.claims.draining import last_drain
 from agentpipe.worker.fleet.burst import BurstProgress
 from agentpipe.worker.fleet.child_process import ChildProcess
+from agentpipe.worker.fleet.lives import MAX_PAUSE_OF_MISTAKES_S, Lives
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S
 
@@ -41,11 +41,6 @@ if TYPE_CHECKING:
 
     from agentpipe.settings import Settings
 
-# A child that dies sooner than this after its start is restarted with a growing pause.
-SHORT_LIFE_S = 2.0
-PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
-# A mistake in a file stays until it is mended.
-MAX_PAUSE_OF_MISTAKES_S = 30.0
 SAY_EVERY_S = 30.0
 FIRST_PROCESS = 1
 CONFIG_ERROR = 2
@@ -65,13 +60,12 @@ class _Place:
     """The place of one worker process, and the process that has it now.
 
     Attributes:
-        mistakes: How often in a row a mistake in a file kept one from serving.
+        lives: Of those that had it before.
         is_drained: It stays empty.
     """
 
     process: ChildProcess
-    short_lives: int = 0
-    mistakes: int = 0
+    lives: Lives = field(default_factory=Lives)
     is_drained: bool = False
     restart_at: float = 0.0
 
@@ -187,23 +181,20 @@ class Supervisor:
         if is_mistake and not self._has_served:
             return True
         if not place.restart_at:
-            place.mistakes = place.mistakes + 1 if is_mistake else 0
-            self._plan_restart(place)
-        elif time.monotonic() >= place.restart_at:
+            self._plan_restart(place, is_mistake=is_mistake)
+        if time.monotonic() >= place.restart_at:
             self._left.append(child)
             place.process, place.restart_at = self._start(), 0.0
         return False
 
-    def _plan_restart(self, place: _Place) -> None:
-        child, now = place.process, time.monotonic()
-        is_short = place.mistakes or now - child.started_at < SHORT_LIFE_S
-        place.short_lives = place.short_lives + 1 if is_short else 0
-        longest_s = MAX_PAUSE_OF_MISTAKES_S if place.mistakes else MAX_PAUSE_S
-        pause_s = delay_s(place.short_lives, PAUSE_S, longest_s) if is_short else 0.0
-        place.restart_at = now + pause_s
-        if not place.mistakes:
+    def _plan_restart(self, place: _Place, *, is_mistake: bool) -> None:
+        child, now, lives = place.process, time.monotonic(), place.lives
+        place.restart_at = now + lives.pause_s(
+            now - child.started_at, has_served=child.has_served, is_mistake=is_mistake
+        )
+        if not is_mistake:
             log.warning("worker %d died (%s): replaced", child.pid, child.cause)
-        elif place.mistakes == 1:
+        elif lives.mistakes == 1:
             log.error(_CANNOT_START, child.pid, MAX_PAUSE_OF_MISTAKES_S)
 
     def _are_drained(self) -> bool:
