@@ -1,0 +1,209 @@
+"""RedisOperations: what operators and senders ask of the store, beside its core."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.capabilities import DRAIN_NOTED_S, Answer, Fate, TaskQuery, TaskSeen
+from agentpipe.brokers.measures import WIDTH, counts_of_answer
+from agentpipe.brokers.redis.declaring import caps, listed
+from agentpipe.brokers.redis.decoding import (
+    as_location,
+    as_loops,
+    as_policies,
+    as_runs,
+    as_spendings,
+    as_tasks,
+)
+from agentpipe.brokers.redis.health import examine
+from agentpipe.brokers.redis.letters import PAGE_BYTES, READ_AT_ONCE
+from agentpipe.brokers.redis.settling import PORTION
+from agentpipe.brokers.redis.turns import packed_counts
+from agentpipe.brokers.with_dead_letters import WithDeadLetters
+from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
+from agentpipe.errors import LoopTaken
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.records import Refusal, Worker
+    from agentpipe.brokers.redis.asking import Asking
+    from agentpipe.brokers.redis.letters import Letters
+    from agentpipe.brokers.redis.script_runner import Argument, ScriptRunner
+    from agentpipe.brokers.runs import KeptRun
+    from agentpipe.connections.health import Finding
+    from agentpipe.core.budgets import Budget, Holder, Spending
+    from agentpipe.core.policy import PolicyChange, PolicyState
+
+_FATES: dict[int, Fate] = {
+    ord("t"): "signalled",
+    ord("w"): "waiting",
+    ord("s"): "settled",
+    ord("u"): "unknown",
+}
+
+
+class RedisOperations(WithDeadLetters):
+    """The capabilities of the store that no worker needs to run tasks; see ``capabilities``."""
+
+    _scripts: ScriptRunner
+    _asking: Asking
+    _dead: Letters
+
+    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
+        if query.state == "running":
+            found = as_tasks(self._scripts.run("find", "claimed", *_wanted(query.queues)))
+        elif query.task_ids is not None:
+            found = self._unclaimed_by_id(query.task_ids)
+        else:
+            found = self._unclaimed(query)
+        found = sorted(filter(query.selects, found), key=lambda task: task.number)
+        return found[: query.limit]
+
+    def _unclaimed_by_id(self, task_ids: Sequence[str]) -> list[TaskSeen]:
+        found: list[TaskSeen] = []
+        for first in range(0, len(task_ids), PORTION):
+            part = task_ids[first : first + PORTION]
+            found += as_tasks(self._scripts.run("find", "unclaimed", *part))
+        return found
+
+    def _unclaimed(self, query: TaskQuery) -> list[TaskSeen]:
+        """Page through all tasks; a page may hold none of these queues."""
+        found, after = list[TaskSeen](), query.after
+        limit = READ_AT_ONCE if query.limit is None else query.limit
+        while query.limit is None or not found:
+            args = (after, limit, PAGE_BYTES, *_wanted(query.queues))
+            seen, *values = self._scripts.run("peek", *args)
+            if not seen:
+                break
+            found += as_tasks(values)
+            after = int(seen)
+        return found
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        args: list[Argument] = [WIDTH]
+        for each in answers:
+            measured = packed_counts(counts_of_answer(each.outcome))
+            args += (each.task_id, each.result, each.outcome, measured)
+        what = tuple(each.task_id for each in answers)
+        return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]
+
+    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
+        return int(self._scripts.run("move", collection, limit, *agents))
+
+    def pause(
+        self,
+        *,
+        queues: Sequence[str] = (),
+        collections: Sequence[str] = (),
+        paused: bool,
+        reason: str = "",
+    ) -> None:
+        names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
+        self._scripts.run("pause", int(paused), reason, *names)
+
+    def drain(self, workers: Collection[str]) -> None:
+        self._scripts.run("drain", *workers)
+
+    def is_draining(self, worker: Worker) -> bool:
+        return bool(self._scripts.run("is_draining", worker.name))
+
+    def note_drain(self, host: str | None) -> None:
+        self._scripts.run("note_drain", host or "", DRAIN_NOTED_S)
+
+    def last_drain(self, host: str) -> int:
+        return int(self._scripts.run("last_drain", host, DRAIN_NOTED_S))
+
+    def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
+        self._scripts.run("set_budget", f"{kind} {name}", *caps(budget))
+
+    def spendings(self) -> tuple[Spending, ...]:
+        return as_spendings(self._scripts.run("spendings"))
+
+    def policies(self) -> tuple[PolicyState, ...]:
+        return as_policies(self._scripts.run("list_policies"))
+
+    def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
+        version = "" if change.version is None else change.version
+        endpoints = "" if change.endpoints is None else listed(change.endpoints)
+        paused = "" if change.paused is None else int(change.paused)
+        accepted = "" if change.accepted is None else change.accepted
+        back, returned = int(change.back), (change.returned, change.unused)
+        given = (version, back, endpoints, paused, accepted, *returned, *hold_args(change.hold))
+        with self._asking.asked("change_policy", (name, change), name, *given) as answer:
+            self._refuse_others(change.hold, answer)
+            if answer == b"0":
+                return None
+            return next((it for it in self.policies() if it.name == name), None)
+
+    def hold_loop(
+        self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""
+    ) -> LoopState:
+        what = (hold.name, hold.token, lease_s, report, instead_of)
+        (found,) = as_loops([self._scripts.run("hold_loop", *what)])
+        return found
+
+    def keep_loop(self, hold: LoopHold, report: bytes, *, lease_s: float) -> LoopState | None:
+        found = self._scripts.run("keep_loop", hold.name, hold.token, lease_s, report)
+        return next(iter(as_loops([found] if found else [])), None)
+
+    def drop_loop(self, hold: LoopHold) -> None:
+        self._scripts.run("drop_loop", hold.name, hold.token)
+
+    def loops(self) -> tuple[LoopState, ...]:
+        return as_loops(self._scripts.run("list_loops"))
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        fates: list[Fate] = []
+        for first in range(0, len(task_ids), PORTION):
+            letters = self._scripts.run("cancel", *task_ids[first : first + PORTION])
+            fates += [_FATES[letter] for letter in letters]
+        return fates
+
+    def locate(self, task_id: str) -> TaskLocation:
+        return as_location(task_id, self._scripts.run("locate", task_id))
+
+    def _drop_letters(self, kind: str, task_ids: Sequence[str]) -> int:
+        return int(self._asking.ask("drop_dead", (kind, *task_ids), kind, *task_ids))
+
+    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
+        args: list[Argument] = []
+        for each in refusals:
+            args += (each.record.number, each.queue, each.collection or "", each.outcome)
+            args.append(each.reason)
+        self._scripts.run("set_aside", worker.name, *args)
+
+    def deliver_again(self, task_ids: Sequence[str]) -> int:
+        return int(self._asking.ask("deliver_again", tuple(task_ids), *task_ids))
+
+    def begin_run(self, name: str, record: bytes) -> bytes:
+        kept: bytes = self._scripts.run("begin_run", name, record)
+        return kept
+
+    def runs(self) -> list[KeptRun]:
+        return as_runs(self._scripts.run("runs"))
+
+    def drop_run(self, name: str) -> bool:
+        return bool(self._scripts.run("drop_run", name))
+
+    def examine(self) -> list[Finding]:
+        """Findings of the server about itself."""
+        return examine(self._scripts)
+
+    def progress(self, name: str, mark: int) -> int | None:
+        return int(self._scripts.run("progress", name, mark))
+
+    def _refuse_others(self, hold: LoopHold | None, answer: object) -> None:
+        if hold is not None and answer == b"taken":
+            state = next((it for it in self.loops() if it.name == hold.name), None)
+            raise LoopTaken(taken_text(hold.name, state))
+
+
+def hold_args(hold: LoopHold | None) -> tuple[str, str]:
+    """Arguments of scripts that do nothing for a trainer that has its loop no more."""
+    return ("", "") if hold is None else (hold.name, hold.token)
+
+
+def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:
+    return (0,) if queues is None else (1, *queues)
