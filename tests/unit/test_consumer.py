@@ -92,7 +92,7 @@ def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) 
         consumer = consumer_of(racing, settings, lambda: None)
         consumer.begin(WORKER, loop)  # type: ignore[arg-type]
         wait_until(lambda: loop.started == ["task of queue"], 20, "it runs")
-        heartbeat = threading.Thread(target=lambda: consumer.heartbeat(whole=False))
+        heartbeat = threading.Thread(target=lambda: consumer.membership.heartbeat(whole=False))
         racing.rival = heartbeat
         store.leave(WORKER)  # As others do with a worker that is not heard.
         wait_until(lambda: loop.interrupted == ["task of queue"], 20, "the lost run is interrupted")

@@ -56,6 +56,7 @@ class _Worker:
     """Stands for the consumer, the loop and the end of the process."""
 
     def __init__(self, running: int) -> None:
+        self.membership = self
         self.renewed_at: float | None = 100.0
         message = type("Message", (), {"settlement": None})
         self.held = [cast("ClaimedMessage", message())] * running

@@ -6,20 +6,18 @@ import logging
 import math
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import ComparesClaims
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.backoff import delay_s
 from agentpipe.engines.policies import NO_POLICIES
 from agentpipe.errors import AgentpipeError
-from agentpipe.worker.claims.comparison import lost_by_comparison
 from agentpipe.worker.claims.disk_wait import DiskWait
 from agentpipe.worker.claims.draining import Draining
 from agentpipe.worker.claims.even_sharing import EvenSharing
 from agentpipe.worker.claims.exchange import CLAIM_BATCH, Exchange
 from agentpipe.worker.claims.held import HeldClaims
+from agentpipe.worker.claims.membership import Membership
 from agentpipe.worker.claims.store_news import StoreNews
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
@@ -50,8 +48,7 @@ class Consumer:
 
     Attributes:
         ends_by: On the monotonic clock: when the process must have ended.
-        renewed_at: On the same: when the store last answered that the lease is renewed; None
-            without a lease.
+        membership: Of the worker in the store, with its lease.
         delay_queue: What Dramatiq waits for until all work is done.
         paused_event: Set once nothing more is claimed after ``pause``.
         drained: Called at each turn once a draining worker has left with nothing.
@@ -70,24 +67,21 @@ class Consumer:
         policies: LivePolicies = NO_POLICIES,
     ) -> None:
         self.ends_by, self._contact = math.inf, contact
-        self.renewed_at: float | None = None
         self.drained: Callable[[], None] = lambda: None
         self._store, self._forwarder, self._settings = store, forwarder, settings
         self._disk = DiskWait(store, forwarder.notify, contact)
-        self._joined = False
-        # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
-        self._membership = threading.RLock()
         self._claiming = True
         self._stopping = False
-        self._comparing = store if isinstance(store, ComparesClaims) else None
         self._held = self.delay_queue = HeldClaims(word)
         limits = settings.outbox_limits
         self._exchanging = Exchange(
             store, limits, settlement_of, self._held, capacity, settled=self._settled_meanwhile
         )
         self._draining = Draining(store, word, settings.drain_before)
+        self.membership = Membership(
+            store, self._held, self._draining, forwarder, lambda: self._claiming
+        )
         self._paused, self.paused_event = False, threading.Event()
-        self._late_queues: set[str] = set()
         self._wake, self._sharing = threading.Event(), EvenSharing()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
@@ -102,14 +96,15 @@ class Consumer:
 
         And as soon as the process ``may_begin``, which takes moments.
         """
-        self._worker, self._loop, self._may_begin = worker, loop, may_begin
+        self._loop, self._may_begin = loop, may_begin
+        self.membership.begin(worker, loop.interrupt)
         self._thread.start()
         self._news.start()
         self._disk.start()
 
     def serve(self, queue: str) -> None:
         """Serve a queue that was declared after ``begin`` as well; from any thread."""
-        self._late_queues.add(queue)
+        self.membership.add(queue)
         self._wake.set()
 
     def pause(self) -> None:
@@ -139,55 +134,10 @@ class Consumer:
         ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
         self.ends_by = min(self.ends_by, ends_by)
 
-    def heartbeat(self, report: bytes | None = None, *, whole: bool = True) -> bool:
-        """Renew the lease; if it was lost, interrupt all runs here and join again.
-
-        Nothing is claimed until these runs have ended: it could be a task that still runs here.
-        A ``whole`` heartbeat compares what is held, too.
-
-        Returns:
-            Whether the worker has joined and so has a lease.
-
-        Raises:
-            Unreachable: The store does not answer.
-        """
-        with self._membership:
-            if self._joined and self._renew(report) and whole:
-                self._compare()
-            if self._joined:
-                self._draining.look(self._worker)
-            return self._joined
-
-    def _renew(self, report: bytes | None) -> bool:
-        """Whether the lease has held until now; there is one afterwards."""
-        holds = self._store.heartbeat(self._worker, report)
-        if not holds:
-            log.warning("the lease was lost: the tasks went to other workers")
-            with self._held.claiming:  # What is claimed once there is a lease sees what was lost.
-                self._lose(self._held.all())
-                self._store.join(self._worker)
-        self.renewed_at = time.monotonic()
-        return holds
-
-    def _compare(self) -> None:
-        """Agree with the store on what is held."""
-        store, held, forwarder = self._comparing, self._held, self._forwarder
-        if store and (lost := lost_by_comparison(store, self._worker, held, forwarder)):
-            self._lose(lost)
-
-    def _lose(self, messages: list[ClaimedMessage]) -> None:
-        """End the runs of tasks that are not this worker's any more."""
-        self._held.lose(messages)
-        self._loop.interrupt(messages)
-
     def leave(self) -> None:
         """Release all that is held, uncounted, and claim no more; once is enough."""
         self._claiming = False
-        with self._membership:
-            if self._joined:
-                back = self._store.leave(self._worker)
-                self._joined, self.renewed_at = False, None
-                log.info("worker %s leaves and releases %d tasks", self._worker.name, back)
+        self.membership.leave()
 
     def leave_with(self, settlements: Sequence[Settlement]) -> None:
         """Carry out these and those of runs that have ended, and leave.
@@ -248,21 +198,15 @@ class Consumer:
 
     def _be_a_member(self) -> None:
         """Join, if it has not; make sure of the lease where that may have lapsed."""
-        with self._membership:
-            if not self._joined and self._claiming:
-                self._store.join(self._worker)
-                self._joined, self.renewed_at = True, time.monotonic()
-        if self._joined:
-            self._draining.look_at_start(self._worker)
-        self._join_for_late_queues()
-        if self._failures or self._is_in_doubt():
-            self.heartbeat()
+        self.membership.ensure()
+        if self._failures or self.membership.is_in_doubt:
+            self.membership.heartbeat()
 
     def _claim_and_start(self, *, share: bool) -> None:
         """Settle what has ended; claim, and start the runs, until the store has no more."""
         while claimed := self._exchange(share=share):
-            if self._is_in_doubt():  # One of these might still run here, under an older claim.
-                self._release(claimed)
+            if self.membership.is_in_doubt:
+                self._release(claimed)  # One might still run here, under an older claim.
                 break
             self._loop.start_runs(claimed)
             self._end_cancelled(self._exchanging.cancelled)
@@ -278,14 +222,10 @@ class Consumer:
     def _end_if_drained(self) -> None:
         if not self._draining.is_on or len(self._held) or self._stopping:
             return
-        if self._joined:
+        if self.membership.is_joined:
             self._forwarder.stop(SHUTDOWN_S)
             self.leave()
         self.drained()
-
-    def _is_in_doubt(self) -> bool:
-        """Whether the store may have been away: it could know less than this worker."""
-        return self._comparing is not None and self._comparing.in_doubt
 
     def _release(self, messages: list[ClaimedMessage]) -> None:
         """Give back what has not begun."""
@@ -294,22 +234,12 @@ class Consumer:
         self.settle_soon(messages)
 
     def _may_claim(self) -> bool:
-        free = not (self._draining.is_on or self._is_paused or self._late_queues)
-        return self._claiming and free
+        free = not (self._draining.is_on or self._is_paused)
+        return self._claiming and free and self.membership.is_complete
 
     @property
     def _is_paused(self) -> bool:
         return self._paused or self._loop.is_paused
-
-    def _join_for_late_queues(self) -> None:
-        """Join anew with them; where that would lose what is held, once nothing is."""
-        late = frozenset(self._late_queues - self._worker.queues)
-        held = len(self._held) and self._store.joins_with_nothing
-        if late and self._joined and not held:
-            with self._membership:
-                self._worker = replace(self._worker, queues=self._worker.queues | late)
-                self._store.join(self._worker)
-        self._late_queues -= self._worker.queues
 
     def _last_turn(self) -> None:
         """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
@@ -328,7 +258,7 @@ class Consumer:
 
     def _exchange(self, *, share: bool) -> list[ClaimedMessage]:
         """Settle what has ended; returns what was claimed."""
-        worker = self._worker if self._may_claim() else None
+        worker = self.membership.worker if self._may_claim() else None
         claimed = self._exchanging.turn(worker, self._loop, share=share)
         if share and not claimed:
             self._sharing.begin()

@@ -88,7 +88,8 @@ class LeaseKeeper(threading.Thread):
         if reports:
             self._report_at = time.monotonic() + self._lease_s / 3
         try:
-            renewed = self._consumer.heartbeat(self._report() if reports else None, whole=reports)
+            report = self._report() if reports else None
+            renewed = self._consumer.membership.heartbeat(report, whole=reports)
         except AgentpipeError as error:
             self._contact.failed("lease", error)
             self._report_at = 0.0 if reports else self._report_at

@@ -50,7 +50,7 @@ class CutOff:
         Silence is counted in these ticks: after the process was stopped, the lease may be over and
         the broker there. Then the next heartbeat says whose the tasks are.
         """
-        renewed_at = self._consumer.renewed_at
+        renewed_at = self._consumer.membership.renewed_at
         if renewed_at is None or renewed_at != self._renewed_at:
             self._renewed_at, self._silent_s, self._over_s = renewed_at, 0.0, 0.0
             return
