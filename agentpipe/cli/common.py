@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 USUAL_FILE = "collection.yaml"
+LOCALHOST = "127.0.0.1"
 _MAX_PORT = 65_535
 
 
@@ -60,6 +61,22 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add ``--json`` alone."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_address(parser: argparse.ArgumentParser, default_port: int) -> None:
+    """Add ``--host`` and ``--port`` of a command that listens."""
+    parser.add_argument(
+        "--host",
+        default=LOCALHOST,
+        help=f"address to listen on (default: {LOCALHOST}, this machine only)",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=port,
+        default=default_port,
+        help=f"port, 0 for any free one (default: {default_port})",
+    )
 
 
 def add_on_full(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, port, print_either, say, settings_of
+from agentpipe.cli.common import add_address, add_common, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
 from agentpipe.connections.url import host_in_url
@@ -21,16 +21,7 @@ PORT = 9808
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)"
-    )
-    parser.add_argument(
-        "--port",
-        metavar="N",
-        type=port,
-        default=PORT,
-        help=f"the port to listen on; 0 for any that is free (default: {PORT})",
-    )
+    add_address(parser, PORT)
     add_common(parser)
 
 

@@ -7,28 +7,26 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, collection_file, port, print_either, say, settings_of
+from agentpipe.cli.common import (
+    add_address,
+    add_common,
+    collection_file,
+    print_either,
+    say,
+    settings_of,
+)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.primerl.server import EnvServer
 
 if TYPE_CHECKING:
     import argparse
 
-HOST, PORT = "127.0.0.1", 5000
+PORT = 5000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--host", default=HOST, help=f"address to listen on (default: {HOST}, this machine only)"
-    )
-    parser.add_argument(
-        "--port",
-        metavar="N",
-        type=port,
-        default=PORT,
-        help=f"port, 0 for any free one (default: {PORT})",
-    )
+    add_address(parser, PORT)
     parser.add_argument(
         "--name",
         default="",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, print_either, say, settings_of
+from agentpipe.cli.common import add_address, add_common, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.core.distribution import needs_extra
@@ -14,18 +14,13 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-HOST, PORT = "127.0.0.1", 9809
+PORT = 9809
 EXTRA = ("jinja2", "markupsafe", "starlette", "uvicorn")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--host", default=HOST, help=f"address to listen on (default: {HOST}, this machine only)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=PORT, help=f"port, 0 for any free one (default: {PORT})"
-    )
+    add_address(parser, PORT)
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--token", default="", help="what viewers must know (default: a random one)")
     token.add_argument("--token-file", metavar="FILE", help="the same, from a file")

@@ -100,6 +100,15 @@ def test_a_time_that_no_clock_reaches_is_refused(
     assert f"expected seconds from 0, got '{value}'" in refused(capsys, *command, value)
 
 
+@pytest.mark.parametrize("value", ["65536", "-1", "x"])
+@pytest.mark.parametrize("command", ["metrics", "serve-env", "web"])
+def test_what_is_no_port_is_refused(
+    command: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, command, "--port", value)
+    assert f"expected a number from 0 to 65535, got '{value}'" in said
+
+
 def test_a_bound_that_nothing_is_below_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "export", "--to", "sft", "-", "--min-reward", "nan")
     assert "expected a number, got 'nan'" in said
