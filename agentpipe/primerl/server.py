@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers import open_store
 from agentpipe.connections.url import host_in_url
-from agentpipe.core.rollout import REQUIRE
 from agentpipe.core.run_names import prefix_of
-from agentpipe.errors import AgentpipeError, ConfigError, FormatError, TaskError
+from agentpipe.errors import AgentpipeError, FormatError, TaskError
 from agentpipe.primerl.env_results import LOOK_S, EnvResults
 from agentpipe.primerl.episodes import REPLY, answer_of, refusal
 from agentpipe.primerl.packing import packed, require_msgpack, unpacked
@@ -30,7 +29,7 @@ from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.loop_lease import LoopLease
-from agentpipe.training.loop_run import only_collection, refuse_name
+from agentpipe.training.loop_run import followed_collection, refuse_name
 from agentpipe.training.policy import Policy
 
 if TYPE_CHECKING:
@@ -105,10 +104,8 @@ class EnvServer:
             Unreachable: Broker or sink does not answer.
         """
         require_msgpack()
-        only = only_collection(collection)
-        if only.policy is None or only.record_tokens != REQUIRE:
-            text = "add `policy: NAME`, and `record: {tokens: require}`"
-            raise ConfigError(f"{collection}: a trainer needs versions and token ids: {text}")
+        only = followed_collection(collection)
+        assert only.policy is not None  # It is followed.
         name = name or only.name
         refuse_name(name)
         settings = settings or Settings.from_env(os.environ)

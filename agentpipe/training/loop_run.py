@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.collection import load
+from agentpipe.core.rollout import REQUIRE
 from agentpipe.core.run_names import RUN_NAME, is_run_name
 from agentpipe.errors import ConfigError
 from agentpipe.operations.provenance import record_of
@@ -41,6 +42,19 @@ def only_collection(path: str | os.PathLike[str]) -> Collection:
     if len(collections) != 1:
         raise ConfigError(f"{path}: expected one collection, it has {len(collections)}")
     return collections[0]
+
+
+def followed_collection(path: str | os.PathLike[str]) -> Collection:
+    """That of the file, whose agents follow a policy and record token ids.
+
+    Raises:
+        ConfigError: It has another number of them, follows none or requires no ids, or is wrong.
+    """
+    only = only_collection(path)
+    if only.policy is None or only.record_tokens != REQUIRE:
+        text = "add `policy: NAME`, and `record: {tokens: require}`"
+        raise ConfigError(f"{path}: a trainer needs versions and token ids: {text}")
+    return only
 
 
 def begin_run(dispatcher: Dispatcher, collection: Collection, facts: LoopFacts) -> None:

@@ -46,7 +46,7 @@ class PromptFeed:
         prefix: str,
         hold: LoopHold,
     ) -> None:
-        """Send to ``collection`` of ``dispatcher``, which this closes.
+        """Send to ``collection`` of ``dispatcher``.
 
         The ids of its groups begin with ``prefix``; ``hold`` is of the loop that sends.
         """
@@ -141,7 +141,3 @@ class PromptFeed:
         if self._is_away:
             log.warning("the broker answers again, the loop goes on sending")
         self._is_away = False
-
-    def close(self) -> None:
-        """Close the connection to the broker."""
-        self._dispatcher.close()

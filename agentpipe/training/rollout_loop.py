@@ -6,20 +6,18 @@ import logging
 import math
 import os
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
-from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
 from agentpipe.sinks.said_after import SAID_AFTER_S
-from agentpipe.training.group_stream import GroupStream, check_shard, name_of
-from agentpipe.training.loop_lease import LoopLease
-from agentpipe.training.loop_report import LoopFacts, LoopProgress, LoopReport
-from agentpipe.training.loop_run import begin_run, is_state, only_collection, refuse_name
+from agentpipe.training.group_stream import check_shard, name_of
+from agentpipe.training.loop_connections import LoopConnections
+from agentpipe.training.loop_report import LoopFacts, LoopProgress
+from agentpipe.training.loop_run import is_state, only_collection, refuse_name
 from agentpipe.training.prompt_feed import PromptFeed
 from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
@@ -59,8 +57,7 @@ class Rollouts:
     def __init__(
         self,
         feed: PromptFeed,
-        groups: GroupStream,
-        lease: LoopLease,
+        connections: LoopConnections,
         *,
         name: str,
         batch: int,
@@ -68,16 +65,17 @@ class Rollouts:
         shard: tuple[int, int] = (0, 1),
         timeout_s: float | None = None,
     ) -> None:
-        """Of a feed, a stream of groups and the lease of the loop, which this closes."""
+        """Of a feed, and the connections of the loop, which this closes."""
         self._shard, self._timeout_s = shard, math.inf if timeout_s is None else timeout_s
-        self._feed, self._groups, self._lease, self._name = feed, groups, lease, name
+        self._feed, self._connections, self._name = feed, connections, name
+        self._groups, self._lease = connections.groups, connections.lease
         self._batch, self._room = batch, (ahead + 1) * batch
         self._over = 0  # Groups that were over when the loaded state was made.
         self._given = 0  # Since then.
         self._begun: list[RolloutGroup] = []  # A batch that is not whole yet.
         self._said, self._say_after_s = set[str](), SAID_AFTER_S
         self.step = 0
-        groups.state_dict()  # Nothing is committed that is in no state.
+        self._groups.state_dict()  # Nothing is committed that is in no state.
 
     @classmethod
     def open(
@@ -146,29 +144,23 @@ class Rollouts:
         policy = policy or (only.policy.name if only.policy else None)
         facts = LoopFacts(name, prefix, only.name, policy, batch)
         name = name_of(name, shard)
-        with ExitStack() as opened:
-            dispatcher = opened.enter_context(Dispatcher.open([only], settings, results=False))
-            lease = LoopLease.open(name, settings, LoopReport(facts))
-            opened.callback(lease.close)
-            begin_run(dispatcher, only, facts)
-            groups = GroupStream.open(
-                settings,
-                group=name,
-                patient=True,
-                prefix=prefix,
-                timeout_s=timeout_s,
-                policy=policy,
-                max_staleness=max_staleness,
-                min_good=min_good,
-                keep=keep,
-            )
-            opened.pop_all()
-        if groups.policy is not None:
-            groups.policy.hold = lease.hold
-        feed = PromptFeed(dispatcher, only.name, source, plan, prefix=prefix, hold=lease.hold)
-        ahead = 1 if groups.max_staleness is None else groups.max_staleness
+        connections = LoopConnections.open(
+            only,
+            settings,
+            facts,
+            name=name,
+            timeout_s=timeout_s,
+            policy=policy,
+            max_staleness=max_staleness,
+            min_good=min_good,
+            keep=keep,
+        )
+        sends, hold = connections.dispatcher, connections.lease.hold
+        feed = PromptFeed(sends, only.name, source, plan, prefix=prefix, hold=hold)
+        staleness = connections.groups.max_staleness
+        ahead = 1 if staleness is None else staleness
         numbers: dict[str, Any] = {"batch": batch, "ahead": ahead, "shard": shard}
-        return cls(feed, groups, lease, name=name, timeout_s=timeout_s, **numbers)
+        return cls(feed, connections, name=name, timeout_s=timeout_s, **numbers)
 
     @property
     def policy(self) -> Policy | None:
@@ -332,11 +324,7 @@ class Rollouts:
 
         In a fork nothing is closed: all of it is the parent's.
         """
-        if self._lease.is_of_parent:
-            return
-        with ExitStack() as closing:
-            for close in (self._feed.close, self._lease.close, self._groups.close):
-                closing.callback(close)
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self

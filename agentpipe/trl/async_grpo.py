@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from agentpipe.core.rollout import REQUIRE
 from agentpipe.core.run_names import prefix_of
-from agentpipe.errors import AgentpipeError, ConfigError, ResultTimeout
+from agentpipe.errors import AgentpipeError, ResultTimeout
 from agentpipe.rollouts import samples
 from agentpipe.settings import Settings
-from agentpipe.training.loop_run import only_collection
+from agentpipe.training.loop_run import followed_collection
 from agentpipe.training.rollout_loop import Rollouts
 from agentpipe.trl.buffer import Buffer
 from agentpipe.trl.checkpoint import load_state, save_state
@@ -105,10 +104,7 @@ class AsyncGrpoRollouts:
             ConfigError: The collection follows no policy or requires no ids, or a number is wrong.
             Unreachable: A server does not answer.
         """
-        only = only_collection(collection)
-        if only.policy is None or only.record_tokens != REQUIRE:
-            text = "add `policy: NAME`, and `record: {tokens: require}`"
-            raise ConfigError(f"{collection}: a trainer needs versions and token ids: {text}")
+        only = followed_collection(collection)
         settings = settings or Settings.from_env(os.environ)
         name = name or only.name
         options = {**options, "name": name, "settings": settings, "timeout_s": _LOOK_S}

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
@@ -15,13 +14,11 @@ from agentpipe.core.rollout import REQUIRE
 from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.rollouts import samples
-from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.settings import Settings
-from agentpipe.training.group_stream import GroupStream
-from agentpipe.training.loop_lease import LoopLease
-from agentpipe.training.loop_report import LoopFacts, LoopProgress, LoopReport
-from agentpipe.training.loop_run import begin_run, only_collection, refuse_name
+from agentpipe.training.loop_connections import LoopConnections
+from agentpipe.training.loop_report import LoopFacts, LoopProgress
+from agentpipe.training.loop_run import only_collection, refuse_name
 from agentpipe.training.task_digest import digest_of
 from agentpipe.trl.rows import Row, masked_row, row_of
 
@@ -69,27 +66,26 @@ class GrpoRollouts:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        groups: GroupStream,
-        lease: LoopLease,
+        connections: LoopConnections,
         *,
         collection: str,
         task_of: Callable[[Any], Any],
         prefix: str,
         **options: Any,
     ) -> None:
-        """Of a dispatcher, a stream of groups and the lease of the loop, which this closes.
+        """Of the connections of the loop, which this closes.
 
         ``options`` are those of the groups.
         """
-        self._dispatcher, self._groups, self._lease = dispatcher, groups, lease
+        self._connections, self._dispatcher = connections, connections.dispatcher
+        self._groups, self._lease = connections.groups, connections.lease
         self._sent = self._used = 0
         self._collection, self._task_of = collection, task_of
         self._prefix, self._options = prefix, options
         self._early: dict[str, RolloutGroup] = {}
         self._calls: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        groups.state_dict()  # So nothing is committed: a later start reads all of them again.
+        self._groups.state_dict()  # So nothing is committed: a later start reads all of them again.
 
     @classmethod
     def open(
@@ -133,24 +129,11 @@ class GrpoRollouts:
         prefix = f"{prefix_of(name)}{rank}."
         facts = LoopFacts(name, prefix, only.name, only.policy.name if only.policy else None)
         name = f"{name}-{rank}"
-        with ExitStack() as opened:
-            dispatcher = opened.enter_context(Dispatcher.open([only], settings, results=False))
-            lease = LoopLease.open(name, settings, LoopReport(facts))
-            opened.callback(lease.close)
-            begin_run(dispatcher, only, facts)
-            groups = GroupStream.open(
-                settings,
-                group=name,
-                patient=True,
-                prefix=prefix,
-                timeout_s=timeout_s,
-                min_good=0,
-                keep=lambda _: True,
-            )
-            opened.pop_all()
+        reads: dict[str, Any] = {"timeout_s": timeout_s, "min_good": 0, "keep": lambda _: True}
+        connections = LoopConnections.open(only, settings, facts, name=name, **reads)
         options: dict[str, Any] = {"spares": spares, "repairs": repairs, "vary_seed": vary_seed}
         options |= {"collection": only.name, "prefix": prefix}
-        return cls(dispatcher, groups, lease, task_of=task_of, **options)
+        return cls(connections, task_of=task_of, **options)
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
         """One row for each prompt; TRL repeats a prompt as often as it wants samples of it.
@@ -258,11 +241,7 @@ class GrpoRollouts:
 
         In a fork nothing is closed: all of it is the parent's.
         """
-        if self._lease.is_of_parent:
-            return
-        with ExitStack() as closing:
-            for close in (self._dispatcher.close, self._lease.close, self._groups.close):
-                closing.callback(close)
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ import pytest
 from agentpipe import GroupStream, ResultTimeout, Rollouts
 from agentpipe.core.result import Result
 from agentpipe.settings import Settings
+from agentpipe.training.loop_connections import LoopConnections
 from agentpipe.training.loop_report import LoopReport
 from tests.unit.test_group_stream import opened, publish, records_of
 
@@ -73,7 +74,8 @@ class Held:
 
 def loop_over(feed: Any, groups: GroupStream) -> Rollouts:
     lease: Any = Held()
-    return Rollouts(feed, groups, lease, name="trainer", batch=2, ahead=1, timeout_s=0.3)
+    connections = LoopConnections(feed, lease, groups)
+    return Rollouts(feed, connections, name="trainer", batch=2, ahead=1, timeout_s=0.3)
 
 
 @pytest.fixture

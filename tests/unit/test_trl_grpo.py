@@ -17,6 +17,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.training.group_stream import GroupStream
+from agentpipe.training.loop_connections import LoopConnections
 from agentpipe.training.loop_lease import LoopLease
 from agentpipe.trl import GrpoRollouts
 from tests.torch.groups import SIZE, records_of
@@ -52,7 +53,8 @@ def opened(settings: Settings, prefix: str, sends: Sends) -> GrpoRollouts:
     options: dict[str, Any] = {"spares": 0, "repairs": 0, "vary_seed": True}
     lease = LoopLease.open("trainer", settings)
     place = {"collection": "agents", "prefix": prefix}
-    return GrpoRollouts(dispatcher, groups, lease, task_of=task_of, **place, **options)
+    connections = LoopConnections(dispatcher, lease, groups)
+    return GrpoRollouts(connections, task_of=task_of, **place, **options)
 
 
 def task_of(prompt: str) -> dict[str, str]:
