@@ -28,7 +28,7 @@ def embedded_url(name: str, folder: Path | None = None) -> str:
 
 
 def is_unmade(url: str) -> bool:
-    """Whether this is an embedded store of the current folder that nobody has made yet.
+    """Whether this is an embedded store of the current folder that is not made yet.
 
     To open it would make it.
     """

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 TASKS, HOLDERS, KILLS, FREEZES = 2_000, 20, 200, 20
 AGENTS, PROCESSES, SLOTS, RUN_S = 8, 4, 3, 0.7
-# A killed run counts as a crash, whoever killed it. While faults come, they end about every third
-# run: with a limit of 6, some innocent task of 2,000 would reach it by chance alone.
+# A killed run counts as a crash, also an innocent one. While faults come, they end about every
+# third run: with a limit of 6, some innocent task of 2,000 would reach it by chance alone.
 MAX_CRASHES = 10
 LEASE_S = 12
 BETWEEN_FAULTS_S = 1.0

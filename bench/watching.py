@@ -86,7 +86,7 @@ def _first_frame(scratch: Fleet) -> None:
 
 
 def _watched(scratch: Fleet, worker: int, server: int | None) -> None:
-    """CPU with somebody who looks, beside that without."""
+    """CPU with a viewer, beside that without."""
     theirs = [worker] if server is None else [worker, server]
     time.sleep(3)
     alone = sum(cpu_shares(theirs, WATCH_S))

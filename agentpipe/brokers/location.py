@@ -42,7 +42,7 @@ class AgentSeen:
         paused: The agent is paused.
         collection_paused: Its collection is paused.
         pause_reason: Why, where that is known.
-        cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
+        cooldown_s: Seconds until workers may claim from it again; 0 without a cooldown.
         runs: Its running tasks.
         group_limit: How many tasks of its concurrency group may run; None without a group.
         group_runs: Those of the group that run.

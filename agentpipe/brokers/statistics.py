@@ -83,7 +83,7 @@ class QueueDepth:
     """A snapshot of one queue; None for what the store cannot know.
 
     Attributes:
-        cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
+        cooldown_s: Seconds until workers may claim from it again; 0 without a cooldown.
         paused: The queue or its collection is paused.
         pause_reason: Why, where that is known: a collection whose runs failed has one.
         group: The name and the limit of its concurrency group; None without one.

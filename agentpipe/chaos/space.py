@@ -84,7 +84,7 @@ def new_space(settings: Settings, home: Path | None = None) -> Iterator[Space]:
     space = Space.of(settings, f"{PREFIX}{secrets.token_hex(4)}", home)
     make_folder(space.folder)
     lock = _locked(space.folder)
-    assert lock is not None, "nobody else knows the name"
+    assert lock is not None, "no other process knows the name"
     try:
         note = {
             "broker": without_password(settings.broker),

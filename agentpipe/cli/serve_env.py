@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not _is_loopback(args.host):
         say(
-            f"warning: whoever reaches {args.host} can have agents run tasks and read what they "
+            f"warning: all who reach {args.host} can have agents run tasks and read what they "
             "did: the protocol has neither a password nor encryption"
         )
     with EnvServer.open(

@@ -1,7 +1,7 @@
 """Scratch: a space of its own on a server that is in use, for trials that must not disturb it.
 
 A store's or sink's class may have ``scratch(url, name)``, which connects to nothing yet. ``name``
-has letters, digits and hyphens, and is nobody else's.
+has letters, digits and hyphens, and is not used elsewhere.
 """
 
 from __future__ import annotations

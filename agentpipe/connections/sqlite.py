@@ -300,7 +300,7 @@ class Database:
         )
 
     def _refuse_removed(self) -> None:
-        """An open file lives on without its name: nobody else would see what is written there."""
+        """An open file lives on without its name: no other would see what is written there."""
         if _identity(self.path) != self._identity:
             raise Unreachable(
                 f"{self.path} was removed or replaced while it was in use, with all that was in "

@@ -114,7 +114,7 @@ class WriteBack:
         self._lock = threading.Lock()
 
     def if_due(self) -> None:
-        """Write back what is in the log, if that is worth it, and nobody does it just now.
+        """Write back what is in the log, if that is worth it, and no other does it just now.
 
         A failure leaves it to the next one.
         """
@@ -130,7 +130,7 @@ class WriteBack:
     def _own(self) -> sqlite3.Connection:
         """A connection of its own: the other one has to be free meanwhile."""
         if self._connection is None:
-            # Whoever removes the file gets no empty one in its place.
+            # If the file is removed, no empty one takes its place.
             url = f"{self._database.absolute().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(
                 url, uri=True, timeout=0, isolation_level=None, check_same_thread=False

@@ -1,4 +1,4 @@
-"""Hides credentials in what is kept of a config or a command line, which anybody may read later."""
+"""Hides credentials in what is kept of a config or a command line, which others may read later."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class LoopState:
 def taken_text(name: str, state: LoopState | None) -> str:
     """What is wrong where a trainer does not have its loop, and what to do.
 
-    Without a state nobody has it, so far as the broker knows.
+    Without a state no trainer has it, so far as the broker knows.
     """
     if state is None:
         return (

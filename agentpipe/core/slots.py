@@ -32,7 +32,7 @@ class Slots(Generic[AnyRecord]):
             for each in of_class
             if each.default_factory is not MISSING
         )
-        # For records that nobody changes.
+        # For records that are not changed.
         self._shared = {name: factory() for name, factory in self._factories}
         made = {name for name, _ in self._factories}
         self._required = {n for n, value in self._defaults.items() if value is MISSING} - made

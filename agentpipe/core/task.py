@@ -156,7 +156,7 @@ class Task:
         """Read what ``encode`` wrote, already parsed; for ``shared`` see ``Slots.filled``.
 
         Its sender checked it: here only what a run relies on is checked again, the type of each
-        field, since anybody may write to a queue.
+        field, since others may write to a queue.
 
         Raises:
             FormatError: It is of another schema, or no Task at all.

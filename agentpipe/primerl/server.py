@@ -232,7 +232,7 @@ class EnvServer:
         return task_id.removeprefix(self._prefix).encode()
 
     def _send(self, answer: Answer) -> None:
-        """To whoever asked; where that connection is gone, to all, who know what they asked."""
+        """To the client that asked, or to all where it is gone: each knows its questions."""
         client = self._runs.pop(answer.task_id, None)
         if client is not None and client.is_connected:
             self._send_to(client, answer)

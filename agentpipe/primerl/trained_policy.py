@@ -13,8 +13,8 @@ class TrainedPolicy:
     """For one thread.
 
     A request names servers, a model and a version of its weights. Only the version is taken over:
-    where agents send their requests and keys is for the policy to say, and not for whoever reaches
-    the environment server.
+    the policy decides where agents send their requests and keys, and no client of the environment
+    server does.
     """
 
     def __init__(self, policy: Policy, model: str) -> None:

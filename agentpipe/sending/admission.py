@@ -97,7 +97,7 @@ def examine(
 
 
 def _ours(data: Any) -> list[str]:
-    """An object may be anybody's: it says neither what was answered nor what follows its task."""
+    """An object comes from outside: it says neither what was answered nor what follows its task."""
     if not isinstance(data, dict) or _OURS.isdisjoint(data):
         return []
     given = [name for name in data if name in _OURS and data[name]]

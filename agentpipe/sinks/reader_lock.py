@@ -18,7 +18,7 @@ from agentpipe.connections.private_files import (
 )
 from agentpipe.errors import Unreachable
 
-# A name comes from the stream's file, which anybody may have written: nothing else becomes a path.
+# A name comes from the stream's file, which others may have written: nothing else becomes a path.
 _NAME = re.compile(r"[0-9a-f]{32}")
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def obstacles(stats: Stats, collection: str, policy: str | None) -> Iterator[str]:
-    """What somebody has to end: a sentence each, with what to do."""
+    """What does not end by itself: a sentence each, with what to do."""
     for state in stats.policies:
         if state.name == policy:
             yield from _of_policy(state)

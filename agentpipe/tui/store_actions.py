@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.settings import Settings
 
-# More than anybody reads on a screen; `dead list` has them all.
+# More than one reads on a screen; `dead list` has them all.
 MAX_DEAD = 1_000
 # Each is decoded with its trace; a tall screen shows so many.
 MAX_ENDED = 50

@@ -45,7 +45,7 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?:
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A token of RFC 9110, section 5.6.2.
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Every browser sends these, whoever sits before it.
+# Every browser sends these, for every user.
 _OF_BROWSERS = frozenset(
     {
         "accept",

@@ -103,7 +103,7 @@ class KeepsLoops(Protocol):
         Args:
             hold: Of this trainer.
             report: What it says of itself: a JSON object.
-            lease_s: For so long from now nobody else takes it.
+            lease_s: For so long from now no other trainer takes it.
             instead_of: The token of a trainer that is known to have ended: its loop is free.
         """
 
@@ -111,7 +111,7 @@ class KeepsLoops(Protocol):
         """Keep a loop; one that is not held is not taken, for another may have had it meanwhile.
 
         Returns:
-            Who has it; None where nobody does.
+            Who has it; None where no trainer does.
         """
 
     def drop_loop(self, hold: LoopHold) -> None:

@@ -73,7 +73,7 @@ class SparesTasks(Protocol):
 
 
 class NotesAhead(Protocol):
-    """Where it is noted which tasks lie with a worker, for whoever finds that dead."""
+    """Where it is noted which tasks lie with a worker; its watcher reads that once it is dead."""
 
     def lay(self, delivered: Delivered) -> int:
         """The task was delivered; returns the place of the note."""

@@ -1,4 +1,4 @@
-"""Ahead: notes of what was delivered to a worker, for whoever finds that dead."""
+"""Ahead: notes of what was delivered to a worker, for its watcher."""
 
 from __future__ import annotations
 

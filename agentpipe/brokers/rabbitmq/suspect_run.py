@@ -23,7 +23,7 @@ class SuspectRun:
     async def claim(self) -> list[Claim]:
         """Claim and mark the next one, if there is one and nothing runs.
 
-        Where this fails, stored or not: as a claim that nobody holds, it is released.
+        Where this fails, stored or not: as a claim without a holder, it is released.
         """
         claim = self._deliveries.claim_suspect()
         if claim is None:

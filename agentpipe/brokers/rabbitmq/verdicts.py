@@ -1,7 +1,7 @@
 """Verdicts: which tasks are to blame for the end of their worker, and which are not.
 
 The end of a connection does not tell what ran on it. Who watched the worker knows, and says so when
-it ends the worker, or as soon as that has died. A task of which nobody speaks counts a crash.
+it ends the worker, or as soon as that has died. A task without a verdict counts a crash.
 
 A verdict is about what one worker had: the task as it was delivered to that. Whoever judges a task
 replaces it by a copy with another number, so that what was said of an earlier end, or is said too
@@ -69,7 +69,7 @@ class Verdicts:
         self.note((await self._state.change(drop_old))[0])
 
     async def blame(self, delivered: Delivered, patience_s: float) -> bool:
-        """Whether the end of the worker that had this counts; so it does if nobody speaks."""
+        """Whether the end of the worker that had this counts; so it does without a verdict."""
         key = _key(delivered)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: loops
 -- ARGV: name, token, seconds of its lease, report.
--- Keeps the loop where this trainer has it. Returns its row, or nothing where nobody has it.
+-- Keeps the loop where this trainer has it. Returns its row, or nothing where no trainer has it.
 
 local name, token, lease, report = unpack(ARGV)
 local found, time, text = loops.read(name), now()

@@ -1,5 +1,5 @@
 -- Shared by the scripts that know trainers' loops. LOOPS has for each name 'TOKEN BEAT LEASE REPORT':
--- who has it, when it was heard, for how many seconds nobody else may take it, and what it says of itself.
+-- who has it, when it was heard, for how many seconds no other may take it, and what it says of itself.
 
 local loops = {}
 loops.key = base .. ':loops'

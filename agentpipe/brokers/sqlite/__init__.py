@@ -314,7 +314,7 @@ class SqliteStore(SqliteOperations, Store):
             # No lease would ever free what an unknown worker takes.
             taken = borrow(db, worker, limit, max_bytes) if is_known(db, worker) else []
             self._wake_if_needed(db)
-        with self._database.read() as db:  # Not before: whoever settles or claims would wait.
+        with self._database.read() as db:  # Not before: who settles or claims would wait.
             return borrowed(db, taken)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:

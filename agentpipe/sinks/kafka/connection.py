@@ -1,7 +1,7 @@
 """Connection: what a producer says to the brokers of a topic, in the caller's thread.
 
 The client's library opens the connections, with TLS, logins and proxies, and knows which broker
-leads which partition. It does so while somebody waits here: there is no thread behind it.
+leads which partition. It does so while a caller waits here: there is no thread behind it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Record batches as a producer sends them, in Kafka's format 2; ``batches`` reads them.
 
-The client's builder costs ten times as much a record, and two objects that nobody asks.
+The client's builder costs ten times as much a record, and makes two objects that are not used.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class Signals:
             )
 
     def _shown(self, message: ClaimedMessage) -> Any:
-        """Its answer, where anybody gets it."""
+        """Its answer, where a hook or a follow-up gets it."""
         if self._is_heard() or not follow_ups.sends_nothing(self._broker, message):
             return shown_answer(message)
         return None

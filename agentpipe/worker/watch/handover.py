@@ -1,4 +1,4 @@
-"""Gives a process of ours its environment once nobody else can read it there.
+"""Gives a process of ours its environment once no other process can read it there.
 
 What a program is started with stands in ``/proc/PID/environ`` from its first moment on, before it
 can protect itself. So it starts without credentials, and gets these by a socket.
