@@ -46,7 +46,7 @@ def skip_undecodable(consumer: KafkaConsumer) -> None:
     consumer._fetcher.PartitionRecords = _Batches  # noqa: SLF001 - the only way to get past one
 
 
-class _Batches(Fetcher.PartitionRecords):  # type: ignore[misc] # The client has no types.
+class _Batches(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has no types
     """For readers of what is not committed, too, as ours are."""
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *_: Any) -> Iterator[Any]:

@@ -73,8 +73,10 @@ class MessageLoop(CountedLoop):
 
         It would go on with copies of all runs, and take the parent's wake-ups from their socket.
         """
-        if self._thread_id == threading.get_ident():  # type: ignore[attr-defined]
-            self._ready.appendleft(asyncio.Handle(os._exit, (1,), self))  # type: ignore[attr-defined]
+        # Both are private to asyncio's loop, and so without types.
+        if self._thread_id == threading.get_ident():  # type: ignore[attr-defined]  # as above
+            exits = asyncio.Handle(os._exit, (1,), self)
+            self._ready.appendleft(exits)  # type: ignore[attr-defined]  # as above
 
     def stop(self) -> None:
         """End the loop after this turn."""
