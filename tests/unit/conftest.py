@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.unit.settlements import Bench
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.broker.close()
 
 
 @pytest.fixture
