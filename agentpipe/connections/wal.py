@@ -101,7 +101,7 @@ class WriteAheadLog:
 
 
 class WriteBack:
-    """Writes the log back into the file while others write; by one thread at a time.
+    """Writes the log back into the file in a thread of its own, while others write.
 
     Attributes:
         changes: Rows that this process has changed since.
@@ -114,14 +114,21 @@ class WriteBack:
         self._lock = threading.Lock()
 
     def if_due(self) -> None:
-        """Write back what is in the log, if that is worth it, and no other does it just now.
+        """Begin to write back what is in the log, if it is worth it and no other does it just now.
 
         A failure leaves it to the next one.
         """
         if self.changes < DUE_CHANGES or not self._lock.acquire(blocking=False):
             return
+        self.changes = 0
+        writing = threading.Thread(target=self._write, name="agentpipe-write-back", daemon=True)
         try:
-            self.changes = 0
+            writing.start()
+        except RuntimeError:  # The machine has no thread left.
+            self._lock.release()
+
+    def _write(self) -> None:
+        try:
             with suppress(sqlite3.Error):
                 self._own().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         finally:

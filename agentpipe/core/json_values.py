@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from agentpipe.core.outside import valid_json
 from agentpipe.errors import AnswerError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STRING = frozenset({str})
 _BEYOND_64_BITS = "an integer beyond 64 bits is not JSON; use a string"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_DEPTH = 200
@@ -34,7 +38,33 @@ class JsonRules:
 
     def flaw(self, value: Any, place: str = "", depth: int = 0) -> str:
         """The first thing that is not allowed, with its place; empty where all is well."""
-        if isinstance(value, str):  # Most values are: each step here costs every sender.
+        # Nearly all are sound, and each step costs every sender: places are made for the others.
+        return "" if self._are_sound((value,), depth) else self._flaw(value, place, depth)
+
+    def _are_sound(self, values: Iterable[Any], depth: int) -> bool:
+        """Whether nothing is wrong with these, as far as plain JSON types show it."""
+        for value in values:
+            kind = type(value)
+            if kind is str:
+                ok = self.nul or "\0" not in value
+            elif kind is dict:
+                inner = (*value, *value.values())
+                ok = _STRING.issuperset(map(type, value)) and self._is_sound_in(inner, depth)
+            elif kind is list:
+                ok = self._is_sound_in(value, depth)
+            elif kind is int:
+                ok = -(2**63) <= value < 2**64
+            else:
+                ok = value is None or kind is bool or (kind is float and math.isfinite(value))
+            if not ok:
+                return False
+        return True
+
+    def _is_sound_in(self, values: Iterable[Any], depth: int) -> bool:
+        return depth <= self.max_depth and self._are_sound(values, depth + 1)
+
+    def _flaw(self, value: Any, place: str, depth: int) -> str:
+        if isinstance(value, str):
             ok = self.nul or "\0" not in value
             return "" if ok else f"{place}: contains a NUL character; remove it"
         if isinstance(value, float):
@@ -60,7 +90,7 @@ class JsonRules:
                 return f"{place}: keys must be strings, got {type(name).__name__}"
             if not self.nul and "\0" in name:
                 return f"{place}: keys must be strings without NUL"
-            if flaw := self.flaw(item, f"{place}.{name}" if place else name, depth + 1):
+            if flaw := self._flaw(item, f"{place}.{name}" if place else name, depth + 1):
                 return flaw
         return ""
 
@@ -68,7 +98,7 @@ class JsonRules:
         if depth > self.max_depth:
             return self._too_deep(place)
         for index, item in enumerate(value):
-            if flaw := self.flaw(item, f"{place}[{index}]", depth + 1):
+            if flaw := self._flaw(item, f"{place}[{index}]", depth + 1):
                 return flaw
         return ""
 

@@ -70,9 +70,14 @@ class AdmittedTask:
 
     def offer(self, config_hash: str) -> Offer:
         """The task as it is offered to a store; see ``stamped``."""
-        group_id = self.added.get("group_id", self.fields.get("group_id"))
-        priority = self.fields.get("priority", 0)
-        return Offer(self.task_id, self.stamped(config_hash), priority, group_id=group_id)
+        given = self.fields
+        group_id = self.added.get("group_id") if self.added else None
+        return Offer(
+            self.task_id if self.added else given.get("task_id", ""),
+            self.stamped(config_hash),
+            given.get("priority", 0),
+            group_id=given.get("group_id") if group_id is None else group_id,
+        )
 
 
 def examine(

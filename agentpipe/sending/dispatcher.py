@@ -17,6 +17,7 @@ from agentpipe.brokers.capabilities import (
     KeepsBudgets,
     KeepsPolicies,
     KeepsRuns,
+    OffersAside,
     require,
 )
 from agentpipe.brokers.records import Admission, Queue
@@ -27,7 +28,7 @@ from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.sending.groups import COUNT_GROUPS, REPAIRS, GroupPlan, offer_portions
 from agentpipe.sending.handle import Handle
-from agentpipe.sending.one_ahead import one_ahead
+from agentpipe.sending.one_ahead import Pace, one_ahead
 from agentpipe.sending.patience import FULL_PAUSE_S, tried, until_it_answers
 from agentpipe.sending.pending import Pending
 from agentpipe.sending.plain_queues import ActorOptions
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 BATCH = 1_000
+# So much of the next batch is made in each pause of a store that says when it pauses.
+PART = 250
 BATCH_BYTES = 4 * 1024 * 1024
 
 
@@ -213,14 +216,15 @@ class Dispatcher(ActorOptions):
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
         offer = partial(self._offer, collection, round_robin=round_robin)
-        rules, config_hash = self.rules_of(collection), self.hash_of(collection)
-        batches = _batches(admit(task, rules).offer(config_hash) for task in tasks)
+        rules, config_hash, pace = self.rules_of(collection), self.hash_of(collection), Pace()
+        made = (admit(task, rules).offer(config_hash) for task in _in_pauses(tasks, pace))
 
         def once(offers: Sequence[Offer]) -> Admission | Unreachable:
             # It may be in a thread, which must not wait: an interrupt would not end that.
-            return tried(partial(offer, offers)) if waiting else offer(offers)
+            ask = partial(offer, offers, pace=pace)
+            return tried(ask) if waiting else ask()
 
-        for offers, found in one_ahead(once, batches, _is_full):
+        for offers, found in one_ahead(once, _batches(made), _is_full, pace):
             admission = until_it_answers(partial(offer, offers), found)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -280,8 +284,20 @@ class Dispatcher(ActorOptions):
         patient = on_full == "wait"
         return offer_portions(store, collection, groups, patient=patient, hold=hold)
 
-    def _offer(self, collection: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
-        return self._store.offer(collection, offers, round_robin=round_robin)
+    def _offer(
+        self,
+        collection: str,
+        offers: Sequence[Offer],
+        *,
+        round_robin: bool,
+        pace: Pace | None = None,
+    ) -> Admission:
+        store = self._store
+        if pace is not None and isinstance(store, OffersAside):
+            return store.offer_aside(collection, offers, round_robin=round_robin, aside=pace.pause)
+        if pace is not None:
+            pace.end()
+        return store.offer(collection, offers, round_robin=round_robin)
 
     def begin_run(self, name: str, record: bytes) -> bytes | None:
         """Keep the record of a run unless it has one; returns that which it has.
@@ -306,6 +322,14 @@ class Dispatcher(ActorOptions):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _in_pauses(tasks: Iterable[Any], pace: Pace) -> Iterator[Any]:
+    """The tasks; each part of them waits for the next pause of the store."""
+    for number, task in enumerate(tasks):
+        if not number % PART:
+            pace.rest()
+        yield task
 
 
 def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:

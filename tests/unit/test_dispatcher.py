@@ -23,11 +23,11 @@ class FlakyStore(SqliteStore):
 
     away = 3
 
-    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
+    def offer_aside(self, target: str, offers: Sequence[Offer], **how: Any) -> Admission:
         self.away -= 1
         if self.away > 0:
             raise Unreachable("sqlite:///away: gone")
-        admission = super().offer(target, offers, round_robin=round_robin)
+        admission = super().offer_aside(target, offers, **how)
         if self.away == 0:
             raise Unreachable("sqlite:///away: gone")
         return admission

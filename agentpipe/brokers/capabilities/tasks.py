@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.location import TaskLocation
-    from agentpipe.brokers.records import Admission, Group
+    from agentpipe.brokers.records import Admission, Group, Offer
     from agentpipe.core.loop_holds import LoopHold
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
@@ -137,6 +137,21 @@ class MovesTasks(Protocol):
         Round-robin and up to their bounds, like first offers; each task in one step. Agents that
         are still in the collection are left as they are. Returns how many; 0 at the end.
         """
+
+
+@runtime_checkable
+class OffersAside(Protocol):
+    """Says when an offer leaves the interpreter to others: the next one is made in such pauses."""
+
+    def offer_aside(
+        self,
+        target: str,
+        offers: Sequence[Offer],
+        *,
+        round_robin: bool,
+        aside: Callable[[], None],
+    ) -> Admission:
+        """As ``offer``; calls ``aside`` before each long step that is not Python's."""
 
 
 @runtime_checkable

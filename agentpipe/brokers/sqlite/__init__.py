@@ -32,7 +32,13 @@ from agentpipe.brokers.records import (
 )
 from agentpipe.brokers.sqlite import groups as group_counts
 from agentpipe.brokers.sqlite import measures, runs
-from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
+from agentpipe.brokers.sqlite.admission import (
+    Rooms,
+    admit,
+    depth_and_bound,
+    keep_on,
+    known_ids,
+)
 from agentpipe.brokers.sqlite.budgets import charge
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
@@ -60,7 +66,7 @@ from agentpipe.connections.sqlite_snapshots import Snapshots
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Comparison
@@ -132,8 +138,18 @@ class SqliteStore(SqliteOperations, Store):
                 Declaration(db, queues).carry_out()
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
+        return self.offer_aside(target, offers, round_robin=round_robin, aside=keep_on)
+
+    def offer_aside(
+        self,
+        target: str,
+        offers: Sequence[Offer],
+        *,
+        round_robin: bool,
+        aside: Callable[[], None],
+    ) -> Admission:
         self._database.log.refuse_if_full()
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             known = known_ids(db, [offer.task_id for offer in offers])
             rooms = Rooms(db, target, len(offers), round_robin=round_robin)
             verdicts: list[Verdict] = []
@@ -148,13 +164,16 @@ class SqliteStore(SqliteOperations, Store):
                     admitted.append((offer, qid))
                     verdicts.append("accepted")
             if admitted:
-                admit(db, admitted, self._clock.now())
+                admit(db, admitted, self._clock.now(), aside)
                 runs.count_accepted(db, [offer.task_id for offer, _ in admitted])
                 rooms.advance()
             full = "refused" in verdicts
             waiting, bound = (
                 depth_and_bound(db, target, round_robin=round_robin) if full else (0, 0)
             )
+            aside()
+        aside()
+        self._database.sync()
         return Admission(tuple(verdicts), waiting, bound)
 
     def offer_groups(

@@ -13,7 +13,7 @@ from agentpipe.brokers.sqlite.tables import DELAYED, WAITING, add_to_counters
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.brokers.records import Offer
 
@@ -114,8 +114,20 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]], moment: float) -> None:
-    """Store the offers, each in its queue, at a moment of the store's clock."""
+def keep_on() -> None:
+    """For offers beside which nothing is made."""
+
+
+def admit(
+    db: sqlite3.Connection,
+    admitted: Sequence[tuple[Offer, int]],
+    moment: float,
+    aside: Callable[[], None] = keep_on,
+) -> None:
+    """Store the offers, each in its queue, at a moment of the store's clock.
+
+    Calls ``aside`` before each long statement, during which other threads have the interpreter.
+    """
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
     rows: list[tuple[str, int, int, int, float | None]] = []
     grown: dict[tuple[int, int], int] = {}
@@ -123,23 +135,27 @@ def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]], moment:
         state, due = (DELAYED, moment + offer.delay_s) if offer.delay_s > 0 else (WAITING, None)
         rows.append((offer.task_id, qid, state, offer.priority, due))
         grown[qid, state] = grown.get((qid, state), 0) + 1
-    db.execute(_INSERT_TASKS, (last + 1, time.time(), orjson.dumps(rows).decode()))
-    _insert_payloads(db, last + 1, [offer.payload for offer, _ in admitted])
     for (qid, state), number in grown.items():
         column = "delayed" if state == DELAYED else "waiting"
         db.execute(f"UPDATE queues SET {column} = {column} + ? WHERE qid = ?", (number, qid))
     add_to_counters(db, {"accepted": len(admitted)})
+    tasks = (last + 1, time.time(), orjson.dumps(rows).decode())
+    aside()
+    db.execute(_INSERT_TASKS, tasks)
+    for portion in _together(last + 1, [offer.payload for offer, _ in admitted]):
+        aside()
+        db.execute(_INSERT_PAYLOADS, portion)
 
 
-def _insert_payloads(db: sqlite3.Connection, seq: int, payloads: Sequence[bytes]) -> None:
+def _together(seq: int, payloads: Sequence[bytes]) -> Iterator[tuple[int, bytes, str]]:
+    """Values for ``_INSERT_PAYLOADS``."""
     while payloads:
         ends = list(accumulate(map(len, payloads)))
         number = bisect_right(ends, TOGETHER_BYTES) or 1
         portion, payloads = payloads[:number], payloads[number:]
         places = [1, *(end + 1 for end in ends)]
         packed = [at << _SIZE_BITS | len(body) for at, body in zip(places, portion, strict=False)]
-        values = (seq, b"".join(portion), orjson.dumps(packed).decode())
-        db.execute(_INSERT_PAYLOADS, values)
+        yield seq, b"".join(portion), orjson.dumps(packed).decode()
         seq += number
 
 
