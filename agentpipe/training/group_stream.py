@@ -239,6 +239,10 @@ class GroupStream:
             return False
         return self.version - group.versions[0] > self.max_staleness
 
+    def is_over(self, group_id: str) -> bool:
+        """Whether it was given, or will not be."""
+        return group_id == self._current or group_id in self._used
+
     def settle(self) -> None:
         """Commit all that was used and is in the states that may be loaded, whatever the lag."""
         self._release(all_but_lag=False)

@@ -6,12 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentpipe.core.run_names import run_of
+from agentpipe.core.text import counted
 from agentpipe.errors import TaskError, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.training.obstacles import obstacles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agentpipe.core.loop_holds import LoopHold
     from agentpipe.sending.admission import AdmittedTask
@@ -55,11 +56,18 @@ class PromptFeed:
         self._prompts, self._plan, self._prefix = prompts, plan, prefix
         self._next: AdmittedTask | None = None
         self._is_away = False  # The broker.
+        # What was sent and is not known to be over, by its place: the group's id, and the prompt or
+        # None where that has to be drawn again.
+        self._out: dict[int, tuple[str, Any]] = {}
         self.position, self.has_more = 0, True
 
     def state_dict(self) -> dict[str, Any]:
-        """How many have been sent, and where the prompts are."""
-        return {"sent": self.position, "prompts": self._prompts.state_dict()}
+        """How many have been sent, where the prompts are, and which may be out."""
+        out = [
+            [place, name, self._prompts.of_state(prompt)]
+            for place, (name, prompt) in self._out.items()
+        ]
+        return {"sent": self.position, "prompts": self._prompts.state_dict(), "out": out}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after a state; before the first prompt is sent.
@@ -70,6 +78,9 @@ class PromptFeed:
         self.position = state["sent"]
         # Earlier versions passed over prompts by their number alone.
         self._prompts.load_state_dict(state.get("prompts", {"taken": self.position}))
+        # Earlier versions did not say.
+        self._out = {place: (name, prompt) for place, name, prompt in state.get("out", ())}
+        self._prompts.want(place for place, (_, prompt) in self._out.items() if prompt is None)
 
     def send(self, number: int, *, wait: bool) -> None:
         """Send so many more prompts, or fewer where no more come.
@@ -89,22 +100,50 @@ class PromptFeed:
             if (prompt := self._peek()) is None or not self._accepted(prompt, wait=wait):
                 return
             self._next = None
-            self._prompts.take()
+            self._out[self.position] = prompt.task_id, self._prompts.take()
             self.position += 1
+
+    def over(self, is_over: Callable[[str], bool]) -> None:
+        """Forget the prompts whose groups are over."""
+        self._out = {place: out for place, out in self._out.items() if not is_over(out[0])}
+
+    def send_lost(self) -> None:
+        """Send again what is out, as far as the broker does not know it: it has lost its data.
+
+        What it knows stays as it is.
+
+        Raises:
+            TaskError, ConfigError, LoopTaken: As ``send``.
+        """
+        out = [self._again(place, prompt) for place, (_, prompt) in self._out.items()]
+        send = self._dispatcher.send_group_batches
+        try:
+            batches = send(self._collection, out, self._plan, hold=self._hold)
+            lost = sum(sent.accepted for sent in batches) // self._plan.size
+        except Unreachable as error:
+            self._does_not_answer(error)
+            return
+        if lost:
+            text = "the broker has lost %s that were out: they are sent again"
+            log.warning(text, counted(lost, "group"))
+
+    def _again(self, place: int, prompt: Any) -> AdmittedTask:
+        prompt = self._prompts.kept(place) if prompt is None else prompt
+        return self._named(place, self._prompts.task_of(prompt))
 
     def _peek(self) -> AdmittedTask | None:
         """The next prompt, which stays the next until it has been accepted."""
         if self._next is None:
             self.has_more = self._prompts.has_next()
-            self._next = self._named(self._prompts.task()) if self.has_more else None
+            self._next = self._named(self.position, self._prompts.task()) if self.has_more else None
         return self._next
 
-    def _named(self, given: Any) -> AdmittedTask:
-        group = f"{self._prefix}{self.position:0{_DIGITS}}"
+    def _named(self, position: int, given: Any) -> AdmittedTask:
+        group = f"{self._prefix}{position:0{_DIGITS}}"
         try:
             prompt = admit(given, self._dispatcher.rules_of(self._collection))
         except TaskError as error:
-            raise TaskError(f"prompt {self.position}: {error}") from error
+            raise TaskError(f"prompt {position}: {error}") from error
         own = given.get("task_id") if isinstance(given, dict) else None
         return prompt.with_fields(task_id=f"{group}/{own}" if own else group, run=run_of(group))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 State = dict[str, Any]
 
@@ -40,7 +40,7 @@ class PromptSource:
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         """See ``Rollouts.open``."""
-        self._prompts, self._task_of = prompts, task_of
+        self._prompts, self._make = prompts, task_of
         self._number, self._shards = shard
         self._draws: Iterator[Any] | None = None
         self._left: deque[Any] = deque()  # Drawn and not taken.
@@ -48,6 +48,9 @@ class PromptSource:
         self._has_ended = False
         self._passed_over = 0  # Prompts of the draws that were taken before.
         self._loaded: Any = None  # The loader's state until it is iterated: some forget it.
+        self._passed = 0  # How many were passed over, of all trainers.
+        self._wanted = set[int]()  # Of those, by their number, which are kept.
+        self._kept: dict[int, Any] = {}
 
     def has_next(self) -> bool:
         """Whether there is one more prompt for this trainer.
@@ -66,13 +69,33 @@ class PromptSource:
 
     def task(self) -> Any:
         """That of the next prompt, which stays the next until it is taken."""
-        prompt = self._left[0]
-        return prompt if self._task_of is None else self._task_of(prompt)
+        return self.task_of(self._left[0])
 
-    def take(self) -> None:
-        """The next prompt was sent, or is another trainer's."""
-        self._left.popleft()
+    def task_of(self, prompt: Any) -> Any:
+        """The task of a prompt."""
+        return prompt if self._make is None else self._make(prompt)
+
+    def take(self) -> Any:
+        """The next prompt was sent, or is another trainer's; returns it."""
         self._taken += 1
+        return self._left.popleft()
+
+    def of_state(self, prompt: Any) -> Any:
+        """What a state has of a prompt that was taken: None where it is drawn again."""
+        return prompt if isinstance(self._prompts, StatefulLoader) else None
+
+    def want(self, positions: Iterable[int]) -> None:
+        """Keep these of this trainer's prompts that are passed over; before the first is drawn."""
+        self._wanted = {position * self._shards + self._number for position in positions}
+
+    def kept(self, position: int) -> Any:
+        """One that was wanted.
+
+        Raises:
+            ConfigError: There are fewer prompts than the loaded state has taken.
+        """
+        self.has_next()
+        return self._kept[position * self._shards + self._number]
 
     def _draw(self) -> None:
         if self._draws is None:
@@ -90,7 +113,14 @@ class PromptSource:
             return
         fresh = found if isinstance(found, list) else [found]
         self._left.extend(fresh[self._passed_over :])
-        self._passed_over -= min(self._passed_over, len(fresh))
+        self._pass_over(fresh[: self._passed_over])
+
+    def _pass_over(self, prompts: Sequence[Any]) -> None:
+        for number, prompt in enumerate(prompts, self._passed):
+            if number in self._wanted:
+                self._kept[number] = prompt
+        self._passed += len(prompts)
+        self._passed_over -= len(prompts)
 
     def state_dict(self) -> State:
         """Its place; of a loader its state, with what it gave and was not taken."""

@@ -225,6 +225,7 @@ class Rollouts:
             if group is not None:
                 self._lease.refuse_if_taken()
                 self._given += 1
+                self._feed.over(self._groups.is_over)
                 self._note(waits=False)
                 self._said, self._say_after_s = set(), SAID_AFTER_S
                 return group
@@ -265,6 +266,7 @@ class Rollouts:
             if each not in self._said:
                 log.warning("loop %r waits for groups: %s", self._name, each)
             self._said.add(each)
+        self._feed.send_lost()
 
     def _note(self, *, waits: bool) -> None:
         """For those who look at the loop from elsewhere."""
@@ -291,6 +293,7 @@ class Rollouts:
         """
         self._lease.refuse_if_taken()
         unused = [*unused, *(group.group_id for group in self._begun)]
+        self._feed.over(self._groups.is_over)
         return {
             "version": 1,
             "name": self._name,

@@ -14,7 +14,7 @@ from agentpipe.training.loop_report import LoopReport
 from tests.unit.test_group_stream import opened, publish, records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -29,6 +29,9 @@ class Feed:
     def send(self, number: int, *, wait: bool) -> None:
         assert number <= 1 or not wait
         assert not wait, "this would wait for ever"
+
+    def over(self, is_over: Callable[[str], bool]) -> None:
+        """It remembers none."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"sent": self.position}
