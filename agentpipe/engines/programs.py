@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.processes import stat_of
 from agentpipe.core.text import counted
-from agentpipe.engines.process.reaper import kill_tree
+from agentpipe.engines.process.process_tree import kill_tree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 from agentpipe.worker.watch.freeze_watch import HELD_UP_S, STOPPED_S
 from tests.support import wait_until
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from agentpipe.cli import whole_parser
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 from agentpipe.settings import Settings
 from tests.integration.scratch_root import instructions
 from tests.support import wait_until

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.core.processes import is_alive
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 from agentpipe.engines.programs import Programs
 from tests.support import wait_until
 

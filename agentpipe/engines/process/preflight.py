@@ -15,7 +15,7 @@ import orjson
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.engines.base import open_engine
 from agentpipe.engines.process.child import preload
-from agentpipe.engines.process.reaper import become
+from agentpipe.engines.process.forking import become
 from agentpipe.errors import ConfigError
 
 

@@ -5,10 +5,10 @@ that the child starts, often in sessions of their own. The reaper outlives the w
 On Linux it is a subreaper: orphans below it become its own children, so it can end all of them.
 A process that detaches itself and hides its run is ended when the next run ends.
 
-This must stay one file without imports of agentpipe: any Python with the standard library runs it
-by its path. Arguments: the number of a Unix stream socket, then optionally a module and the folder
-it lies in. The module is imported once and its ``preload()`` called; children may then be forks
-that call its ``serve(channel)``.
+Any Python with the standard library runs this file by its path, so it imports nothing of agentpipe
+but the two files beside it, which do likewise. Arguments: the number of a Unix stream socket, then
+optionally a module and the folder it lies in. The module is imported once and its ``preload()``
+called; children may then be forks that call its ``serve(channel)``.
 
 Each message is a JSON object behind its length, four bytes in network order. Requests:
 ``{"start": number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path,
@@ -21,7 +21,6 @@ processes and its scratch folder.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import importlib
@@ -36,34 +35,36 @@ import stat
 import struct
 import sys
 import tempfile
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    Serve = Callable[[socket.socket], None]
+    from agentpipe.engines.process.forking import Serve
+
+if TYPE_CHECKING or __package__:
+    from agentpipe.engines.process.forking import StartRequest, fork, prctl
+    from agentpipe.engines.process.process_tree import (
+        children_of,
+        environment_of,
+        kill_group,
+        kill_tree,
+    )
+else:  # Run by its path: this folder is the first of ``sys.path``, and hidden from what is forked.
+    from forking import StartRequest, fork, prctl
+    from process_tree import children_of, environment_of, kill_group, kill_tree
+
+    del sys.path[0], sys.modules["forking"], sys.modules["process_tree"]
 
 LENGTH = struct.Struct("!I")
 FILES = 3
 # Every process of a run has the run's number in this variable, unless it hides it.
 RUN_VARIABLE = "AGENTPIPE_RUN"
 PARENT_CHECK_S = 1.0
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
-
-
-@dataclass(frozen=True)
-class StartRequest:
-    """How a child starts: a program, or a fork where ``argv`` is None."""
-
-    argv: list[str] | None
-    env: dict[str, str]
-    cwd: str
-    files: list[int]
-    user: dict[str, Any] | None
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 
 @dataclass
@@ -160,7 +161,7 @@ class Reaper:
         try:
             if scratch is not None and user is not None:
                 os.chown(scratch, user["uid"], user["gid"])
-            pid = self._fork(StartRequest(request["argv"], env, cwd, files, user))
+            pid = fork(StartRequest(request["argv"], env, cwd, files, user), self._serve_in_fork)
         except OSError:
             if scratch is not None:
                 Path(scratch).rmdir()
@@ -168,53 +169,10 @@ class Reaper:
         self._runs[number] = ChildRun(number, pid, scratch)
         self._send({"started": number})
 
-    def _fork(self, start: StartRequest) -> int:
-        """The new child's pid.
-
-        Raises:
-            OSError: Its program cannot be started.
-        """
-        errors, errors_in = os.pipe()
-        reaper, pid = os.getpid(), os.fork()
-        if pid == 0:
-            self._become_child(start, errors_in, reaper)
-        os.close(errors_in)
-        with os.fdopen(errors, "rb") as stream:
-            number = stream.read()
-        if number:
-            os.waitpid(pid, 0)
-            raise OSError(int(number), os.strerror(int(number)))
-        return pid
-
-    def _become_child(self, start: StartRequest, errors_in: int, reaper: int) -> NoReturn:
-        code = 1
-        try:
-            _detach(start, reaper)
-            if start.argv:
-                _install_files(start.files)
-                os.execvpe(start.argv[0], start.argv, start.env)  # noqa: S606 - no shell
-            _install_files([os.open(os.devnull, os.O_RDONLY), *start.files[1:]])
-            os.close(errors_in)
-            self._worker.close()
-            code = self._serve_as_fork(start.files[0], start.env)
-        except OSError as error:
-            with suppress(OSError):
-                os.write(errors_in, str(error.errno or errno.EIO).encode())
-        finally:
-            os._exit(code)
-
-    def _serve_as_fork(self, channel: int, env: dict[str, str]) -> int:
-        os.environ.clear()
-        os.environ.update(env)
-        try:
-            assert self._serve is not None, "forks need a module argument"
-            self._serve(socket.socket(fileno=channel))
-        except BaseException:  # noqa: BLE001 - nothing above catches it
-            traceback.print_exc()
-            sys.stderr.flush()
-            return 1
-        sys.stdout.flush()
-        return 0
+    def _serve_in_fork(self, channel: socket.socket) -> None:
+        self._worker.close()
+        assert self._serve is not None, "forks need a module argument"
+        self._serve(channel)
 
     def _reap(self) -> None:
         """Collect ended children; a pid is not freed before its group has been killed."""
@@ -289,91 +247,11 @@ class Reaper:
                 remove_folder(run.scratch)
 
 
-# What a child does between its fork and its program.
-
-
-def _detach(start: StartRequest, reaper: int) -> None:
-    os.setsid()
-    os.chdir(start.cwd)  # The worker's folder may be closed to the user.
-    if start.user is not None:
-        _hand_over(start.files, start.user["uid"])
-        become(start.user)
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # A change of the user would take it back.
-    if os.getppid() != reaper:  # The reaper died before that took effect.
-        os._exit(1)
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _hand_over(files: list[int], uid: int) -> None:
-    """Let a user open pipes again that it has: programs write to /dev/stdout by its name."""
-    for number in files:
-        if stat.S_ISFIFO(os.fstat(number).st_mode):
-            os.fchown(number, uid, -1)
-
-
-def become(user: dict[str, Any]) -> None:
-    """Be another user for good, as only root can."""
-    os.setgroups(user["groups"])
-    os.setgid(user["gid"])
-    os.setuid(user["uid"])
-
-
-def _install_files(files: list[int]) -> None:
-    """Make the files 0, 1 and 2; theirs are above, since the reaper has those three open."""
-    for target, number in enumerate(files):
-        os.dup2(number, target, inheritable=True)
-
-
-# Processes, by /proc where the system has it.
-
-
-def prctl(option: int, value: int) -> None:
-    """Linux's ``prctl``; a no-op elsewhere."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
 def keep_private() -> None:
     """Let no process of this user read this one's memory, nor a core file have it."""
     if os.environ.get("AGENTPIPE_DUMPABLE") != "1":
         prctl(PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-
-
-def children_of(pid: int) -> list[int]:
-    """The pids of a process's children, of all its threads."""
-    found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, file.read_text().split())
-    return found
-
-
-def environment_of(pid: int) -> set[bytes]:
-    """A process's initial variables, ``NAME=value`` each; empty if it is gone."""
-    try:
-        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
-    except OSError:
-        return set()
-
-
-def kill_tree(pid: int) -> None:
-    """Kill a process, its group and its descendants; stopped first, so that none escapes."""
-    with suppress(OSError):
-        os.kill(pid, signal.SIGSTOP)
-    for child in children_of(pid):
-        kill_tree(child)
-    kill_group(pid)
-    with suppress(OSError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def kill_group(pid: int) -> None:
-    """Kill the group that a process leads, if it leads one."""
-    with suppress(OSError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def remove_folder(path: str) -> None:
@@ -412,5 +290,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # This folder's modules are not top-level ones.
     main(sys.argv[1:])

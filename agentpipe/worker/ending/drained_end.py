@@ -7,7 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from agentpipe.config.contexts import variables_in
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
 from agentpipe.core.processes import is_alive
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from agentpipe.engines.process.reaper import children_of
+from agentpipe.engines.process.process_tree import children_of
 
 # Measuring reads a file for each process.
 EVERY_S = 5.0
