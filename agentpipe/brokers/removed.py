@@ -37,11 +37,17 @@ class RemovedAgents:
         )
 
 
-def removed_agents(stats: Stats, collections: Collection[str]) -> list[RemovedAgents]:
-    """Those of these collections, where any tasks are left."""
+def removed_agents(
+    stats: Stats, collections: Collection[str], kept: Collection[str] | None = None
+) -> list[RemovedAgents]:
+    """Those of these collections, where any tasks are left.
+
+    ``kept`` are all agents that a file has of them which the fleet does not follow yet.
+    """
     found: dict[str, list[QueueDepth]] = defaultdict(list)
     for depth in stats.queues:
-        if depth.removed and depth.collection in collections and _left(depth):
+        gone = depth.removed if kept is None else depth.queue not in kept
+        if gone and depth.collection in collections and _left(depth):
             found[depth.collection or ""].append(depth)
     return [
         RemovedAgents(name, tuple(it.queue for it in mine), sum(map(_left, mine)))

@@ -27,7 +27,7 @@ from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.known_runs import refuse_unknown_run, unknown_run
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
-from agentpipe.core.text import one_line
+from agentpipe.core.text import one_line, printable
 from agentpipe.core.timestamps import seconds_of
 from agentpipe.sinks.stream import Stream
 
@@ -152,5 +152,6 @@ def _line(result: Result) -> str:
         what = result.result
     else:
         what = orjson.dumps(result.result).decode()
-    head = f"{at} {result.outcome:<11} {result.task_id} {result.agent}{reward}"
+    task_id = printable(result.task_id, keep="")
+    head = f"{at} {result.outcome:<11} {task_id} {result.agent}{reward}"
     return f"{one_line(head, 160)}  {one_line(what, 120)}"

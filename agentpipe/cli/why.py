@@ -16,7 +16,7 @@ from agentpipe.cli.common import (
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import refuse_unknown_run
-from agentpipe.core.text import one_line
+from agentpipe.core.text import printable
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,4 +70,4 @@ def _wanted(args: argparse.Namespace, settings: Settings) -> list[str]:
 
 
 def _lines(each: Explanation) -> tuple[str, str]:
-    return f"{one_line(each.task_id, 256)}: {each.sentence}", f"next: {each.next}"
+    return f"{printable(each.task_id, keep='')}: {each.sentence}", f"next: {each.next}"

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 def misfits(stats: Stats, collection: Collection) -> Iterator[str]:
     """A sentence for each, for who sends with this file or checks it."""
-    for each in removed_agents(stats, [collection.name]):
+    outdated = [*_outdated(stats, collection)]
+    kept = None if outdated else [spec.queue for spec in collection.agents]
+    for each in removed_agents(stats, [collection.name], kept):
         yield each.sentence
-    yield from _outdated(stats, collection)
+    yield from outdated
     yield from sentences(configs_in_use(stats), [collection.name])
 
 

@@ -18,6 +18,7 @@ from agentpipe.brokers.capabilities import (
     TaskQuery,
     require,
 )
+from agentpipe.brokers.removed import removed_agents
 from agentpipe.connections.plugins import load_for_url
 from agentpipe.core.run_names import is_of_run, run_of
 from agentpipe.errors import AgentpipeError
@@ -89,7 +90,19 @@ def _run_of_a_loop(store: Store, task_id: str) -> str:
 def _explained(store: Store, facts: TaskLocation, settings: Settings) -> Explanation:
     position = _stream_position(facts, settings)
     found = explain(facts, time.time(), settings.outbox_limits, position)
+    if found.reason == "no_worker":
+        return _of_removed(store, found)
     return _refused(store, found) if found.state == "settled" else found
+
+
+def _of_removed(store: Store, found: Explanation) -> Explanation:
+    """No worker will serve an agent that its collection no longer has."""
+    agent, name = found.details["agent"], str(found.details["collection"])
+    if not any(agent in each.agents for each in removed_agents(store.stats(), [name])):
+        return found
+    sentence = f"{found.sentence}; {name} no longer has this agent"
+    what = f"agentpipe rebalance {shlex.quote(name)} moves its tasks to the agents that there are"
+    return replace(found, sentence=sentence, next=what)
 
 
 def _refused(store: Store, found: Explanation) -> Explanation:
