@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq import RabbitStore, served_agent
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -106,6 +107,23 @@ def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
         wait_until(lambda: len(claim_up_to(1, store, worker)) == 1, PATIENCE_S, "the next one")
 
 
+def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(broker_url) as (store, worker):
+        offered(store, 100)
+        _settled_in_turn(store, worker, BRIEF_RUNS)
+        wait_until(lambda: _ready(store, worker) > AHEAD, PATIENCE_S, "many lie ready")
+        first = claim_up_to(8, store, worker)
+        assert len(first) == 1
+        assert store.settle(good(first)) == [True]
+        monkeypatch.setattr(served_agent, "BRIEF_S", 0.0)
+        _settled_in_turn(store, worker, 2 * AHEAD)
+        wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
+        _settled_in_turn(store, worker, 99 - BRIEF_RUNS - 2 * AHEAD)
+        assert len(set(results(store, worker))) == 100
+
+
 def test_a_worker_leaves_when_what_it_settles_is_settled(
     broker_url: str, disk: threading.Event
 ) -> None:
@@ -148,6 +166,11 @@ def _settled(store: RabbitStore, claims: Sequence[Claim]) -> bool:
         return store.settle(good(claims)) == [True]
     except Unreachable:
         return False
+
+
+def _settled_in_turn(store: RabbitStore, worker: Worker, number: int) -> None:
+    for _ in range(number):
+        assert store.settle(good(claimed(store, worker))) == [True]
 
 
 def _ready(store: RabbitStore, worker: Worker) -> int:

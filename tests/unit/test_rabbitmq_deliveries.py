@@ -88,3 +88,19 @@ def test_what_only_lay_here_when_two_connections_were_lost_in_a_row_is_no_crash(
     after.inherit(between)
     assert not after.is_lost(message, redelivered=True)
     assert after.is_lost(message, redelivered=True)  # Another worker has had it meanwhile.
+
+
+def test_a_delivery_to_an_agent_without_room_wakes_nobody() -> None:
+    """The end of a run lets it be claimed."""
+    wakes: list[str] = []
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: wakes.append("woken"), Ahead(None))
+    agent = deliveries.add(Queue("c_0", "c", concurrency=1), "c_0", str)
+    deliveries.put(agent, Prefetched(Message("t0", "c_0", b""), 0))
+    (first,) = deliveries.claim(9, lambda: True)
+    assert wakes.pop() == "woken"
+    deliveries.put(agent, Prefetched(Message("t1", "c_0", b""), 1))
+    assert deliveries.has_nothing
+    assert wakes == []
+    deliveries.let_go(deliveries.held[first.number])
+    assert wakes == ["woken"]
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["t1"]

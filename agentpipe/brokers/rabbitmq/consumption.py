@@ -45,8 +45,10 @@ class Consumption:
         for agent in agents:
             agent.resting = self.is_left_alone(agent)
             limits = self._services.registry.limits(agent.queue.name)
-            if limits.concurrency != agent.queue.concurrency:
+            ahead = self._deliveries.ahead_of(agent, limits.concurrency)
+            if (limits.concurrency, ahead) != (agent.queue.concurrency, agent.ahead):
                 await self.stop(agent)
+            agent.ahead = ahead
             self._deliveries.set_limits(agent, limits)
         await self._consume([agent for agent in agents if not self.is_left_alone(agent)])
         for agent in agents:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.served_agent import Group, ServedAgent
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, Group, ServedAgent
 from agentpipe.brokers.records import Claim
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.records import Queue, Worker
+
+# Whoever serves more has enough to claim, and what is delivered to it has to be noted.
+FEW_AGENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,11 @@ class Deliveries:
         if all(other.unit != agent.unit for other in self.agents.values()):
             self._groups.pop(agent.unit, None)
 
+    def ahead_of(self, agent: ServedAgent, concurrency: int) -> int:
+        """How many first offers are to lie ready beside what may run."""
+        is_deep = agent.is_brief and len(self.agents) <= FEW_AGENTS
+        return AHEAD if is_deep else min(concurrency, AHEAD)
+
     def set_limits(self, agent: ServedAgent, queue: Queue) -> None:
         """Apply limits that may have changed."""
         agent.queue = queue
@@ -127,8 +135,9 @@ class Deliveries:
         ready.insert(ahead, prefetched)
         self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
         self.note(prefetched)
-        self._turns[agent.queue.name] = None
-        self._wake()
+        if agent.has_room:  # Otherwise the end of a run gives it its turn.
+            self._turns[agent.queue.name] = None
+            self._wake()
 
     def note(self, prefetched: Prefetched) -> None:
         """This is here, and has not begun, as far as this knows."""

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.records import Queue
 
-# So many first offers lie ready beside what runs, at most as many as may run.
+# So many first offers lie ready beside what runs: as many as may run, up to this; and this many
+# where runs are brief, which end faster than the server stores what came of them.
 AHEAD = 16
+BRIEF_S, BRIEF_RUNS = 0.1, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class ServedAgent:
         consumers: Their tags, by the queue's name.
         is_consumed: There is one for each queue in which its tasks may wait.
         is_withheld: There is none for first offers, since returned tasks wait.
+        ahead: So many first offers are delivered beside what may run.
         judging: So many were delivered again whose worker died, and are being put back.
         undecided: Those of them of which it is not known yet whether that counts, or that do not.
         running: Its claims.
@@ -60,6 +63,7 @@ class ServedAgent:
         served: The number of its last claim.
         yields_until: Until then what waits is an operator's; on the monotonic clock.
         run_s: Mean duration of its last runs; None before the first.
+        is_brief: Its last runs were brief, ``BRIEF_RUNS`` at least.
     """
 
     queue: Queue
@@ -68,6 +72,7 @@ class ServedAgent:
     consumers: dict[str, str] = field(default_factory=dict)
     is_consumed: bool = False
     is_withheld: bool = False
+    ahead: int = 0
     judging: int = 0
     undecided: set[asyncio.Task[None]] = field(default_factory=set)
     ready: deque[Prefetched] = field(default_factory=deque)
@@ -78,6 +83,8 @@ class ServedAgent:
     served: int = 0
     yields_until: float = 0.0
     run_s: float | None = None
+    is_brief: bool = False
+    _runs: int = 0
 
     @property
     def has_room(self) -> bool:
@@ -92,8 +99,7 @@ class ServedAgent:
 
         What was returned may have killed its worker: no more of that than may run.
         """
-        concurrency = self.queue.concurrency
-        return concurrency + min(concurrency, AHEAD)
+        return self.queue.concurrency + self.ahead
 
     @property
     def is_drained(self) -> bool:
@@ -102,10 +108,15 @@ class ServedAgent:
             return False
         return self.running + len(self.ready) < self.queue.concurrency
 
-    def note_run_s(self, run_s: float) -> None:
-        """A run has ended; the latest weigh most."""
+    def note_run_s(self, run_s: float) -> bool:
+        """A run has ended; the latest weigh most. Whether runs are brief now, or no longer."""
         mean = run_s if self.run_s is None else self.run_s
         self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
+        self._runs += 1
+        was_brief, are_short = self.is_brief, self.run_s < BRIEF_S
+        self.is_brief = are_short and (was_brief or self._runs >= BRIEF_RUNS)
+        self._runs = self._runs if are_short else 0
+        return self.is_brief is not was_brief
 
     def count_active(self, runs: int) -> None:
         """So many more are active, or fewer."""

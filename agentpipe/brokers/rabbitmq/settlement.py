@@ -177,7 +177,8 @@ class Settling:
             if settlement.delay_s <= 0 or held.message in self._services.marks:
                 return [failed.to(back)]
             return [failed.delayed(topology, settlement.delay_s)]
-        held.agent.note_run_s(time.time() - held.since)
+        if held.agent.note_run_s(time.time() - held.since):
+            self._channel.look.set()
         messages = [self._services.outbox.message(held.claim.task_id, settlement.result)]
         if settlement.action == "bury":
             collection = held.agent.queue.collection
