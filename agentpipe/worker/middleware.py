@@ -29,7 +29,7 @@ from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.claims.configs import say_conflicts
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.contact import Contact
-from agentpipe.worker.claims.exchange import CLAIMS_PER_SLOT
+from agentpipe.worker.claims.exchange import most_held
 from agentpipe.worker.claims.lease_keeper import LeaseKeeper
 from agentpipe.worker.ending.cut_off import CutOff
 from agentpipe.worker.ending.drained_end import DrainedEnd
@@ -202,7 +202,7 @@ class WorkerMiddleware(dramatiq.Middleware):
     def _serve(self, served: Worker) -> None:
         """Be watched from now on."""
         write_marks_to(self._word)
-        places = CLAIMS_PER_SLOT * served.slots
+        places = most_held(served.slots)
         if self._pulse is None:  # A program of the user's runs this worker.
             self._word.serve(served.name, places)
             return

@@ -34,12 +34,19 @@ if TYPE_CHECKING:
 CLAIM_BATCH = 32
 # So many claims a slot are held at most: of the run in it, and of the last, which is being settled.
 CLAIMS_PER_SLOT = 2
+# And as many again that are being settled, up to this: brief runs end faster than a server stores.
+MORE_CLAIMS = 256
 # A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
 TURNS_WITHIN_S = 0.5
 # What the store refuses whatever is left of it; meanwhile the store may be repaired.
 REFUSED_AGAIN_S = 30.0
 
 log = logging.getLogger(__name__)
+
+
+def most_held(slots: int) -> int:
+    """How many claims a worker with so many slots holds at most."""
+    return CLAIMS_PER_SLOT * slots + min(CLAIMS_PER_SLOT * slots, MORE_CLAIMS)
 
 
 class Exchange:
@@ -214,7 +221,7 @@ class Exchange:
         held = self._capacity.held = self._meanwhile.running - ending
         if worker is None:
             return None
-        room = CLAIMS_PER_SLOT * worker.slots - len(self._held)
+        room = most_held(worker.slots) - len(self._held)
         free = min(self._capacity.free(worker.slots), room)
         stuck = loop.turns.turn_s > TURNS_WITHIN_S
         if free <= 0 or loop.stray_s or stuck:
