@@ -1,11 +1,13 @@
 """QuickConnection: pika's connection, with a short way for what is said of each message.
 
 It hands frames to the ``Arrivals`` of their channel as they are, and writes all that is said in one
-turn of the loop at once.
+turn of the loop at once. Without TLS that goes to the system as soon as it is said, and what comes
+is read once for each time that the loop finds something: pika would ask before, and again after.
 """
 
 from __future__ import annotations
 
+from ssl import SSLSocket
 from typing import TYPE_CHECKING, Any
 
 from pika import frame
@@ -15,6 +17,7 @@ from pika.exceptions import InvalidFrameError
 from agentpipe.connections.amqp.wire import BESIDE, END, HEAD
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Iterator
 
     from agentpipe.connections.amqp.arrivals import Arrivals
@@ -42,6 +45,7 @@ class QuickConnection(AsyncioConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.arrivals: dict[int, Arrivals] = {}
         self._said: list[bytes] = []
+        self._plain: socket.socket | None = None
         super().__init__(*args, **kwargs)
 
     def say(self, frames: Iterable[bytes]) -> None:
@@ -55,7 +59,17 @@ class QuickConnection(AsyncioConnection):
     def _write(self) -> None:
         said, self._said = self._said, []
         for piece in pieces_of(said) if self._transport is not None else ():
-            self._adapter_emit_data(piece)
+            if left := piece[self._sent_at_once(piece) :]:
+                self._adapter_emit_data(left)
+
+    def _sent_at_once(self, piece: bytes) -> int:
+        """How many bytes of it the system takes now; nothing may wait before it."""
+        if self._plain is None or self._transport.get_write_buffer_size():
+            return 0
+        try:
+            return self._plain.send(piece)
+        except OSError:  # It takes nothing now, or never again: pika finds out which.
+            return 0
 
     @property
     def largest_body(self) -> int:
@@ -96,6 +110,9 @@ class QuickConnection(AsyncioConnection):
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = READ_BYTES  # noqa: SLF001 - see above
+        if not isinstance(transport._sock, SSLSocket):  # noqa: SLF001 - likewise
+            self._plain = transport._sock  # noqa: SLF001 - likewise
+            transport._MAX_CONSUME_BYTES = 1  # noqa: SLF001 - the loop tells of what is left
         super()._proto_connection_made(transport)  # type: ignore[misc]  # pika has no types
 
     def _output_marshaled_frames(self, marshaled_frames: Iterable[bytes]) -> None:
