@@ -17,6 +17,7 @@ from agentpipe.brokers.capabilities import (
     KeepsBudgets,
     KeepsPolicies,
     KeepsRuns,
+    OffersAhead,
     OffersAside,
     require,
 )
@@ -224,7 +225,7 @@ class Dispatcher(ActorOptions):
             ask = partial(offer, offers, pace=pace)
             return tried(ask) if waiting else ask()
 
-        for offers, found in one_ahead(once, _batches(made), _is_full, pace):
+        for offers, found in one_ahead(once, self._packed(_batches(made)), _is_full, pace):
             admission = until_it_answers(partial(offer, offers), found)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -293,11 +294,16 @@ class Dispatcher(ActorOptions):
         pace: Pace | None = None,
     ) -> Admission:
         store = self._store
+        if pace is not None and isinstance(store, OffersAhead):
+            return store.offer_ahead(collection, offers, round_robin=round_robin, sent=pace.end)
         if pace is not None and isinstance(store, OffersAside):
             return store.offer_aside(collection, offers, round_robin=round_robin, aside=pace.pause)
         if pace is not None:
             pace.end()
         return store.offer(collection, offers, round_robin=round_robin)
+
+    def _packed(self, batches: Iterator[Sequence[Offer]]) -> Iterator[Sequence[Offer]]:
+        return map(self._store.pack, batches) if isinstance(self._store, OffersAhead) else batches
 
     def begin_run(self, name: str, record: bytes) -> bytes | None:
         """Keep the record of a run unless it has one; returns that which it has.
@@ -332,7 +338,7 @@ def _in_pauses(tasks: Iterable[Any], pace: Pace) -> Iterator[Any]:
         yield task
 
 
-def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:
+def _batches(offers: Iterator[Offer]) -> Iterator[Sequence[Offer]]:
     """Cut the offers into batches, bounded by number and roughly by bytes."""
     while batch := list(islice(offers, 1)):
         size = len(batch[0].payload)

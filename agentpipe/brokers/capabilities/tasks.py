@@ -155,6 +155,24 @@ class OffersAside(Protocol):
 
 
 @runtime_checkable
+class OffersAhead(Protocol):
+    """Sends a batch of offers whole, and then only waits: the next one is made meanwhile."""
+
+    def pack(self, offers: Sequence[Offer]) -> Sequence[Offer]:
+        """The same offers, ready to be sent; they stay as they are from now on."""
+
+    def offer_ahead(
+        self,
+        target: str,
+        offers: Sequence[Offer],
+        *,
+        round_robin: bool,
+        sent: Callable[[], None],
+    ) -> Admission:
+        """As ``offer``, also of what is packed; calls ``sent`` once the server has all of it."""
+
+
+@runtime_checkable
 class CountsGroups(Protocol):
     """Accepts groups whole, and counts them in the step that settles their members.
 

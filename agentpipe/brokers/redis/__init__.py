@@ -9,20 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.base import Store
-from agentpipe.brokers.records import (
-    Admission,
-    Claim,
-    ClaimRequest,
-    Offer,
-    OutboxRecord,
-    Queue,
-    Settlement,
-    Verdict,
-    Worker,
-)
+from agentpipe.brokers.redis import offering
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.asking import Asking
 from agentpipe.brokers.redis.comparing import Comparing
@@ -31,6 +22,7 @@ from agentpipe.brokers.redis.decoding import as_outbox, as_stats
 from agentpipe.brokers.redis.groups import bounded_priority
 from agentpipe.brokers.redis.letters import DEAD, UNDELIVERABLE, Letters
 from agentpipe.brokers.redis.notifications import Subscription
+from agentpipe.brokers.redis.offering import PackedOffers, admission_of
 from agentpipe.brokers.redis.operations import RedisOperations, hold_args
 from agentpipe.brokers.redis.script_runner import ScriptRunner
 from agentpipe.brokers.redis.turns import Turns
@@ -39,12 +31,22 @@ from agentpipe.core.closing import closed_on_error
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Comparison
-    from agentpipe.brokers.records import Group
-    from agentpipe.brokers.redis.script_runner import Argument
+    from agentpipe.brokers.records import (
+        Admission,
+        Claim,
+        ClaimRequest,
+        Group,
+        Offer,
+        OutboxRecord,
+        Queue,
+        Settlement,
+        Worker,
+    )
+    from agentpipe.brokers.redis.packing import Argument
     from agentpipe.connections.scratch import Scratch
     from agentpipe.core.loop_holds import LoopHold
     from agentpipe.settings import Settings
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
 LAYOUT = 3
 # That of a store in which groups were sent: an earlier version would not count their members.
 GROUPS_LAYOUT = 4
-_VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", ord("r"): "refused"}
 
 log = logging.getLogger(__name__)
 
@@ -116,21 +117,24 @@ class RedisStore(RedisOperations, Store):
         return True
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
-        admission = self._offer(target, offers, round_robin=round_robin)
-        if "refused" in admission.verdicts and not admission.bound and self._declare_again():
-            return self._offer(target, offers, round_robin=round_robin)
-        return admission
+        return self.offer_ahead(target, offers, round_robin=round_robin, sent=None)
 
-    def _offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
-        plain = not any(offer.priority or offer.delay_s for offer in offers)
-        to = "1" if round_robin else "0" if all(offer.bounded for offer in offers) else "any"
-        args: list[Argument] = [target, to, int(not plain)]
-        for offer in offers:
-            args += (offer.task_id, offer.payload)
-            if not plain:
-                args += (bounded_priority(offer), offer.delay_s)
-        what = (target, round_robin, tuple(offer.task_id for offer in offers))
-        return _admission(self._asking.ask("offer", what, *args))
+    def pack(self, offers: Sequence[Offer]) -> Sequence[Offer]:
+        return PackedOffers(offers)
+
+    def offer_ahead(
+        self,
+        target: str,
+        offers: Sequence[Offer],
+        *,
+        round_robin: bool,
+        sent: Callable[[], None] | None,
+    ) -> Admission:
+        ask = partial(offering.offer, self._asking, target, offers, round_robin=round_robin)
+        admission = ask(sent=sent)
+        if "refused" in admission.verdicts and not admission.bound and self._declare_again():
+            return ask()
+        return admission
 
     def offer_groups(
         self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
@@ -151,7 +155,7 @@ class RedisStore(RedisOperations, Store):
         what = (target, tuple(group.group_id for group in groups))
         answer = self._asking.ask("offer_groups", what, *args)
         self._refuse_others(hold, answer)
-        return _admission(answer)
+        return admission_of(answer)
 
     def join(self, worker: Worker) -> None:
         self._declare_again()
@@ -219,8 +223,3 @@ class RedisStore(RedisOperations, Store):
     def close(self) -> None:
         self._subscription.close()
         self._scripts.close()
-
-
-def _admission(reply: bytes) -> Admission:
-    depth, bound, verdicts = reply.split(b" ")
-    return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))

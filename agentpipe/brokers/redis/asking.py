@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.redis.idempotency import Requests
+from agentpipe.brokers.redis.packing import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
-    from agentpipe.brokers.redis.script_runner import Argument, ScriptRunner
+    from agentpipe.brokers.redis.packing import Argument, Packed
+    from agentpipe.brokers.redis.script_runner import ScriptRunner
 
 # How long replies are remembered: an outage that lasts longer is another day.
 REMEMBER_S = 86_400
@@ -22,10 +24,21 @@ class Asking:
     def __init__(self, scripts: ScriptRunner) -> None:
         self._scripts, self._requests = scripts, Requests()
 
-    def ask(self, script: str, what: Hashable, *args: Argument) -> Any:
-        """Run a script under a new request, or under that of an attempt whose reply was lost."""
-        with self.asked(script, what, *args) as reply:
-            return reply
+    def ask(
+        self,
+        script: str,
+        what: Hashable,
+        *args: Argument,
+        more: Packed = NOTHING,
+        sent: Callable[[], None] | None = None,
+    ) -> Any:
+        """Run a script under a new request, or under that of an attempt whose reply was lost.
+
+        For ``more`` and ``sent`` see ``ScriptRunner.run``.
+        """
+        with self._requests.request((script, what)) as request:
+            numbered = (request.name, request.number, REMEMBER_S)
+            return self._scripts.run(script, *numbered, *args, more=more, sent=sent)
 
     @contextmanager
     def asked(self, script: str, what: Hashable, *args: Argument) -> Iterator[Any]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from agentpipe.brokers.records import Queue
-    from agentpipe.brokers.redis.script_runner import Argument
+    from agentpipe.brokers.redis.packing import Argument
     from agentpipe.core.budgets import Budget
     from agentpipe.core.policy import PolicySpec
 

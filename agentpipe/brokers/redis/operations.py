@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Refusal, Worker
     from agentpipe.brokers.redis.asking import Asking
     from agentpipe.brokers.redis.letters import Letters
-    from agentpipe.brokers.redis.script_runner import Argument, ScriptRunner
+    from agentpipe.brokers.redis.packing import Argument
+    from agentpipe.brokers.redis.script_runner import ScriptRunner
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.connections.health import Finding
     from agentpipe.core.budgets import Budget, Holder, Spending

@@ -11,14 +11,16 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from agentpipe.brokers.redis.client import greet, open_client, translated
+from agentpipe.brokers.redis.packing import NOTHING, command_of
 from agentpipe.brokers.redis.scripts import load_scripts
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.redis.address import RedisAddress
-    from agentpipe.brokers.redis.scripts import Script
+    from collections.abc import Callable
 
-Argument = str | bytes | float
+    from agentpipe.brokers.redis.address import RedisAddress
+    from agentpipe.brokers.redis.packing import Argument, Packed
+    from agentpipe.brokers.redis.scripts import Script
 
 
 class ScriptRunner:
@@ -50,8 +52,16 @@ class ScriptRunner:
         finally:
             self._client.close()
 
-    def run(self, name: str, *args: Argument) -> Any:
-        """Run a script; returns its reply.
+    def run(
+        self,
+        name: str,
+        *args: Argument,
+        more: Packed = NOTHING,
+        sent: Callable[[], None] | None = None,
+    ) -> Any:
+        """Run a script with these arguments, and ``more`` behind them; returns its reply.
+
+        ``sent`` is called once the server has all of it.
 
         Raises:
             Unreachable: The server does not answer, or refuses.
@@ -62,10 +72,10 @@ class ScriptRunner:
         waited = "" if self._noted_at is None else f"{begun - self._noted_at:.3f}"
         command = ("EVALSHA", script.sha, 2, self.key, f"{self.base}:waited:{waited}", *args)
         try:
-            answer = self.call(*command)
+            answer = self.call(*command, more=more, sent=sent)
         except NoScriptError:
             self._load(script)
-            answer = self.call(*command)
+            answer = self.call(*command, more=more)
         if script.notes_time:
             self._noted_at = max(begun, self._noted_at or begun)
         return answer
@@ -80,26 +90,33 @@ class ScriptRunner:
             if each.ends_workers:
                 self.call("SCRIPT", "LOAD", each.text)
 
-    def call(self, *command: Argument) -> Any:
-        """Run a command that may be done twice; returns its reply."""
+    def call(
+        self,
+        *command: Argument,
+        more: Packed = NOTHING,
+        sent: Callable[[], None] | None = None,
+    ) -> Any:
+        """Run a command that may be done twice; returns its reply. See ``run``."""
         if self._closed:
             raise Unreachable(f"{self.address.url}: this store has been closed")
-        packed = _packed(command)
+        pieces = command_of(command, more)
         with translated(self.address):
             try:
-                return self._call_once(packed)
+                return self._call_once(pieces, sent)
             except redis.TimeoutError:
                 self.losses += 1
                 raise
             except redis.ConnectionError:
                 self.losses += 1
                 self._drop_idle()
-                return self._call_once(packed)
+                return self._call_once(pieces)
 
-    def _call_once(self, packed: bytes) -> Any:
+    def _call_once(self, pieces: list[bytes], sent: Callable[[], None] | None = None) -> Any:
         connection = self._connection()
         try:
-            connection.send_packed_command([packed], check_health=False)
+            connection.send_packed_command(pieces, check_health=False)
+            if sent is not None:
+                sent()
             answer = connection.read_response()
         except ResponseError:
             self._idle.append(connection)
@@ -141,16 +158,3 @@ class ScriptRunner:
 def _since_boot() -> float:
     """A clock that no change of the wall clock moves, and that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-_SIZES = tuple(b"$%d" % size for size in range(128))
-
-
-def _packed(command: tuple[Argument, ...]) -> bytes:
-    """The command in the server's protocol."""
-    parts = [b"*%d" % len(command)]
-    for value in command:
-        data = value if isinstance(value, bytes) else str(value).encode()
-        size = len(data)
-        parts += (_SIZES[size] if size < len(_SIZES) else b"$%d" % size, data)
-    return b"\r\n".join((*parts, b""))

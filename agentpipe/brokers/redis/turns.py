@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Claim, ClaimRequest, Settlement
     from agentpipe.brokers.redis.asking import Asking
-    from agentpipe.brokers.redis.script_runner import Argument
+    from agentpipe.brokers.redis.packing import Argument
 
 
 class Turns:
