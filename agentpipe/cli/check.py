@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.cli.common import (
     add_common,
     collection_file,
-    encodable,
     print_json,
     print_text,
     say,
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK, UNREACHABLE, USAGE
-from agentpipe.core.text import counted
+from agentpipe.core.text import counted, encodable
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

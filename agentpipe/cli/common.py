@@ -274,8 +274,3 @@ def confirm(args: argparse.Namespace, question: str, unasked: str) -> None:
 def say_where(settings: Settings) -> None:
     """Name the broker and the sink that a command uses."""
     say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")
-
-
-def encodable(text: str) -> str:
-    """Escape what JSON cannot hold: a file name may contain undecodable bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()

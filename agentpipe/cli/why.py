@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from agentpipe.cli.common import (
     add_common,
     add_run,
-    encodable,
     print_either,
     say,
     say_where,
@@ -16,7 +15,7 @@ from agentpipe.cli.common import (
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import refuse_unknown_run
-from agentpipe.core.text import printable
+from agentpipe.core.text import encodable, printable
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

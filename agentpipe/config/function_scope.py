@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config import paths
 from agentpipe.config.imports import file_below, locate, source_of, split
 from agentpipe.core.did_you_mean import NO_SIMILAR_NAME, did_you_mean
 from agentpipe.errors import ConfigError
@@ -45,13 +46,17 @@ class FunctionScope:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> FunctionScope:
         """What ``to_json`` wrote."""
-        search = tuple(map(Path, fields["search"]))
-        return cls(Path(fields["folder"]), tuple(fields["modules"]), search)
+        search = tuple(map(paths.from_json, fields["search"]))
+        return cls(paths.from_json(fields["folder"]), tuple(fields["modules"]), search)
 
     def to_json(self) -> dict[str, Any]:
         """The same for another process of this machine."""
-        search = list(map(str, self.search))
-        return {"folder": str(self.folder), "modules": list(self.modules), "search": search}
+        search = list(map(paths.to_json, self.search))
+        return {
+            "folder": paths.to_json(self.folder),
+            "modules": list(self.modules),
+            "search": search,
+        }
 
     def file_of(self, reference: str) -> Path | None:
         """The file that defines a function which is offered; None for a module without a source.

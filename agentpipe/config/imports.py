@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import threading
 import traceback
@@ -146,7 +147,7 @@ def _file_in(reference: str, path: str, folders: list[Path]) -> Path:
 
 def _load_file(file: Path, reference: str) -> ModuleType:
     """Two files may have the same name: the module's name contains a digest of the path."""
-    digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
     name = f"{file.stem.replace('.', '_')}_{digest}"
     if name not in sys.modules:
         _open_folder(file, file.parent)

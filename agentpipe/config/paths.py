@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from agentpipe.core.did_you_mean import did_you_mean
 
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
 # Where MCP-Universe's runner looks after the current folder, in a checkout of version 1.1.3 and in
 # a later one.
 THEIR_TASK_FOLDERS = ("mcpuniverse/benchmark/configs", "task_configs")
+
+
+def to_json(path: Path) -> str:
+    """The path for another process of this machine: JSON holds no bytes that are not UTF-8."""
+    return quote_from_bytes(os.fsencode(path))
+
+
+def from_json(text: str) -> Path:
+    """The path that ``to_json`` wrote."""
+    return Path(os.fsdecode(unquote_to_bytes(text)))
 
 
 def folders_for(file: Path) -> tuple[Path, ...]:

@@ -34,6 +34,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
+def encodable(text: str) -> str:
+    """Escape what JSON and databases cannot hold: a file name may contain undecodable bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(text: str, width: int) -> str:
     """``text`` on one line of at most ``width`` printable characters."""
     flat = printable(" ".join(text[: width * 4].split()))

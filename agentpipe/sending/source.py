@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Source
+from agentpipe.core.text import encodable
 
 if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
@@ -18,5 +19,5 @@ def source_of(collection: Collection, *, serves: bool = False) -> Source | None:
         agent_us = collection.config_file.stat().st_mtime_ns // 1000
     except OSError:
         return None
-    place = f"{socket.gethostname()}:{collection.file}"
+    place = f"{socket.gethostname()}:{encodable(str(collection.file))}"
     return Source(collection.fingerprint, place, edited_us, max(edited_us, agent_us), serves)

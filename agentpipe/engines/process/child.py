@@ -17,6 +17,7 @@ import orjson
 from agentpipe.config import mcp_universe_names
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.function_scope import FunctionScope
+from agentpipe.config.paths import from_json
 from agentpipe.connections import plugins
 from agentpipe.core import masking
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
@@ -147,7 +148,7 @@ def _instance(opening: Mapping[str, Any], context: Context) -> Instance:
     if "functions" in opening:
         judge = JudgeEngine(FunctionScope.from_json(opening["functions"]))
         return Instance("evaluators", judge, context, in_thread=False)
-    config = load_agent_config(opening["file"])
+    config = load_agent_config(from_json(opening["file"]))
     engine = open_engine(config)
     return Instance(config.name, engine, context, in_thread=engine.blocks)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.config.paths import to_json
 from agentpipe.core.account import variables_of
 from agentpipe.core.masking import shorten
 from agentpipe.core.redaction import Redactor
@@ -68,7 +69,7 @@ class ProcessEngine:
 
     def build(self) -> Agent:
         """An agent whose child starts with the first task."""
-        opening = {"file": str(self._config.file), "record": dict(self._record)}
+        opening = {"file": to_json(self._config.file), "record": dict(self._record)}
         launcher = shared_launcher(sys.executable, child.__name__)
         cwd = folder_of_worker("its agent")
         return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)
