@@ -131,19 +131,16 @@ def count_settlement(
 ) -> None:
     """A claim ended, so long after it began, for a task that waited so long before."""
     for place, number in counts_of(each).items():
-        _add(counts, place, number)
+        counts[place] = counts.get(place, 0.0) + number
     for at, seconds in zip(observed_by(each), (run_s, waited_s), strict=True):
         if at is not None:
             _observe(counts, at, max(0.0, seconds))
 
 
 def _observe(counts: dict[int, float], place: int, seconds: float) -> None:
-    _add(counts, place + bisect_left(BUCKETS_S, seconds), 1.0)
-    _add(counts, place + _HISTOGRAM - 1, seconds)
-
-
-def _add(counts: dict[int, float], place: int, number: float) -> None:
-    counts[place] = counts.get(place, 0.0) + number
+    bucket, total = place + bisect_left(BUCKETS_S, seconds), place + _HISTOGRAM - 1
+    counts[bucket] = counts.get(bucket, 0.0) + 1.0
+    counts[total] = counts.get(total, 0.0) + seconds
 
 
 def bounds_of(counts: Sequence[float]) -> Iterable[tuple[float, float]]:

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-# In one statement. Others have a power of two, so that there are few to prepare.
-MOST = 64
+# In one statement. Those of more than a few have a power of two, so that there are few to prepare.
+MOST, FEW = 64, 4
 
 
 def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
     """Execute it with all rows in the place of its ``{}``, where SQL allows the rows of VALUES."""
     at = 0
     while at < len(rows):
-        number = min(MOST, 1 << (len(rows) - at).bit_length() - 1)
+        left = len(rows) - at
+        number = left if left <= FEW else min(MOST, 1 << left.bit_length() - 1)
         part = rows[at : at + number]
         values = list(chain.from_iterable(part))
         db.execute(_with_rows(statement, len(part[0]), number), values)

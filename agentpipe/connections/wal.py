@@ -30,8 +30,9 @@ KEPT_BYTES = 16 * MEBIBYTE
 # The bytes of the shared-memory file that SQLite's readers lock.
 FIRST_READER_BYTE, LAST_READER_BYTE = 123, 127
 # Changed rows, about as many as the pages that they fill, after which it is written back beside the
-# writers. At so many pages SQLite does the rest within a commit, for which all writers wait.
-DUE_CHANGES, MOST_PAGES = 1_000, 4_096
+# writers. A log of more pages is long; at the most, SQLite does the rest within a commit, for which
+# all writers wait.
+DUE_CHANGES, LONG_PAGES, MOST_PAGES = 1_000, 2_048, 4_096
 # A read of ours has ended by then.
 LOOK_AGAIN_S = 0.5
 
@@ -103,6 +104,9 @@ class WriteAheadLog:
 class WriteBack:
     """Writes the log back into the file in a thread of its own, while others write.
 
+    The log is begun anew only where nothing was written meanwhile. Where it has grown long without
+    that, whoever writes waits for it once, with no lock that others need.
+
     Attributes:
         changes: Rows that this process has changed since.
     """
@@ -112,15 +116,20 @@ class WriteBack:
         self._database = database
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
+        self._is_long = False
 
     def if_due(self) -> None:
-        """Begin to write back what is in the log, if it is worth it and no other does it just now.
+        """Write back what is in the log, or begin to, if it is worth it and no other does it.
 
         A failure leaves it to the next one.
         """
-        if self.changes < DUE_CHANGES or not self._lock.acquire(blocking=False):
+        wait = self._is_long
+        if self.changes < DUE_CHANGES or not self._lock.acquire(blocking=wait):
             return
         self.changes = 0
+        if wait:
+            self._write()
+            return
         writing = threading.Thread(target=self._write, name="agentpipe-write-back", daemon=True)
         try:
             writing.start()
@@ -130,7 +139,8 @@ class WriteBack:
     def _write(self) -> None:
         try:
             with suppress(sqlite3.Error):
-                self._own().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                found = self._own().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._is_long = any(pages >= LONG_PAGES for _, pages, _ in found)
         finally:
             self._lock.release()
 

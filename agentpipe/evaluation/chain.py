@@ -10,6 +10,7 @@ import math
 import operator
 import re
 import reprlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain
@@ -19,13 +20,15 @@ from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _STEP = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
 # As MCP-Universe names its own, such as github.check_file.
 _DOTTED = re.compile(r"\w[\w.]{0,200}[._][\w.]{1,200}")
 # MCP-Universe's longest chains have about ten steps.
 MAX_STEPS = 100
+# Longer chains are read each time.
+MAX_KEPT_CHARS = 500
 _JSON_TYPES = (str, int, float, bool, list, dict, type(None))
 
 _SHORT = reprlib.Repr()
@@ -51,15 +54,21 @@ def show(value: Any) -> str:
 # Chains. Each step turns one leaf into a list of leaves.
 
 
-def parse_chain(func: str) -> list[tuple[str, str]]:
+def parse_chain(func: str) -> Sequence[tuple[str, str]]:
     """``(name, argument)`` of each step; a missing argument is an empty string.
 
     Raises:
         BrokenEvaluatorError: A step is invalid, or there are too many.
     """
+    # Each run of a collection has the same ones, and asks twice.
+    return _parsed(func) if len(func) <= MAX_KEPT_CHARS else _parsed.__wrapped__(func)
+
+
+@lru_cache(maxsize=256)
+def _parsed(func: str) -> Sequence[tuple[str, str]]:
     if (count := func.count("->")) >= MAX_STEPS:
         raise BrokenEvaluatorError(f"{count + 1:,} steps: at most {MAX_STEPS} are allowed")
-    return [_parse_step(text.strip()) for text in func.split("->") if text.strip()]
+    return tuple(_parse_step(text.strip()) for text in func.split("->") if text.strip())
 
 
 def _parse_step(text: str) -> tuple[str, str]:

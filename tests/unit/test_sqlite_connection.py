@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agentpipe.connections import wal
 from agentpipe.connections.sqlite import Database
 from agentpipe.connections.sqlite_address import SqliteAddress, parse_url
 from agentpipe.connections.sqlite_layout import Layout
@@ -303,6 +304,26 @@ def test_the_log_is_written_back_beside_a_writer_once_there_is_much(tmp_path: Pa
                 wait_until(partial(is_larger, before), 10, "the log is written back")
         assert is_larger(before) is expected
     assert len(names(database)) == 1_200
+    database.close()
+
+
+def test_a_log_that_grows_long_is_written_back_before_its_writer_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wal, "LONG_PAGES", 1)
+    file = tmp_path / "a.db"
+    database = opened(file)
+    sizes = list[int]()
+    for _ in range(2):
+        with database.write(durable=False) as db:
+            rows = [(f"{len(sizes)} {number} {'x' * 500}",) for number in range(1_200)]
+            db.executemany("INSERT INTO things VALUES (?)", rows)
+        database.sync()
+        sizes.append(file.stat().st_size)
+        for thread in threading.enumerate():
+            if thread.name == "agentpipe-write-back":
+                thread.join()
+    assert sizes[1] > 2_000 * 500
     database.close()
 
 

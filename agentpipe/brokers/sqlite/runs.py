@@ -44,7 +44,8 @@ def count_accepted(db: sqlite3.Connection, task_ids: Iterable[str]) -> None:
 
 def count_settled(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
     """Count what became of tasks of runs that have a record."""
-    _add(db, counts_of(settlements))
+    if counts := counts_of(settlements):
+        _add(db, counts)
 
 
 def count_answered(db: sqlite3.Connection, answers: Iterable[Answer]) -> None:
