@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agentpipe.brokers.sqlite.admission import admit as store
 from agentpipe.brokers.sqlite.admission import known_ids
-from agentpipe.brokers.sqlite.tables import LAYOUT
+from agentpipe.brokers.sqlite.layout import LAYOUT
 from agentpipe.sending.admission import admit
 from bench import asking, crowds, settling
 from bench.figures import (

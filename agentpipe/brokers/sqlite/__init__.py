@@ -27,7 +27,6 @@ from agentpipe.brokers.records import (
     OutboxRecord,
     Queue,
     Settlement,
-    Verdict,
     Worker,
 )
 from agentpipe.brokers.sqlite import groups as group_counts
@@ -38,6 +37,7 @@ from agentpipe.brokers.sqlite.admission import (
     depth_and_bound,
     keep_on,
     known_ids,
+    sort_out,
 )
 from agentpipe.brokers.sqlite.budgets import charge
 from agentpipe.brokers.sqlite.clock import StoreClock
@@ -45,6 +45,7 @@ from agentpipe.brokers.sqlite.comparing import compare
 from agentpipe.brokers.sqlite.dead_letters import DEAD, UNDELIVERABLE, Letters
 from agentpipe.brokers.sqlite.declaring import Declaration
 from agentpipe.brokers.sqlite.lanes import CONCERNS_OTHERS, IS_ANYTHING_READY, LanesKept
+from agentpipe.brokers.sqlite.layout import LAYOUT
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
@@ -59,7 +60,7 @@ from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop
 from agentpipe.brokers.sqlite.pauses import count_runs
 from agentpipe.brokers.sqlite.settling import settle_all
 from agentpipe.brokers.sqlite.snapshot import read_stats
-from agentpipe.brokers.sqlite.tables import LAPSED, LAYOUT, add_to_counters, add_to_tallies
+from agentpipe.brokers.sqlite.tables import LAPSED, add_to_counters, add_to_tallies
 from agentpipe.connections.sqlite import Database
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.connections.sqlite_snapshots import Snapshots
@@ -150,19 +151,9 @@ class SqliteStore(SqliteOperations, Store):
     ) -> Admission:
         self._database.log.refuse_if_full()
         with self._database.write(durable=False) as db:
-            known = known_ids(db, [offer.task_id for offer in offers])
             rooms = Rooms(db, target, len(offers), round_robin=round_robin)
-            verdicts: list[Verdict] = []
-            admitted: list[tuple[Offer, int]] = []
-            for offer in offers:
-                if offer.task_id in known:
-                    verdicts.append("duplicate")
-                elif (qid := rooms.next() if offer.bounded else rooms.any()) is None:
-                    verdicts.append("refused")
-                else:
-                    known.add(offer.task_id)
-                    admitted.append((offer, qid))
-                    verdicts.append("accepted")
+            known = known_ids(db, [offer.task_id for offer in offers])
+            verdicts, admitted = sort_out(offers, known, rooms)
             if admitted:
                 admit(db, admitted, self._clock.now(), aside)
                 runs.count_accepted(db, [offer.task_id for offer, _ in admitted])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Sequence
 
-    from agentpipe.brokers.records import Offer
+    from agentpipe.brokers.records import Offer, Verdict
 
 # Delayed tasks count: they will wait.
 _ROOM = "max_waiting - waiting - delayed"
@@ -112,6 +112,24 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
         (orjson.dumps(ids).decode(),),
     )
     return {row[0] for row in rows}
+
+
+def sort_out(
+    offers: Sequence[Offer], known: set[str], rooms: Rooms
+) -> tuple[list[Verdict], list[tuple[Offer, int]]]:
+    """What becomes of each offer; and the accepted ones, each with its queue."""
+    verdicts: list[Verdict] = []
+    admitted: list[tuple[Offer, int]] = []
+    for offer in offers:
+        if offer.task_id in known:
+            verdicts.append("duplicate")
+        elif (qid := rooms.next() if offer.bounded else rooms.any()) is None:
+            verdicts.append("refused")
+        else:
+            known.add(offer.task_id)
+            admitted.append((offer, qid))
+            verdicts.append("accepted")
+    return verdicts, admitted
 
 
 def keep_on() -> None:
