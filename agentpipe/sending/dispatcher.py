@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -27,6 +26,7 @@ from agentpipe.core.budgets import NO_BUDGET
 from agentpipe.core.closing import closed_on_error
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
+from agentpipe.sending.batches import batches_of, in_pauses, is_full
 from agentpipe.sending.groups import COUNT_GROUPS, REPAIRS, GroupPlan, offer_portions
 from agentpipe.sending.handle import Handle
 from agentpipe.sending.one_ahead import Pace, one_ahead
@@ -52,11 +52,6 @@ if TYPE_CHECKING:
     from agentpipe.core.loop_holds import LoopHold
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.settings import Settings
-
-BATCH = 1_000
-# So much of the next batch is made in each pause of a store that says when it pauses.
-PART = 250
-BATCH_BYTES = 4 * 1024 * 1024
 
 
 class Dispatcher(ActorOptions):
@@ -218,14 +213,14 @@ class Dispatcher(ActorOptions):
         waiting = on_full == "wait"
         offer = partial(self._offer, collection, round_robin=round_robin)
         rules, config_hash, pace = self.rules_of(collection), self.hash_of(collection), Pace()
-        made = (admit(task, rules).offer(config_hash) for task in _in_pauses(tasks, pace))
+        made = (admit(task, rules).offer(config_hash) for task in in_pauses(tasks, pace))
 
         def once(offers: Sequence[Offer]) -> Admission | Unreachable:
             # It may be in a thread, which must not wait: an interrupt would not end that.
             ask = partial(offer, offers, pace=pace)
             return tried(ask) if waiting else ask()
 
-        for offers, found in one_ahead(once, self._packed(_batches(made)), _is_full, pace):
+        for offers, found in one_ahead(once, self._packed(batches_of(made)), is_full, pace):
             admission = until_it_answers(partial(offer, offers), found)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -328,31 +323,6 @@ class Dispatcher(ActorOptions):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _in_pauses(tasks: Iterable[Any], pace: Pace) -> Iterator[Any]:
-    """The tasks; each part of them waits for the next pause of the store."""
-    for number, task in enumerate(tasks):
-        if not number % PART:
-            pace.rest()
-        yield task
-
-
-def _batches(offers: Iterator[Offer]) -> Iterator[Sequence[Offer]]:
-    """Cut the offers into batches, bounded by number and roughly by bytes."""
-    while batch := list(islice(offers, 1)):
-        size = len(batch[0].payload)
-        for offer in islice(offers, BATCH - 1):
-            batch.append(offer)
-            size += len(offer.payload)
-            if size > BATCH_BYTES:
-                break
-        yield batch
-
-
-def _is_full(batch: Sequence[Offer]) -> bool:
-    """Whether another may follow it."""
-    return len(batch) == BATCH or sum(len(offer.payload) for offer in batch) > BATCH_BYTES
 
 
 def _refused(offers: Sequence[Offer], admission: Admission) -> list[Offer]:

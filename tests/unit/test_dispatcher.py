@@ -9,7 +9,8 @@ import pytest
 from agentpipe.brokers.records import Queue
 from agentpipe.brokers.sqlite import SqliteStore
 from agentpipe.errors import ConfigError, TaskError, Unreachable
-from agentpipe.sending.dispatcher import BATCH, Dispatcher
+from agentpipe.sending.batches import BATCH
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
