@@ -42,12 +42,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
-    settings = settings_of(args)
+    settings, token = settings_of(args), _token(args)
     require_results(args, settings)
     with needs_extra("pages need the extra web", "web", *EXTRA):
         from agentpipe.web.server import Place, serve
 
-    place = Place(args.host, args.port, _token(args), args.trust_header, tuple(args.allow_host))
+    place = Place(args.host, args.port, token, args.trust_header, tuple(args.allow_host))
 
     def announce(base: str, with_token: str) -> None:
         print_either(args, {"url": with_token}, with_token)

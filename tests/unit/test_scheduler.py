@@ -66,10 +66,17 @@ class OneStore(SqliteStore):
     away = False
     kill_after = -1
 
-    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
+    def offer_aside(
+        self,
+        target: str,
+        offers: Sequence[Offer],
+        *,
+        round_robin: bool,
+        aside: Callable[[], None],
+    ) -> Admission:
         if self.away:
             raise Unreachable("gone")
-        admission = super().offer(target, offers, round_robin=round_robin)
+        admission = super().offer_aside(target, offers, round_robin=round_robin, aside=aside)
         self.kill_after -= 1
         if self.kill_after == 0:
             raise KilledError
