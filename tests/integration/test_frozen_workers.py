@@ -76,6 +76,21 @@ def test_a_run_that_stops_its_own_process_is_blamed(project: Project) -> None:
     _assert_only_the_culprit_is_blamed(project)
 
 
+@pytest.mark.every_broker(but=("sqlite", "rabbitmq"))
+def test_an_idle_worker_that_is_stopped_keeps_no_task_from_the_others(project: Project) -> None:
+    """Redis may wake it alone for a task; the look of the other one finds that, too."""
+    project.environ["AGENTPIPE_LEASE_S"] = "300"
+    project.collection(concurrency=4)
+    fleet = project.work("--processes", "2").ready(2)
+    frozen, _ = fleet.pids
+    os.kill(frozen, signal.SIGSTOP)
+    for number in range(1, 5):
+        project.send({"task_id": str(number), "question": "echo one"})
+        # Settled, not delivered: the one that is stopped may hold the lock of the sink's file.
+        project.until(accepted=number, waiting=0, running=0)
+    assert frozen in fleet.pids
+
+
 @pytest.mark.long
 @pytest.mark.every_broker
 def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Project) -> None:
