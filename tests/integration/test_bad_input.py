@@ -14,7 +14,9 @@ import pytest
 
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer
+from agentpipe.config.collection import load
 from agentpipe.core.caps import MAX_RECORD_BYTES
+from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
@@ -99,13 +101,25 @@ def _assert_refused(done: Done) -> None:
 
 @pytest.mark.parametrize("case", COLLECTIONS)
 def test_a_wrong_collection_is_refused_with_its_line(project: Project, case: str) -> None:
-    content, line, words = COLLECTIONS[case]
-    project.write("collection.yaml", content)
+    file = project.write("collection.yaml", COLLECTIONS[case][0])
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    _assert_told(case, str(caught.value))
+
+
+@pytest.mark.parametrize("case", ["an alias bomb", "no UTF-8", "a misspelt key"])
+def test_a_command_refuses_a_wrong_collection(project: Project, case: str) -> None:
+    project.write("collection.yaml", COLLECTIONS[case][0])
     done = project.run("send", "toys", "echo hi")
     _assert_refused(done)
-    assert f"collection.yaml:{line}: " in done.err
+    _assert_told(case, done.err)
+
+
+def _assert_told(case: str, said: str) -> None:
+    _, line, words = COLLECTIONS[case]
+    assert f"collection.yaml:{line}: " in said
     for word in words:
-        assert word in done.err
+        assert word in said
 
 
 @pytest.mark.parametrize("case", AGENTS)

@@ -125,6 +125,9 @@ def test_groups_that_ended_are_counted(project: Project) -> None:
     assert found["agentpipe_groups_open[]"] == 0
 
 
+@pytest.mark.parametrize(
+    "server", ["redis", pytest.param("rabbitmq", marks=pytest.mark.long)], indirect=True
+)
 def test_a_broker_that_goes_away_is_a_zero_until_it_is_back(
     project: Project, server: Server
 ) -> None:
