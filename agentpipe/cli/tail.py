@@ -146,12 +146,17 @@ def _is_wanted(args: argparse.Namespace, result: Result) -> bool:
 def _line(result: Result) -> str:
     at = (result.finished_at or "")[11:19]
     reward = "" if result.reward is None else f" reward {result.reward:g}"
-    if result.error is not None:
-        what = f"{result.error.get('type')}: {result.error.get('message')}"
-    elif isinstance(result.result, str):
-        what = result.result
-    else:
-        what = orjson.dumps(result.result).decode()
     task_id = printable(result.task_id, keep="")
     head = f"{at} {result.outcome:<11} {task_id} {result.agent}{reward}"
-    return f"{one_line(head, 160)}  {one_line(what, 120)}"
+    return f"{one_line(head, 160)}  {one_line(_said(result), 120)}".rstrip()
+
+
+def _said(result: Result) -> str:
+    """The error, or the answer; nothing of a task that did not run."""
+    if result.error is not None:
+        return f"{result.error.get('type')}: {result.error.get('message')}"
+    if isinstance(result.result, str):
+        return result.result
+    if result.result is None and result.outcome != "ok":
+        return ""
+    return orjson.dumps(result.result).decode()

@@ -154,6 +154,12 @@ def test_a_result_of_the_stream_is_one_harmless_line(result: Result) -> None:
     assert len(line) < 400
 
 
+def test_a_result_without_an_answer_shows_none() -> None:
+    cancelled = Result(task_id="t", agent="echo_0", outcome="cancelled")
+    assert _line(cancelled) == "cancelled t echo_0"
+    assert _line(Result(task_id="t", agent="echo_0", outcome="ok")).endswith(" echo_0  null")
+
+
 def test_halves_of_surrogate_pairs_are_joined_or_replaced() -> None:
     rng = random.Random(0)
     for _ in range(2_000):
