@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.records import Queue, Worker
 
-# Whoever serves more has enough to claim, and what is delivered to it has to be noted.
+# A worker with more has enough to claim, and what is delivered to it has to be noted.
 FEW_AGENTS = 64
 
 

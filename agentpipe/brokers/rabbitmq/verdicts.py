@@ -3,7 +3,7 @@
 The end of a connection does not tell what ran on it. Who watched the worker knows, and says so when
 it ends the worker, or as soon as that has died. A task without a verdict counts a crash.
 
-A verdict is about what one worker had: the task as it was delivered to that. Whoever judges a task
+A verdict is about what one worker had: the task as it was delivered to that. Who judges a task
 replaces it by a copy with another number, so that what was said of an earlier end, or is said too
 late, says nothing of the next one.
 """

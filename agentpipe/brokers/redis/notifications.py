@@ -20,7 +20,7 @@ class Subscription:
     """One subscription, on a connection of its own, for one thread.
 
     All hear of what is cancelled, and of what concerns all. Whether a claim may have become
-    possible is told to one worker that is idle, or to all while somebody listens without being a
+    possible is told to one worker that is idle, or to all while others listen without being a
     worker.
 
     Attributes:

@@ -10,7 +10,7 @@ end
 local waking = on_demand(function()
   local waking = {}
 
-  -- Whether somebody can only be woken with all others: a worker of an earlier version, or one that has not
+  -- Whether a listener can only be woken with all others: a worker of an earlier version, or one that has not
   -- joined yet.
   local function are_woken_together()
     local hearing = call('PUBSUB', 'NUMSUB', WAKE, LISTENING)
