@@ -7,6 +7,7 @@ import logging
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.rabbitmq.breaker import run_ended
@@ -15,7 +16,7 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import ResultTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held
@@ -44,6 +45,8 @@ class Settling:
     ) -> None:
         self._busy = asyncio.Lock()
         self._beside: set[asyncio.Task[Any]] = set()
+        # By the claim's number: what goes on, or has ended, where no caller waits any more.
+        self._carried: dict[int, asyncio.Task[None]] = {}
         self._channel, self._services, self._deliveries = channel, channel.services, deliveries
         self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
 
@@ -77,22 +80,54 @@ class Settling:
     async def at_rest(self) -> AsyncIterator[None]:
         """When nothing is being settled; a task that is must not be given back as well."""
         async with self._busy:
-            if self._beside:
-                await asyncio.wait(self._beside)
+            if under_way := self._beside.union(self._carried.values()):
+                await asyncio.wait(under_way)
             yield
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         if not self._services.connection.session.is_open:  # The next connection settles it.
             raise ChannelClosed("it ended before that was settled")
         found = self._find(settlements)
-        done = [held is not None for held in found]
         pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
-        pairs = await self._fitting(pairs)
+        under_way = self._under_way(settlements)
+        done = [
+            held is not None or each.claim.number in under_way
+            for each, held in zip(settlements, found, strict=True)
+        ]
+        new = await self._fitting([it for it in pairs if it[0].claim.number not in under_way])
+        for carrying in {*under_way.values(), *self._begun(new)}:
+            await asyncio.shield(carrying)
+        for each in settlements:
+            self._carried.pop(each.claim.number, None)
+        return done
+
+    def _under_way(self, settlements: Sequence[Settlement]) -> dict[int, asyncio.Task[None]]:
+        numbers = self._carried.keys() & {each.claim.number for each in settlements}
+        return {number: self._carried[number] for number in numbers}
+
+    def _begun(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[asyncio.Task[None]]:
+        """Settle these once: a server that blocks us may take them when nobody waits any more.
+
+        Who settles them again then waits for the same.
+        """
+        if not pairs:
+            return []
+        carrying = asyncio.get_running_loop().create_task(self._carry_out_and_count(pairs))
+        numbers = [each.claim.number for each, _ in pairs]
+        self._carried.update(dict.fromkeys(numbers, carrying))
+        carrying.add_done_callback(partial(self._forget_failed, numbers))
+        return [carrying]
+
+    def _forget_failed(self, numbers: Iterable[int], carrying: asyncio.Task[None]) -> None:
+        if carrying.cancelled() or carrying.exception():
+            for number in numbers:
+                self._carried.pop(number, None)
+
+    async def _carry_out_and_count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         await self._carry_out(pairs)
         with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
             await self._count(pairs)
         self._tallies.add(pairs)
-        return done
 
     async def _count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         """Count runs for the breaker, and claim nothing more of what it pauses."""
