@@ -10,7 +10,7 @@ class Delivered(NamedTuple):
 
     Attributes:
         task_id: The task's.
-        number: The store's own: another one after each end of a worker that had the task.
+        number: The store's own: another one after each end of a worker that counted for the task.
     """
 
     task_id: str

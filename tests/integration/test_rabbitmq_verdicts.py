@@ -132,9 +132,6 @@ def test_the_last_verdict_on_a_task_counts_and_only_once(
     with working(broker_url) as (store, worker):
         found = claimed(store, worker, len(TASKS))
         assert [found[task_id].crashes for task_id in TASKS] == [1, 0, 0]
-        services = store._services  # noqa: SLF001 - what is left of it
-        assert services is not None
-        assert services.verdicts._said == {}  # noqa: SLF001 - the same
 
 
 def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(

@@ -26,7 +26,7 @@ class Ahead:
 
     def add(self, tag: int, message: Message) -> None:
         """It was delivered."""
-        if self._notes is not None:
+        if self._notes is not None and tag not in self._places:
             self._places[tag] = self._notes.lay(message.delivered)
 
     def drop(self, tags: Iterable[int]) -> None:

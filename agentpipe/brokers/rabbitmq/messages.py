@@ -51,8 +51,8 @@ class Message:
         ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
         suspect: Not 0 if it may have killed a worker that had others, and one crash is the
             limit: then a number that no other copy of it has.
-        judged_ms: When it was judged after the last end of a worker that had it. So it differs
-            from what each of them had, and from what is said of that.
+        judged_ms: When it was last blamed for the end of a worker that had it. So it differs from
+            what that had, and from what is said of that.
     """
 
     task_id: str
@@ -132,7 +132,7 @@ class Message:
         return Delivered(self.task_id, self.judged_ms)
 
     def judged(self) -> Self:
-        """The same after the end of a worker that had it; see ``Verdicts``."""
+        """The same after it was blamed for the end of a worker; see ``Verdicts``."""
         return replace(self, judged_ms=max(now_ms(), self.judged_ms + 1))
 
     def suspected(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.consumption import APART_S
@@ -72,7 +73,7 @@ class Reception:
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
         if not await self._services.verdicts.blame(message.delivered, patience_s):
-            await self._replace(lost, message.given_back())
+            await self._spare(agent, lost)
             return
         self._decided(agent)
         if not agent.suspects(message):
@@ -84,6 +85,14 @@ class Reception:
         await self._let_others_first(agent)
         await self._replace(lost, judged)
 
+    async def _spare(self, agent: ServedAgent, lost: Prefetched) -> None:
+        if lost.message.suspect:  # It may have a mark, which says nothing of its next run.
+            await self._replace(lost, lost.message.given_back())
+            return
+        self._deliveries.note(lost)  # If this worker ends meanwhile, too, it has not begun.
+        await self._services.carry_out(lost.message.delivered)
+        self._admit(agent, replace(lost, returned=True))
+
     def _decided(self, agent: ServedAgent) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -91,7 +100,10 @@ class Reception:
 
     async def _let_others_first(self, agent: ServedAgent) -> None:
         """What ended with it goes back before it does: it may end the same neighbours each time."""
-        await self._channel.raw.catch_up()  # Until they have been delivered.
+        for source in self._services.registry.sources(agent.queue):
+            if source.name in agent.consumers:  # It answers behind all that it has delivered,
+                await self._channel.raw.declare(source)
+        await self._channel.raw.catch_up()  # And the channel behind all that it has sent.
         if agent.undecided:
             await asyncio.wait(set(agent.undecided))
 

@@ -24,6 +24,7 @@ from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.tickets import Tickets
 from agentpipe.brokers.rabbitmq.verdicts import Verdicts
 from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.core.delivered import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.rpc import RunEnded
     from agentpipe.brokers.records import Queue
     from agentpipe.connections.amqp.message import OutgoingMessage
-    from agentpipe.core.delivered import Delivered
 
 # A look at the very moment at which a cooldown ends may find it not over.
 CLOCK_S = 0.001
@@ -66,6 +66,7 @@ class Services:
         self.drains = Drains(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
+        self._spared, self._sparing = list[Delivered](), asyncio.Lock()
         self._calendar = SharedState[int](session, topology.shared("calendar"), max, values_of(int))
 
     def inherit(self, earlier: Services) -> None:
@@ -104,6 +105,14 @@ class Services:
     async def judge(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> None:
         """Say of what one worker had whether its end counts for it, and have all note it."""
         await self._tell(Request("judged", marks=await self.verdicts.add(spared, blamed)))
+
+    async def carry_out(self, spared: Delivered) -> None:
+        """Keep, and tell all, that what was said of this one is true of no later end."""
+        self._spared.append(spared)
+        async with self._sparing:  # Those of a worker that had many are kept together.
+            spared_now, self._spared = self._spared, []
+            if spared_now:
+                await self._tell(Request("judged", marks=await self.verdicts.carry_out(spared_now)))
 
     def changed(self) -> None:
         """Have each worker see what has changed."""

@@ -3,9 +3,10 @@
 The end of a connection does not tell what ran on it. Who watched the worker knows, and says so when
 it ends the worker, or as soon as that has died. A task without a verdict counts a crash.
 
-A verdict is about what one worker had: the task as it was delivered to that. Who judges a task
-replaces it by a copy with another number, so that what was said of an earlier end, or is said too
-late, says nothing of the next one.
+A verdict is about what one worker had: the task as it was delivered to that. So what was said of an
+earlier end, or is said too late, says nothing of the next one: a task that is blamed is replaced by
+a copy with another number, and of one that is spared it is kept that this was carried out. A copy
+of that, too, would be there twice where who makes it is killed meanwhile.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def patience_s(lease_s: float) -> float:
 
 
 class Verdicts:
-    """What one process knows of them: when each was said, in Unix ms; negative for blame."""
+    """What one process knows of them: twice the time at which each was said, in Unix ms.
+
+    It is negative for blame; of one that was carried out it is 1 more.
+    """
 
     def __init__(self, session: Session, topology: Topology) -> None:
         self._state = SharedState[int](session, topology.shared("verdicts"), _later, values_of(int))
@@ -45,11 +49,21 @@ class Verdicts:
 
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
         """Keep a verdict on each of these; returns what the others have to note."""
-        now = now_ms()
+        now = 2 * now_ms()
         said = dict.fromkeys(map(_key, spared), now) | dict.fromkeys(map(_key, blamed), -now)
+        await self._add(said)
+        return said
+
+    async def carry_out(self, spared: Iterable[Delivered]) -> dict[str, int]:
+        """These go on, and may end the next worker; returns what the others have to note."""
+        known = {key: self._said.get(key, 0) for key in map(_key, spared)}
+        done = {key: at + 1 for key, at in known.items() if _is_open(at)}
+        await self._add(done)
+        return done
+
+    async def _add(self, said: Mapping[str, int]) -> None:
         self.note(said)
         await self._state.add(said)
-        return said
 
     def note(self, said: Mapping[str, int]) -> None:
         """Learn of verdicts, and forget old ones."""
@@ -73,9 +87,10 @@ class Verdicts:
         key = _key(delivered)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                while key not in self._said:
+                while not _is_open(self._said.get(key, 0)):
                     await self._heard.wait()
-        return self._said.pop(key, -1) < 0
+        said = self._said.get(key, 0)
+        return said < 0 or not _is_open(said)
 
 
 def _key(delivered: Delivered) -> str:
@@ -86,5 +101,10 @@ def _later(one: int, other: int) -> int:
     return max(one, other, key=abs)
 
 
-def _counts(said_ms: int) -> bool:
-    return abs(said_ms) >= now_ms() - KEPT_MS
+def _is_open(said: int) -> bool:
+    """Whether there is a verdict, and nobody has carried it out."""
+    return said != 0 and said % 2 == 0
+
+
+def _counts(said: int) -> bool:
+    return abs(said) >= 2 * (now_ms() - KEPT_MS)
