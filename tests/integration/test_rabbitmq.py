@@ -403,7 +403,7 @@ def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_ur
         wait_until(lambda: store.stats().queues[0].waiting == 2, 30, "it is back")
         store.leave(first)
         store.offer("toys", [Offer("c", b"{}")], round_robin=False)
-        for _ in range(3):
+        for _ in "ab":  # One that crashes twice comes later.
             _claim_and_die(broker_url, queue)
         last = _joined(store)
         claims: list[Claim] = []
@@ -412,7 +412,7 @@ def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_ur
             assert store.settle([Settlement(claims[-1], "complete", b"{}", "ok")]) == [True]
     assert [it.task_id for it in claims][-1] == "c"
     assert {it.task_id: it.crashes for it in claims}["c"] == 0
-    assert sum(it.crashes for it in claims) == 3
+    assert sum(it.crashes for it in claims) == 2
 
 
 def _joined(store: Store) -> Worker:
