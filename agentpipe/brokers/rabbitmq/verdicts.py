@@ -37,9 +37,9 @@ def patience_s(lease_s: float) -> float:
 
 
 class Verdicts:
-    """What one process knows of them: twice the time at which each was said, in Unix ms.
+    """What one process knows of them: when each was said, in Unix ms; negative for blame.
 
-    It is negative for blame; of one that was carried out it is 1 more.
+    Beside one that was carried out stands, by a key of its own, when that one was said.
     """
 
     def __init__(self, session: Session, topology: Topology) -> None:
@@ -49,15 +49,14 @@ class Verdicts:
 
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
         """Keep a verdict on each of these; returns what the others have to note."""
-        now = 2 * now_ms()
+        now = now_ms()
         said = dict.fromkeys(map(_key, spared), now) | dict.fromkeys(map(_key, blamed), -now)
         await self._add(said)
         return said
 
     async def carry_out(self, spared: Iterable[Delivered]) -> dict[str, int]:
         """These go on, and may end the next worker; returns what the others have to note."""
-        known = {key: self._said.get(key, 0) for key in map(_key, spared)}
-        done = {key: at + 1 for key, at in known.items() if _is_open(at)}
+        done = {_done(key): abs(self._said[key]) for key in map(_key, spared) if self._is_open(key)}
         await self._add(done)
         return done
 
@@ -87,24 +86,26 @@ class Verdicts:
         key = _key(delivered)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                while not _is_open(self._said.get(key, 0)):
+                while not self._is_open(key):
                     await self._heard.wait()
-        said = self._said.get(key, 0)
-        return said < 0 or not _is_open(said)
+        return self._said.get(key, 0) < 0 or not self._is_open(key)
+
+    def _is_open(self, key: str) -> bool:
+        """Whether there is a verdict that nobody has carried out."""
+        return abs(self._said.get(key, 0)) > self._said.get(_done(key), 0)
 
 
 def _key(delivered: Delivered) -> str:
     return f"{delivered.number} {delivered.task_id}"
 
 
+def _done(key: str) -> str:
+    return f"done {key}"
+
+
 def _later(one: int, other: int) -> int:
     return max(one, other, key=abs)
 
 
-def _is_open(said: int) -> bool:
-    """Whether there is a verdict, and nobody has carried it out."""
-    return said != 0 and said % 2 == 0
-
-
-def _counts(said: int) -> bool:
-    return abs(said) >= 2 * (now_ms() - KEPT_MS)
+def _counts(said_ms: int) -> bool:
+    return abs(said_ms) >= now_ms() - KEPT_MS
