@@ -29,4 +29,4 @@ def test_an_id_is_shown_with_its_line_break(
     assert "\na\\nb: waiting" in capsys.readouterr().out
     assert main(["cancel", ID]) == 0
     assert main(["tail", "--from", "beginning", "--timeout", "0"]) == 0
-    assert " a\\nb adder_0 " in capsys.readouterr().out
+    assert " a\\nb adder_0\n" in capsys.readouterr().out
