@@ -102,6 +102,9 @@ def send(settings: Settings, folder: Path, *options: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
 
 
+@pytest.mark.parametrize(
+    "broker", ["sqlite", pytest.param("redis", marks=pytest.mark.long)], indirect=True
+)
 def test_the_command_line_sends_groups(settings: Settings, tmp_path: Path) -> None:
     tasks = [{"task_id": name, "question": name, "evaluators": JUDGED} for name in ("a", "b")]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))

@@ -64,6 +64,12 @@ with GrpoRollouts.open("mixed.yaml", dict, settings=settings, rank=0):
 """
 
 
+# The store's part on Redis is in the conformance tests; here, in the long tier, whole trainers.
+SLOW_ON_REDIS = pytest.mark.parametrize(
+    "settings", ["sqlite", pytest.param("redis", marks=pytest.mark.long)], indirect=True
+)
+
+
 @pytest.fixture(params=["redis", "sqlite"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return settings_on(request, tmp_path)
@@ -81,6 +87,7 @@ def holder_of(settings: Settings) -> int:
         return int(found.said["pid"])
 
 
+@SLOW_ON_REDIS
 def test_a_second_trainer_is_told_and_the_first_goes_on(settings: Settings, tmp_path: Path) -> None:
     write_project(tmp_path)
     (tmp_path / "meet-used-1").touch()
@@ -97,6 +104,7 @@ def test_a_second_trainer_is_told_and_the_first_goes_on(settings: Settings, tmp_
     assert_each_once(end["used"], tmp_path)
 
 
+@SLOW_ON_REDIS
 def test_a_trainer_goes_on_at_once_where_the_one_before_was_killed_or_has_closed(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
