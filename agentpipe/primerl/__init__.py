@@ -1,1 +1,1 @@
-"""For prime-rl: an environment server whose environment is a collection."""
+"""For prime-rl: an environment server that runs a collection."""

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from agentpipe.core.groups import GroupEnd
     from agentpipe.sinks.stream import Stream
 
-# For so long at most nothing is committed, and an end is not noticed.
+# Longest time in seconds until a commit is made or ``stop`` is noticed.
 LOOK_S = 0.5
-# A client that is sent something may not have it when this process is killed.
+# Seconds to wait before a commit: a kill could lose an answer that is still on its way.
 SETTLED_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
 class EnvResults:
-    """Reads in a thread of its own.
+    """Reads in its own thread.
 
-    A Result is committed some moments after ``answered`` was called for it, so that after a kill
-    those come again that no client has.
+    A Result is committed ``SETTLED_S`` after ``answered`` was called for it, so that after a kill
+    the Results that no client has come again.
     """
 
     def __init__(
@@ -41,29 +41,30 @@ class EnvResults:
         deliver: Callable[[Result], None],
         look: Callable[[], None],
     ) -> None:
-        """Those whose ids begin with ``prefix``; the stream ends after ``LOOK_S`` of silence.
+        """Deliver Results whose ids begin with ``prefix``.
 
-        ``look`` is called each moment, and what it raises ends ``run``.
+        The stream must end after ``LOOK_S`` of silence. ``look`` is called often, and an exception
+        from it ends ``run``.
         """
         self._stream, self._prefix = stream, prefix
         self._deliver, self._look = deliver, look
         self._lock = threading.Lock()
-        self._read: deque[str] = deque()  # By their ids: records that are not committed.
-        self._open: dict[str, float] = {}  # Until when they are.
+        self._read: deque[str] = deque()  # Task ids of uncommitted records, in order.
+        self._open: dict[str, float] = {}  # Until when they must stay uncommitted.
         self._ended = threading.Event()
 
     def answered(self, task_id: str) -> None:
-        """A client was sent what came of this task; from any thread."""
+        """A client was sent the answer to this task; callable from any thread."""
         with self._lock:
             if task_id in self._open:
                 self._open[task_id] = time.monotonic() + SETTLED_S
 
     def stop(self) -> None:
-        """Have ``run`` return soon."""
+        """Make ``run`` return soon."""
         self._ended.set()
 
     def run(self) -> None:
-        """Until ``stop``, in its thread."""
+        """Read until ``stop``; call it in the reading thread."""
         is_reached = True
         while not self._ended.is_set():
             try:
@@ -75,7 +76,7 @@ class EnvResults:
                 is_reached = False
 
     def _follow(self) -> None:
-        """Until a moment of silence: then all that was read is held by the stream."""
+        """Read until a moment of silence; the stream holds all records that were read."""
         for entry in self._stream.entries():
             self._commit()
             if entry is not Nothing.NEW:
@@ -96,7 +97,7 @@ class EnvResults:
         self._deliver(entry)
 
     def _commit(self) -> None:
-        """All up to the first that a client may not have."""
+        """Commit all records before the first whose answer a client may not have."""
         number, now = 0, time.monotonic()
         with self._lock:
             while self._read and self._open.get(self._read[0], 0.0) <= now:

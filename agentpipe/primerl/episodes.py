@@ -1,7 +1,7 @@
-"""Episodes: a Result as prime-rl takes it, with the token ids that were sampled, or an error.
+"""Episodes: a Result as a prime-rl episode with the sampled token ids, or as an error.
 
-The names are those of ``verifiers.v1`` 0.4: an episode of one trace, whose nodes are messages with
-the ids that each of them added. A row of the rollout is a chain of nodes.
+The names are those of ``verifiers.v1`` 0.4: an episode has one trace, whose nodes are messages,
+each with the ids that it added. A row of the rollout is a chain of nodes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DELTA, REPLY = b"delta", b"reply"
 CANCELLED = "Cancelled: rollout aborted"
 _FINISHES = ("stop", "length", "tool_calls")
-# How verifiers calls what has ended a run, and what for it was not at its end.
+# Verifiers' names for the limit that cut a run short.
 _STOPS = {
     "turns": "max_turns",
     "tokens": "max_total_tokens",
@@ -38,9 +38,9 @@ Message = dict[str, Any]
 
 
 def answer_of(result: Result, env: str) -> list[tuple[bytes, dict[str, Any]]]:
-    """What a client is sent for a Result: the episode where it trains, else why it does not.
+    """The messages sent to a client for a Result: the episode if it can train, else the reason.
 
-    No failure has a reward: not of the infrastructure, and not of the agent either.
+    A failure never has a reward, whether of the infrastructure or of the agent.
 
     Raises:
         FormatError: Its rollout is malformed.
@@ -52,7 +52,7 @@ def answer_of(result: Result, env: str) -> list[tuple[bytes, dict[str, Any]]]:
         return [(REPLY, _reply(_head(result, env, errors=[_error(result)]), []))]
     trace = _trace(result, rows)
     sizes = {name: len(trace[name]) for name in ("nodes", "calls")}
-    # Of an answer that was cut off by the end of a server, the client may have the beginning.
+    # If a server ended while it sent an answer, the client may have a part of it: discard that.
     anew = {"trace": result.task_id, "discard": True}
     return [
         (DELTA, anew),
@@ -62,7 +62,7 @@ def answer_of(result: Result, env: str) -> list[tuple[bytes, dict[str, Any]]]:
 
 
 def refusal(error: str) -> dict[str, Any]:
-    """The reply to a request that comes to nothing."""
+    """The reply to a request that fails."""
     return {"success": False, "error": error}
 
 
@@ -93,14 +93,14 @@ def _error(result: Result) -> dict[str, Any]:
 
 
 def _lack(result: Result) -> str:
-    """What a run without an error lacks."""
+    """Why a run without an error cannot train."""
     if not result.reward_trustworthy:
         return "no evaluator could judge the answer: a task needs evaluators"
     return "the serving engine did not give the token ids of all that it sampled"
 
 
 def _trace(result: Result, rows: Sequence[Sample]) -> dict[str, Any]:
-    """As one delta, which holds all of it."""
+    """The whole trace as one delta."""
     rollout = result.rollout or {}
     try:
         nodes, calls = _Graph(result).add(rows)
@@ -148,9 +148,9 @@ def _timing(result: Result) -> dict[str, Any]:
 
 
 class _Graph:
-    """Makes nodes and calls of rows.
+    """Makes nodes and calls from rows.
 
-    Each row is a chain of its own, which verifiers calls a branch, and takes as a sample.
+    Each row is a separate chain, which verifiers calls a branch and takes as a sample.
     """
 
     def __init__(self, result: Result) -> None:
@@ -171,7 +171,7 @@ class _Graph:
         parent, done = None, 0
         for turn in segment["turns"]:
             begin = turn["at"]
-            end = ends.get(begin, begin)  # Nothing is left of what was written in other tokens.
+            end = ends.get(begin, begin)  # A turn whose tokens were rewritten has no sampled ids.
             request = self._requests.get(str(turn.get("span")))
             parent = self._context(row, (done, begin), parent, _asked(request, is_first=not done))
             parent = self._node(row, (begin, end), parent, _said(request), sampled=True)
@@ -183,7 +183,7 @@ class _Graph:
     def _context(
         self, row: Sample, place: tuple[int, int], parent: int | None, messages: list[Message]
     ) -> int | None:
-        """Its ids are those of the last of its messages: a record does not tell them apart."""
+        """The last message gets all the ids: a record does not say which message has which."""
         *before, last = messages or [{"role": "user", "content": ""}]
         for message in before:
             parent = self._node(row, (0, 0), parent, message)
@@ -227,7 +227,7 @@ class _Graph:
 
 
 def _asked(request: ModelRequest | None, *, is_first: bool) -> list[Message]:
-    """What a request added to its row: all of it, where it is the row's first."""
+    """The messages that a request added to its row: all of them if it is the row's first."""
     if request is None:
         return []
     return list(map(_message, request.messages if is_first else request.new))
@@ -239,7 +239,7 @@ def _said(request: ModelRequest | None) -> Message:
 
 
 def _message(message: Mapping[str, Any]) -> Message:
-    """In the form of verifiers, which knows four roles."""
+    """A message in verifiers' form, which has four roles."""
     role, text = message.get("role"), _text(message.get("content"))
     if role == "assistant":
         calls = list(_calls(message.get("tool_calls")))
@@ -250,7 +250,7 @@ def _message(message: Mapping[str, Any]) -> Message:
 
 
 def _text(content: Any) -> str:
-    """Of parts, those that are text."""
+    """The text of the content, or of its text parts."""
     if isinstance(content, list):
         parts = (each.get("text") for each in content if isinstance(each, dict))
         return "\n".join(text for text in parts if isinstance(text, str))

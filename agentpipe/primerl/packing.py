@@ -10,10 +10,10 @@ from agentpipe.errors import TaskError
 
 
 def require_msgpack() -> Any:
-    """The package.
+    """Import msgpack.
 
     Raises:
-        MissingExtra: It is not installed.
+        MissingExtra: msgpack is not installed.
     """
     with needs_extra("prime-rl's environment clients speak msgpack", "prime-rl", "msgpack"):
         import msgpack
@@ -27,10 +27,10 @@ def packed(value: Any) -> bytes:
 
 
 def unpacked(payload: bytes) -> Any:
-    """What a client has packed.
+    """Decode what a client sent.
 
     Raises:
-        TaskError: It is malformed.
+        TaskError: The payload is malformed.
     """
     msgpack = require_msgpack()
     try:

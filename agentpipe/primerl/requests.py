@@ -1,4 +1,4 @@
-"""Requests of prime-rl's environment client, and the tasks that they ask for.
+"""Requests of prime-rl's environment client, and the tasks made from them.
 
 The names are those of ``verifiers.v1.serve.types``, as of verifiers 0.4.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 HEALTH, RUN, CANCEL = "health", "run", "cancel"
-# What a taskset may give of a task, beside its ``prompt``.
+# Task fields that a taskset's row can set, beside its ``prompt``.
 FIELDS = (
     "question",
     "category",
@@ -30,12 +30,12 @@ FIELDS = (
     "prepares",
     "cleanups",
 )
-# Where a Result keeps which fields its row had, and the rest of it: prime-rl gets all of it back.
+# Metadata keys: which fields the row had, and its other fields. prime-rl gets the whole row back.
 GIVEN, REST = "task_fields", "task_data"
-# What the recorder asks for by itself, and what names the policy's version.
+# Settings that the recorder sets itself, and the salt that names the policy's version.
 _RECORDED = ("logprobs", "top_logprobs", "return_token_ids", "prompt_logprobs", "cache_salt")
 _RENAMED = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
-# Values of settings that agents do not have which change nothing.
+# Settings that agents do not have, with the values that change nothing.
 _NO_EFFECT = {"min_tokens": 0, "n": 1, "skip_special_tokens": True, "stream": False}
 _MAX_DIGITS = 15
 _PLAIN = Task()
@@ -43,14 +43,14 @@ _PLAIN = Task()
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One rollout that a trainer wants.
+    """One rollout that a trainer requests.
 
     Attributes:
-        task_id: Of this request, so that it is run once whatever becomes of the server.
+        task_id: Derived from the request, so that it runs once even if the server restarts.
         task: As ``Dispatcher.send`` takes it.
         base_url: Where the trainer's model is served.
-        model: Its name there.
-        version: Of its weights; None where the request does not say.
+        model: The model's name there.
+        version: The version of its weights; None if the request does not say.
     """
 
     task_id: str
@@ -61,10 +61,10 @@ class RunRequest:
 
     @classmethod
     def of(cls, raw: Any, prefix: str, name: str) -> RunRequest:
-        """What ``raw``, the payload of a request of this name, asks for.
+        """Decode ``raw``, the payload of a request with this name.
 
         Raises:
-            TaskError: With what is wrong.
+            TaskError: The payload is invalid.
         """
         data, client = _object(raw, "task_data"), _object(raw, "client")
         sampling = _object(raw, "sampling")
@@ -85,7 +85,7 @@ class RunRequest:
 
 
 def _group(data: Mapping[str, Any], version: int | None) -> str:
-    """That of the samples of a row: they go to one server, which has its prompt in its cache."""
+    """The group of a row's samples: one group goes to one server, which has the prompt cached."""
     try:
         digest = digest_of(data)
     except (TypeError, ValueError) as error:
@@ -108,16 +108,16 @@ def _text(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _version(salt: Any) -> int | None:
-    """Prime-rl salts the prompt cache of its servers with the version of their weights."""
+    """The version of the weights, which prime-rl uses as the salt of its servers' prompt cache."""
     is_number = isinstance(salt, str) and salt.isascii() and salt.isdecimal()
     return int(salt) if is_number and len(salt) <= _MAX_DIGITS else None
 
 
 def task_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The task of a taskset's row: its fields where it has them, else its prompt as question.
+    """The task of a taskset's row: its task fields, with its prompt if it has no question.
 
     Raises:
-        TaskError: It has neither.
+        TaskError: The row has neither a question nor a prompt.
     """
     task = {name: data[name] for name in FIELDS if data.get(name) is not None}
     rest = {name: value for name, value in data.items() if name not in task}
@@ -130,11 +130,11 @@ def task_of(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_of(task: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The row that ``task_of`` was given, from what a Result says of its task."""
+    """The row that was passed to ``task_of``, rebuilt from the task in a Result."""
     names, rest = metadata.get(GIVEN), metadata.get(REST)
     if not isinstance(names, list) or not isinstance(rest, dict):
-        return {}  # Others may write to the stream.
-    # A Result has no field of its task that is as by default.
+        return {}  # Not one of our tasks: others can write to the stream.
+    # A Result omits task fields that have their default value.
     given = {name: task.get(name, getattr(_PLAIN, name)) for name in FIELDS if name in names}
     if "question" not in given and "prompt" not in rest:
         given["prompt"] = task.get("question", "")
@@ -155,7 +155,7 @@ def _texts(messages: Any) -> Iterator[str]:
     """The texts of a prompt's messages.
 
     Raises:
-        TaskError: They hold what agents are not given: answers, or pictures.
+        TaskError: A message is not a text of a system or user role.
     """
     for message in messages if isinstance(messages, list) else ():
         is_asked = isinstance(message, dict) and message.get("role") in ("system", "user")
@@ -168,10 +168,10 @@ def _texts(messages: Any) -> Iterator[str]:
 
 
 def _settings(sampling: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a task may set.
+    """The settings for a task, under agentpipe's names.
 
     Raises:
-        TaskError: The trainer asks for what agents cannot do: its loss would rely on that.
+        TaskError: The trainer requests a setting that agents lack: its loss would rely on it.
     """
     for given, value in sampling.items():
         name = _RENAMED.get(given, given)

@@ -1,4 +1,4 @@
-"""Router: the clients that are connected, what they ask, and what they are answered."""
+"""Router: the connected clients, their requests, and the answers sent to them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class Client:
-    """One connection; a client that connects again has another."""
+    """One connection; a client that reconnects gets a new one."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
     @property
     def is_connected(self) -> bool:
-        """Whether anything can be sent to it."""
+        """Whether the connection can still be sent to."""
         return not self._writer.is_closing()
 
     def send(self, *parts: bytes) -> None:
@@ -34,17 +34,17 @@ class Client:
         self._writer.writelines(message(parts))
 
     def close(self) -> None:
-        """Let it go: it connects again by itself."""
+        """Drop the connection; the client reconnects by itself."""
         self._writer.transport.abort()
 
 
 class Router:
-    """Listens for clients, in the running loop.
+    """Accepts clients in the running event loop.
 
-    A client that sends what is no message loses its connection, and others do not notice.
+    A client that sends a malformed message loses its connection; other clients are not affected.
 
     Attributes:
-        clients: Those that are connected now.
+        clients: The clients connected now.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Router:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> int:
-        """Begin; returns the port.
+        """Start listening; returns the port.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address cannot be bound.
         """
         self._server = await asyncio.start_server(self._serve, host, port)
         listening: int = self._server.sockets[0].getsockname()[1]
         return listening
 
     def close(self) -> None:
-        """End all connections."""
+        """Stop listening and drop all connections."""
         if self._server is not None:
             self._server.close()
         for client in tuple(self.clients):
@@ -90,7 +90,7 @@ class Router:
         except Malformed as error:
             log.warning("a client was let go: %s", error)
         except (asyncio.IncompleteReadError, OSError, TimeoutError):
-            pass  # It has gone, or never said anything.
+            pass  # The client disconnected, or never completed the handshake.
         finally:
             self.clients.discard(client)
             with suppress(OSError):

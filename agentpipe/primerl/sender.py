@@ -1,4 +1,4 @@
-"""Sender: sends what trainers want and cancels it again, in a thread of its own."""
+"""Sender: sends and cancels tasks for trainers, in its own thread."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Order = tuple["RunRequest", "AdmittedTask"] | str
 
 
 class Sender:
-    """Orders are carried out one after the other; those that have come meanwhile, together.
+    """Carries out orders in turn, and orders that arrived meanwhile as one batch.
 
-    A broker that does not answer is waited for, and so is room in the queues.
+    Waits for a broker that does not answer, and for room in the queues.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Sender:
         collection: str,
         refuse: Callable[[str, str], None],
     ) -> None:
-        """``refuse`` gets the id of a task that is not sent, and why."""
+        """``refuse`` receives the id of a task that is not sent, and the reason."""
         self._dispatcher, self._store, self._policy = dispatcher, store, policy
         self._collection, self._refuse = collection, refuse
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
@@ -47,15 +47,15 @@ class Sender:
         self._orders.put((request, task))
 
     def cancel(self, task_id: str) -> None:
-        """Cancel it, whether it was sent already or not."""
+        """Cancel a task, sent or not."""
         self._orders.put(task_id)
 
     def stop(self) -> None:
-        """Have ``run`` return after the orders so far, except what finds no room."""
+        """Make ``run`` return after the orders so far, even if some tasks found no room."""
         self._orders.put(None)
 
     def run(self) -> None:
-        """Until ``stop``, in its thread."""
+        """Carry out orders until ``stop``; call it in the sending thread."""
         goes_on = True
         while goes_on:
             orders = self._next()
@@ -93,7 +93,7 @@ class Sender:
         return True
 
     def _offer(self) -> None:
-        """All that wait; a duplicate is one whose answer was lost."""
+        """Offer all waiting tasks; a duplicate was accepted before, but the answer was lost."""
         if not self._waiting:
             return
         tasks = list(self._waiting.values())

@@ -1,4 +1,4 @@
-"""EnvServer: a collection as an environment of prime-rl's."""
+"""EnvServer: serves a collection as an environment for prime-rl."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agentpipe.primerl.router import Client
 
 PARTS = 3
-# A client's own id of a request, of which its task's is made.
+# A client's request id, which becomes part of the task id.
 _REQUEST = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ log = logging.getLogger(__name__)
 class EnvServer:
     """Answers prime-rl's environment client over ZeroMQ; close it, or use ``with``.
 
-    Each request is a task, whose id is the name of this environment and the request's own id. What
-    was sent goes on whatever becomes of this process. A server that is started again under the same
-    name answers what was asked of the one before: clients connect again by themselves.
+    Each request becomes a task whose id combines this environment's name and the request's id.
+    Sent tasks continue if this process dies. A server started again under the same name answers
+    the requests sent to the previous one: clients reconnect by themselves.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EnvServer:
         only: Collection,
         name: str,
     ) -> None:
-        """Of a collection and connections, which this closes; the stream waits ``LOOK_S``."""
+        """Use these connections, which ``close`` closes; the stream must wait ``LOOK_S``."""
         self._owned = (stream, store, policy, lease, dispatcher)
         self._name, self._prefix, self._rules = name, prefix_of(name), only.task_rules
         model = only.policy.model if only.policy else ""
@@ -93,19 +93,20 @@ class EnvServer:
         Args:
             collection: The path of a YAML file with one collection, which follows a policy and
                 requires token ids.
-            name: Of this environment: the ids of its tasks begin with it, and its reading group
-                has it. Default: the collection's name.
-            settings: Where broker and sink are; default: as the environment says.
+            name: Name of this environment: it prefixes the ids of its tasks and names its reading
+                group. Default: the collection's name.
+            settings: Where broker and sink are; default: from the environment.
 
         Raises:
-            ConfigError: The collection follows no policy or requires no ids, or the name is wrong.
-            LoopTaken: Another server lives that has this name.
+            ConfigError: The collection follows no policy or requires no ids, or the name is
+                invalid.
+            LoopTaken: Another live server has this name.
             MissingExtra: The extra ``prime-rl`` is not installed.
             Unreachable: Broker or sink does not answer.
         """
         require_msgpack()
         only = followed_collection(collection)
-        assert only.policy is not None  # It is followed.
+        assert only.policy is not None  # ``followed_collection`` requires one.
         name = name or only.name
         refuse_name(name)
         settings = settings or Settings.from_env(os.environ)
@@ -119,10 +120,10 @@ class EnvServer:
         return cls(dispatcher, lease, policy, store, stream, only=only, name=name)
 
     async def serve(self, host: str, port: int, announce: Callable[[str], None]) -> None:
-        """Until SIGTERM; ``announce`` gets the address.
+        """Serve until SIGTERM; ``announce`` receives the address.
 
         Raises:
-            AgentpipeError: The address cannot be had, or the name is another server's by now.
+            AgentpipeError: The address cannot be bound, or another server has taken the name.
         """
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.create_future()
@@ -147,7 +148,7 @@ class EnvServer:
                 thread.join(2 * LOOK_S)
 
     def _guarded(self, run: Callable[[], None]) -> None:
-        """A server without one of its threads would be silent for ever."""
+        """Run a thread's target; an error ends the server, which would otherwise hang silently."""
         try:
             run()
         except BaseException as error:  # noqa: BLE001 - ``serve`` raises it
@@ -162,12 +163,12 @@ class EnvServer:
             self._end.set_exception(error)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
-        """In the loop, from another thread."""
+        """Call the function in the event loop; for use from other threads."""
         assert self._loop is not None
-        with suppress(RuntimeError):  # It has ended meanwhile.
+        with suppress(RuntimeError):  # The loop has ended meanwhile.
             self._loop.call_soon_threadsafe(function, *args)
 
-    # What clients ask.
+    # Requests.
 
     def _take(self, client: Client, parts: Sequence[bytes]) -> None:
         if len(parts) != PARTS:
@@ -184,7 +185,7 @@ class EnvServer:
     def _answer(
         self, client: Client, request_id: bytes, method: str, payload: bytes
     ) -> dict[str, Any] | None:
-        """None where the answer comes later."""
+        """The immediate reply; None if the answer comes later."""
         raw = unpacked(payload)
         if method == HEALTH:
             return {"success": True, "error": None}
@@ -208,18 +209,18 @@ class EnvServer:
         if not isinstance(target, str):
             raise TaskError("request_id: expected a string")
         task_id = f"{self._prefix}{_name(target.encode())}"
-        self._sender.cancel(task_id)  # It may be of a server before this one.
+        self._sender.cancel(task_id)  # A previous server may have sent the task.
         return {"success": True, "error": None, "cancelled": task_id in self._runs}
 
-    # What they are answered.
+    # Answers.
 
     def _refused(self, task_id: str, why: str) -> None:
-        """From the sender's thread: the task was not sent."""
+        """Answer a task that was not sent; called in the sender's thread."""
         message = self._request_id(task_id), REPLY, packed(refusal(why))
         self._call(self._send, Answer(task_id, [message]))
 
     def _came(self, result: Result) -> None:
-        """From the reader's thread."""
+        """Answer with a Result; called in the reader's thread."""
         try:
             answers = answer_of(result, self._name)
         except FormatError as error:
@@ -232,7 +233,7 @@ class EnvServer:
         return task_id.removeprefix(self._prefix).encode()
 
     def _send(self, answer: Answer) -> None:
-        """To the client that asked, or to all where it is gone: each knows its questions."""
+        """Send to the client that asked, or to all if it is gone: each knows its own requests."""
         client = self._runs.pop(answer.task_id, None)
         if client is not None and client.is_connected:
             self._send_to(client, answer)
@@ -251,7 +252,7 @@ class EnvServer:
             self._send_to(client, answer)
 
     def close(self) -> None:
-        """Close its connections; what was sent goes on, and a later server answers it."""
+        """Close its connections; sent tasks continue, and a later server answers them."""
         with ExitStack() as closing_all:
             for each in reversed(self._owned):
                 closing_all.callback(each.close)
@@ -264,10 +265,10 @@ class EnvServer:
 
 
 def _name(request_id: bytes) -> str:
-    """A client's own id of a request, as part of a task's.
+    """Check a client's request id for use in a task id.
 
     Raises:
-        TaskError: It cannot be.
+        TaskError: It has other characters, or a wrong length.
     """
     if not _REQUEST.fullmatch(request_id):
         raise TaskError("the id of a request has 1 to 100 of A-Z a-z 0-9 . _ -")

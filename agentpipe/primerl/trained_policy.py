@@ -1,4 +1,4 @@
-"""TrainedPolicy: the collection's policy, held against what a trainer's requests say of it."""
+"""TrainedPolicy: checks a trainer's requests against the collection's policy."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
 
 
 class TrainedPolicy:
-    """For one thread.
+    """Not thread-safe.
 
-    A request names servers, a model and a version of its weights. Only the version is taken over:
-    the policy decides where agents send their requests and keys, and no client of the environment
-    server does.
+    A request names servers, a model and a version of its weights. Only the version is used:
+    the policy alone decides where agents send their requests and keys, never a client of the
+    environment server.
     """
 
     def __init__(self, policy: Policy, model: str) -> None:
-        """Of a policy whose servers know ``model``, or any, where that is empty."""
+        """Use a policy whose servers serve ``model``; empty means any model."""
         self._policy, self._model = policy, model
         self._endpoints: set[str] = set()
         self._version = -1
 
     def follow(self, request: RunRequest) -> str:
-        """Publish its version, if that is new; returns what keeps it from being run."""
+        """Publish the request's version if it is new; returns why the request cannot run."""
         if problem := self._problem(request):
             return problem
         if request.version is not None and request.version > self._version:
@@ -37,7 +37,7 @@ class TrainedPolicy:
         if self._model and request.model != self._model:
             return f"model {request.model!r:.200}: policy {name!r} serves {self._model!r}"
         url = request.base_url.rstrip("/")
-        if url not in self._endpoints:  # Or it was published since.
+        if url not in self._endpoints:  # It may have been published since.
             self._endpoints = {each.rstrip("/") for each in self._policy.endpoints}
         if url in self._endpoints:
             return ""

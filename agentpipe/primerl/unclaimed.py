@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# A client connects again within moments, and a trainer that ends never asks for them.
+# A client reconnects within moments; a trainer that has ended never asks for its answers.
 KEPT_S = 600.0
 MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client is sent for one task.
+    """The answer to one task.
 
     Attributes:
-        messages: Each by its parts.
+        messages: Each as its parts.
     """
 
     task_id: str
@@ -28,25 +28,25 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return sum(len(part) for message in self.messages for part in message)
 
 
 class Unclaimed:
-    """The newest answers, each for some time."""
+    """The newest answers, each kept for ``KEPT_S``, up to ``MAX_BYTES`` in total."""
 
     def __init__(self) -> None:
         self._answers: deque[tuple[float, Answer]] = deque()
         self._bytes = 0
 
     def add(self, answer: Answer) -> None:
-        """Keep it."""
+        """Keep an answer."""
         self._answers.append((time.monotonic(), answer))
         self._bytes += answer.size
         self._forget()
 
     def __iter__(self) -> Iterator[Answer]:
-        """The oldest first."""
+        """Iterate over the answers, oldest first."""
         self._forget()
         return (answer for _, answer in tuple(self._answers))
 

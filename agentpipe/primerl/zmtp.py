@@ -1,8 +1,8 @@
-"""ZMTP 3: ZeroMQ's messages on a TCP connection, as the side that is asked (ROUTER) sees them.
+"""ZMTP 3: ZeroMQ's messages on a TCP connection, from the ROUTER's side.
 
-Of our own, for a library's ROUTER says nothing of a client that has connected and is silent: after
-a restart of the server its answers could not be sent. Security is NULL, the only one that
-environment servers know.
+Implemented here because a library's ROUTER does not report a client that has connected but is
+silent: after a restart of the server its answers could not be sent. Security is NULL, the only
+mechanism that environment servers know.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + _NULL + bytes(32)
 _GREETING_BYTES, _VERSION_AT, _MECHANISM = 64, 10, slice(12, 32)
 
 
-class Malformed(Exception):  # noqa: N818 - says what its client has sent
-    """What a client sends is not ZMTP, or larger than it may be."""
+class Malformed(Exception):  # noqa: N818 - describes what the client sent
+    """A client sent something that is not ZMTP, or is too large."""
 
 
 async def shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Begin a connection with a client.
+    """Perform the handshake with a new client.
 
     Raises:
-        Malformed: It speaks something else.
-        asyncio.IncompleteReadError: It has gone.
+        Malformed: The client does not speak this protocol.
+        asyncio.IncompleteReadError: The client has disconnected.
     """
     writer.write(_GREETING)
     greeting = await reader.readexactly(_GREETING_BYTES)
@@ -54,11 +54,11 @@ def _ready() -> bytes:
 
 
 async def next_message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
-    """The parts of the next message; heartbeats in between are answered.
+    """The parts of the next message; answers heartbeats in between.
 
     Raises:
-        Malformed: It is none, or too large.
-        asyncio.IncompleteReadError: The client has gone.
+        Malformed: It is not a message, or it is too large.
+        asyncio.IncompleteReadError: The client has disconnected.
     """
     parts: list[bytes] = []
     room = MAX_MESSAGE_BYTES
@@ -86,13 +86,13 @@ async def _frame(reader: asyncio.StreamReader, most: int) -> tuple[int, bytes]:
 
 
 def _answer(command: bytes, writer: asyncio.StreamWriter) -> None:
-    """A PING has a time to live, which is the client's own matter, and what to repeat."""
+    """Answer a PING: skip its time to live, which is for the client, and echo its context."""
     if command.startswith(b"\x04PING"):
         writer.write(encoded(b"\x04PONG" + command[7:], _COMMAND))
 
 
 def message(parts: Sequence[bytes]) -> Iterator[bytes]:
-    """The bytes of a message, piece by piece, so that large parts are not copied."""
+    """The bytes of a message, piece by piece, to avoid copying large parts."""
     for number, part in enumerate(parts, 1):
         yield _head(len(part), _MORE if number < len(parts) else 0)
         yield part

@@ -1,1 +1,1 @@
-"""For trainers: whole groups of rollouts from the stream."""
+"""For trainers: complete groups of rollouts read from the stream."""

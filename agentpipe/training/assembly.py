@@ -1,4 +1,4 @@
-"""Assembly: groups from a stream's records, whatever their order."""
+"""Assembly: builds groups from a stream's records, in whatever order they arrive."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from agentpipe.core.groups import GroupStatus
 
 
-# The records of a group that has ended come together, but for those of a forwarder that died.
+# The records of an ended group arrive together, except those of a forwarder that died.
 GRACE_S = 60.0
 LOOK_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
 class _Open:
-    """A group of which something is missing."""
+    """A group with records still missing."""
 
     results: dict[str, Result] = field(default_factory=dict)
     end: GroupEnd | None = None
@@ -33,32 +33,38 @@ class _Open:
 
     @property
     def has_ended(self) -> bool:
-        """Whether what is missing was sent with what is here, so that it does not run any more."""
+        """Whether the missing records were sent along with these, so nothing still runs."""
         members = _last_of_each_sample(self.results.values())
         size = max((it.group_size or 0 for it in members), default=0)
-        all_judged = all(it.outcome not in UNJUDGED for it in members)  # Else one is replaced.
+        all_judged = all(it.outcome not in UNJUDGED for it in members)  # Else a repair follows.
         return self.end is not None or (len(members) >= size > 0 and all_judged)
 
     def add(self, result: Result) -> None:
-        """Take a Result; of an id that was used again, the later one."""
+        """Store a Result; if its id was used again, keep the later one."""
         known = self.results.get(result.task_id)
         if known is None or is_later(result, known):
             self.results[result.task_id] = result
 
 
 class Assembly:
-    """Where the broker counts a group, its record says who is in it; else the group's size does."""
+    """Collects the records of groups until each group is complete.
+
+    If the broker counts groups, a group's end record names its members; otherwise ``group_size``
+    says how many there are.
+    """
 
     def __init__(self, grace_s: float = GRACE_S, abandon_s: float | None = None) -> None:
-        """See ``GroupStream`` for the times."""
-        self.accepted = 0  # Of what ``add`` or ``give_up`` ended last: complete for the broker.
+        """Create an empty assembly; ``GroupStream`` explains both times."""
+        # Of the groups that the last ``add`` or ``give_up`` ended: how many the broker counted
+        # as complete.
+        self.accepted = 0
         self._open: dict[str, _Open] = {}
         self._grace_s = grace_s
         self._abandon_s = math.inf if abandon_s is None else abandon_s
         self._look_at = 0.0
 
     def add(self, entry: Result | GroupEnd) -> RolloutGroup | None:
-        """The group that this entry makes whole."""
+        """Add a record; returns the group if this record completes it."""
         group_id = entry.group_id
         if group_id is None or (isinstance(entry, Result) and not entry.group_size):
             return None
@@ -75,16 +81,16 @@ class Assembly:
         return whole
 
     def missing(self, group_id: str) -> set[str]:
-        """Members whose Results have not come, of a group whose end is known."""
+        """Ids of members whose Results are missing, if the group's end record has arrived."""
         group = self._open.get(group_id)
         return set(group.end.members) - group.results.keys() if group and group.end else set()
 
     def drop(self, group_id: str) -> int:
-        """Forget a group; returns how many Results of it there were."""
+        """Forget a group; returns how many of its Results had arrived."""
         return len(self._open.pop(group_id).results)
 
     def give_up(self) -> list[str]:
-        """The groups that nothing more is expected of; looks once a second."""
+        """Drop the groups for which nothing more is expected; checks once per second."""
         now = time.monotonic()
         if now < self._look_at:
             return []
@@ -109,13 +115,13 @@ def _counted(group_id: str, group: _Open) -> RolloutGroup | None:
 
 
 def _status_here(end: GroupEnd, members: Sequence[Result]) -> GroupStatus:
-    """Of what has arrived: a sink may have cut a rollout that was good when it was counted."""
+    """Status judged by what arrived: a sink may have truncated a rollout counted as good."""
     good, need = sum(map(is_good, members)), max(it.group_need or 0 for it in members)
     return "short" if end.status == "complete" and good < min(need, end.good) else end.status
 
 
 def _assembled(group_id: str, group: _Open) -> RolloutGroup | None:
-    """Of a broker that counts no groups: as many samples as the group has."""
+    """Build the group from its size alone, for a broker that does not count groups."""
     if not group.results or any(it.group_need is not None for it in group.results.values()):
         return None
     members = _last_of_each_sample(group.results.values())
@@ -128,7 +134,7 @@ def _assembled(group_id: str, group: _Open) -> RolloutGroup | None:
 
 
 def _last_of_each_sample(results: Iterable[Result]) -> tuple[Result, ...]:
-    """By index; of a sample that was tried again, or sent twice, the attempt that counts."""
+    """Results by sample index; for a retried or re-sent sample, the attempt that counts."""
     samples: dict[int | str, Result] = {}
     for result in last_of_each(list(results)):
         index = result.task_id if result.sample_index is None else result.sample_index

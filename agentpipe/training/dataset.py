@@ -1,7 +1,7 @@
 """AgentStreamingDataset: the stream as a PyTorch dataset; the only module that imports torch.
 
-It opens its reader in the process that iterates: connections can neither be pickled nor shared
-by a fork.
+It opens its reader in the process that iterates, because connections cannot be pickled or shared
+across a fork.
 """
 
 from __future__ import annotations
@@ -36,41 +36,42 @@ if TYPE_CHECKING:
 
 
 class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without PyTorch there are no types
-    """Results as dicts, each task once over all ranks and DataLoader workers.
+    """Results as dicts, each task once across all ranks and DataLoader workers.
 
-    A result is used and committed when the loop asks for the next one; the group's next reader
-    continues after it. Once ``state_dict`` has been called, only results in all of the last
-    ``keep_states`` states are committed: after a kill any of them can be loaded, and exactly what
-    was used after it comes again.
+    A result counts as used, and is committed, when the loop asks for the next one; the group's
+    next reader continues after it. Once ``state_dict`` has been called, only results in all of the
+    last ``keep_states`` states are committed: after a kill any of these states can be loaded, and
+    exactly the results used after it come again.
 
     With ``rollouts`` an item is a row of token ids as a dict, with the attributes of
-    ``agentpipe.rollouts.Sample``; a result has one for each of its segments. With ``groups`` it is
-    a ``RolloutGroup``, whole, and each group comes once; with both, the list of a group's rows,
-    which have their ``advantage`` (GRPO), too.
+    ``agentpipe.rollouts.Sample``; a result has one row per segment. With ``groups`` an item is a
+    complete ``RolloutGroup``, and each group comes once. With both, an item is the list of a
+    group's rows, each with its GRPO ``advantage``.
 
-    Readers differ by rank and DataLoader worker. With ``share="group"`` they share one group of
-    the sink, in any number; load the states of all into each. With ``share="hash"`` each reads the
-    whole stream in its own group and keeps its part by ``group_id``, or else ``task_id``: samples
-    of a prompt stay together, and each loads only its own state, but their number must not change.
+    Each rank and DataLoader worker is a reader. With ``share="group"`` all readers share one group
+    of the sink, and their number can change; load the states of all of them into each. With
+    ``share="hash"`` each reads the whole stream in its own group and keeps its part by
+    ``group_id``, or by ``task_id`` if there is none: samples of a prompt stay together and each
+    reader loads only its own state, but the number of readers must not change.
 
     Args:
         config_path: The collection file, for MCP-Universe's signature; it is not read.
         settings: Where the stream is; the environment's by default.
         group: The reading group; use a new name for each experiment.
         start: Where a new group starts.
-        limit: Results, or groups, in an epoch over all readers, shared evenly.
-        timeout_s: An epoch ends after so many seconds without a record; None waits for ever.
+        limit: Results, or groups, per epoch over all readers, shared evenly.
+        timeout_s: An epoch ends after this many seconds without a record; None waits forever.
         transform: Applied to each item, in the reading process.
-        share: See above; "hash" for groups, which have no other, else "group".
+        share: "group" or "hash", as above. Default: "group"; with ``groups`` only "hash" works.
         lag: Number of used results, or groups, to hold uncommitted until a state is requested: what
             a DataLoader may have prefetched, ``batch_size * prefetch_factor``.
         keep_states: Number of states that can still be loaded.
-        groups: See above.
-        rollouts: See above.
-        keep: Which groups to give; default: those whose rewards differ.
-        min_good: Give groups that are short or cancelled, too, with at least so many goods.
+        groups: Yield complete groups, as above.
+        rollouts: Yield rows of token ids, as above.
+        keep: Which groups to yield; default: those whose rewards differ.
+        min_good: Also yield short or cancelled groups with at least this many good members.
         policy: The policy that the groups follow, see ``GroupStream``.
-        max_staleness: By how many of its versions a group may be older; default: the policy's.
+        max_staleness: How many policy versions a group may be behind; default: the policy's.
     """
 
     def __init__(
@@ -115,10 +116,10 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without P
         )
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch.
+        """Iterate over one epoch.
 
         Raises:
-            ConfigError: The sink's URL is wrong, or there is no such policy.
+            ConfigError: The sink's URL is invalid, or the policy does not exist.
             Unreachable: The server does not answer.
         """
         if get_worker_info() is not None:
@@ -131,14 +132,14 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without P
             yield self._transformed(name, item)
 
     def state_dict(self) -> State:
-        """What was used and is not committed; small, and JSON."""
+        """What was used but not committed; small, and JSON."""
         return self._items.state_dict(_shard())
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
-        """Continue after a state, or after those of all readers; call before iterating.
+        """Continue after a state, or after the states of all readers; call before iterating.
 
         Raises:
-            ConfigError: One is not a state of this dataset's group.
+            ConfigError: A state is not of this dataset's group.
         """
         self._items.load_state_dict(_shard(), states)
 

@@ -1,4 +1,4 @@
-"""GroupItems: a dataset's whole groups, or the rows of each, each once over all readers."""
+"""GroupItems: a dataset's complete groups, or each group's rows, each once over all readers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class GroupItems:
     """Groups, or with ``reading.rows`` lists of rows with their ``advantage``; see the dataset."""
 
     def __init__(self, reading: Reading, options: Mapping[str, Any]) -> None:
-        """Of ``reading``; ``options`` are those of ``GroupStream.open``."""
+        """Read as ``reading`` says; ``options`` are passed to ``GroupStream.open``."""
         self._reading, self._options = reading, options
         self._rows = Rows()
-        self._read: list[dict[str, Any]] = []  # The rows of the group that was decided last.
+        self._read: list[dict[str, Any]] = []  # Rows of the group decided last.
         self._used = UsedGroups(keep_states=reading.keep_states, lag=reading.lag)
         self._stream: GroupStream | None = None
 
     def epoch(self, shard: Shard, limit: int | None) -> Generator[Item, None, None]:
-        """The groups of one reader, which has them by their ids."""
+        """Iterate over the groups assigned to this reader by a hash of their ids."""
         given, reading = 0, self._reading
         with GroupStream.open(
             reading.settings,
@@ -61,7 +61,7 @@ class GroupItems:
         ]
 
     def state_dict(self, shard: Shard) -> State:
-        """The groups that were used and may come again; small, and JSON."""
+        """The used groups that may come again; small, and JSON."""
         if self._stream is not None:
             return self._stream.state_dict()
         return self._used.save(name_of(self._reading.group, shard), ())
@@ -70,6 +70,6 @@ class GroupItems:
         """Continue after states of this reader.
 
         Raises:
-            ConfigError: One is another's.
+            ConfigError: A state belongs to another reader.
         """
         self._used.load(name_of(self._reading.group, shard), states)

@@ -1,4 +1,4 @@
-"""GroupStream: the stream's groups, each once and whole, committed after its use."""
+"""GroupStream: complete groups from the stream, each once, committed after use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 NAMED = 5
-# For so long at most ``ends`` says nothing while records come that end none of its groups.
+# Longest time in seconds that ``ends`` yields nothing while records arrive that end no group.
 QUIET_S = 0.2
 
 log = logging.getLogger(__name__)
@@ -38,29 +38,29 @@ log = logging.getLogger(__name__)
 class GroupStream:
     """Iterates over groups; one counts as used when the caller asks for the next.
 
-    A record is committed once the groups of all records up to it have been used: after a kill,
-    those come again that were used since the oldest group that was not. Once ``state_dict`` has
-    been called, nothing is committed that is not in the ``keep_states`` latest states: after a
-    kill any of them can be loaded, and exactly what was used after it comes again.
+    A record is committed once the groups of all records up to it have been used. After a kill, all
+    groups since the oldest unused one come again, including used ones. Once ``state_dict`` has
+    been called, only what is in all ``keep_states`` latest states is committed: after a kill any of
+    these states can be loaded, and exactly the groups used after it come again.
 
-    A group of which something never comes would hold up the commits for ever. It is given up and
-    reported in the log ``grace_s`` after its last record where it has ended, as its record or the
-    Results of all its samples say; else after ``abandon_s``. So is, with a sink that cannot
-    read back (RabbitMQ), the rest of a group that was used before a kill.
+    A group with a record that never arrives would block commits forever, so it is given up and
+    logged. If it has ended (its end record has arrived, or the Results of all its samples), that
+    happens ``grace_s`` after its last record, else after ``abandon_s``. With a sink that cannot
+    read back (RabbitMQ), this also applies to the rest of a group that was used before a kill.
 
-    One reader of a sink's group; several share the groups, not their members, by ``shard``.
+    Each instance is one reader of a sink's group. Several readers split the groups by ``shard``;
+    members of one group stay together.
 
     Attributes:
-        counts: Groups by what became of them: complete, short, cancelled, stale, flat (those that
-            ``keep`` refuses) and ``inexact`` (those that ``trains`` refuses: no member of them has
-            exact token ids), and ``lost`` ones, which were given up. Also ``late``: Results
-            of groups that were given before, or given up.
-        policy: That whose name ``open`` was given; None without one.
-        dropped: How many groups are over that were not given.
+        counts: Groups by fate: complete, short, cancelled, stale, ``flat`` (refused by ``keep``),
+            ``inexact`` (refused by ``trains``: no member has exact token ids) and ``lost`` (given
+            up). Also ``late``: Results of groups that were already yielded or given up.
+        policy: The policy named in ``open``; None without one.
+        dropped: Number of groups that are over but were not yielded.
         last_lost: The groups that were given up last.
-        max_staleness: How many versions behind ``version`` a group may be; None for any.
-        version: The policy version now, for ``max_staleness``; set it after each update, unless
-            the stream has the ``policy``.
+        max_staleness: How many versions behind ``version`` a group may be; None for no limit.
+        version: The current policy version, for ``max_staleness``; set it after each update,
+            unless the stream has a ``policy``.
     """
 
     def __init__(
@@ -80,7 +80,10 @@ class GroupStream:
         policy: Policy | None = None,
         used: UsedGroups | None = None,
     ) -> None:
-        """Read from ``stream``; this closes it, and ``policy``. ``used`` is an earlier one's."""
+        """Read from ``stream``; ``close`` closes it and ``policy``.
+
+        ``used`` comes from an earlier GroupStream.
+        """
         self._stream, self._name = stream, name
         stream.keep = math.inf
         self.policy = policy
@@ -90,7 +93,7 @@ class GroupStream:
         self._trains = trains
         self._prefix, self._shard = prefix, shard
         self._assembly = Assembly(grace_s, abandon_s)
-        self._records: deque[ReadRecord] = deque()  # Held, or about to be.
+        self._records: deque[ReadRecord] = deque()  # Held, or about to be held.
         self._used = UsedGroups(keep_states=keep_states) if used is None else used
         self._current = ""
         self._ends: Generator[RolloutGroup | None, None, None] | None = None
@@ -118,18 +121,19 @@ class GroupStream:
             settings: Where the stream is.
             group: The reading group of the sink; a new name for each experiment.
             start: Where a new group starts.
-            timeout_s: End after so many seconds without a record; None waits for ever.
-            shard: This reader's number, and the number of readers: each has its part of the groups.
-            policy: The name of the policy that its groups follow: its version counts for
-                ``max_staleness``, which is the policy's by default, and it hears of complete groups
-                that are not given, so that others begin.
-            patient: Whether the caller knows of itself that it waits, and need not be told.
-            options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep``,
-                ``trains``, ``prefix`` (of the groups' ids: others are passed over),
-                ``keep_states``, ``grace_s`` and ``abandon_s`` (None: never).
+            timeout_s: End after this many seconds without a record; None waits forever.
+            shard: This reader's number, and the number of readers; each reads its own part of the
+                groups.
+            policy: Name of the policy that the groups follow. Its version counts for
+                ``max_staleness``, which defaults to the policy's. Complete groups that are not
+                yielded are reported to it, so that others can begin.
+            patient: The caller knows that it waits, so the stream does not log it.
+            options: ``max_staleness``, ``min_good`` (also yield shorter groups), ``keep``,
+                ``trains``, ``prefix`` (groups whose ids lack it are skipped), ``keep_states``,
+                ``grace_s`` and ``abandon_s`` (None: never).
 
         Raises:
-            ConfigError: The sink's URL is wrong, or there is no such policy.
+            ConfigError: The sink's URL is invalid, or the policy does not exist.
             Unreachable: The server does not answer.
         """
         check_shard(shard)
@@ -141,16 +145,17 @@ class GroupStream:
             return cls(stream, name=name, shard=shard, policy=followed, **options)
 
     def __iter__(self) -> Iterator[RolloutGroup]:
-        """Until ``timeout_s`` passes without a record, or for ever.
+        """Iterate until ``timeout_s`` passes without a record, or forever.
 
-        A later loop goes on where an earlier one was left.
+        A later loop continues where an earlier one stopped.
         """
         return (group for group in self.ends() if group is not None)
 
     def ends(self) -> Iterator[RolloutGroup | None]:
-        """The same, with None where groups are over that are not given, and now and then.
+        """Iterate like ``__iter__``, but also yield None regularly while no group arrives.
 
-        See ``counts``; so a caller can look after other things while it waits.
+        None is yielded when groups end that are not wanted (see ``counts``) and every now and
+        then, so that the caller can do other work while it waits.
         """
         self._ends = going_on(self._ends, self._read)
         return self._ends
@@ -174,7 +179,7 @@ class GroupStream:
             elif (whole := self._assembly.add(entry)) is not None:
                 yield from self._given(whole)
             elif any(map(self._stream.is_recalled, self._assembly.missing(group_id))):
-                # Only what was used is committed: this is the rest of it.
+                # Only used records are committed, so this is the rest of a used group.
                 self.counts["late"] += self._assembly.drop(group_id)
                 self._used.add(group_id)
         if self._give_up():
@@ -195,7 +200,7 @@ class GroupStream:
         return len(lost)
 
     def _group_of(self, entry: Result | GroupEnd | None) -> str:
-        """The group that a record is kept for; empty if it is for none of this reader's."""
+        """The group that a record is kept for; empty if it belongs to no group of this reader."""
         if entry is None or not entry.group_id or not entry.group_id.startswith(self._prefix):
             return ""
         if isinstance(entry, Result) and not entry.group_size:
@@ -219,7 +224,7 @@ class GroupStream:
             yield None
 
     def _tell_policy(self, fate: str) -> None:
-        """The broker has counted each group that was complete for it as one that trains."""
+        """Correct the policy's count: the broker counted every complete group as trained."""
         if self.policy is not None:
             back = self._assembly.accepted - (fate == "yielded")
             self.policy.give_back(back, unused=fate if back > 0 and fate in UNUSED else "")
@@ -240,15 +245,15 @@ class GroupStream:
         return self.version - group.versions[0] > self.max_staleness
 
     def is_over(self, group_id: str) -> bool:
-        """Whether it was given, or will not be."""
+        """Whether the group was yielded, or never will be."""
         return group_id == self._current or group_id in self._used
 
     def settle(self) -> None:
-        """Commit all that was used and is in the states that may be loaded, whatever the lag."""
+        """Commit all used groups that are in the loadable states, ignoring the lag."""
         self._release(all_but_lag=False)
 
     def _release(self, *, all_but_lag: bool = True) -> None:
-        """Commit what has been used, as far as it may be."""
+        """Commit the used records, as far as the states and the lag allow."""
         number = 0
         for record in self._records:
             name = record.group_id
@@ -266,13 +271,13 @@ class GroupStream:
 
     @property
     def _held(self) -> set[str]:
-        """The groups that were used and not committed."""
+        """Groups that were used but not committed."""
         return {it.group_id for it in self._records if it.group_id in self._used}
 
     def state_dict(self, *, unused: Iterable[str] = ()) -> State:
-        """The groups that were used and may come again, the current one too; small, and JSON.
+        """The used groups that may come again, including the current one; small, and JSON.
 
-        Of those that were given, ``unused`` ones are not trained on yet: they come again, too.
+        ``unused`` names groups that were yielded but not trained on yet: they come again too.
         """
         held = self._held | {self._current} - {""}
         return self._used.save(self._name, held.difference(unused))
@@ -281,15 +286,15 @@ class GroupStream:
         """Continue after a state of this reader; call before iterating.
 
         Raises:
-            ConfigError: It is not a state of this group.
+            ConfigError: It is not a state of this reader.
         """
         self._used.load(self._name, states)
 
     def close(self) -> None:
-        """Close the stream; the group reads again what was not committed."""
+        """Close the stream; the next reader of the group gets again what was not committed."""
         if self.policy is not None:
             self.policy.close()
-        self._stream.keep = math.inf  # What was used is committed already.
+        self._stream.keep = math.inf  # What was used has already been committed.
         self._stream.close()
         self._used.carry(self._held)
 
@@ -301,10 +306,10 @@ class GroupStream:
 
 
 def check_shard(shard: tuple[int, int]) -> None:
-    """A reader's number, and the number of readers.
+    """Check a reader's number and the number of readers.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The number is out of range.
     """
     number, readers = shard
     if not 0 <= number < readers:
@@ -312,7 +317,7 @@ def check_shard(shard: tuple[int, int]) -> None:
 
 
 def name_of(group: str, shard: tuple[int, int]) -> str:
-    """The reading group of one of several readers: each has its own place in the stream."""
+    """The reading group of one of several readers: each has its own position in the stream."""
     return group if shard[1] == 1 else f"{group}-{shard[0]}-of-{shard[1]}"
 
 

@@ -1,4 +1,4 @@
-"""A DataLoader's worker process ends with its trainer, and so does its hold on the stream."""
+"""Ends a DataLoader's worker process, and its hold on the stream, when its trainer dies."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LOOK_EVERY_S = 0.5
 
 
 class TrainerWatch(threading.Thread):
-    """Ends this process once the one that started it is gone.
+    """Ends this process once its parent is gone.
 
-    PyTorch's own watch looks only between items: a worker that waits for the next group would live
-    on after a kill of its trainer, and hold records that the next start is waiting for.
+    PyTorch's own watchdog checks only between items: a worker waiting for the next group would
+    outlive a killed trainer and hold records that the next start needs.
     """
 
     _started_by: Parent | None = None
@@ -27,7 +27,7 @@ class TrainerWatch(threading.Thread):
 
     @classmethod
     def begin(cls) -> None:
-        """Watch from now on; once is enough. Of a worker that is a thread, no process ends."""
+        """Start watching; repeated calls do nothing. A worker that is a thread is not watched."""
         trainer = Parent.of_this_process()
         with cls._lock:
             if trainer.is_python and cls._started_by != trainer:
@@ -35,7 +35,7 @@ class TrainerWatch(threading.Thread):
                 cls(trainer).start()
 
     def run(self) -> None:
-        """Look until the process ends. What it had read was never committed: it is read again."""
+        """Poll until the parent is gone. Uncommitted records are read again by the next start."""
         while not self._trainer.is_gone():
             time.sleep(LOOK_EVERY_S)
         os._exit(1)

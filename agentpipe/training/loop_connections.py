@@ -1,4 +1,4 @@
-"""LoopConnections: what a trainer's loop has open on the broker and the sink."""
+"""LoopConnections: a trainer loop's open connections to the broker and the sink."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoopConnections:
-    """A loop sends by its dispatcher, has its name by its lease, and reads groups of the stream."""
+    """The dispatcher that sends, the lease that holds the name, and the groups to read."""
 
     dispatcher: Dispatcher
     lease: LoopLease
@@ -36,18 +36,18 @@ class LoopConnections:
         name: str,
         **reads: Any,
     ) -> Self:
-        """Those of the loop ``name``, whose run has begun; or none, after an error.
+        """Connect the loop ``name`` and begin its run; after an error nothing stays open.
 
         Args:
-            collection: Whose agents run what is sent.
+            collection: Its agents run the tasks.
             settings: Where broker and sink are.
-            facts: Of the loop; only groups with its prefix are read.
-            name: That of its lease and of its reading group.
-            reads: What ``GroupStream.open`` takes beside them.
+            facts: About the loop; only groups with its prefix are read.
+            name: Name of the lease and of the reading group.
+            reads: Further arguments of ``GroupStream.open``.
 
         Raises:
-            ConfigError: The broker keeps no loops, or there is no such policy.
-            LoopTaken: Another trainer lives that has this name.
+            ConfigError: The broker does not support loops, or the policy does not exist.
+            LoopTaken: Another live trainer has this name.
             Unreachable: Broker or sink does not answer.
         """
         with ExitStack() as opened:
@@ -65,7 +65,7 @@ class LoopConnections:
         return cls(dispatcher, lease, groups)
 
     def close(self) -> None:
-        """Close them; in a fork nothing is closed: all of it is the parent's."""
+        """Close all three; does nothing in a fork, where they belong to the parent."""
         if self.lease.is_of_parent:
             return
         with ExitStack() as closing:

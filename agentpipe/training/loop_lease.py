@@ -1,4 +1,4 @@
-"""LoopLease: one trainer at a time has a loop's name, and tells the broker that it lives."""
+"""LoopLease: reserves a loop's name for one trainer at a time, with heartbeats to the broker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BEAT_S = 3.0
 LOOK_S = 0.5
-# It goes on while the process is stopped, and while the machine sleeps.
+# A clock that keeps running while the process is stopped and while the machine sleeps.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 log = logging.getLogger(__name__)
@@ -35,23 +35,23 @@ wait = time.sleep
 
 
 class LoopLease:
-    """A loop's name, held by a thread of its own until ``close``.
+    """A loop's name, held by heartbeats from a thread until ``close``.
 
-    Within ``LEASE_S`` of the last answer of the broker no other trainer can have it.
+    Within ``LEASE_S`` of the broker's last answer no other trainer can take it.
     """
 
     def __init__(self, store: Store, name: str, report: LoopReport | None = None) -> None:
-        """Of this store, which this closes; ``take`` it before all else.
+        """Use this store, which ``close`` closes; call ``take`` before anything else.
 
         Raises:
-            ConfigError: It keeps no loops.
+            ConfigError: The store does not support loops.
         """
         self._store = store
         self._keeper = require(store, KeepsLoops, "keep the loops of trainers apart")
         self.hold = LoopHold(name, secrets.token_hex(8))
         self.report = LoopReport() if report is None else report
         self._sure_until = -math.inf
-        self._lost = ""  # Why it is.
+        self._lost = ""  # Why the lease was lost.
         self._owner = os.getpid()
         self._one_at_a_time = threading.Lock()
         self._ended = threading.Event()
@@ -59,11 +59,11 @@ class LoopLease:
 
     @classmethod
     def open(cls, name: str, settings: Settings, report: LoopReport | None = None) -> Self:
-        """The loop of that name on ``settings.broker``, taken.
+        """Take the loop of that name on ``settings.broker``.
 
         Raises:
-            ConfigError: The broker keeps no loops.
-            LoopTaken: Another trainer lives that has it.
+            ConfigError: The broker does not support loops.
+            LoopTaken: Another live trainer has it.
             Unreachable: The broker does not answer.
         """
         store = open_store(settings)
@@ -73,10 +73,10 @@ class LoopLease:
         return lease
 
     def take(self) -> None:
-        """Take it; where another trainer has it, as soon as that has ended or is silent.
+        """Take the name; if another trainer has it, wait until that one has ended or is silent.
 
         Raises:
-            LoopTaken: That trainer lives: it was heard meanwhile.
+            LoopTaken: The other trainer is alive: a heartbeat arrived while this one waited.
         """
         found, before = self._take(), math.inf
         while found.token != self.hold.token:
@@ -115,12 +115,13 @@ class LoopLease:
                 self._keep()
 
     def refuse_if_taken(self) -> None:
-        """Go on only while no other trainer has the loop; waits for the broker if that is unsure.
+        """Return only if no other trainer has the loop; if unsure, wait for the broker.
 
-        Once it is closed, what the loop did is over, and its state may still be read.
+        After ``close`` this no longer asks the broker: the loop is over, and its state can still
+        be read.
 
         Raises:
-            LoopTaken: Another has it.
+            LoopTaken: Another trainer has the loop.
         """
         unsure = time.clock_gettime(_CLOCK) >= self._sure_until and not self._ended.is_set()
         if unsure and not self._lost:
@@ -130,11 +131,11 @@ class LoopLease:
 
     @property
     def is_of_parent(self) -> bool:
-        """Whether this process is a fork of the one that has it."""
+        """Whether this process is a fork of the lease's owner."""
         return os.getpid() != self._owner
 
     def close(self) -> None:
-        """Let it go; another trainer may take it at once. Once is enough; in a fork, nothing."""
+        """Release the name, so another trainer can take it; does nothing twice or in a fork."""
         if self._ended.is_set() or self.is_of_parent:
             return
         self._ended.set()
@@ -145,9 +146,9 @@ class LoopLease:
 
 
 def _gives_way(state: LoopState) -> bool:
-    """Whether its process is known to be gone, or is this one, as in a notebook's cell run again.
+    """Whether the holder is known to be dead, or is this process (a notebook cell run again).
 
-    That of another machine is not known.
+    A process on another machine counts as alive.
     """
     said, ours = state.said, process()
     if {name: said.get(name) for name in ours} == ours:

@@ -1,4 +1,4 @@
-"""LoopReport: what a trainer says of itself and its loop, with each beat of its lease."""
+"""LoopReport: a trainer's status report, sent with each heartbeat of its lease."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from agentpipe.core.timestamps import utc
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The rate is that of so many groups that were given last.
+# The rate is computed over at most this many most recent groups.
 _RATED = 256
 
 
 @dataclass(frozen=True, slots=True)
 class LoopFacts:
-    """What does not change of a loop.
+    """The constant facts of a loop.
 
     Attributes:
-        run: Of whose run its tasks are.
-        prefix: What the ids of its groups begin with.
-        batch: How many groups a step has; None where that differs.
+        run: The run that its tasks belong to.
+        prefix: The prefix of its groups' ids.
+        batch: How many groups a step has; None if that varies.
     """
 
     run: str
@@ -41,15 +41,15 @@ class LoopFacts:
 
 @dataclass(frozen=True, slots=True)
 class LoopProgress:
-    """How far a loop is.
+    """A loop's progress.
 
     Attributes:
         step: The number of the next batch.
-        sent: Groups that were sent, over all starts.
-        out: Those of them that are not over.
-        used: Groups that this trainer was given.
-        wasted: Those that were over and not given.
-        counts: Both, by what became of them; see ``GroupStream``.
+        sent: Groups sent, over all starts.
+        out: Sent groups that are not over.
+        used: Groups that this trainer received.
+        wasted: Groups that are over but were not yielded.
+        counts: Used and wasted groups by fate; see ``GroupStream``.
         waits: Whether the trainer waits for a group; else it trains, or has not begun.
     """
 
@@ -63,16 +63,16 @@ class LoopProgress:
 
 
 class LoopReport:
-    """Written by the trainer's thread, read by that of its lease."""
+    """Written by the trainer's thread, read by the lease's thread."""
 
     def __init__(self, facts: LoopFacts | None = None) -> None:
-        """Of a loop that begins now; without facts it says only who has it."""
+        """Report on a loop that starts now; without facts it names only the process."""
         self._facts, self._since = facts, utc(time.time())
         self._progress, self._changed_at = LoopProgress(), time.monotonic()
         self._given_at: deque[float] = deque([time.monotonic()], _RATED)
 
     def note(self, progress: LoopProgress) -> None:
-        """It is so far now."""
+        """Record the current progress."""
         now, before = time.monotonic(), self._progress
         if progress.waits != before.waits:
             self._changed_at = now
@@ -81,11 +81,11 @@ class LoopReport:
 
     @property
     def waits_s(self) -> float:
-        """For how long the trainer has waited for a group; 0 where it does not."""
+        """How long the trainer has been waiting for a group, in seconds; 0 if it is not."""
         return time.monotonic() - self._changed_at if self._progress.waits else 0.0
 
     def encode(self) -> bytes:
-        """The JSON object that ``KeepsLoops`` keeps; times are as long ago as it is old."""
+        """The JSON object stored by ``KeepsLoops``; its durations count back from this call."""
         if self._facts is None:
             return orjson.dumps({**process(), "since": self._since})
         now, given_at = time.monotonic(), tuple(self._given_at)
@@ -96,7 +96,7 @@ class LoopReport:
 
 
 def process() -> dict[str, str | int]:
-    """This one, for people, and for others of the same machine to see whether it has ended."""
+    """This process, for people, and for processes on the same machine to check if it is alive."""
     stat = stat_of(os.getpid())
     started = "" if stat is None else stat.started
     host = socket.gethostname()
@@ -104,7 +104,7 @@ def process() -> dict[str, str | int]:
 
 
 def place() -> str:
-    """Where a pid means the same process: this boot, and its namespace; empty if unknown."""
+    """The scope in which a pid is unique: boot id and pid namespace; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

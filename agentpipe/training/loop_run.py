@@ -1,4 +1,4 @@
-"""The run of a loop: its collection, its name and record, and what is a state of it."""
+"""The run of a loop: its collection, its name and record, and the check of a saved state."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def refuse_name(name: str) -> None:
-    """Refuse what cannot name an experiment: the ids of its groups begin with it, as a run's.
+    """Refuse an invalid experiment name; group ids begin with it, so run-name rules apply.
 
     Raises:
-        ConfigError: With what may name one.
+        ConfigError: The name is invalid; the message says what is allowed.
     """
     if not is_run_name(name):
         raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
 
 
 def only_collection(path: str | os.PathLike[str]) -> Collection:
-    """That of the file.
+    """The single collection in the file.
 
     Raises:
-        ConfigError: It has another number of them, or is wrong.
+        ConfigError: The file is invalid, or does not hold exactly one collection.
     """
     collections = load(Path(path))
     if len(collections) != 1:
@@ -45,10 +45,11 @@ def only_collection(path: str | os.PathLike[str]) -> Collection:
 
 
 def followed_collection(path: str | os.PathLike[str]) -> Collection:
-    """That of the file, whose agents follow a policy and record token ids.
+    """The single collection in the file, which must follow a policy and record token ids.
 
     Raises:
-        ConfigError: It has another number of them, follows none or requires no ids, or is wrong.
+        ConfigError: The file is invalid or does not hold exactly one collection, or the
+            collection follows no policy or does not require token ids.
     """
     only = only_collection(path)
     if only.policy is None or only.record_tokens != REQUIRE:
@@ -58,14 +59,14 @@ def followed_collection(path: str | os.PathLike[str]) -> Collection:
 
 
 def begin_run(dispatcher: Dispatcher, collection: Collection, facts: LoopFacts) -> None:
-    """Have the loop's tasks counted as those of a run; a later start finds its record."""
+    """Register the loop's run, so that its tasks count for it; a later start finds its record."""
     loop = asdict(facts)
     record = record_of(collection, facts.run, sys.argv, None, loop=loop)
     dispatcher.begin_run(facts.run, record)
 
 
 def is_state(found: Any) -> bool:
-    """Whether ``Rollouts.state_dict`` of this or an earlier version has returned it."""
+    """Whether it was returned by ``Rollouts.state_dict`` of this or an earlier version."""
     needs = ("name", "groups", "sent", "step", "over", "policy_version")
     return (
         isinstance(found, Mapping)

@@ -1,4 +1,4 @@
-"""Why no group comes to a loop, as far as a snapshot of the broker tells. Pure."""
+"""Why a loop receives no group, as far as a snapshot of the broker shows. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def obstacles(stats: Stats, collection: str, policy: str | None) -> Iterator[str]:
-    """What does not end by itself: a sentence each, with what to do."""
+    """Obstacles that do not go away by themselves: one sentence each, with the remedy."""
     for state in stats.policies:
         if state.name == policy:
             yield from _of_policy(state)

@@ -1,4 +1,4 @@
-"""Policy: what a trainer tells the workers of the model that it updates."""
+"""Policy: how a trainer reports the model that it updates to the workers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ T = TypeVar("T")
 class Policy:
     """A policy on a broker; close it, or use it in a ``with``.
 
-    Once it is open it waits for a broker that does not answer, and says so in the log. That of
-    ``Rollouts`` raises ``LoopTaken`` for each change once another trainer has the loop.
+    Once open, it waits for a broker that does not answer, and logs that. For the policy of
+    ``Rollouts`` every change raises ``LoopTaken`` once another trainer has the loop.
 
     ::
 
@@ -47,13 +47,13 @@ class Policy:
     """
 
     def __init__(self, store: Store, name: str) -> None:
-        """Of this store, which this closes.
+        """Use this store, which ``close`` closes.
 
         Raises:
-            ConfigError: It has no such policy, or keeps none.
+            ConfigError: The store has no such policy, or does not support policies.
         """
         self.name, self._store = name, store
-        self.hold: LoopHold | None = None  # Of the loop whose policy it is.
+        self.hold: LoopHold | None = None  # The hold of the loop that owns this policy.
         find_policy(store, name)
 
     @classmethod
@@ -61,7 +61,7 @@ class Policy:
         """The policy of that name on ``settings.broker``.
 
         Raises:
-            ConfigError: There is none, or this broker keeps none.
+            ConfigError: The policy does not exist, or the broker does not support policies.
             Unreachable: The broker does not answer.
         """
         store = open_store(settings)
@@ -70,7 +70,7 @@ class Policy:
 
     @property
     def version(self) -> int:
-        """That of the weights which its servers have, as it was published last."""
+        """The last published version of the weights on its servers."""
         return self._state.version
 
     @property
@@ -80,7 +80,7 @@ class Policy:
 
     @property
     def max_staleness(self) -> int | None:
-        """By how many versions a group may be older; None without a limit."""
+        """How many versions a group may be behind; None without a limit."""
         return self._state.spec.max_staleness
 
     @property
@@ -88,46 +88,46 @@ class Policy:
         return self._ask(partial(find_policy, self._store, self.name))
 
     def _ask(self, ask: Callable[[], T]) -> T:
-        """Each question may be asked again: stores know a change whose answer was lost."""
+        """Retry until the broker answers: stores recognize a change whose answer was lost."""
         return until_it_answers(ask, waits="the trainer")
 
     def _change(self, step: PolicyChange) -> PolicyState:
         return self._ask(partial(change, self._store, self.name, replace(step, hold=self.hold)))
 
     def publish(self, version: int, *, endpoints: Sequence[str] | None = None) -> None:
-        """Its servers have this version from now on, and are at ``endpoints`` if these change.
+        """Declare that the servers have this version now, and new ``endpoints`` if given.
 
-        The same version again changes nothing else.
+        Publishing the same version again changes only the endpoints.
 
         Raises:
-            ConfigError: The version is lower than the last one, or an endpoint is wrong.
+            ConfigError: The version is lower than the last one, or an endpoint is invalid.
         """
         self._ask(partial(publish, self._store, self.name, version, endpoints, self.hold))
 
     def pause(self, *, drain_s: float | None = 0.0) -> int:
-        """Hold all requests from now on; no run fails of it, and none's time limit goes on.
+        """Hold all new requests; no run fails because of it, and time limits stop meanwhile.
 
-        Returns once all workers know of it, or after some seconds without an answer of one.
+        Returns once all workers know of it, or after some seconds if a worker does not answer.
 
         Args:
-            drain_s: For how long from then on to wait for requests that are under way, outages of
-                the broker included; None for ever.
+            drain_s: How long to wait after that for requests under way, including outages of the
+                broker; None waits forever.
 
         Returns:
-            How many of these are left.
+            How many requests are still under way.
         """
         state = self._change(PolicyChange(paused=True))
         return self._ask(partial(drained, self._store, state, end_of(drain_s)))
 
     def resume(self) -> None:
-        """Let requests go on."""
+        """Let requests continue."""
         self._change(PolicyChange(paused=False))
 
     @contextmanager
     def update(self, version: int, *, drain_s: float | None = 0.0) -> Iterator[int]:
-        """Pause, run the block, which loads new weights, publish their version, and resume.
+        """Pause, run the block that loads new weights, publish their version, and resume.
 
-        Yields how many requests were still under way. Where the block raises, it is unknown which
+        Yields how many requests were still under way. If the block raises, it is unknown which
         weights the servers have: the policy stays paused until ``publish`` and ``resume``.
 
         Raises:
@@ -148,16 +148,16 @@ class Policy:
         self._change(PolicyChange(version=version, paused=False))
 
     def recover(self, version: int, *, trained: int | None) -> None:
-        """Go on from a checkpoint: with its version, which may be lower than the last one.
+        """Continue from a checkpoint's version, which may be lower than the last one.
 
         Args:
-            version: Of the checkpoint.
-            trained: How many groups were used until then, with those that have ended and come
-                again: as many fewer begin. None where all that have ended come again or were used:
-                the broker has counted them.
+            version: The checkpoint's version.
+            trained: How many groups count as trained: those used up to the checkpoint plus those
+                that have ended and come again, in whose place no new group begins. None keeps the
+                broker's own count: all groups that have ended were used or come again.
 
         Raises:
-            ConfigError: These are not numbers.
+            ConfigError: An argument is not a valid number.
         """
         refuse_version(version)
         if trained is not None and (type(trained) is not int or trained < 0):
@@ -165,16 +165,17 @@ class Policy:
         self._change(PolicyChange(version=version, back=True, accepted=trained))
 
     def give_back(self, groups: int, *, unused: str = "") -> None:
-        """So many complete groups train nothing: as many more may begin.
+        """Report complete groups that were not trained on, so that as many more can begin.
 
-        Below 0, so many are used that the broker did not count: short ones.
+        A negative number reports groups that are used but that the broker did not count, such as
+        short ones.
 
         Args:
             groups: How many.
-            unused: Why: ``flat`` or ``stale``, to count them in ``status`` and metrics.
+            unused: Why: ``flat`` or ``stale``, counted in ``status`` and metrics; or empty.
 
         Raises:
-            ConfigError: It is another reason.
+            ConfigError: ``unused`` is something else.
         """
         if unused and unused not in UNUSED:
             raise ConfigError(f"unused: expected one of {', '.join(UNUSED)}, not {unused!r:.40}")

@@ -1,4 +1,4 @@
-"""PromptFeed: a trainer's prompts, sent in order as groups with ids that a new start repeats."""
+"""PromptFeed: sends a trainer's prompts in order, as groups whose ids a restart repeats."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from agentpipe.sending.groups import GroupPlan
     from agentpipe.training.prompt_source import PromptSource
 
-# Prompts sort like their numbers, in the first million.
+# Prompt ids sort in numerical order up to one million.
 _DIGITS = 6
 
 log = logging.getLogger(__name__)
 
 
 class PromptFeed:
-    """Sends prompt after prompt while there is room; used by one thread.
+    """Sends prompts one by one while there is room; used by one thread.
 
-    The group of a prompt is called after its place, so that a prompt that was sent before is known
-    to the broker and not run again.
+    A prompt's group is named by the prompt's position, so that the broker recognizes a prompt that
+    was sent before and does not run it again.
 
     Attributes:
         position: How many prompts have been sent.
-        has_more: Whether the prompts have not come to their end.
+        has_more: Whether there are more prompts.
     """
 
     def __init__(
@@ -47,22 +47,22 @@ class PromptFeed:
         prefix: str,
         hold: LoopHold,
     ) -> None:
-        """Send to ``collection`` of ``dispatcher``.
+        """Send to ``collection`` through ``dispatcher``.
 
-        The ids of its groups begin with ``prefix``; ``hold`` is of the loop that sends.
+        Group ids begin with ``prefix``; ``hold`` belongs to the loop that sends.
         """
         self._hold = hold
         self._dispatcher, self._collection = dispatcher, collection
         self._prompts, self._plan, self._prefix = prompts, plan, prefix
         self._next: AdmittedTask | None = None
-        self._is_away = False  # The broker.
-        # What was sent and is not known to be over, by its place: the group's id, and the prompt or
-        # None where that has to be drawn again.
+        self._is_away = False  # Whether the broker does not answer.
+        # Groups that were sent and may not be over, by prompt position: the group's id, and the
+        # prompt, or None if the prompt can be drawn again.
         self._out: dict[int, tuple[str, Any]] = {}
         self.position, self.has_more = 0, True
 
     def state_dict(self) -> dict[str, Any]:
-        """How many have been sent, where the prompts are, and which may be out."""
+        """How many prompts were sent, the source's position, and the groups still out."""
         out = [
             [place, name, self._prompts.of_state(prompt)]
             for place, (name, prompt) in self._out.items()
@@ -70,30 +70,30 @@ class PromptFeed:
         return {"sent": self.position, "prompts": self._prompts.state_dict(), "out": out}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after a state; before the first prompt is sent.
+        """Continue after a state; call before the first prompt is sent.
 
         Raises:
-            ConfigError: It is that of other prompts.
+            ConfigError: It is a state of other prompts.
         """
         self.position = state["sent"]
-        # Earlier versions passed over prompts by their number alone.
+        # Earlier versions saved only the number of prompts to skip.
         self._prompts.load_state_dict(state.get("prompts", {"taken": self.position}))
-        # Earlier versions did not say.
+        # Earlier versions did not save which groups were out.
         self._out = {place: (name, prompt) for place, name, prompt in state.get("out", ())}
         self._prompts.want(place for place, (_, prompt) in self._out.items() if prompt is None)
 
     def send(self, number: int, *, wait: bool) -> None:
-        """Send so many more prompts, or fewer where no more come.
+        """Send the next prompts, fewer if the prompts run out.
 
-        Also fewer where the queues are full, or the broker does not answer, unless it waits.
+        Without ``wait``, also fewer if the queues are full or the broker does not answer.
 
         Args:
-            number: At most so many.
-            wait: Whether to wait for room, and for a broker that does not answer.
+            number: How many at most.
+            wait: Wait for room, and for a broker that does not answer.
 
         Raises:
             TaskError: A prompt is invalid.
-            ConfigError: A group is larger than all queues, or the broker counts no groups.
+            ConfigError: A group is larger than all queues, or the broker does not count groups.
             LoopTaken: Another trainer has the loop.
         """
         for _ in range(number):
@@ -108,9 +108,9 @@ class PromptFeed:
         self._out = {place: out for place, out in self._out.items() if not is_over(out[0])}
 
     def send_lost(self) -> None:
-        """Send again what is out, as far as the broker does not know it: it has lost its data.
+        """Send the groups that are out again, in case the broker has lost its data.
 
-        What it knows stays as it is.
+        Groups that the broker knows are unchanged.
 
         Raises:
             TaskError, ConfigError, LoopTaken: As ``send``.
@@ -132,7 +132,7 @@ class PromptFeed:
         return self._named(place, self._prompts.task_of(prompt))
 
     def _peek(self) -> AdmittedTask | None:
-        """The next prompt, which stays the next until it has been accepted."""
+        """The next prompt; it stays the next until it is accepted."""
         if self._next is None:
             self.has_more = self._prompts.has_next()
             self._next = self._named(self.position, self._prompts.task()) if self.has_more else None
@@ -158,13 +158,13 @@ class PromptFeed:
                     return False
                 if sent.duplicates:
                     log.info("group %s was sent before: it is not run again", prompt.task_id)
-        except Unreachable as error:  # It is sent again later, with the same ids.
+        except Unreachable as error:  # A later call sends it again, with the same ids.
             self._does_not_answer(error)
             return False
         return True
 
     def obstacles(self, policy: str | None) -> Iterable[str]:
-        """Why what was sent may not end; nothing where the broker does not say."""
+        """Why the groups that are out may not end; empty if the broker does not answer."""
         try:
             return tuple(obstacles(self._dispatcher.stats(), self._collection, policy))
         except Unreachable:

@@ -1,4 +1,4 @@
-"""PromptSource: a trainer's prompts one by one, from an iterable or a loader, and its place."""
+"""PromptSource: yields a trainer's prompts from an iterable or a loader, and saves its position."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ State = dict[str, Any]
 
 @runtime_checkable
 class StatefulLoader(Protocol):
-    """An iterable that knows where it is, such as torchdata's and Hugging Face's."""
+    """An iterable that can save its position, such as torchdata's and Hugging Face's."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
     def state_dict(self) -> Any:
-        """Behind what it gave last."""
+        """The position after the last item yielded."""
 
     def load_state_dict(self, state: Any) -> Any:
-        """Go on there; before it is iterated."""
+        """Continue at that position; call before iterating."""
 
 
 class PromptSource:
-    """Gives prompts in order. A list among them is a loader's batch: its prompts follow.
+    """Yields prompts in order. A list among them is a loader's batch and is unpacked.
 
-    Of several trainers, each with its ``shard``, every prompt is given to one.
+    Several trainers, each with its own ``shard``, split the prompts: each prompt goes to one.
     """
 
     def __init__(
@@ -39,24 +39,24 @@ class PromptSource:
         task_of: Callable[[Any], Any] | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """See ``Rollouts.open``."""
+        """Create a source; ``Rollouts.open`` explains the arguments."""
         self._prompts, self._make = prompts, task_of
         self._number, self._shards = shard
         self._draws: Iterator[Any] | None = None
-        self._left: deque[Any] = deque()  # Drawn and not taken.
+        self._left: deque[Any] = deque()  # Drawn but not taken.
         self._taken = 0  # By all trainers.
         self._has_ended = False
-        self._passed_over = 0  # Prompts of the draws that were taken before.
-        self._loaded: Any = None  # The loader's state until it is iterated: some forget it.
-        self._passed = 0  # How many were passed over, of all trainers.
-        self._wanted = set[int]()  # Of those, by their number, which are kept.
+        self._passed_over = 0  # How many prompts must still be skipped: taken before the restart.
+        self._loaded: Any = None  # The loader's state until it is iterated: some loaders forget it.
+        self._passed = 0  # How many prompts were skipped so far, over all trainers.
+        self._wanted = set[int]()  # Numbers of skipped prompts to keep.
         self._kept: dict[int, Any] = {}
 
     def has_next(self) -> bool:
-        """Whether there is one more prompt for this trainer.
+        """Whether there is another prompt for this trainer.
 
         Raises:
-            ConfigError: There are fewer than the loaded state has taken.
+            ConfigError: There are fewer prompts than the loaded state has taken.
         """
         while self._left or not self._has_ended:
             if not self._left:
@@ -68,7 +68,7 @@ class PromptSource:
         return False
 
     def task(self) -> Any:
-        """That of the next prompt, which stays the next until it is taken."""
+        """The task of the next prompt, which stays the next until it is taken."""
         return self.task_of(self._left[0])
 
     def task_of(self, prompt: Any) -> Any:
@@ -76,20 +76,20 @@ class PromptSource:
         return prompt if self._make is None else self._make(prompt)
 
     def take(self) -> Any:
-        """The next prompt was sent, or is another trainer's; returns it."""
+        """Remove and return the next prompt: it was sent, or belongs to another trainer."""
         self._taken += 1
         return self._left.popleft()
 
     def of_state(self, prompt: Any) -> Any:
-        """What a state has of a prompt that was taken: None where it is drawn again."""
+        """What a state stores for a taken prompt: None if the prompt can be drawn again."""
         return prompt if isinstance(self._prompts, StatefulLoader) else None
 
     def want(self, positions: Iterable[int]) -> None:
-        """Keep these of this trainer's prompts that are passed over; before the first is drawn."""
+        """Keep these prompts of this trainer when skipping; call before the first is drawn."""
         self._wanted = {position * self._shards + self._number for position in positions}
 
     def kept(self, position: int) -> Any:
-        """One that was wanted.
+        """A prompt kept by ``want``.
 
         Raises:
             ConfigError: There are fewer prompts than the loaded state has taken.
@@ -123,12 +123,12 @@ class PromptSource:
         self._passed_over -= len(prompts)
 
     def state_dict(self) -> State:
-        """Its place; of a loader its state, with what it gave and was not taken."""
+        """The position; for a loader also its state, with the prompts drawn but not taken."""
         place = {"taken": self._taken}
         if not isinstance(self._prompts, StatefulLoader):
             return place
         state = None
-        # At its end a loader may give the state of a new beginning.
+        # A loader that has ended may return the state of a new iteration.
         if not self._has_ended:
             state = self._loaded if self._draws is None else self._prompts.state_dict()
             if state is None:
@@ -136,10 +136,10 @@ class PromptSource:
         return {**place, "loader": state, "left": list(self._left), "ended": self._has_ended}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after a state; before the first prompt.
+        """Continue after a state; call before the first prompt.
 
         Raises:
-            ConfigError: It is a loader's, and these prompts have no state.
+            ConfigError: The state is a loader's, but these prompts cannot load a state.
         """
         self._taken = state["taken"]
         if "loader" not in state:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 Shard = tuple[int, int]
-# An item, and what it is called where it makes trouble.
+# An item, and its name for error messages.
 Item = tuple[str, Any]
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Which stream, from where, and how much of it stays uncommitted.
+    """Which stream to read, from where, and how much of it stays uncommitted.
 
     Attributes:
         rows: Whether items are rows of token ids.
@@ -41,26 +41,26 @@ class Reading:
 
 
 class Items(Protocol):
-    """What a dataset gives; it is pickled before it reads."""
+    """The items of a dataset; pickled before it reads."""
 
     def epoch(self, shard: Shard, limit: int | None) -> Iterator[Item]:
-        """The items of one reader, of at most ``limit`` Results or groups."""
+        """The items of one reader, from at most ``limit`` Results or groups."""
 
     def state_dict(self, shard: Shard) -> State:
         """What was used and may come again; JSON."""
 
     def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:
-        """Continue after these."""
+        """Continue after these states."""
 
 
 class Rows:
-    """Token ids of Results, as dicts; says once that there are none."""
+    """Token ids of Results, as dicts; warns once if a Result has none."""
 
     def __init__(self) -> None:
         self._has_told = False
 
     def of(self, result: Result) -> list[dict[str, Any]]:
-        """One for each sample; empty where the Result has no exact rollout."""
+        """One row per sample; empty if the Result has no exact rollout."""
         found = samples(result)
         if not found and not self._has_told:
             self._has_told = True

@@ -21,21 +21,21 @@ Share = Literal["group", "hash"]
 
 
 class ResultItems:
-    """Results as dicts, or with ``reading.rows`` the rows of each; see the dataset."""
+    """Results as dicts, or with ``reading.rows`` their rows; see ``AgentStreamingDataset``."""
 
     def __init__(self, reading: Reading, share: Share) -> None:
-        """Of ``reading``, shared so among readers."""
+        """Read as ``reading`` says; ``share`` splits the Results among readers."""
         self._reading, self._share = reading, share
         self._rows = Rows()
         self._known: list[str] = []
-        self._begun: dict[str, int] = {}  # Of Results that are used in part: how many rows.
+        self._begun: dict[str, int] = {}  # Partly used Results: how many rows were used.
         self._state_sizes: deque[int] = deque()
         self._has_states = False
         self._stream: Stream | None = None
-        self._current: tuple[str, int, int] | None = None  # A task; so many of so many rows.
+        self._current: tuple[str, int, int] | None = None  # Task id, rows yielded, rows in total.
 
     def epoch(self, shard: Shard, limit: int | None) -> Iterator[Item]:
-        """The items of one reader."""
+        """Iterate over the items of one reader."""
         with self._opened(shard) as stream:
             self._stream = stream
             try:
@@ -48,14 +48,14 @@ class ResultItems:
             self._stream = None
 
     def _keep_used(self, stream: Stream) -> None:
-        """Closing returns what is used to the group, and it comes again."""
+        """Remember what was used: closing returns it to the group, and it comes again."""
         self._known = stream.held
-        if self._current is not None:  # The loop was left, with this row in use.
+        if self._current is not None:  # The loop was left while this row was in use.
             task_id, given, _ = self._current
             self._begun |= {task_id: given - 1} if given > 1 else {}
 
-    def state_dict(self, shard: Shard) -> State:  # noqa: ARG002 - those of all are alike
-        """Task ids used and not committed; small, and JSON."""
+    def state_dict(self, shard: Shard) -> State:  # noqa: ARG002 - the state is the same for all
+        """Task ids that were used but not committed; small, and JSON."""
         used, begun = list(self._known), dict(self._begun)
         if self._stream is not None:
             self._stream.keep = math.inf
@@ -76,11 +76,11 @@ class ResultItems:
             else:
                 begun[task_id] = given
 
-    def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:  # noqa: ARG002 - likewise
-        """Continue after these; states of other readers, too, where they share a group.
+    def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:  # noqa: ARG002 - see state_dict
+        """Continue after these states, including other readers' if they share a group.
 
         Raises:
-            ConfigError: One is not a state of this group.
+            ConfigError: A state is not of this group.
         """
         group = self._reading.group
         for state in states:
@@ -89,7 +89,8 @@ class ResultItems:
         self._known = [task_id for state in states for task_id in state["used"]]
         for state in states:
             for task_id, rows in state.get("begun", {}).items():
-                self._begun[task_id] = max(rows, self._begun.get(task_id, 0))  # Some are old.
+                # States of other readers may be older.
+                self._begun[task_id] = max(rows, self._begun.get(task_id, 0))
         self._has_states = True
 
     def _opened(self, shard: Shard) -> Stream:

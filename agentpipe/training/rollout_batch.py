@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RolloutBatch:
-    """What a trainer takes for one step.
+    """The groups for one training step.
 
     Attributes:
-        step: The number of this step, from 0; it goes on after ``load_state_dict``.
-        groups: As many as asked for; fewer only in the last batch.
+        step: The number of this step, from 0; continues after ``load_state_dict``.
+        groups: As many as requested; fewer only in the last batch.
     """
 
     step: int
     groups: tuple[RolloutGroup, ...]
 
     def samples(self) -> list[Sample]:
-        """The rows of token ids of all groups' goods, in the order of the groups."""
+        """The token id rows of all groups' good members, in the order of the groups."""
         found = [sample for group in self.groups for sample in group.samples()]
         if not found and self.groups:
             log.warning(
@@ -39,7 +39,7 @@ class RolloutBatch:
         return found
 
     def advantages(self, kind: Kind = "grpo") -> list[float]:
-        """One for each of ``samples``: that of its run, whole for each of the run's segments."""
+        """One advantage per row of ``samples``; all segments of a run get the run's advantage."""
         return [
             of_run[sample.task_id]
             for group in self.groups

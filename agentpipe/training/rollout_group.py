@@ -1,4 +1,4 @@
-"""RolloutGroup: the samples of one prompt, with what a trainer computes of them."""
+"""RolloutGroup: the samples of one prompt, with what a trainer computes from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentpipe.rollouts import Sample
 
 Kind = Literal["grpo", "rloo", "mean"]
-# As in GRPO's implementations: no division by zero.
+# As in GRPO implementations: avoids division by zero.
 _EPSILON = 1e-4
 
 
@@ -24,9 +24,9 @@ class RolloutGroup:
     """A group that has ended.
 
     Attributes:
-        results: One for each member, in the order of ``sample_index``.
+        results: One per member, in the order of ``sample_index``.
         status: complete, short or cancelled.
-        versions: The oldest and the newest policy version of the goods; empty if unknown.
+        versions: Oldest and newest policy version of the good members; empty if unknown.
     """
 
     group_id: str
@@ -36,24 +36,27 @@ class RolloutGroup:
 
     @property
     def goods(self) -> list[Result]:
-        """The members whose reward is trustworthy."""
+        """The good members: those with a trustworthy reward."""
         return [result for result in self.results if is_good(result)]
 
     @property
     def rewards(self) -> list[float | None]:
-        """One for each member; None where no evaluator could judge: never take that for 0."""
+        """One reward per member; None (not 0) if no evaluator could judge the member."""
         return [result.reward if is_good(result) else None for result in self.results]
 
     def samples(self) -> list[Sample]:
-        """The rows of token ids of the goods; see ``agentpipe.rollouts``."""
+        """The token id rows of the good members; see ``agentpipe.rollouts``."""
         return [sample for result in self.goods for sample in samples(result)]
 
     def advantages(self, kind: Kind = "grpo") -> list[float]:
-        """One for each of ``goods``: by how much it is better than the others.
+        """One advantage per member of ``goods``: how much better it is than the others.
 
         Args:
-            kind: ``mean`` subtracts the mean, ``grpo`` divides by the standard deviation, too;
+            kind: ``mean`` subtracts the mean; ``grpo`` also divides by the standard deviation;
                 ``rloo`` subtracts the mean of the others.
+
+        Raises:
+            ConfigError: The kind is invalid.
         """
         rewards = [result.reward or 0.0 for result in self.goods]
         if kind not in ("grpo", "rloo", "mean"):
@@ -67,5 +70,5 @@ class RolloutGroup:
 
 
 def varied(group: RolloutGroup) -> bool:
-    """Whether its rewards differ: a group of equal ones teaches nothing."""
+    """Whether rewards in the group differ: a group with equal rewards teaches nothing."""
     return len({result.reward for result in group.goods}) > 1

@@ -1,4 +1,4 @@
-"""Rollouts: a trainer's loop from prompts to batches of groups, exact over kills."""
+"""Rollouts: a trainer's loop from prompts to batches of groups, exact across kills."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Rollouts:
-    """Iterates over batches of groups, and sends prompts ahead of them; one trainer for each name.
+    """Iterates over batches of groups and sends prompts ahead; one trainer at a time per name.
 
     ::
 
@@ -45,9 +45,9 @@ class Rollouts:
                 trainer.step(batch.samples())
                 save(rollouts.state_dict())
 
-    A group that is short, flat or stale is replaced by that of the next prompt. After a kill of the
-    trainer, load the last state that was saved: groups that are out are not sent again, and what
-    came after that state comes again. Without a state all begins again, and nothing is paid twice
+    A group that is short, flat or stale is replaced by the next prompt's group. After the trainer
+    was killed, load the last saved state: groups that are out are not sent again, and what came
+    after that state comes again. Without a state everything starts over, but nothing is paid twice
     while the broker remembers the ids (``AGENTPIPE_RETENTION_S``).
 
     Attributes:
@@ -65,17 +65,17 @@ class Rollouts:
         shard: tuple[int, int] = (0, 1),
         timeout_s: float | None = None,
     ) -> None:
-        """Of a feed, and the connections of the loop, which this closes."""
+        """Use this feed, and these connections of the loop, which ``close`` closes."""
         self._shard, self._timeout_s = shard, math.inf if timeout_s is None else timeout_s
         self._feed, self._connections, self._name = feed, connections, name
         self._groups, self._lease = connections.groups, connections.lease
         self._batch, self._room = batch, (ahead + 1) * batch
-        self._over = 0  # Groups that were over when the loaded state was made.
-        self._given = 0  # Since then.
-        self._begun: list[RolloutGroup] = []  # A batch that is not whole yet.
+        self._over = 0  # Groups that were over when the loaded state was saved.
+        self._given = 0  # Groups yielded since then.
+        self._begun: list[RolloutGroup] = []  # An incomplete batch.
         self._said, self._say_after_s = set[str](), SAID_AFTER_S
         self.step = 0
-        self._groups.state_dict()  # Nothing is committed that is in no state.
+        self._groups.state_dict()  # From now on, nothing is committed that is in no state.
 
     @classmethod
     def open(
@@ -104,31 +104,32 @@ class Rollouts:
         Args:
             collection: The path of a YAML file with one collection.
             prompts: Tasks, as ``Dispatcher.send`` takes them: always the same, in the same order.
-                The state of a loader with ``state_dict`` and ``load_state_dict`` is saved with the
-                loop's; a list that it gives is a batch of prompts.
-            n: How many samples a group has.
-            batch: How many groups a batch of this trainer has.
-            name: Of this experiment: its groups' ids begin with it, and so is its reading group
-                called. A new experiment needs a new one. Default: the collection's name.
-            settings: Where broker and sink are; default: as the environment says.
-            policy: Its versions say how old a group is; default: that of the collection.
-            max_staleness: Groups are not given whose oldest version is further behind; default:
-                that of the policy. So many batches are sent ahead of the one in use; one where
-                there is none.
+                If it is a loader with ``state_dict`` and ``load_state_dict``, its state is saved
+                with the loop's. A list that it yields is a batch of prompts.
+            n: Samples per group.
+            batch: Groups per batch of this trainer.
+            name: Name of this experiment: it prefixes the ids of its groups and names its reading
+                group. A new experiment needs a new name. Default: the collection's name.
+            settings: Where broker and sink are; default: from the environment.
+            policy: The policy whose versions measure the age of a group; default: the
+                collection's.
+            max_staleness: Groups whose oldest version is further behind are dropped; default: the
+                policy's. The loop sends this many batches ahead of the one in use, or one if there
+                is no limit.
             spares: Samples beyond ``n``: once ``need`` are good, the others are cancelled.
             repairs: How many members that ended without judgement are sent again.
             need: How many good members a group needs; default: ``n``.
-            vary_seed: Each member has a seed of its own.
-            min_good: Give groups that are short or cancelled, too, with at least so many goods.
-            keep: Which groups to give; default: those whose rewards differ.
-            timeout_s: How long to wait for a group; None for ever.
-            task_of: Makes the task of a prompt, always the same; by default it is one.
-            shard: This trainer's number, and the number of trainers (ranks): each has its part of
-                the prompts, its groups and its state.
+            vary_seed: Give each member its own seed.
+            min_good: Also yield short or cancelled groups with at least this many good members.
+            keep: Which groups to yield; default: those whose rewards differ.
+            timeout_s: How long to wait for a group; None waits forever.
+            task_of: Makes the task of a prompt, always the same; default: the prompt is a task.
+            shard: This trainer's number, and the number of trainers (ranks): each has its own part
+                of the prompts, its own groups and its own state.
 
         Raises:
-            ConfigError: Of the collection, the numbers or the policy.
-            LoopTaken: Another trainer lives that has this name.
+            ConfigError: The collection, a number or the policy is invalid.
+            LoopTaken: Another live trainer has this name.
             Unreachable: Broker or sink does not answer.
         """
         if batch < 1:
@@ -164,32 +165,32 @@ class Rollouts:
 
     @property
     def policy(self) -> Policy | None:
-        """Whose versions the groups have, to publish the next; None without one."""
+        """The policy that the groups follow, to publish the next version; None without one."""
         return self._groups.policy
 
     @property
     def max_staleness(self) -> int | None:
-        """By how many versions a group may be older than the policy; None without a limit."""
+        """How many policy versions a group may be behind; None without a limit."""
         return self._groups.max_staleness
 
     @property
     def counts(self) -> Counter[str]:
-        """Groups by what became of them, since this loop was opened; see ``GroupStream``."""
+        """Groups by fate, since this loop was opened; see ``GroupStream``."""
         return self._groups.counts
 
     def __iter__(self) -> Iterator[RolloutBatch]:
-        """Until all groups of all prompts are over; the last batch may be smaller.
+        """Iterate until the groups of all prompts are over; the last batch can be smaller.
 
-        A broker or sink that does not answer is waited for, as the log says.
+        Waits for a broker or sink that does not answer, and logs that.
 
         Raises:
-            ResultTimeout: No group came for ``timeout_s``; a further loop goes on.
+            ResultTimeout: No group came for ``timeout_s``; iterating again continues.
             TaskError: A prompt is invalid.
-            LoopTaken: Another trainer has the loop: this one was stopped, and is replaced.
+            LoopTaken: Another trainer has the loop: this one was stopped and replaced.
         """
         while found := self._next_batch():
             batch = RolloutBatch(self.step, tuple(found))
-            self.step += 1  # A state that is taken while the batch is in use contains it.
+            self.step += 1  # A state saved while the batch is in use includes it.
             self._note(waits=False)
             yield batch
 
@@ -200,11 +201,12 @@ class Rollouts:
         return found
 
     def groups(self) -> Iterator[RolloutGroup]:
-        """The same groups one by one; each counts as used when the next is asked for.
+        """Iterate over the same groups one by one; each counts as used when the next is requested.
 
         Raises:
-            ResultTimeout: No group came for ``timeout_s``; a further call goes on.
+            ResultTimeout: No group came for ``timeout_s``; a further call continues.
             TaskError: A prompt is invalid.
+            LoopTaken: Another trainer has the loop.
         """
         while self._begun:
             yield self._begun.pop(0)
@@ -212,7 +214,7 @@ class Rollouts:
             yield group
 
     def _next(self, held: int = 0) -> RolloutGroup | None:
-        """None once the groups of all prompts are over."""
+        """The next group; None once the groups of all prompts are over."""
         until = time.monotonic() + self._timeout_s
         while self._send(held, until):
             self._lease.refuse_if_taken()
@@ -229,16 +231,16 @@ class Rollouts:
                 self._note(waits=False)
                 self._said, self._say_after_s = set(), SAID_AFTER_S
                 return group
-            if time.monotonic() >= until:  # What comes is others'.
+            if time.monotonic() >= until:  # Only other loops' groups arrive.
                 raise ResultTimeout(f"{self._name}: {self._late()}")
         self._note(waits=False)
         return None
 
     def _send(self, held: int, until: float) -> bool:
-        """Send as far as there is room beside those held; whether any group is still to come."""
+        """Send prompts while there is room beside ``held`` groups; whether any group is out."""
         self._feed.send(self._room - held - self._out, wait=False)
-        # The queues are full of others' tasks. Groups that were sent after the loaded state may be
-        # over before they are sent again: until then fewer seem to be out.
+        # The queues can be full of other tasks. Groups sent after the loaded state can be over
+        # before they are sent again; until then ``_out`` is too low.
         while self._feed.has_more and self._out <= 0:
             if time.monotonic() >= until:
                 raise ResultTimeout(f"{self._name}: {self._late()}")
@@ -254,11 +256,11 @@ class Rollouts:
 
     @property
     def _over_now(self) -> int:
-        """How many groups are over: given, or something else is sent in their place."""
+        """How many groups are over: yielded, or dropped and replaced."""
         return self._over + self._given + self._groups.dropped
 
     def _say_what_is_wrong(self) -> None:
-        """Once for each wait, where it takes long; what comes later, too."""
+        """Log each obstacle once per wait, if the wait takes long; at growing intervals."""
         if self._lease.report.waits_s < self._say_after_s:
             return
         self._say_after_s *= 2
@@ -269,7 +271,7 @@ class Rollouts:
         self._feed.send_lost()
 
     def _note(self, *, waits: bool) -> None:
-        """For those who look at the loop from elsewhere."""
+        """Update the loop's report for observers elsewhere."""
         groups, out = self._groups, max(0, self._out)
         wasted, counts = groups.dropped, dict(groups.counts)
         sent, used = self._feed.position, self._given
@@ -284,12 +286,12 @@ class Rollouts:
         )
 
     def state_dict(self, *, unused: Sequence[str] = ()) -> State:
-        """What was sent and used, the current batch too; JSON. Save it after each step.
+        """What was sent and used, including the current batch; JSON. Save it after each step.
 
-        ``unused`` names groups that were given, but are not trained on yet.
+        ``unused`` names groups that were yielded but not trained on yet.
 
         Raises:
-            LoopTaken: Another trainer has the loop: its state counts.
+            LoopTaken: Another trainer has the loop; only its state is valid.
         """
         self._lease.refuse_if_taken()
         unused = [*unused, *(group.group_id for group in self._begun)]
@@ -305,9 +307,9 @@ class Rollouts:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after a state of this loop; call it before iterating.
+        """Continue after a state of this loop; call before iterating.
 
-        The policy is set back to the version of the state: see ``Policy.recover``.
+        Sets the policy back to the version of the state; see ``Policy.recover``.
 
         Raises:
             ConfigError: It is not a state of this loop.
@@ -317,15 +319,15 @@ class Rollouts:
         self._groups.load_state_dict(state["groups"])
         self._feed.load_state_dict(state)
         self.step, self._over = state["step"], state["over"]
-        # Of several trainers one speaks for all.
+        # With several trainers, one sets the policy for all.
         if self.policy is not None and state["policy_version"] is not None and not self._shard[0]:
-            # What has ended since then comes again: none begins in its place.
+            # Groups that have ended since then come again: no new ones begin in their place.
             self.policy.recover(state["policy_version"], trained=None)
 
     def close(self) -> None:
-        """Close its connections; groups that are out go on, and a later start reads them.
+        """Close its connections; groups that are out keep running, and a later start reads them.
 
-        In a fork nothing is closed: all of it is the parent's.
+        Does nothing in a fork, where all of it belongs to the parent.
         """
         self._connections.close()
 

@@ -1,4 +1,4 @@
-"""Digests of tasks: which of a trainer's prompts are the same, whatever their ids."""
+"""Digests of tasks: identify a trainer's prompts by content, independent of ids."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DIGITS = 12
 
 
 def digest_of(task: Mapping[str, Any]) -> str:
-    """The same for equal tasks; part of an id.
+    """A digest that is the same for equal tasks; used as part of an id.
 
     Raises:
-        TypeError: It holds what JSON cannot.
+        TypeError: The task holds a value that JSON cannot represent.
     """
     content = orjson.dumps(task, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return sha256(content).hexdigest()[:_DIGITS]

@@ -1,4 +1,4 @@
-"""UsedGroups: which groups were used, and which of these may be committed."""
+"""UsedGroups: which groups were used, and which of them can be committed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
-# Results of a group that was given come soon after it, if at all.
+# Remaining Results of a used group arrive soon after it, if at all.
 REMEMBERED = 200_000
 
 
 class ReadRecord(NamedTuple):
-    """What remains of a record until it is committed.
+    """What is kept of a record until it is committed.
 
     Attributes:
-        group_id: Empty where it is of no group of this reader.
-        tasks: The task of a Result; of the record that ends a group, its members.
+        group_id: Empty if the record belongs to no group of this reader.
+        tasks: The task of a Result; the members, for a group's end record.
     """
 
     group_id: str
@@ -29,16 +29,16 @@ class ReadRecord(NamedTuple):
 
 
 class UsedGroups:
-    """What a reader of groups remembers; it outlives the connection, and can be pickled."""
+    """What a reader of groups remembers; outlives the connection and can be pickled."""
 
     def __init__(self, *, keep_states: int = 8, lag: int = 0) -> None:
-        """Until ``save`` or ``load``, the ``lag`` last ones that were ``given`` stay uncommitted.
+        """Before ``save`` or ``load``, the last ``lag`` groups ``given`` stay uncommitted.
 
-        Then only what is in the ``keep_states`` last states may go.
+        After that, only groups in all of the last ``keep_states`` states can be committed.
         """
         self._all: OrderedDict[str, None] = OrderedDict()
-        self._again: set[str] = set()  # Used by an earlier reader, whose records come again.
-        # Of those: which of its Results are committed, and who its members are.
+        self._again: set[str] = set()  # Used by an earlier reader; their records come again.
+        # For those groups: the tasks whose Results are committed, and the members if known.
         self._released: dict[str, tuple[frozenset[str], frozenset[str] | None]] = {}
         self._states: deque[AbstractSet[str]] = deque(maxlen=keep_states)
         self._has_states = False
@@ -48,25 +48,25 @@ class UsedGroups:
         return group_id in self._all
 
     def add(self, group_id: str) -> None:
-        """It was used, or is not wanted."""
+        """The group was used, or is not wanted."""
         self._all[group_id] = None
         if len(self._all) > REMEMBERED:
             self._all.popitem(last=False)
 
     def given(self, group_id: str) -> None:
-        """It is about to be used, and was wanted: others take no room of the lag."""
+        """The group was wanted and is in use; only such groups count for the lag."""
         self._last_given.append(group_id)
 
     def comes_again(self, group_id: str) -> bool:
-        """Whether its records were expected, though it was used."""
+        """Whether the group was used before, and its records are expected again."""
         return group_id in self._again
 
     def carry(self, held: Iterable[str]) -> None:
-        """The records of these were not committed: the next reader gets them again."""
+        """The next reader gets the records of these groups again: they were not committed."""
         self._again |= {group_id for group_id in held if group_id in self._all}
 
     def released(self, record: ReadRecord) -> None:
-        """It is committed; after the last of a group's records no state needs the group."""
+        """The record is committed; after the last of a group's records no state needs the group."""
         if record.group_id not in self._again:
             return
         come, members = self._released.pop(record.group_id, (frozenset(), None))
@@ -80,16 +80,16 @@ class UsedGroups:
             self._released[record.group_id] = come, members
 
     def is_committable(self, group_id: str, *, all_but_lag: bool = True) -> bool:
-        """Whether no state that may be loaded will ask for this group."""
+        """Whether no loadable state needs this group again."""
         if self._has_states:
             return len(self._states) == self._states.maxlen and group_id in self._states[0]
         return group_id in self._all and not (all_but_lag and group_id in self._last_given)
 
     def save(self, name: str, held: Iterable[str]) -> dict[str, Any]:
-        """What the reader ``name`` has used and may get again: these, and those of earlier ones.
+        """A state of the reader ``name``: used groups that may come again, including earlier ones.
 
-        ``used`` is in the order of the last states, and ``states`` says how many ids each had, so
-        that a later reader knows what it may commit.
+        ``used`` lists ids in the order of the last states, and ``states`` says how many of them
+        each state had, so a later reader knows what it can commit.
         """
         self._states.append(frozenset(held) | self._again)
         self._has_states = True
@@ -101,7 +101,7 @@ class UsedGroups:
         return {"version": 1, "group": name, "used": list(ordered), "states": sizes}
 
     def load(self, name: str, states: Iterable[Mapping[str, Any]]) -> None:
-        """Go on after what ``save`` returned, here or elsewhere.
+        """Continue after a state returned by ``save``, in this process or another.
 
         Raises:
             ConfigError: It is not a state of that reader.

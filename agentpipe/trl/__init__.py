@@ -1,4 +1,4 @@
-"""TRL: whole groups of agents' rollouts as its trainers take them."""
+"""TRL: complete groups of agents' rollouts in the form that its trainers take."""
 
 from agentpipe.trl.async_grpo import AsyncGrpoRollouts
 from agentpipe.trl.grpo import GrpoRollouts, agent_reward

@@ -1,4 +1,4 @@
-"""AsyncGrpoRollouts: rollouts of agents for TRL's ``AsyncGRPOTrainer``, while it trains."""
+"""AsyncGrpoRollouts: rollouts of agents for TRL's ``AsyncGRPOTrainer`` during training."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import Kind, RolloutGroup
 
-# For so long a reader keeps a state from being taken, or from an end.
+# Longest time in seconds that the reading thread delays ``state_dict`` or ``stop``.
 _LOOK_S = 0.2
 
 
 class AsyncGrpoRollouts:
-    """A ``rollout_worker`` of TRL's ``AsyncGRPOTrainer``; in the main process of the trainer.
+    """A ``rollout_worker`` for TRL's ``AsyncGRPOTrainer``; use it in the trainer's main process.
 
     ::
 
@@ -46,19 +46,19 @@ class AsyncGrpoRollouts:
             trainer.add_callback(rollouts.callback())
             trainer.train()
 
-    The trainer's version is published to the policy that the agents follow. A group's rows have
-    the version that sampled them, and its advantages, over those members that have a reward.
+    Each version of the trainer is published to the policy that the agents follow. A group's rows
+    carry the version that sampled them, and advantages computed over the members with a reward.
 
     Attributes:
-        rollout_buffer: What the trainer takes rows from.
-        metrics_queue: What it takes metrics from: groups by what became of them.
-        policy: That of the collection.
+        rollout_buffer: The queue from which the trainer takes rows.
+        metrics_queue: The queue from which it takes metrics: groups by fate.
+        policy: The collection's policy.
     """
 
     def __init__(
         self, rollouts: Rollouts, policy: Policy, *, name: str, queue_size: int, kind: Kind
     ) -> None:
-        """Of a loop, which this closes, and its policy."""
+        """Use this loop, which ``close`` closes, and its policy."""
         self._rollouts, self._prefix, self._kind = rollouts, prefix_of(name), kind
         self.policy = policy
         self._base = policy.version  # The policy's version at the trainer's version 0.
@@ -90,18 +90,19 @@ class AsyncGrpoRollouts:
         Args:
             collection: The path of a YAML file with one collection, which follows a policy and
                 requires token ids.
-            prompts: As for ``Rollouts``; they may be endless.
-            n: How many samples a group has.
-            batch: How many groups a version is trained on: so many are sent at once.
-            name: Of this experiment, as for ``Rollouts``.
-            settings: Where broker and sink are; default: as the environment says.
-            queue_size: How many rows may wait for the trainer.
-            kind: Of the advantages, see ``RolloutGroup.advantages``.
+            prompts: As for ``Rollouts``; they can be endless.
+            n: Samples per group.
+            batch: Groups per policy version: this many are sent at once.
+            name: Name of this experiment, as for ``Rollouts``.
+            settings: Where broker and sink are; default: from the environment.
+            queue_size: How many rows can wait for the trainer.
+            kind: Kind of advantages, see ``RolloutGroup.advantages``.
             options: ``spares``, ``repairs``, ``need``, ``vary_seed``, ``keep`` and
                 ``max_staleness`` of ``Rollouts.open``.
 
         Raises:
-            ConfigError: The collection follows no policy or requires no ids, or a number is wrong.
+            ConfigError: The collection follows no policy or requires no ids, or a number is
+                invalid.
             Unreachable: A server does not answer.
         """
         only = followed_collection(collection)
@@ -109,13 +110,13 @@ class AsyncGrpoRollouts:
         name = name or only.name
         options = {**options, "name": name, "settings": settings, "timeout_s": _LOOK_S}
         rollouts = Rollouts.open(collection, prompts, n=n, batch=batch, **options)
-        assert rollouts.policy is not None  # The collection's, as above.
+        assert rollouts.policy is not None  # ``followed_collection`` requires one.
         return cls(rollouts, rollouts.policy, name=name, queue_size=queue_size, kind=kind)
 
-    # What the trainer calls.
+    # Called by the trainer.
 
     def start(self) -> None:
-        """Begin to send prompts and to read groups."""
+        """Start sending prompts and reading groups."""
         self._stopped.clear()
         self._error = None
         self._beat_at = time.monotonic()
@@ -123,20 +124,20 @@ class AsyncGrpoRollouts:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send and read no more; what runs goes on, and is read after a later start."""
+        """Stop sending and reading; running groups continue, and a later start reads them."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def update_model_version(self, model_version: int) -> None:
-        """The policy's servers have the trainer's weights of this version: its requests go on."""
+        """Publish that the servers have the trainer's weights of this version, and resume."""
         self.rollout_buffer.version = model_version
         self.policy.publish(self._base + model_version)
         self.policy.resume()
 
     def check_health(self, stale_after_s: float) -> None:
-        """Raise what has ended the reading, if it has ended or is silent for so long."""
+        """Raise the error that ended the reading thread, or ResultTimeout if it is silent."""
         if self._error is not None:
             raise self._error
         silent_s = time.monotonic() - self._beat_at
@@ -144,9 +145,9 @@ class AsyncGrpoRollouts:
             raise ResultTimeout(f"nothing could be sent or read for {silent_s:.0f} s")
 
     def transfer(self, inner: Any) -> PausedTransfer | None:
-        """The trainer's ``weight_transfer``, with the policy paused meanwhile.
+        """Wrap the trainer's ``weight_transfer`` so that the policy is paused meanwhile.
 
-        None stays None, as where the trainer only sends adapters.
+        None stays None, for a trainer that only sends adapters.
         """
         return None if inner is None else PausedTransfer(inner, self.policy)
 
@@ -157,7 +158,7 @@ class AsyncGrpoRollouts:
         rollouts = self
 
         class SavesRollouts(TrainerCallback):  # type: ignore[misc,unused-ignore]  # TRL is not always installed
-            """Counts what was trained, too."""
+            """Also counts the trained rows."""
 
             def on_train_begin(self, args: Any, *_: Any, **__: Any) -> None:
                 rollouts.rollout_buffer.drops_behind = args.max_staleness
@@ -175,29 +176,29 @@ class AsyncGrpoRollouts:
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """What was sent and trained; JSON."""
+        """What was sent and trained on; JSON."""
         with self._reading:
             return self._rollouts.state_dict(unused=self.rollout_buffer.unused)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after a state; call it before the trainer begins.
+        """Continue after a state; call before the trainer begins.
 
         Raises:
             ConfigError: It is not a state of this experiment.
         """
         self._rollouts.load_state_dict(state)
-        # The trainer first sends the weights of the state, as its version 1.
+        # The trainer first sends the weights of the state, as version 1.
         self._base = state["policy_version"] - 1
 
     def load(self, checkpoint: str | os.PathLike[str]) -> None:
-        """The state that ``callback`` has saved in the folder of a checkpoint.
+        """Load the state that ``callback`` saved in a checkpoint's folder.
 
         Raises:
-            ConfigError: It has none, or one of another experiment.
+            ConfigError: The folder has no state, or a state of another experiment.
         """
         self.load_state_dict(load_state(Path(checkpoint)))
 
-    # Reading, in a thread of its own.
+    # The reading thread.
 
     def _run(self) -> None:
         try:
@@ -272,23 +273,23 @@ class AsyncGrpoRollouts:
         )
 
     def _version_of(self, sample: Sample) -> int:
-        """The oldest that sampled it; unknown ones are as old as the trainer's first."""
+        """The oldest version that sampled it; if unknown, the version at the trainer's start."""
         known = [each for each in sample.versions if isinstance(each, int)]
         return min(known, default=self._base)
 
     def _number(self, group: RolloutGroup) -> int:
-        """Of the prompt's place."""
+        """The position of the group's prompt."""
         found = re.match(r"\d+", group.group_id.removeprefix(self._prefix))
         assert found is not None
         return int(found[0])
 
     def _give_back(self) -> None:
-        """A group that became too old in the buffer trains nothing: another may begin."""
+        """A group became too old in the buffer and trains nothing: let another begin."""
         self.policy.give_back(1, unused="stale")
         self.metrics_queue.put({"agentpipe/old_total": 1.0})
 
     def close(self) -> None:
-        """Stop, and close its connections; groups that are out go on."""
+        """Stop, and close its connections; groups that are out keep running."""
         self.stop()
         self._rollouts.close()
 
@@ -300,7 +301,7 @@ class AsyncGrpoRollouts:
 
 
 class PausedTransfer:
-    """A weight transfer of TRL's, around which no request of an agent is under way.
+    """Wraps a TRL weight transfer so that no agent's request is under way during it.
 
     ``AsyncGrpoRollouts.update_model_version``, which the trainer calls next, ends the pause.
     """
@@ -312,13 +313,13 @@ class PausedTransfer:
         self.destroy = inner.destroy
 
     def pause(self) -> None:
-        """Hold new requests, then what the servers sample now."""
+        """Hold new requests, then pause the servers' sampling."""
         self._policy.pause()
         self._inner.pause()
 
 
 def _rows_of_a_step(args: Any) -> float:
-    """How many rows a step has trained; with a token budget only the trainer knows."""
+    """How many rows a step trained on; unlimited with a token budget, as only TRL knows."""
     if (args.token_budget or 0) > 0:
         return float("inf")
     return float(

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_FILE = "agentpipe_rollouts.json"
-# In its place where a loader's state has tensors, as that of one that shuffles.
+# Used instead if a loader's state has tensors, as a shuffling loader's has.
 TENSORS_FILE = "agentpipe_rollouts.pt"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write it: a kill leaves what was there before, or the whole of it.
+    """Write the state; after a kill either the old file or the complete new one is there.
 
-    Those may read it who may read its folder, as the rest of the checkpoint.
+    The file's readers are those of its folder, as for the rest of the checkpoint.
 
     Raises:
-        ConfigError: It has other values than JSON and tensors.
-        AgentpipeError: It cannot be written.
+        ConfigError: The state has values other than JSON and tensors.
+        AgentpipeError: The file cannot be written.
     """
     try:
         name, content = STATE_FILE, orjson.dumps(state)
@@ -34,7 +34,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     with new_file(folder / name, force=True, like=folder) as file:
         file.write(content)
     (other,) = {STATE_FILE, TENSORS_FILE} - {name}
-    (folder / other).unlink(missing_ok=True)  # Of an earlier run that has come here, too.
+    (folder / other).unlink(missing_ok=True)  # An earlier run may have written the other file.
 
 
 def _with_tensors(file: Path, state: dict[str, Any]) -> bytes:
@@ -44,7 +44,7 @@ def _with_tensors(file: Path, state: dict[str, Any]) -> bytes:
     torch.save(state, content)
     content.seek(0)
     try:
-        torch.load(content, weights_only=True)  # It has to be readable after a kill.
+        torch.load(content, weights_only=True)  # Check that it can be loaded after a kill.
     except Exception as error:
         text = "the state of the prompts has more than JSON and tensors: give another loader"
         raise ConfigError(f"{file}: {text}: {error}") from error
@@ -52,10 +52,10 @@ def _with_tensors(file: Path, state: dict[str, Any]) -> bytes:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Read it.
+    """Read the state.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or it cannot be read.
     """
     file = folder / TENSORS_FILE
     try:
@@ -66,7 +66,7 @@ def load_state(folder: Path) -> dict[str, Any]:
             return found
         file = folder / STATE_FILE
         found = orjson.loads(file.read_bytes())
-    except Exception as error:  # Of torch: of many kinds.
+    except Exception as error:  # torch raises errors of many types.
         raise ConfigError(
             f"{file}: no state of rollouts: {error}; add rollouts.callback() to the trainer"
         ) from error

@@ -1,4 +1,4 @@
-"""GrpoRollouts: whole groups of rollouts as the rows of TRL's ``GRPOTrainer``."""
+"""GrpoRollouts: complete groups of rollouts as the rows of TRL's ``GRPOTrainer``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
     from agentpipe.training.rollout_group import RolloutGroup
 
-# Behind what all ids begin with.
+# The step in a group's id, after the common prefix.
 _STEP = re.compile(r"[te](\d+)\.")
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A group that a step needs, of so many rows."""
+    """A group that a step needs, with ``size`` rows."""
 
     group_id: str
     task: dict[str, Any]
@@ -44,24 +44,24 @@ class _Asked:
 
 
 class GrpoRollouts:
-    """A ``rollout_func`` of TRL's ``GRPOTrainer``: each prompt of a step is a group of runs.
+    """A ``rollout_func`` for TRL's ``GRPOTrainer``: each prompt of a step is a group of runs.
 
     ::
 
         with GrpoRollouts.open("collection.yaml", task_of, name="first") as rollouts:
             GRPOTrainer(model, reward_funcs=agent_reward, rollout_func=rollouts, ...).train()
 
-    The token ids and logprobs are those that the serving engine sampled. A run without a
-    trustworthy reward is sent again while repairs last, else its row is masked and its reward is
-    None, which TRL counts as no reward at all.
+    Token ids and logprobs are those that the serving engine sampled. A run without a trustworthy
+    reward is sent again while repairs last; after that its row is masked and its reward is None,
+    which TRL counts as no reward at all.
 
-    A group is called after the step that asks for it. So a trainer that goes on from its checkpoint
-    gets the groups that were sent before, and they are not paid twice while the broker remembers
-    their ids (``AGENTPIPE_RETENTION_S``).
+    A group is named after the step that requests it. A trainer that continues from its checkpoint
+    therefore gets the groups that were sent before, and they are not paid twice while the broker
+    remembers their ids (``AGENTPIPE_RETENTION_S``).
 
     Attributes:
-        counts: Rows by what became of them, ``good`` and ``masked``; and ``segments``: those of
-            good runs which are in no row, for TRL takes one row of each run.
+        counts: Rows by kind: ``good``, ``masked``, and ``segments``: segments of good runs that
+            are in no row, because TRL takes one row per run.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class GrpoRollouts:
         prefix: str,
         **options: Any,
     ) -> None:
-        """Of the connections of the loop, which this closes.
+        """Use these connections of the loop, which ``close`` closes.
 
-        ``options`` are those of the groups.
+        ``options`` are passed to ``GroupPlan.of``.
         """
         self._connections, self._dispatcher = connections, connections.dispatcher
         self._groups, self._lease = connections.groups, connections.lease
@@ -85,7 +85,7 @@ class GrpoRollouts:
         self._early: dict[str, RolloutGroup] = {}
         self._calls: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        self._groups.state_dict()  # So nothing is committed: a later start reads all of them again.
+        self._groups.state_dict()  # Nothing is committed, so a later start reads everything again.
 
     @classmethod
     def open(
@@ -105,20 +105,21 @@ class GrpoRollouts:
 
         Args:
             collection: The path of a YAML file with one collection, which requires token ids.
-            task_of: The task of a prompt of TRL's dataset, a dict as ``Dispatcher.send`` takes it
-                with its evaluators, without ``task_id``; always the same for the same prompt.
-            name: Of this experiment: its groups' ids begin with it. A new experiment needs a new
-                one, and an experiment that goes on its old one. Default: the collection's name.
-            settings: Where broker and sink are; default: as the environment says.
-            spares: Samples beyond those that TRL asks for: the slowest are cancelled.
+            task_of: Makes the task of a prompt in TRL's dataset: a dict as ``Dispatcher.send``
+                takes it, with its evaluators and without ``task_id``; always the same for the same
+                prompt.
+            name: Name of this experiment: it prefixes the ids of its groups. A new experiment needs
+                a new name; a continued one keeps its name. Default: the collection's name.
+            settings: Where broker and sink are; default: from the environment.
+            spares: Samples beyond those that TRL requests: the slowest are cancelled.
             repairs: How many members of a group that ended without judgement are sent again.
-            vary_seed: Each member has a seed of its own.
-            timeout_s: How long to wait for the next result; None for ever.
-            rank: The number of this process among those that train; default: ``RANK``, or 0.
+            vary_seed: Give each member its own seed.
+            timeout_s: How long to wait for the next result; None waits forever.
+            rank: The number of this process among the trainers; default: ``RANK``, or 0.
 
         Raises:
-            ConfigError: The collection requires no token ids, or a number or URL is wrong.
-            LoopTaken: Another trainer lives that has this name and rank.
+            ConfigError: The collection does not require token ids, or a number or URL is invalid.
+            LoopTaken: Another live trainer has this name and rank.
             Unreachable: A server does not answer.
         """
         only = _that_records(collection)
@@ -136,16 +137,16 @@ class GrpoRollouts:
         return cls(connections, task_of=task_of, **options)
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
-        """One row for each prompt; TRL repeats a prompt as often as it wants samples of it.
+        """One row per prompt; TRL repeats a prompt once for each sample it wants.
 
         Returns:
             ``prompt_ids``, ``completion_ids``, ``logprobs`` and ``env_mask`` for TRL, and
             ``agent_reward`` and ``agent_task_id`` for reward functions.
 
         Raises:
-            TaskError: ``task_of`` has made no valid task.
+            TaskError: ``task_of`` returned an invalid task.
             ResultTimeout: No result came for ``timeout_s``, or a group was lost.
-            LoopTaken: Another trainer has the loop: this one was stopped, and is replaced.
+            LoopTaken: Another trainer has the loop: this one was stopped and replaced.
         """
         self._lease.refuse_if_taken()
         asked = list(self._asked(prompts, trainer))
@@ -206,14 +207,14 @@ class GrpoRollouts:
                 _refuse_lost(left, self._groups.last_lost)
             elif group.group_id in wanted:
                 found[group.group_id] = group
-            elif self._step_of(group.group_id) >= step:  # Of a trainer that had come further.
+            elif self._step_of(group.group_id) >= step:  # From before a restart, of a later step.
                 self._early[group.group_id] = group
         self._used += len(found)
         self._note(step, 0)
         return found
 
     def _note(self, step: int, left: int) -> None:
-        """For those who look at the loop from elsewhere."""
+        """Update the loop's report for observers elsewhere."""
         wasted, counts = self._groups.dropped, dict(self._groups.counts)
         progress = (step, self._sent, left, self._used, wasted, counts)
         self._lease.report.note(LoopProgress(*progress, waits=left > 0))
@@ -237,9 +238,9 @@ class GrpoRollouts:
         return [*rows, *(masked_row(task_id, prompt, None, pad) for task_id in left[:missing])]
 
     def close(self) -> None:
-        """Close its connections; groups that are out go on, and a later start reads them.
+        """Close its connections; groups that are out keep running, and a later start reads them.
 
-        In a fork nothing is closed: all of it is the parent's.
+        Does nothing in a fork, where all of it belongs to the parent.
         """
         self._connections.close()
 
@@ -251,7 +252,7 @@ class GrpoRollouts:
 
 
 def agent_reward(*, agent_reward: list[float | None], **_: Any) -> list[float | None]:
-    """A reward function for TRL: what the evaluators of each run said; None for masked rows."""
+    """A reward function for TRL: each run's reward by its evaluators; None for masked rows."""
     return agent_reward
 
 
@@ -263,7 +264,7 @@ def _that_records(path: str | os.PathLike[str]) -> Collection:
 
 
 def _repeated(prompts: Iterable[Any], most: int) -> Iterator[tuple[Any, int]]:
-    """Each prompt with how often it comes in a row, at most so often at once."""
+    """Each prompt with its number of consecutive repeats, split into at most ``most`` each."""
     for prompt, same in groupby(prompts):
         left = len(list(same))
         while left:

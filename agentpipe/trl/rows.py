@@ -1,4 +1,4 @@
-"""Rows of a ``GRPOTrainer``: one for each run, or one that teaches nothing."""
+"""Rows of a ``GRPOTrainer``: one per run, or one that teaches nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Row:
 
 
 def row_of(found: Sequence[Sample], pad: int) -> Row:
-    """Of a run's segments the one with the most sampled ids: TRL takes one row of each run."""
+    """The run's segment with the most sampled ids, because TRL takes one row per run."""
     best = max(found, key=lambda it: sum(it.loss_mask))
     if 1 not in best.loss_mask:
         return masked_row(best.task_id, best.input_ids or [pad], best.reward, pad)
@@ -41,5 +41,5 @@ def row_of(found: Sequence[Sample], pad: int) -> Row:
 
 
 def masked_row(task_id: str, prompt: list[int], reward: float | None, pad: int) -> Row:
-    """A row that teaches nothing; TRL wants at least one id of each completion."""
+    """A row that teaches nothing; TRL wants at least one id per completion."""
     return Row(task_id, prompt, [pad], [0.0], [0], reward)
