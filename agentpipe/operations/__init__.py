@@ -1,1 +1,1 @@
-"""What an operator asks and does."""
+"""Operators' queries and actions."""

@@ -1,4 +1,4 @@
-"""Waits for the results of some tasks: in the stream, or where the sink refuses them."""
+"""Waits for the results of given tasks: in the stream, or among those that the sink refuses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.sinks.base import Reader, Sink
 
-# How often to look whether the time is over.
+# How often to check whether the time is over.
 POLL_S = 1.0
 
 
 class ResultWaiter:
-    """Opened before the tasks are sent, so that no result is missed.
+    """Open it before sending the tasks, so that no result is missed.
 
     Attributes:
         missing: Ids of tasks without a result so far.
-        refused: Results that the sink refuses; they are not missing.
+        refused: Results that the sink refuses; they do not count as missing.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -37,10 +37,10 @@ class ResultWaiter:
         self._reader.close()
 
     def rewind(self) -> None:
-        """Read from the beginning, for tasks that may be done already.
+        """Read from the beginning, for tasks that may already be done.
 
         Raises:
-            ConfigError: The sink keeps no past results; reading goes on from where it was.
+            ConfigError: The sink keeps no past results; reading continues where it was.
         """
         earlier = self._sink.follow(None, "beginning")
         self._reader.close()
@@ -52,9 +52,9 @@ class ResultWaiter:
         timeout_s: float | None,
         refused: Callable[[Collection[str]], Iterable[DeadLetter]],
     ) -> Iterator[Result]:
-        """Each result as it arrives, until all are there or the time is over.
+        """Yield each result as it arrives, until all are there or the time is over.
 
-        ``refused`` finds those of some tasks that the sink refuses.
+        ``refused`` finds those of the given tasks whose results the sink refuses.
         """
         self.missing = set(task_ids)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

@@ -35,11 +35,11 @@ class CancelReport:
     """The outcome of a cancellation, by id.
 
     Attributes:
-        cancelled: They waited or were delayed, and have their Results now.
-        told: They run, and their workers end them; a run that finishes first wins. With a broker
-            that cannot read its queues also those that may wait: each is answered at its turn.
-        settled: They had their Results before.
-        unknown: The broker does not know them.
+        cancelled: Tasks that waited or were delayed; they have their Results now.
+        told: Running tasks whose workers were signalled; a run that finishes first wins. If the
+            broker cannot read its queues, also tasks that may wait: each is answered at its turn.
+        settled: Tasks that already had their Results.
+        unknown: Tasks that the broker does not know.
     """
 
     cancelled: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class CancelReport:
 def cancel(store: Store, task_ids: Sequence[str]) -> CancelReport:
     """Complete waiting tasks as ``cancelled``, and signal the workers of running ones."""
     ids = list(dict.fromkeys(task_ids))
-    # Reading all queues takes longer than all else, and running tasks do not need it.
+    # Reading all queues takes longest, and running tasks do not need it.
     return _Canceller(store, cache(lambda: collections_of(store))).by_id(ids)
 
 
@@ -71,7 +71,7 @@ def cancel_matching(
     group_id: str | None = None,
     run: str | None = None,
 ) -> CancelReport:
-    """Cancel all tasks that match each filter that is given; without any, all there are.
+    """Cancel all tasks that match every given filter; without filters, all tasks.
 
     Raises:
         ConfigError: A name is unknown, or this broker cannot cancel tasks.
@@ -95,7 +95,7 @@ def cancel_matching(
 
 
 def purge(store: Store, collection: str | None) -> int:
-    """Answer every task that waits or is delayed with ``cancelled``; returns how many.
+    """Answer every waiting or delayed task with ``cancelled``; returns how many.
 
     Running tasks finish. An interrupted purge is finished by the next one.
     """
@@ -118,7 +118,7 @@ class _Canceller:
 
     def _page(self, left: Sequence[str]) -> CancelReport:
         whole = CancelReport()
-        # A task may move between the two steps, from running to waiting and back.
+        # Between the two steps a task can move from running to waiting and back.
         for _ in range(CANCEL_ROUNDS):
             fates = dict(zip(left, self._cancels.cancel(left), strict=True))
             told = tuple(it for it in left if fates[it] in ("signalled", "marked"))
@@ -137,13 +137,13 @@ class _Canceller:
         return self._answer(self._reads, self._reads.tasks(TaskQuery(task_ids=ids)))
 
     def _answer(self, reads: ReadsTasks, tasks: Sequence[TaskSeen]) -> tuple[str, ...]:
-        """The ids of those that could be answered."""
+        """The ids of the tasks that could be answered."""
         answers = [cancelled(task, self._collections()) for task in tasks]
         done = reads.answer(answers) if answers else []
         return tuple(dict.fromkeys(it.task_id for it, was in zip(tasks, done, strict=True) if was))
 
     def matching(self, reads: ReadsTasks, wanted: TaskFilter) -> CancelReport:
-        whole = self._unclaimed(reads, wanted)  # First, for they could run meanwhile.
+        whole = self._unclaimed(reads, wanted)  # First, because they could start meanwhile.
         running = reads.tasks(TaskQuery("running", wanted.queues))
         told = set(whole.told)
         ids = [it.task_id for it in running if _fits(it, wanted)]

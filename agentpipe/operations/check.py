@@ -1,4 +1,4 @@
-"""Finds every problem of a collection file and of its servers at once."""
+"""Finds all problems of a collection file and of its servers in one pass."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Checked:
     """The problems of a config, and of servers that do not answer.
 
     Attributes:
-        notes: Where the file and the fleet on the broker do not fit each other, and what tasks
-            want that is hidden from them.
+        notes: Mismatches between the file and the fleet on the broker, and names that tasks need
+            but that are hidden from them.
     """
 
     invalid: tuple[Problem, ...]
@@ -50,10 +50,10 @@ def check(
     *,
     servers: bool = False,
 ) -> Checked:
-    """Check the collection file, the broker and the sink; a file that is not named is a problem.
+    """Check the collection file, the broker and the sink; no file given counts as a problem.
 
     Args:
-        find_file: The collection file.
+        find_file: Finds the collection file.
         settings: Where the broker and the sink are.
         environ: Where contexts find their ``${VARIABLES}``.
         servers: Start each MCP server of the agents once.
@@ -83,7 +83,7 @@ def _check_sink(settings: Settings) -> None:
 
 
 def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
-    """Opens the broker; a wrong file is a problem already."""
+    """Open the broker and compare; an invalid file was already reported."""
     if is_unmade(settings.broker):
         return []
     with closing(open_store(settings)) as store:
@@ -98,10 +98,10 @@ def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
 def _hidden(
     find_file: Callable[[], Path], settings: Settings, environ: Mapping[str, str]
 ) -> list[str]:
-    """What scheduled tasks want in vain; a file that cannot be read is a problem already.
+    """Notes on hidden names in scheduled tasks; an unreadable file was already reported.
 
     Raises:
-        ConfigError: With what keeps them from running.
+        ConfigError: With the names that keep tasks from running.
     """
     problems: list[Problem] = []
     notes: list[str] = []
@@ -124,7 +124,7 @@ def _hidden_from(collection: Collection, environ: Mapping[str, str]) -> list[Hid
 
 
 def _asks(collection: Collection) -> bool:
-    """Whether its agents replace templates of questions."""
+    """Whether its agents replace templates in questions."""
     config = load_agent_config(collection.config_file)
     return config.type == NATIVE_ENGINE or is_theirs(config)
 
@@ -134,7 +134,7 @@ def _check_file(
 ) -> None:
     """Check the file, and what its readable parts refer to."""
     collections, problems = read(path, settings.max_queue_size)
-    # One agent of each is enough; a wrong number might be of any size.
+    # One agent of each is enough; the number may be wrong, and of any size.
     complete = [replace(each, number=1) for each in collections if each.config_file != Path()]
     for attempt in (
         lambda: resolve_contexts(collections, environ),

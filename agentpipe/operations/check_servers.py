@@ -1,4 +1,4 @@
-"""Checks the servers that a collection's agents start or reach, in each of its contexts."""
+"""Checks the servers that a collection's agents start or connect to, in each context."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def check_servers(
     collections: Iterable[Collection], environ: Mapping[str, str], *, start: bool
 ) -> None:
-    """Look for what the servers need; with ``start``, start each once, in the first context.
+    """Check what the servers need; with ``start``, start each once, in the first context.
 
     Raises:
-        ConfigError: With all problems. What is wrong with a config itself is left to others.
+        ConfigError: With all problems, except those of the config itself, which others report.
     """
     problems: list[Problem] = []
     for collection in collections:
@@ -42,13 +42,13 @@ def check_servers(
 
 
 def _engine(collection: Collection, config: AgentConfig) -> object:
-    """The engine itself, also where agents have processes of their own; None for most kinds."""
+    """The engine itself, even if its agents run in child processes; None for most kinds."""
     kind = engine_class(config, collection.engine)
     return kind(config) if hasattr(kind, "server_problems") else None
 
 
 def _problems(engine: ServerChecks, contexts: Sequence[Context], *, start: bool) -> Iterator[str]:
-    """Each problem once, with the numbers of its contexts unless it is in all of them."""
+    """Each problem once, with the numbers of its contexts unless all contexts have it."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, context in enumerate(contexts, 1):
         for problem in engine.server_problems(context, start=False):

@@ -1,4 +1,4 @@
-"""Finds wrong clocks, from the heartbeats of workers and from the times in results."""
+"""Detects wrong clocks from workers' heartbeats and from the times in results."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def _some(names: set[str]) -> str:
 
 
 def clocks_in_results(results: Iterable[Result], now: Callable[[], float]) -> Finding:
-    """Whether a run ended in the future, or started before its task was accepted.
+    """Check whether a run ended in the future, or started before its task was accepted.
 
     This covers workers that have exited, but finds only clocks that are clearly wrong. ``now`` is
-    asked after each result: on a busy fleet, results end while the stream is read.
+    called after each result: on a busy fleet, results end while the stream is read.
     """
     name = "clocks in results"
     worst, who, seen = 0.0, "", 0

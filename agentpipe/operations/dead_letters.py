@@ -1,6 +1,6 @@
 """Lists, counts, groups, replays and drops dead letters.
 
-Summaries come in pages, whole letters only by id: memory stays bounded.
+Summaries come in pages, and complete letters only by id, to bound memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WHOLE_AT_ONCE = 20
 MAX_GROUPS = 1_000
 MAX_SHAPE_CHARS = 200
 MAX_PROBLEMS = 20
-# What differs between failures of a kind: words with digits, except status codes.
+# Parts that differ between failures of the same kind: words with digits, except status codes.
 _ANY = re.compile(r"\b(?!\d{1,3}\b)[\w-]*\d[\w-]*")
 
 
@@ -50,13 +50,13 @@ def with_dead_letters(store: Store) -> DeadStore:
     """The store as one that keeps dead letters.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: It does not support dead letters.
     """
     return require(store, DeadStore, "keep dead letters")
 
 
 def page(store: KeepsDeadLetters, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-    """A full page, unless it is the last: the store may return short ones."""
+    """A full page, unless it is the last; the store itself may return short pages."""
     found: list[DeadSummary] = []
     while True:
         part = store.dead_letters(wanted, after, limit - len(found))
@@ -67,7 +67,7 @@ def page(store: KeepsDeadLetters, wanted: DeadFilter, after: str, limit: int) ->
 
 
 def pages(store: KeepsDeadLetters, wanted: DeadFilter) -> Iterator[Sequence[DeadSummary]]:
-    """All that exist at the start; later ones may be replays of the same."""
+    """All letters that exist at the start; later ones may be replays of the same tasks."""
     now = time.time()
     wanted = replace(wanted, until=now if wanted.until is None else min(now, wanted.until))
     after: str | None = ""
@@ -78,7 +78,7 @@ def pages(store: KeepsDeadLetters, wanted: DeadFilter) -> Iterator[Sequence[Dead
 
 
 def count(store: KeepsDeadLetters, wanted: DeadFilter) -> int:
-    """The number of matches, by reading all where the store does not count."""
+    """The number of matches; reads all of them if the store does not count."""
     number = store.count_dead(wanted)
     return sum(map(len, pages(store, wanted))) if number is None else number
 
@@ -87,7 +87,7 @@ def named(store: KeepsDeadLetters, task_ids: Iterable[str]) -> Iterator[Sequence
     """The dead letters with these ids.
 
     Raises:
-        AgentpipeError: One does not exist; nothing is returned then.
+        AgentpipeError: One does not exist; then nothing is returned.
     """
     wanted = list(dict.fromkeys(task_ids))
     found = [[it.summary for it in store.read_dead(part)] for part in _parts(wanted)]
@@ -101,14 +101,14 @@ def named(store: KeepsDeadLetters, task_ids: Iterable[str]) -> Iterator[Sequence
 def whole(
     store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]
 ) -> Iterator[Sequence[DeadLetter]]:
-    """With payload and result, a few at a time."""
+    """Complete letters, with payload and result, a few at a time."""
     for batch in batches:
         for part in _parts([letter.task_id for letter in batch]):
             yield store.read_dead(part)
 
 
 def drop(store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]) -> int:
-    """Delete them; returns how many."""
+    """Delete the letters; returns how many."""
     return sum(store.drop_dead([letter.task_id for letter in batch]) for batch in batches if batch)
 
 
@@ -117,9 +117,10 @@ class DeadGroup:
     """Dead letters with one outcome and one kind of error.
 
     Attributes:
-        error: Their reason, with ``#`` for what differs.
-        first: When the first of them died, in Unix seconds, and the last.
-        example: The id of the last.
+        error: Their reason, with ``#`` for the parts that differ.
+        first: When the first letter died, in Unix seconds.
+        last: When the last letter died, in Unix seconds.
+        example: The id of the last letter.
     """
 
     outcome: str
@@ -130,7 +131,7 @@ class DeadGroup:
     example: str = ""
 
     def add(self, letter: DeadSummary) -> None:
-        """Count one more."""
+        """Add a letter to the group."""
         self.first = min(self.first, letter.died_at) if self.count else letter.died_at
         if letter.died_at >= self.last:
             self.last, self.example = letter.died_at, letter.task_id
@@ -138,7 +139,7 @@ class DeadGroup:
 
 
 def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[DeadGroup]:
-    """Largest first; with too many kinds of errors, the rest is grouped by type."""
+    """Largest group first; with too many kinds of errors, the rest is grouped by type."""
     found: dict[tuple[str, str], DeadGroup] = {}
     for letter in chain.from_iterable(pages(store, wanted)):
         key = letter.outcome, shape(letter.reason)
@@ -158,11 +159,11 @@ class Replayed:
     """The outcome of a replay.
 
     Attributes:
-        task_ids: Of the accepted replays.
-        known: Accepted before, by a replay that was interrupted.
-        refused: Kept, since every queue was full.
-        failed: Kept, since they cannot be sent.
-        problems: Why, for the first of those.
+        task_ids: Ids of the accepted replays.
+        known: Number of letters already accepted by an interrupted replay.
+        refused: Number of letters kept because every queue was full.
+        failed: Number of letters kept because they cannot be sent.
+        problems: Why letters failed, up to ``MAX_PROBLEMS``.
     """
 
     task_ids: list[str] = field(default_factory=list)
@@ -178,9 +179,9 @@ class Replayed:
 
 
 class Replay:
-    """Sends dead letters as new tasks, and drops each once it has been accepted.
+    """Sends dead letters as new tasks, and drops each letter once its task was accepted.
 
-    The new id derives from the old one and its time of death: repeating an interrupted replay
+    The new id derives from the old id and the time of death, so repeating an interrupted replay
     does not duplicate tasks.
     """
 
@@ -198,7 +199,7 @@ class Replay:
         self._done = Replayed()
 
     def run(self, batches: Iterable[Sequence[DeadSummary]]) -> Replayed:
-        """Replay all, a few at a time; a full collection is not tried again."""
+        """Replay all letters, a few at a time; a full collection is not retried."""
         for batch in batches:
             open_to = [letter for letter in batch if self._target(letter) not in self._full]
             self._done.refused += len(batch) - len(open_to)
@@ -218,7 +219,7 @@ class Replay:
             self._send(target, tasks, round_robin=round_robin)
 
     def _target_of(self, letter: DeadLetter, task: AdmittedTask) -> tuple[str, bool]:
-        """An answer is judged with the context that it was given in: by its own agent."""
+        """The letter's own agent for a kept answer, which must be judged in its own context."""
         if task.task.answered is not None and self._to is None:
             return letter.queue, False
         return self._target(letter), True
@@ -228,7 +229,7 @@ class Replay:
             sent = self._dispatcher.send_many(
                 target, tasks, on_full=self._on_full, round_robin=round_robin
             )
-        except ConfigError as error:  # It is not declared.
+        except ConfigError as error:  # The target is not declared.
             self._note(str(error), len(tasks))
             return
         self._drop(sent, tasks)

@@ -1,4 +1,4 @@
-"""Delivery: publish the outbox from a command, where no worker may be running."""
+"""Delivery: publishes the outbox from a command, in case no worker is running."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def deliver(store: Store, sink: Sink, lease_s: float) -> int:
 
 @contextmanager
 def _as_worker(store: Store, lease_s: float) -> Iterator[Worker]:
-    """A worker that serves no queue: only workers may take from the outbox."""
+    """Join as a worker that serves no queue, because only workers can take from the outbox."""
     name = f"operator-{uuid.uuid4().hex[:8]}"
     worker = Worker(name, host=socket.gethostname(), slots=0, lease_s=lease_s)
     store.join(worker)

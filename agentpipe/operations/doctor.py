@@ -1,4 +1,4 @@
-"""Examines versions, servers, clocks and limits, with advice. Sends nothing."""
+"""Examines versions, servers, clocks and limits, and gives advice. Sends nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EXTRAS = {
     "trl": ("trl",),
     "web": ("jinja2", "starlette", "uvicorn"),
 }
-# Workers raise their soft limit to the hard one; an agent has a few files and connections.
+# Workers raise their soft limit to the hard one; each agent needs a few files and connections.
 LIMITS = (
     ("ulimit -n", resource.RLIMIT_NOFILE, 4096, "open files and connections"),
     ("ulimit -u", resource.RLIMIT_NPROC, 4096, "threads and processes"),
@@ -81,7 +81,7 @@ class Examination:
 
 
 def examine(settings: Settings, environ: Mapping[str, str]) -> Examination:
-    """Examine everything; a failure does not hide others."""
+    """Examine everything; one failure does not hide others."""
     wrong: list[AgentpipeError] = []
     findings = [
         *versions(),
@@ -119,7 +119,7 @@ def extras(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _is_there(module: str) -> bool:
-    """A dotted name imports its parents, which may be absent themselves."""
+    """Whether a module is installed; a dotted name imports its parents, which may be missing."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
@@ -127,7 +127,7 @@ def _is_there(module: str) -> bool:
 
 
 def _mcp_universe(environ: Mapping[str, str]) -> Finding:
-    """The Python that the engine of that name uses; it is not started."""
+    """The Python that the mcpuniverse engine uses; it is not started."""
     name, variable = "Python of mcpuniverse", "AGENTPIPE_MCPUNIVERSE_PYTHON"
     folders = (Path.cwd(), Path(sys.prefix).parent)
     places = [folder / ".venv-mcpuniverse" / "bin" / "python" for folder in folders]
@@ -145,7 +145,7 @@ def _mcp_universe(environ: Mapping[str, str]) -> Finding:
 
 
 def limits() -> Iterator[Finding]:
-    """Limits of a process; workers raise the soft limit to the hard one."""
+    """Process limits; workers raise the soft limit to the hard one."""
     for name, number, least, what in LIMITS:
         soft, hard = resource.getrlimit(number)
         more = "" if soft == hard else f", up to {_limit(hard)} for workers"
@@ -167,7 +167,7 @@ def _limit(number: int) -> str:
 def _server(
     role: str, url: str, look: Callable[[], list[Finding]], wrong: list[AgentpipeError]
 ) -> Iterator[Finding]:
-    """Whether it answers, and its own findings, named after its role."""
+    """Whether the server answers, and its own findings, named after its role."""
     if is_unmade(url):
         yield ok(role, f"{url}: there is none here yet; what sends or works makes it")
         return
@@ -212,7 +212,7 @@ def _workers(store: Store) -> list[Finding]:
 
 
 def _undeliverable(store: Store) -> Iterator[Finding]:
-    """Whether the sink has refused results for what they are."""
+    """Whether the sink has refused results because of their content."""
     if not isinstance(store, KeepsUndeliverable):
         return
     number = store.undeliverable.count_dead(DeadFilter())
@@ -224,7 +224,7 @@ def _undeliverable(store: Store) -> Iterator[Finding]:
 
 
 def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
-    """Whether each has sent a heartbeat lately."""
+    """Whether every worker has sent a heartbeat recently."""
     hosts = len({worker.host for worker in workers})
     quietest = max(workers, key=lambda worker: worker.seen_s)
     found = (
@@ -238,7 +238,7 @@ def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
 
 
 def _clocks_in_results(sink: Sink) -> Iterator[Finding]:
-    """From the latest results; nothing with a sink that keeps no past ones."""
+    """Check clocks in the latest results; yields nothing if the sink keeps no past results."""
     with suppress(ConfigError):
         yield clocks_in_results(_recent(sink, time.time() - RECENT_S), time.time)
 

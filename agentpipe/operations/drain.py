@@ -1,4 +1,4 @@
-"""Drain: have workers finish what they run, take nothing new, and end."""
+"""Drain: make workers finish what they run, take nothing new, and exit."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
 
 LOOK_EVERY_S = 0.5
-# Long enough for a worker that has just lost its connection to be back.
+# Long enough for a worker to reconnect after it lost its connection.
 HEARD_WITHIN_S = 10.0
 
 
 def workers_named(store: Store, names: Iterable[str]) -> tuple[str, ...]:
-    """The workers of these names.
+    """Check that these names are workers, and return them without duplicates.
 
     Raises:
-        ConfigError: One of them is not a worker of this broker.
+        ConfigError: A name is not a worker of this broker.
     """
     known = [worker.name for worker in _workers(store)]
     problems = [
@@ -40,21 +40,21 @@ def workers_named(store: Store, names: Iterable[str]) -> tuple[str, ...]:
 def workers_to_drain(store: Store, host: str | None = None) -> tuple[str, ...]:
     """All workers, or those of a host.
 
-    Those that are still starting are not among them: they end once they have started.
+    Workers that are still starting are not included: they exit once they have started.
     """
-    if isinstance(store, NotesDrains):  # First: who joins after the look at the workers sees it.
+    if isinstance(store, NotesDrains):  # First, so that a worker joining after the look sees it.
         store.note_drain(host)
     return tuple(it.name for it in _workers(store) if host in (None, it.host))
 
 
 def _workers(store: Store) -> list[WorkerSeen]:
-    return [worker for worker in store.stats().workers if worker.slots]  # Commands have none.
+    return [worker for worker in store.stats().workers if worker.slots]  # Commands have no slots.
 
 
 def drain(store: Store, names: Collection[str]) -> tuple[str, ...]:
-    """Mark these workers; returns those that do not know of it.
+    """Mark these workers; returns those that did not acknowledge the mark.
 
-    They could not be reached, or are of a version that does not drain.
+    They could not be reached, or run a version that does not drain.
 
     Raises:
         ConfigError: This broker cannot drain workers.
@@ -77,9 +77,9 @@ def wait_until_gone(
     names: Collection[str],
     timeout_s: float | None,
 ) -> tuple[WorkerSeen, ...]:
-    """Wait until these workers have ended; returns those that have not within the time.
+    """Wait until these workers have exited; returns those still there when the time is over.
 
-    A worker whose lease ended meanwhile may have lost its mark: it gets another one.
+    A worker whose lease expired meanwhile may have lost its mark, so it is marked again.
     """
     ends = None if timeout_s is None else time.monotonic() + timeout_s
     while left := _left(store, names):

@@ -1,6 +1,7 @@
-"""Hidden names: variables that the templates of tasks want, and that contexts do not give tasks.
+"""Hidden names: variables in the templates of tasks that contexts do not expose to tasks.
 
-A worker refuses a task whose evaluators want one. A question is asked as it stands.
+A worker refuses a task whose evaluators use a hidden name. A question that uses one is asked with
+its template unreplaced.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _RENDERED = ("value", "op_args")
 
 @dataclass(frozen=True, slots=True)
 class HiddenNames:
-    """What the tasks of a file want in vain.
+    """The hidden names in the tasks of a file.
 
     Attributes:
-        problems: Of tasks that no agent runs, in any of the contexts.
-        notes: Of tasks that run, or do with some contexts.
+        problems: For tasks that no agent runs, in any context.
+        notes: For tasks that run, at least in some contexts, or that may run.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -42,7 +43,7 @@ class HiddenNames:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A name in a task, with its place as messages begin with it."""
+    """A name in a task, and its place as shown in messages."""
 
     place: str
     name: str
@@ -52,7 +53,7 @@ class _Template:
 def contexts_of(
     collections: Iterable[Collection], environ: Mapping[str, str] | None = None
 ) -> list[Context]:
-    """Those of collections; as they are written without ``environ``, or where one is wrong."""
+    """The collections' contexts; unresolved without ``environ``, or if one cannot be resolved."""
     found: list[Context] = []
     for each in collections:
         try:
@@ -73,12 +74,12 @@ def _as_written(collection: Collection) -> list[Context]:
 def hidden_names(
     path: Path, contexts: Sequence[Context] = (), *, asks_templates: bool = True
 ) -> HiddenNames:
-    """What the tasks of a file want; entries that are not tasks are left out.
+    """The hidden names in the tasks of a file; entries that are not tasks are skipped.
 
     Args:
         path: A task file.
-        contexts: Those of the agents that get the tasks; without, names alone decide.
-        asks_templates: Whether these agents replace templates of questions.
+        contexts: The contexts of the agents that get the tasks; if empty, the names alone decide.
+        asks_templates: Whether these agents replace templates in questions.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -118,12 +119,12 @@ def _problem(entry: Entry, template: _Template, hiding: int, contexts: int) -> P
 def _templates(entry: Entry) -> Iterator[_Template]:
     try:
         yield from _templates_in(entry.data)
-    except RecursionError:  # The validation of the task says so.
+    except RecursionError:  # Validation of the task reports this.
         return
 
 
 def _templates_in(data: Any) -> Iterator[_Template]:
-    """All of a task's that may be hidden; each once."""
+    """All names in a task that may be hidden, each once per place."""
     task = {"question": data} if isinstance(data, str) else data
     if not isinstance(task, dict):
         return

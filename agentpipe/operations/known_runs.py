@@ -1,7 +1,7 @@
-"""KnownRuns: whether the name of a run means anything here.
+"""KnownRuns: whether the name of a run is known here.
 
-A run has a record once ``send --run`` has begun it. Without one, as after ``runs drop`` or where a
-program sent its tasks, its tasks, dead letters and results still name it.
+A run has a record once ``send --run`` has begun it. Without a record, as after ``runs drop`` or if
+a program sent its tasks, its tasks, dead letters and results still name it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def why_unknown(run: str, settings: Settings, *, ask_broker: bool = True) -> str:
-    """A sentence with the nearest name; empty for a known run, or where nothing can tell."""
+    """A sentence with the nearest name; empty if the run is known or this cannot be checked."""
     if _has_results(run, settings):
         return ""
     if not ask_broker:
@@ -32,7 +32,7 @@ def why_unknown(run: str, settings: Settings, *, ask_broker: bool = True) -> str
     try:
         with closing(open_store(settings)) as store:
             return _why_unknown_to(store, run, settings)
-    except AgentpipeError:  # The command itself says it, if it needs the broker.
+    except AgentpipeError:  # The command itself reports it if it needs the broker.
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Loops of trainers, as those see them who look from elsewhere."""
+"""Loops of trainers, as observed from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ MAX_CHARS = 80
 
 @dataclass(frozen=True, slots=True)
 class LoopSeen:
-    """A loop, and what its trainer has said last; None for what it has not.
+    """A loop, and the last report of its trainer; None for fields that it did not report.
 
     Attributes:
-        run: Of whose run its tasks are.
-        prefix: What the ids of its groups begin with.
-        since: When this trainer has taken it, by its own clock.
-        silent_s: For how long nothing was heard of it.
-        state: Whether the trainer waits for groups or does something else; ``alive`` where it does
-            not say; ``gone`` where it is silent for so long that another may take the loop.
-        state_s: For how long that lasts.
+        run: The run that its tasks belong to.
+        prefix: The prefix of its groups' ids.
+        since: When this trainer took the loop, by its own clock.
+        silent_s: Seconds since its last heartbeat.
+        state: Whether the trainer waits for groups or trains; ``alive`` if it does not say;
+            ``gone`` if it is silent for so long that another trainer can take the loop.
+        state_s: How long it has been in that state.
         step: The number of the next batch, from 0.
-        sent: Groups that were sent, over all its trainers.
-        out: Those that are not over.
-        used: Groups that this trainer was given.
-        wasted: Those that were over and not given; ``counts`` says why, see ``GroupStream``.
-        per_s: How many were given a second, of late.
+        sent: Groups sent, over all its trainers.
+        out: Sent groups that are not over.
+        used: Groups that this trainer received.
+        wasted: Groups that are over but were not yielded; ``counts`` says why, see
+            ``GroupStream``.
+        per_s: Groups received per second recently.
     """
 
     name: str
@@ -62,7 +63,7 @@ class LoopSeen:
 
     @classmethod
     def of(cls, state: LoopState) -> LoopSeen:
-        """As the broker keeps it; others may have written there, too."""
+        """Decode the broker's record, without trusting it: others can write there too."""
         said, silent_s = state.said, state.silent_s
         names = ("run", "prefix", "collection", "policy", "host", "since")
         given: dict[str, Any] = {name: _text(said.get(name)) for name in names}
@@ -87,12 +88,12 @@ class LoopSeen:
 
     @property
     def holder(self) -> str:
-        """Which process the trainer is."""
+        """The trainer's process, for people."""
         return f"process {self.pid} on {self.host!r}"
 
     @property
     def activity(self) -> str:
-        """What it does, and for how long."""
+        """What the trainer does, and for how long."""
         words = {"waits": "waits for groups", "gone": "trainer gone"}.get(self.state, self.state)
         return words if self.state_s is None else f"{words} {duration(self.state_s)}"
 
@@ -105,18 +106,18 @@ class LoopSeen:
 
 
 def loops_seen(states: Sequence[LoopState]) -> list[LoopSeen]:
-    """Each of them."""
+    """Decode each state."""
     return [LoopSeen.of(state) for state in states]
 
 
 def loops_of_run(store: Store, run: str) -> list[LoopSeen]:
-    """The run's loops that have a trainer, or had one that has not let them go."""
+    """The run's loops that have a trainer, or whose trainer did not release them."""
     states = store.loops() if isinstance(store, KeepsLoops) else ()
     return [loop for loop in loops_seen(states) if loop.run == run]
 
 
 def loop_lines(loop: LoopSeen) -> Iterator[str]:
-    """A loop for people."""
+    """Lines that describe a loop for people."""
     figures = [
         f"{name} {number:,}"
         for name in ("step", "out", "used", "wasted")
@@ -130,7 +131,7 @@ def loop_lines(loop: LoopSeen) -> Iterator[str]:
 
 
 def loop_of(task_id: str, loops: Sequence[LoopSeen]) -> LoopSeen | None:
-    """The loop that has sent a task, or a group; that of the longest prefix."""
+    """The loop that sent a task or a group: the one with the longest matching prefix."""
     found = [it for it in loops if it.prefix and task_id.startswith(it.prefix)]
     return max(found, key=lambda it: len(it.prefix or ""), default=None)
 

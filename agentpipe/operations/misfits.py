@@ -1,4 +1,4 @@
-"""Misfits: where a collection file and the fleet that serves it do not fit each other."""
+"""Misfits: mismatches between a collection file and the fleet that serves it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def misfits(stats: Stats, collection: Collection) -> Iterator[str]:
-    """A sentence for each, for who sends with this file or checks it."""
+    """One sentence per mismatch, for the user who sends with this file or checks it."""
     outdated = [*_outdated(stats, collection)]
     kept = None if outdated else [spec.queue for spec in collection.agents]
     for each in removed_agents(stats, [collection.name], kept):

@@ -1,4 +1,4 @@
-"""Names: collections and agents that an operator types."""
+"""Names: checks the names of collections and agents that an operator types."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def refuse_unknown(noun: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Check that all of them are known.
+    """Check that all names are known.
 
     Raises:
-        ConfigError: With one problem for each that is not.
+        ConfigError: With one problem per unknown name.
     """
     problems = [
         Problem(unknown(noun, name, sorted(known), "on this broker", "see `agentpipe status`"))

@@ -1,4 +1,4 @@
-"""NewEvaluators: what a file says by which stored answers are to be judged."""
+"""NewEvaluators: the evaluators in a file, for judging stored answers again."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _KEY = "evaluators"
 
 @dataclass(frozen=True, slots=True)
 class NewEvaluators:
-    """Those for every task, or those of each.
+    """Evaluators for all tasks, or for each task.
 
     Attributes:
-        by_task: By the id that the task has without a run.
+        by_task: Evaluators by task id without the run's prefix.
     """
 
     for_all: Evaluators | None = None
     by_task: Mapping[str, Evaluators] = field(default_factory=dict)
 
     def of(self, task: str) -> Evaluators | None:
-        """Those for one task; None if the file has none."""
+        """The evaluators for one task; None if the file has none."""
         return self.by_task.get(task) if self.for_all is None else self.for_all
 
 
@@ -44,7 +44,7 @@ def read_evaluators(path: Path, rules: TaskRules, stdin: BinaryIO) -> NewEvaluat
     """Read a list of evaluators, an object with ``evaluators``, or a file of tasks.
 
     Raises:
-        ConfigError: With what is wrong in the file.
+        ConfigError: The file is invalid.
     """
     found = _list_in(path)
     if found is None:
@@ -56,7 +56,7 @@ def read_evaluators(path: Path, rules: TaskRules, stdin: BinaryIO) -> NewEvaluat
 
 
 def _list_in(path: Path) -> Evaluators | None:
-    """The evaluators for all tasks; None where it is a file of tasks."""
+    """The evaluators for all tasks; None if this is a file of tasks."""
     data = _document(path)
     if isinstance(data, dict) and data.keys() == {_KEY}:
         data = data[_KEY]
@@ -76,7 +76,7 @@ def _document(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(Problem(error.strerror or "cannot be read", str(path))) from error
     except orjson.JSONDecodeError:
-        return None  # As a file of tasks it is refused with its line.
+        return None  # Read as a file of tasks, it is refused with the line.
 
 
 def _is_evaluator(value: Any) -> bool:

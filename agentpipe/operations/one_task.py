@@ -1,4 +1,4 @@
-"""The one task in a line of a file."""
+"""The single task in a line of a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def task_at(place: str, rules: TaskRules) -> Task:
     """The task at ``FILE:LINE``; without a line, the first one.
 
-    In a JSON document a line belongs to the task that begins there or before.
+    In a JSON document a line belongs to the last task that begins there or before.
 
     Raises:
-        ConfigError: There is none, or something is wrong with it.
+        ConfigError: There is no such task, or it is invalid.
     """
     file, line = _file_and_line(place)
     entry = _entry_at(Path(file), line)

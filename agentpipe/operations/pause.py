@@ -1,4 +1,4 @@
-"""Pause: keep workers away from agents and collections."""
+"""Pause: stops workers from claiming tasks of agents and collections."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Paused:
     """What was paused or resumed.
 
     Attributes:
-        agents: All that belong to the targets, by queue.
-        still_paused: Of these, which are paused now.
-        spent: The budgets that keep workers away from them.
-        made: Budgets that collections had not before.
+        agents: All agents of the targets, by queue.
+        still_paused: Those of them that are paused now.
+        spent: The spent budgets that keep workers away from them.
+        made: Budgets of collections that had none before.
     """
 
     agents: tuple[str, ...]
@@ -36,15 +36,15 @@ class Paused:
 
     @property
     def free(self) -> int:
-        """How many of the agents workers may serve."""
+        """How many of the agents workers can serve."""
         return len(self.agents) - len(self.still_paused)
 
 
 def resume(store: Store, targets: Sequence[str], budget: Budget) -> Paused:
-    """Resume them; each collection has the caps of ``budget`` from now on, beside its others.
+    """Resume the targets, and add the caps of ``budget`` to each collection's own caps.
 
     Raises:
-        ConfigError: See ``pause``; or a cap is spent already, or is not of a collection.
+        ConfigError: As ``pause``; or a cap is already spent, or a target is not a collection.
     """
     made: list[Spending] = []
     if budget:
@@ -60,10 +60,10 @@ def resume(store: Store, targets: Sequence[str], budget: Budget) -> Paused:
 
 
 def resume_run(store: Store, run: str, budget: Budget) -> Spending:
-    """Give a run with a budget these caps beside those that it has.
+    """Add these caps to a run that already has a budget.
 
     Raises:
-        ConfigError: It has none, the new one is spent already, or this broker keeps no budgets.
+        ConfigError: It has none, the new cap is already spent, or this broker keeps no budgets.
     """
     budgets = require(store, KeepsBudgets, "keep budgets").spendings()
     found = {it.name: it for it in budgets if it.kind == "run"}
@@ -74,9 +74,9 @@ def resume_run(store: Store, run: str, budget: Budget) -> Spending:
 
 
 def _raise(store: Store, without: Spending, budget: Budget) -> tuple[Spending, Spending]:
-    """Give these caps to what has this spending, or another that the store knows better.
+    """Add these caps to a budget; ``without`` is its spending if the store has none.
 
-    Returns what it had before, and has now.
+    Returns the spending before and after.
     """
     budgets = require(store, KeepsBudgets, "keep budgets")
     holder = without.kind, without.name

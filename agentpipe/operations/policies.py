@@ -1,4 +1,4 @@
-"""Policies: what a trainer or an operator tells the workers that follow one."""
+"""Policies: queries and changes for the policies that workers follow."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from agentpipe.core.loop_holds import LoopHold
     from agentpipe.core.policy import PolicyState
 
-# A worker hears of a pause in milliseconds; one that is stopped may never.
+# A worker learns of a pause within milliseconds; a stopped one may never.
 HEARD_WITHIN_S = 5.0
 _LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Flights:
-    """What the workers that follow a policy say of it.
+    """What the workers that follow a policy report about it.
 
     Attributes:
-        workers: How many there are.
-        requests: Of theirs that are under way to its servers, as far as they have said.
-        deaf: How many have not heard of the last pause yet.
+        workers: Number of these workers.
+        requests: Number of their requests to its servers under way, as reported.
+        deaf: Number of workers that have not seen the last pause yet.
     """
 
     workers: int = 0
@@ -46,7 +46,7 @@ def find_policy(store: Store, name: str) -> PolicyState:
     """The policy of that name.
 
     Raises:
-        ConfigError: There is none, or this broker keeps no policies.
+        ConfigError: It does not exist, or this broker does not support policies.
     """
     policies = {it.name: it for it in require(store, KeepsPolicies, "keep policies").policies()}
     if name not in policies:
@@ -64,10 +64,10 @@ def publish(
     endpoints: Sequence[str] | None = None,
     hold: LoopHold | None = None,
 ) -> PolicyState:
-    """Say which version its servers have from now on, and where they are if that changes.
+    """Declare which version the servers have now, and their endpoints if these change.
 
     Raises:
-        ConfigError: The version goes back, an endpoint is wrong, or there is no such policy.
+        ConfigError: The version goes back, an endpoint is invalid, or the policy does not exist.
     """
     refuse_version(version)
     urls = None if endpoints is None else _checked(endpoints)
@@ -84,41 +84,41 @@ def change(store: Store, name: str, step: PolicyChange) -> PolicyState:
     """Change a policy in one step.
 
     Raises:
-        ConfigError: There is no such policy, or this broker keeps none.
+        ConfigError: The policy does not exist, or this broker does not support policies.
     """
-    find_policy(store, name)  # Names what there is.
+    find_policy(store, name)  # Its error lists the existing names.
     state = require(store, KeepsPolicies, "keep policies").change_policy(name, step)
     return find_policy(store, name) if state is None else state
 
 
 def pause_policy(store: Store, name: str, drain_s: float | None = 0.0) -> int:
-    """Hold all requests to its servers from now on; returns how many are still under way.
+    """Hold all new requests to its servers; returns how many are still under way.
 
     Args:
-        store: Where it is kept.
-        name: Of the policy.
-        drain_s: For how long to wait for these to end; None for ever.
+        store: The store that keeps the policy.
+        name: The policy's name.
+        drain_s: How long to wait for requests under way; None waits forever.
 
     Raises:
-        ConfigError: There is no such policy, or this broker keeps none.
+        ConfigError: The policy does not exist, or this broker does not support policies.
     """
     state = change(store, name, PolicyChange(paused=True))
     return drained(store, state, end_of(drain_s))
 
 
 def end_of(drain_s: float | None) -> float:
-    """When a drain that begins now is over, on the monotonic clock."""
+    """The end of a drain that begins now, on the monotonic clock."""
     return math.inf if drain_s is None else time.monotonic() + drain_s
 
 
 def drained(store: Store, state: PolicyState, until: float) -> int:
-    """Wait for the requests of a policy that was paused; returns how many are left.
+    """Wait for the requests of a paused policy; returns how many are left.
 
     Args:
-        store: Where it is kept.
-        state: It is paused.
-        until: On the monotonic clock. Workers get some seconds to hear of the pause all the same:
-            after an outage of the broker none has.
+        store: The store that keeps the policy.
+        state: The policy's state, paused.
+        until: End on the monotonic clock. Even if it has passed, workers get ``HEARD_WITHIN_S`` to
+            learn of the pause: after an outage of the broker none of them has.
     """
     begun = time.monotonic()
     for flights in _seen(store, state):
@@ -137,7 +137,7 @@ def _seen(store: Store, state: PolicyState) -> Iterator[Flights]:
 
 
 def flights_of(stats: Stats, state: PolicyState) -> Flights:
-    """What the living workers have said."""
+    """Sum up the reports of the living workers."""
     said = [Heartbeat.decode(each.report).policies.get(state.name) for each in stats.workers]
     known = [(int(pauses), int(requests)) for pauses, requests in filter(None, said)]
     deaf = sum(pauses < state.pauses for pauses, _ in known) if state.paused else 0
@@ -145,7 +145,7 @@ def flights_of(stats: Stats, state: PolicyState) -> Flights:
 
 
 def policy_as_dict(state: PolicyState, flights: Flights) -> dict[str, Any]:
-    """What ``policy --json`` says."""
+    """The JSON of ``policy --json``."""
     spec = state.spec
     return {
         "name": state.name,
@@ -166,7 +166,7 @@ def policy_as_dict(state: PolicyState, flights: Flights) -> dict[str, Any]:
 
 
 def policy_lines(state: PolicyState, flights: Flights) -> Iterator[str]:
-    """The same for people."""
+    """Lines that describe a policy for people."""
     paused = ", paused: its requests wait" if state.paused else ""
     workers, requests = counted(flights.workers, "worker"), counted(flights.requests, "request")
     yield f"policy {state.name}: version {state.version}{paused}; {workers}, {requests} under way"
@@ -179,7 +179,7 @@ def policy_lines(state: PolicyState, flights: Flights) -> Iterator[str]:
 
 
 def refuse_version(version: int) -> None:
-    """Raises ``ConfigError`` for what no version can be."""
+    """Raise ``ConfigError`` for an invalid version."""
     if type(version) is not int or not 0 <= version <= MAX_VERSION:
         raise ConfigError(f"a version is an integer from 0 to 2**53, not {version!r:.40}")
 

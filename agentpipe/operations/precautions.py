@@ -1,4 +1,4 @@
-"""What is open to strangers in how servers are reached and started, as ``doctor`` says it."""
+"""Security checks of ``doctor``: how servers are reached and started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BY_TLS = {
     "amqp": "amqps://",
     "kafka": "?tls=yes",
 }
-# The options of npx, uvx and docker that have a value of their own.
+# The options of npx, uvx and docker that take a value.
 _WITH_VALUE = ("-p", "--package", "--from", "--with", "--python", "-e", "--env", "-v", "--volume")
 _PACKAGE = ("-p", "--package", "--from")
 _VERSION = re.compile(r"(?:@|==|:)v?\d")
@@ -37,7 +37,7 @@ def transport(role: str, url: str) -> Iterator[Finding]:
         return
     try:
         parts = urlsplit(url)
-    except ValueError:  # What opens it says so.
+    except ValueError:  # Opening the URL reports it.
         return
     options = [name for name, value in parse_qsl(parts.query) if value != "no"]
     is_closed = any(name in ("tls", "cafile") or name.startswith("ssl_") for name in options)
@@ -50,7 +50,7 @@ def transport(role: str, url: str) -> Iterator[Finding]:
 
 
 def pinned(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether the MCP servers of the user's list that are fetched have a version."""
+    """Whether the fetched MCP servers in the user's list have a pinned version."""
     if not (path := environ.get(VARIABLE)):
         return
     try:

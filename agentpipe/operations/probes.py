@@ -1,4 +1,4 @@
-"""Probes: whether a fleet's supervisor works, and whether its workers could take tasks."""
+"""Probes: whether a fleet's supervisor is alive, and whether its workers can take tasks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What a probe has found.
+    """The result of a probe.
 
     Attributes:
-        good: Whether all is as it should be.
+        good: Whether the check passed.
         found: One sentence.
     """
 
@@ -29,7 +29,7 @@ class Probed:
 
 
 def is_live(file: Path, max_age_s: float) -> Probed:
-    """Whether the supervisor has touched its heartbeat file lately."""
+    """Whether the supervisor touched its heartbeat file recently."""
     try:
         age_s = max(0.0, time.time() - file.stat().st_mtime)
     except OSError as error:
@@ -39,7 +39,7 @@ def is_live(file: Path, max_age_s: float) -> Probed:
 
 
 def is_ready(stats: Stats, limits: OutboxLimits) -> Probed:
-    """Whether workers claim, as far as the outbox is concerned."""
+    """Whether workers claim tasks, as far as the outbox decides it."""
     records, size = stats.outbox or 0, stats.outbox_bytes or 0
     if limits.reached_by(records, size):
         found = f"the outbox is full ({records:,} records, {size:,} bytes): workers claim nothing"

@@ -1,4 +1,4 @@
-"""Provenance: what a run was sent from, and by whom; one record, written by its first sender."""
+"""Provenance: what a run was sent from and by whom, in a record written by its first sender."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 GIT_S = 2.0
 MAX_WORD_CHARS = 200
-# Reading a larger file would hold up the sending of its first task.
+# Reading a larger file would delay the first task.
 MAX_DIGESTED_BYTES = 64 * 1024 * 1024
-# A folder's own settings must not run programs here.
+# The repository's own settings must not run programs here.
 _GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 _NOT_THERE: dict[str, Any] = {"commit": None, "dirty": None}
 
@@ -50,12 +50,12 @@ def record_of(
     """The record of a run that begins now.
 
     Args:
-        collection: What it is sent to.
-        run: Its name.
+        collection: The collection it is sent to.
+        run: The run's name.
         words: The command line.
-        file: Its task file; None without one.
-        plan: How its tasks are sent.
-        loop: The trainer's loop that sends them, if one does.
+        file: The task file; None without one.
+        plan: How the tasks are sent.
+        loop: The trainer's loop that sends them, if any.
     """
     redactor = Redactor({*_secrets(collection)})
     agent = _documents(collection.config_file)
@@ -83,7 +83,7 @@ def record_of(
 
 
 def _secrets(collection: Collection) -> Iterator[str]:
-    """What is masked wherever it stands."""
+    """Values that are masked wherever they occur."""
     contexts = (it for each in collection.contexts for it in each.env.values())
     environ = (value for name, value in os.environ.items() if is_credential(name, value))
     for value in (*contexts, *environ):
@@ -109,7 +109,7 @@ def _models(documents: Sequence[Any]) -> Iterator[str]:
 
 
 def _git(folder: Path) -> dict[str, Any]:
-    """The commit, and whether tracked files differ from it; None where that is not known."""
+    """The commit, and whether tracked files differ from it; None if unknown."""
     commit = _asked_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return _NOT_THERE
@@ -155,7 +155,7 @@ def _task_file(file: str) -> dict[str, Any]:
 
 
 def _encodable(value: Any) -> Any:
-    """YAML has integers, and file names have bytes, that JSON has not."""
+    """Convert integers from YAML and bytes from file names that JSON cannot represent."""
     if isinstance(value, dict):
         return {_encodable(str(key)): _encodable(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -168,5 +168,5 @@ def _encodable(value: Any) -> Any:
 
 
 def command_line() -> list[str]:
-    """This process's, as a user writes it."""
+    """This process's command line, as a user writes it."""
     return ["agentpipe", *sys.argv[1:]]

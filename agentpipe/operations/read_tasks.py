@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 def read_tasks(file: str, stdin: BinaryIO, rules: TaskRules = NO_RULES) -> Iterable[AdmittedTask]:
     """The tasks of a JSON Lines, JSON or benchmark file; ``-`` is stdin.
 
-    ``rules`` are those of the collection that they are for. The ``line`` of a task in a document
-    is its number, since many may stand in one line.
+    ``rules`` are those of the collection that receives them. In a document, a task's ``line`` is
+    its number, since one line can hold many tasks.
 
     Raises:
-        ConfigError: With every problem of the file. On stdin, ``TaskError`` at the first one.
+        ConfigError: With all problems of the file.
+        TaskError: On stdin, at the first problem.
     """
     if file == "-":
         return _lines(stdin, rules)

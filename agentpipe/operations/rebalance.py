@@ -1,4 +1,4 @@
-"""Rebalance: gives tasks of removed agents to the agents that their collection has."""
+"""Rebalance: moves tasks of removed agents to the agents that their collection still has."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PORTION = 500
 
 @dataclass(frozen=True, slots=True)
 class Rebalanced:
-    """What became of the tasks.
+    """The outcome for the tasks.
 
     Attributes:
-        agents: The removed agents that had any.
-        moved: How many tasks were moved, or with a dry run would be.
-        left: How many are left, because the agents there are have no room.
+        agents: The collection's removed agents that had tasks.
+        moved: Number of tasks moved, or that a dry run would move.
+        left: Number of tasks left, because the present agents have no room.
     """
 
     collection: str
@@ -44,10 +44,10 @@ class Rebalanced:
 
 
 def rebalance(store: Store, collection: str, *, dry_run: bool = False) -> Rebalanced:
-    """Move all that wait or are delayed with agents that the collection has no longer.
+    """Move all tasks that wait or are delayed with agents the collection no longer has.
 
     Raises:
-        ConfigError: The broker knows no such collection, or cannot move tasks.
+        ConfigError: The broker does not know the collection, or cannot move tasks.
     """
     mover, stats = require(store, MovesTasks, "move tasks"), store.stats()
     refuse_unknown("collection", [collection], {it.collection or "" for it in _there(stats)})

@@ -1,6 +1,6 @@
 """Rescore: judges the stored answers of a run again, as another run; no agent runs.
 
-What has no answer is carried over as it is, so that both runs have the same denominators.
+Results without an answer are carried over unchanged, so that both runs have the same denominators.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ MAX_PROBLEMS = 20
 
 @dataclass(slots=True)
 class Rescored:
-    """What became of a run's results.
+    """The outcome for a run's results.
 
     Attributes:
         judged: Answers that were judged again.
         carried: Results without an answer, carried over.
-        known: Those that an earlier call has dealt with.
-        failed: Answers that cannot be judged, which the new run lacks.
-        problems: Why, for the first of those.
+        known: Results that an earlier call already handled.
+        failed: Answers that cannot be judged; the new run lacks them.
+        problems: Why answers failed, up to ``MAX_PROBLEMS``.
     """
 
     judged: int = 0
@@ -70,12 +70,12 @@ class Names:
     to_run: str
 
     def of(self, name: str | None) -> str | None:
-        """A task's or a group's; one of no run gets the new run's prefix, too."""
+        """The new name of a task or group; a name without a run also gets the new prefix."""
         return name and prefix_of(self.to_run) + without_run(name, self.run)
 
 
 class Rescore:
-    """Judges by a worker's own runners: its bounds, its contexts, its children for users' code."""
+    """Judges with a worker's own runners: same limits, contexts and child processes."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class Rescore:
         self._done = Rescored()
 
     async def run(self, results: Iterable[Result], redactor: Redactor) -> Rescored:
-        """Judge all, and publish a batch at a time; a repeated call goes on where one ended.
+        """Judge all, and publish batch by batch; a repeated call continues where one stopped.
 
         Raises:
-            ConfigError: An evaluator is not for this collection to have.
+            ConfigError: The collection does not allow an evaluator.
         """
         left = iter(results)
         try:
@@ -146,7 +146,7 @@ class Rescore:
         """The task of a run that only judges.
 
         Raises:
-            TaskError: Its stored answer is not the one that was given.
+            TaskError: The stored answer is not complete, or has no evaluators.
         """
         if "result" in (result.truncated or {}).get("fields", []):
             raise TaskError("the sink has cut its answer")
@@ -171,7 +171,7 @@ class Rescore:
         return replace(Task.load({**stored, **own}), answered=answered)
 
     def _runner_of(self, result: Result) -> Runner:
-        """That of its agent, with its context; of any agent of its collection if that is gone."""
+        """The runner of its agent, with its context; if that is gone, any of its collection."""
         own = self._runners.get(result.agent or "")
         of = self._runners.items()
         others = (it for name, it in of if name.rpartition("_")[0] == result.collection)
@@ -182,7 +182,7 @@ class Rescore:
 
 
 def _names_of(result: Result) -> Iterable[str]:
-    """What a task file may call it: its id, or that of the task whose sample it is."""
+    """The names that a task file can use for it: its own id, or its group's."""
     for name in (result.task_id, result.group_id):
         if name:
             yield without_run(name, result.run)

@@ -1,8 +1,8 @@
 """Retry: sends the tasks of a run that ended badly again, as further attempts at their samples.
 
-Nothing is kept of what was sent. An attempt's id is that of the first with ``~r`` and its number,
-and an id is accepted once: a repeated retry adds nothing while an attempt is under way, and an
-attempt that has ended well is the last one.
+No state is kept about what was sent. An attempt's id is the first attempt's id with ``~r`` and a
+number, and an id is accepted once: repeating a retry adds nothing while an attempt is under way,
+and an attempt that ended well is the last one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sending.sent import Sent
 
-# What is not the answer's doing, or may be chance; an answer that was judged is not chosen again.
+# Failures not due to the answer, or that may be chance; a judged answer is never retried.
 USUAL = ("agent_error", "limit", "eval_error", "infra_error")
 ALLOWED = tuple(each for each in OUTCOMES if each != "ok")
 BATCH = 20
@@ -42,11 +42,11 @@ _SUFFIX = "~r"
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last attempt at a sample, which is to be followed by another.
+    """The last attempt at a sample, to be followed by another.
 
     Attributes:
-        result: Without its trace and its evaluations.
-        next_id: Of the attempt that follows.
+        result: Its Result, without trace and evaluations.
+        next_id: The id of the next attempt.
     """
 
     result: Result
@@ -55,13 +55,14 @@ class Ended:
 
 @dataclass(slots=True)
 class Retried:
-    """What became of them.
+    """The outcome of a retry.
 
     Attributes:
-        task_ids: Of the accepted attempts.
-        duplicate_ids: Of those that were sent before, and are under way.
-        failed: How many cannot be sent.
-        problems: Why, for the first of those.
+        task_ids: Ids of the accepted attempts.
+        duplicate_ids: Ids of attempts that were sent before and are under way.
+        refused: Number of attempts refused because the queues are full.
+        failed: Number of attempts that cannot be sent.
+        problems: Why attempts failed, up to ``MAX_PROBLEMS``.
     """
 
     task_ids: list[str] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Retried:
     problems: list[str] = field(default_factory=list)
 
     def note(self, problem: str, number: int = 1) -> None:
-        """Count what cannot be sent."""
+        """Count attempts that cannot be sent."""
         self.failed += number
         if number and len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
@@ -82,7 +83,7 @@ def ended_badly(
 ) -> list[Ended]:
     """The samples whose last attempt has one of the outcomes, and ``error`` in its error.
 
-    Memory grows with these, and by some hundred bytes for each other result.
+    Memory grows with these samples, and by some hundred bytes per other result.
     """
     samples: list[Sample] = []
     kept: dict[str, Result] = {}
@@ -98,7 +99,7 @@ def ended_badly(
 
 
 def next_id(first: str, family: Iterable[Sample]) -> str:
-    """The id of the next attempt at the sample whose first attempt has this id."""
+    """The id of the next attempt at the sample whose first attempt has the id ``first``."""
     prefix = f"{first}{_SUFFIX}"
     numbers = (it.task_id.removeprefix(prefix) for it in family if it.task_id.startswith(prefix))
     taken = max((int(it) for it in numbers if it.isdecimal()), default=0)
@@ -111,7 +112,7 @@ def _error_of(result: Result) -> str:
 
 
 class Retry:
-    """Sends them, a few at a time; a dead letter's task is the whole of what was sent."""
+    """Sends the next attempts, a few at a time; a dead letter holds the complete original task."""
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class Retry:
         self._done = Retried()
 
     def run(self, ended: Sequence[Ended]) -> Retried:
-        """Send all."""
+        """Send all attempts."""
         for at in range(0, len(ended), BATCH):
             self._send_all(ended[at : at + BATCH])
         return self._done
@@ -158,7 +159,7 @@ class Retry:
             sent = self._dispatcher.send_many(
                 target, tasks, on_full=self._on_full, round_robin=round_robin
             )
-        except ConfigError as error:  # It is not declared.
+        except ConfigError as error:  # The target is not declared.
             self._done.note(str(error), len(tasks))
             return
         self._done.task_ids += sent.task_ids
@@ -167,7 +168,7 @@ class Retry:
         self._drop(sent, tasks)
 
     def _drop(self, sent: Sent, tasks: Iterable[AdmittedTask]) -> None:
-        """A replay of a letter would be one attempt more beside the one that takes its place."""
+        """Drop the letters that were retried: replaying one would add a further attempt."""
         taken = {*sent.task_ids, *sent.duplicate_ids}
         followed = (each.task.retry_of for each in tasks if each.task_id in taken)
         if self._letters is not None:
@@ -178,8 +179,8 @@ def again(ended: Ended, letter: DeadLetter | None) -> Task:
     """The task of the next attempt, without its deadline.
 
     Raises:
-        TaskError: What is stored of the task is not what was sent.
-        FormatError: The letter holds no task.
+        TaskError: The stored task is not the complete task that was sent.
+        FormatError: The letter does not hold a task.
     """
     result = ended.result
     task = (
@@ -197,7 +198,7 @@ def again(ended: Ended, letter: DeadLetter | None) -> Task:
 
 
 def _stored(result: Result) -> Task:
-    """The task in a Result, as a sender would send it."""
+    """The task in a Result, in the form that a sender sends."""
     if result.task is None:
         raise TaskError("its result does not hold the task; send it from its file")
     if "task" in (result.truncated or {}).get("fields", []):
@@ -213,17 +214,17 @@ def _carried(result: Result) -> dict[str, Any]:
 
 
 def _target_of(result: Result, letter: DeadLetter | None, task: Task) -> tuple[str, bool]:
-    """Where to, and whether to any agent; an answer is judged by the agent that gave it."""
+    """The target, and whether any agent will do; an answer is judged by the agent that gave it."""
     if task.answered is not None and letter is not None:
         return letter.queue, False
     return result.collection or result.agent or "", True
 
 
 def checked_outcomes(text: str) -> tuple[str, ...]:
-    """Outcomes, written with commas between them.
+    """Parse outcomes separated by commas.
 
     Raises:
-        ConfigError: One is unknown, or means that an answer was judged.
+        ConfigError: An outcome is unknown, or means that an answer was judged.
     """
     names = tuple(name.strip() for name in text.split(","))
     if "ok" in names:
@@ -238,7 +239,7 @@ def checked_outcomes(text: str) -> tuple[str, ...]:
 
 
 def shown(ended: Iterable[Ended]) -> Iterator[dict[str, Any]]:
-    """What a dry run prints of them."""
+    """What a dry run prints for them."""
     for each in ended:
         result = each.result
         yield {"task_id": each.next_id, "retry_of": result.task_id, "outcome": result.outcome}

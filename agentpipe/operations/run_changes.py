@@ -13,7 +13,7 @@ _HASH_CHARS = 12
 
 
 def differences(run: str, kept: Record, ours: Record) -> Iterator[str]:
-    """A sentence each; of what an earlier version has not recorded, nothing."""
+    """One sentence per difference; skips what an earlier version did not record."""
     begun, another = f"run {run} was begun with", "another --run NAME begins a new run"
     for name, noun in (("collection", "collection"), ("config_hash", "config")):
         if kept.get(name) != ours.get(name):

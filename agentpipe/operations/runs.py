@@ -1,4 +1,4 @@
-"""Runs: what each was, and what has become of it."""
+"""Runs: what they were sent from, and their results so far."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One run.
+    """A summary of one run.
 
     Attributes:
-        tasks: How many were accepted, replays and retries included.
-        tasks_exact: Whether that is their number, rather than the least that it can be.
-        done: How many have a Result; None where nothing here counts them, as ``outcomes``.
-        pass_rate: The mean reward, with ``low`` and ``high`` of its interval of 95 %.
-        rewarded: Of how many results.
-        tokens: In and out; None where only the broker was asked, as ``took_s``.
+        tasks: Number of accepted tasks, including replays and retries.
+        tasks_exact: Whether ``tasks`` is exact; otherwise it is a lower bound.
+        done: Number of tasks with a Result; None, like ``outcomes``, if nothing counts them.
+        pass_rate: The mean reward; ``low`` and ``high`` bound its 95 % interval.
+        rewarded: Number of results with a reward.
+        tokens: In and out; None, like ``took_s``, if only the broker was asked.
         usd: As far as prices are known.
-        configs: How many results each config has, by its fingerprint.
-        results_from: ``archive``, or ``broker`` where the sink is none, or has none of them.
-        archived: How many of the results are in the archive; None where the sink is none.
+        configs: Number of results by config fingerprint.
+        results_from: ``archive``; or ``broker`` if the sink is not an archive, or has no result
+            of this run.
+        archived: Number of results in the archive; None if the sink is not an archive.
     """
 
     name: str
@@ -61,7 +62,7 @@ class RunSummary:
 
     @property
     def trimmed(self) -> int:
-        """How many results the archive had or will have: they are trimmed, or under way."""
+        """Number of results not in the archive: trimmed, or still on their way."""
         return 0 if self.archived is None else max(0, (self.done or 0) - self.archived)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,15 +71,15 @@ class RunSummary:
 
 
 def summaries(store: Store, settings: Settings) -> list[RunSummary]:
-    """All runs of the broker, in the order in which they were begun."""
+    """All runs of the broker, in the order in which they began."""
     return _summaries(kept_runs(store), settings)
 
 
 def summary(store: Store, settings: Settings, name: str) -> RunSummary:
-    """One of them.
+    """Summarize one run.
 
     Raises:
-        ConfigError: There is no such run.
+        ConfigError: The run does not exist.
     """
     (found,) = _summaries([kept_run(store, name)], settings)
     return found
@@ -89,7 +90,7 @@ def _summaries(found: list[KeptRun], settings: Settings) -> list[RunSummary]:
         return [by_store(each) for each in found]
     try:
         return [_by_archive(each, settings) for each in found]
-    except ConfigError:  # No result has arrived yet: there is no file.
+    except ConfigError:  # No result has arrived yet, so there is no file.
         return [by_store(each) for each in found]
 
 
@@ -97,16 +98,16 @@ def kept_runs(store: Store) -> list[KeptRun]:
     """The runs as the broker keeps them.
 
     Raises:
-        ConfigError: This broker keeps none.
+        ConfigError: This broker does not support runs.
     """
     return require(store, KeepsRuns, "keep runs").runs()
 
 
 def kept_run(store: Store, name: str) -> KeptRun:
-    """One of them.
+    """One run as the broker keeps it.
 
     Raises:
-        ConfigError: There is no such run; with the nearest name.
+        ConfigError: The run does not exist; the message has the nearest name.
     """
     by_name = {run.name: run for run in kept_runs(store)}
     if name not in by_name:
@@ -115,12 +116,12 @@ def kept_run(store: Store, name: str) -> KeptRun:
 
 
 def record_in(run: KeptRun) -> dict[str, Any]:
-    """Its provenance; empty where that was not written by agentpipe."""
+    """The run's provenance; empty if agentpipe did not write it."""
     return parsed_record(run.record)
 
 
 def parsed_record(kept: bytes) -> dict[str, Any]:
-    """The same, of what a store keeps."""
+    """The provenance in a record; empty if it is not valid."""
     try:
         record = orjson.loads(kept)
     except orjson.JSONDecodeError:
@@ -129,7 +130,7 @@ def parsed_record(kept: bytes) -> dict[str, Any]:
 
 
 def by_store(run: KeptRun) -> RunSummary:
-    """As the broker counts it, without its results."""
+    """Summarize by the broker's counts, without the results."""
     counted_here = run.outcomes is not None
     return _summary(
         run,
@@ -147,14 +148,14 @@ def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
     results = ResultsOfRuns(settings, [run.name])
     report, _ = summarize(results)
     settled = sum((run.outcomes or {}).values())
-    # Where the broker counts none either, as RabbitMQ, they may be trimmed or not there yet.
+    # If the broker does not count results either (RabbitMQ), they may be trimmed or not there yet.
     if not results.number and (settled or run.outcomes is None):
         return replace(by_store(run), archived=0)
     return by_report(run, report, max(settled, results.number), archived=results.number)
 
 
 def by_report(run: KeptRun, report: Report, done: int, archived: int | None = None) -> RunSummary:
-    """By the report of its results: so many are known, so many of them still archived."""
+    """Summarize by the report of its results, with the numbers known and still archived."""
     mean, usage = report.reward, report.usage
     return _summary(
         run,
@@ -187,5 +188,5 @@ def _summary(run: KeptRun, **figures: Any) -> RunSummary:
 
 
 def _text(value: Any) -> str | None:
-    """Of a record that others may have written."""
+    """A text field of a record that others may have written."""
     return value if isinstance(value, str) else None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def as_dict(stats: Stats) -> dict[str, Any]:
-    """The JSON of ``agentpipe status``; None where the broker cannot know."""
+    """The JSON of ``agentpipe status``; None for what the broker cannot know."""
     heartbeats = [Heartbeat.decode(worker.report) for worker in stats.workers]
     oldest_s = oldest_runs_s(heartbeats)
     return {
@@ -48,7 +48,7 @@ def as_dict(stats: Stats) -> dict[str, Any]:
 
 
 def budget_as_dict(spending: Spending) -> dict[str, Any]:
-    """The JSON of one budget; null for no cap."""
+    """The JSON of one budget; null for a missing cap."""
     cap = spending.cap
     return {
         "collection": spending.name if spending.kind == "collection" else None,

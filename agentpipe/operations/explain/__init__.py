@@ -1,4 +1,4 @@
-"""Finds the one reason why a task is not done. Pure: facts in, explanation out."""
+"""Finds the one reason why a task is not done. Pure function of the facts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "Reason", "State", "explain"]
 
-# With a broker that cannot search its queues, the agents whose next steps are listed.
+# If the broker cannot search its queues: for how many agents the next steps are listed.
 MAX_CANDIDATES = 3
 
 
 def explain(
     facts: TaskLocation, now: float, limits: OutboxLimits, stream_position: int | None = None
 ) -> Explanation:
-    """``stream_position`` is where the sink has the Result, if it does."""
+    """Explain a task; ``stream_position`` is the position of its Result in the sink, if known."""
     if facts.place in ("settled", "unknown") and stream_position is not None:
         state: State = "delivered"
         cause = _delivered(facts, stream_position, now)
@@ -59,7 +59,7 @@ def explain_group(group: GroupSeen, member: Explanation) -> Explanation:
 def _delivered(facts: TaskLocation, position: int, now: float) -> Cause:
     settled = f", settled{ago(facts.since, now)}" if facts.since is not None else ""
     sentence = f"it is delivered: its Result is record {position:,} of the stream{settled}"
-    # A sink that knows the place of a Result can be searched.
+    # A sink that knows a Result's position can be searched.
     shown = f"read it: agentpipe show {shlex.quote(facts.task_id)}"
     return Cause("delivered", sentence, shown, facts.since)
 
@@ -108,7 +108,7 @@ def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
 
 
 def _left_for_others(facts: TaskLocation, left_s: float | None) -> Cause:
-    """No place for a task whose config its workers do not have."""
+    """Explain a task whose config its workers do not have."""
     again = f"; workers look at it again in {duration(left_s)}" if left_s and left_s > 0 else ""
     sentence = f"the workers leave it alone, as strict_config asks: {facts.error}{again}"
     what = (
@@ -119,7 +119,7 @@ def _left_for_others(facts: TaskLocation, left_s: float | None) -> Cause:
 
 
 def _obstacle(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause | None:
-    """What keeps it waiting afterwards, unless that passes by itself."""
+    """What would keep it waiting after its delay, unless that passes by itself."""
     cause = None if facts.agent is None else why_waiting(facts.agent, facts, now, limits)
     lasts = ("agent_paused", "collection_paused", "budget_spent", "no_worker", "outbox_full")
     return cause if cause and cause.reason in lasts else None
@@ -219,7 +219,7 @@ def _no_letter(facts: TaskLocation) -> str:
 
 
 def _possibilities(facts: TaskLocation) -> str:
-    """Where it may be, given the counts of the broker."""
+    """Where the task may be, given the broker's counts."""
     found = [f"wait ({facts.unclaimed:,} do)"] if facts.unclaimed else []
     found += [f"be delayed ({facts.delayed:,} are)"] if facts.delayed else []
     found += [f"be done and wait for the sink ({facts.outbox:,} do)"] if facts.outbox else []

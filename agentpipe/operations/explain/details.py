@@ -23,7 +23,7 @@ def details_of(
     limits: OutboxLimits,
     stream_position: int | None,
 ) -> dict[str, Any]:
-    """Values are null or empty where they do not apply or are unknown."""
+    """Values are null or empty if they do not apply or are unknown."""
     agent = facts.agent if reason in ESTIMATED else None
     return {
         **_of_task(facts),

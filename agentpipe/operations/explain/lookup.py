@@ -1,4 +1,4 @@
-"""Looks tasks up in the broker and in the stream, and explains where they are."""
+"""Looks up tasks in the broker and in the stream, and explains where they are."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PAGE = 1_000
 
 
 def unsettled_of(run: str, settings: Settings) -> list[str]:
-    """The ids of a run's tasks that run, wait or are delayed; what runs comes first.
+    """The ids of a run's tasks that run, wait or are delayed; running tasks first.
 
     Raises:
         ConfigError: This broker cannot list tasks.
@@ -65,7 +65,7 @@ def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation
             facts = locates.locate(task_id)
             if facts.place == "unknown" and facts.group is not None and facts.group.open:
                 member = locates.locate(facts.group.open[0])
-                if member.group is not None:  # It has not ended meanwhile.
+                if member.group is not None:  # The group has not ended meanwhile.
                     alone = replace(member, group=None)
                     of_member = _explained(store, alone, settings)
                     yield _with_loop(store, explain_group(member.group, of_member))
@@ -81,7 +81,7 @@ def _with_loop(store: Store, found: Explanation) -> Explanation:
 
 
 def _run_of_a_loop(store: Store, task_id: str) -> str:
-    """The run of the task, if a loop has begun that; else empty."""
+    """The task's run if a loop began that run; else empty."""
     run = run_of(task_id)
     kept = store.runs() if run and isinstance(store, KeepsRuns) else []
     return next((it.name for it in kept if it.name == run and "loop" in record_in(it)), "")
@@ -106,7 +106,7 @@ def _of_removed(store: Store, found: Explanation) -> Explanation:
 
 
 def _refused(store: Store, found: Explanation) -> Explanation:
-    """A Result that the sink refuses is settled, too."""
+    """Explain a settled task whose Result the sink refuses."""
     if not isinstance(store, KeepsUndeliverable):
         return found
     for letter in store.undeliverable.read_dead([found.task_id]):
@@ -123,7 +123,7 @@ def _refused(store: Store, found: Explanation) -> Explanation:
 
 
 def _stream_position(facts: TaskLocation, settings: Settings) -> int | None:
-    """Where the stream has its Result, if the sink can search."""
+    """The position of the task's Result in the stream, if the sink can search."""
     if facts.place not in ("settled", "unknown", "dead"):
         return None
     try:

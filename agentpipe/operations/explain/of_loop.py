@@ -1,4 +1,4 @@
-"""What a trainer's loop has to do with a task. Pure, as explanations are."""
+"""Adds a task's trainer loop to its explanation. Pure, like explanations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _START = "start the trainer again with the last state that it saved: it reads wh
 
 
 def with_loop(found: Explanation, loop: LoopSeen | None, run: str) -> Explanation:
-    """The same, with the loop that has sent it.
+    """The explanation, extended by the loop that sent the task.
 
     Args:
-        found: What keeps the task from its end.
-        loop: As its trainer has said; None where no trainer has it.
-        run: Whose loop that was; empty where no loop has sent the task.
+        found: The explanation without the loop.
+        loop: As reported by its trainer; None if no trainer has the loop.
+        run: The run of the loop that sent the task; empty if no loop sent it.
     """
     details = {**found.details, "loop": loop and loop.to_dict()}
     if loop is None and not run:

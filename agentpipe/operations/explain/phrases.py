@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
 
 MAX_NAMED = 3
-# Clocks differ: a stream is read from this long before the time of the task.
+# Clocks differ: a stream is read from this many seconds before the time of the task.
 SKEW_S = 60
 
 
@@ -60,7 +60,7 @@ def up_for_s(worker: WorkerSeen) -> float | None:
 
 
 def group_sentence(group: GroupSeen) -> str:
-    """What a group has, and what it still gets."""
+    """A group's good samples, and what it still waits for."""
     states = (
         f"{number:,} {word}"
         for number, word in (
@@ -77,7 +77,7 @@ def group_sentence(group: GroupSeen) -> str:
 
 
 def sink_trouble(found: Sequence[WorkerSeen]) -> str:
-    """The report of the worker with the longest sink outage; empty without one."""
+    """The report of the worker with the longest sink outage; empty if there is none."""
     reports = [(Heartbeat.decode(worker.report), worker) for worker in found]
     down = [(each.sink_down_s + it.seen_s, each, it) for each, it in reports if each.sink_down_s]
     if not down:

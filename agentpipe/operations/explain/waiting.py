@@ -1,6 +1,6 @@
 """Why a waiting task is not claimed: the first of several obstacles.
 
-An earlier obstacle hides later ones: with a paused agent, missing workers do not matter.
+An earlier obstacle hides later ones: if an agent is paused, missing workers do not matter.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from agentpipe.core.policy import PolicyState
     from agentpipe.settings import OutboxLimits
 
-# Reasons where only the agent's own runs come first, so that the start can be estimated.
+# Reasons where the task waits only for its agent's own runs, so its start can be estimated.
 ESTIMATED = ("agent_busy", "behind", "next")
 
 
 def why_waiting(agent: AgentSeen, facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
-    """The first obstacle of a task that waits for this agent."""
+    """The first obstacle for a task that waits for this agent."""
     return (
         _if_paused(agent)
         or _if_spent(agent, facts)
@@ -61,13 +61,13 @@ def _if_spent(agent: AgentSeen, facts: TaskLocation) -> Cause | None:
 
 
 def because_spent(spending: Spending) -> Cause:
-    """No claim follows what has reached its cap."""
+    """No task is claimed once the budget's cap is reached."""
     what = f"what runs finishes; a higher cap allows more: {spending.remedy}"
     return Cause("budget_spent", spending.reason, what)
 
 
 def because_ahead(state: PolicyState) -> Cause:
-    """No more may begin than a trainer can use before it is too old."""
+    """No more groups begin than a trainer can use before they are too old."""
     spec = state.spec
     sentence = (
         f"policy {state.name} has version {state.version}, and allows ({spec.max_staleness} + "
@@ -110,7 +110,7 @@ def _if_group_full(agent: AgentSeen, now: float) -> Cause | None:
     if agent.group_limit is None or len(agent.group_runs) < agent.group_limit:
         return None
     if len(agent.runs) >= agent.concurrency:
-        return None  # Its own limit says more.
+        return None  # The agent's own limit is the more specific reason.
     sentence = (
         f"its concurrency group is full (limit {agent.group_limit}): {runs(agent.group_runs, now)}"
     )
@@ -126,7 +126,7 @@ def _if_busy(agent: AgentSeen, facts: TaskLocation, now: float) -> Cause | None:
 
 
 def _if_slots_full(agent: AgentSeen) -> Cause | None:
-    """All slots of the workers that serve it are busy."""
+    """Whether all slots of the workers that serve the agent are busy."""
     servers = agent.servers or ()
     slots, running = (sum(getattr(it, name) for it in servers) for name in ("slots", "running"))
     if not servers or running < slots:
@@ -156,7 +156,7 @@ def _when(agent: AgentSeen, facts: TaskLocation, now: float) -> str:
 
 
 def estimate_s(agent: AgentSeen, position: int | None, now: float) -> float | None:
-    """Time until the start, if runs take as long as recently and only the agent's limit counts."""
+    """Seconds until the start, if runs last as recently and only the agent's limit counts."""
     if agent.run_s is None or position is None:
         return None
     parallel = max(1, min(agent.concurrency, agent.group_limit or agent.concurrency))

@@ -1,1 +1,1 @@
-"""What results say together: means with their uncertainty, and what is missing."""
+"""Statistics over results: means with their uncertainty, and what is missing."""

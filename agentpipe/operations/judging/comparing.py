@@ -1,4 +1,4 @@
-"""Compares two runs, paired by task: what differs between tasks cancels out."""
+"""Compares two runs, paired by task, so that differences between tasks cancel out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from agentpipe.operations.judging.samples import Sample
 
 ALPHA = 0.05
-# The standard normal distribution's quantile of 0.8: a power of 80 %.
+# The 0.8 quantile of the standard normal distribution, for a power of 80 %.
 Z_POWER = 0.8416212335729143
 NAMED = 10
 _ROUNDING = 1e-12
 Rewards = dict[str, list[float | None]]
-# Of each task the rewards of its samples in both runs.
+# For each task, the rewards of its samples in both runs.
 Pairs = list[tuple[list[float], list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Tasks that pass in one run only, and how often chance alone gives as much."""
+    """Counts of tasks that pass in only one run, with the p-value of McNemar's test."""
 
     only_a: int
     only_b: int
@@ -38,10 +38,10 @@ class McNemar:
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """Tasks without their like in the other run.
+    """Tasks without a counterpart in the other run.
 
     Attributes:
-        first: The first names of them.
+        first: Their first names in sorted order, at most ``NAMED``.
     """
 
     count: int
@@ -50,18 +50,18 @@ class Unpaired:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """By how much the second run is better, over the tasks of which both have a reward.
+    """How much better the second run is, over the tasks with a reward in both runs.
 
     Attributes:
-        mean_a: The mean over tasks of the mean of their samples.
+        mean_a: The mean over tasks of each task's mean over its samples.
         delta: ``mean_b - mean_a``.
-        se: Its standard error; None with one task.
-        low: Of the interval of 95 %; None without one.
-        method: ``t``, or ``bonett-price`` where each task has one sample that passes or fails.
-        p: By the sign-flip test.
+        se: The standard error of ``delta``; None with one task.
+        low: Lower bound of the 95 % interval; None without an interval.
+        method: ``t``, or ``bonett-price`` if each task has one sample that passes or fails.
+        p: The p-value of the sign-flip test.
         exact: Whether all flips were enumerated; otherwise they were drawn.
         mcnemar: None unless each task has one sample, which passes or fails.
-        detectable: The difference that such a comparison finds with a power of 80 %.
+        detectable: The difference that such a comparison detects with a power of 80 %.
     """
 
     mean_a: float
@@ -81,7 +81,7 @@ class Delta:
 
     @property
     def is_beyond_chance(self) -> bool:
-        """Whether the sign-flip test tells the runs apart."""
+        """Whether the sign-flip test distinguishes the runs."""
         return self.p < ALPHA
 
     @property
@@ -92,16 +92,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs beside each other.
+    """A comparison of two runs.
 
     Attributes:
-        tasks: How many both have.
-        judged: Of how many of these both have a reward.
-        difference: None where no task has one in both.
-        bounds: Of the delta over all common tasks, if the missing rewards were the worst for the
-            second run, and the best; None without a common task.
-        missing: How many results of common tasks have no reward, in each run.
-        asked_otherwise: Tasks that both have, and whose questions differ.
+        tasks: Number of tasks that both runs have.
+        judged: Number of these tasks with a reward in both runs.
+        difference: None if no task has a reward in both runs.
+        bounds: The delta over all common tasks if the missing rewards were the worst, and the best,
+            for the second run; None without a common task.
+        missing: Number of results of common tasks without a reward, in each run.
+        asked_otherwise: Tasks in both runs whose questions differ.
         a: The report of all samples of the first run.
     """
 
@@ -122,7 +122,7 @@ class Comparison:
 
 
 def compare(first: Sequence[Sample], second: Sequence[Sample]) -> Comparison:
-    """Of the last attempts of two runs, paired by the names that tasks have in every run."""
+    """Compare the last attempts of two runs, paired by task name."""
     a, b = rewards_by_task(first), rewards_by_task(second)
     common = sorted(a.keys() & b.keys())
     pairs = [
@@ -145,13 +145,13 @@ def compare(first: Sequence[Sample], second: Sequence[Sample]) -> Comparison:
 
 
 def compare_by(first: Iterable[Sample], second: Iterable[Sample]) -> dict[str, Comparison]:
-    """A comparison for each key, of the samples that have it."""
+    """Compare per key; each comparison covers the samples with that key."""
     a, b = _by_key(first), _by_key(second)
     return {key: compare(a.get(key, []), b.get(key, [])) for key in sorted(a.keys() | b.keys())}
 
 
 def delta_of(pairs: Pairs) -> Delta:
-    """Of the rewards of each task's samples in both runs; at least one pair, none empty."""
+    """The difference for these rewards; needs at least one pair, none of them empty."""
     differences = _differences(pairs)
     spread = Spread.of(pairs)
     p, exact = sign_flip(differences)
@@ -171,7 +171,7 @@ def delta_of(pairs: Pairs) -> Delta:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The first fields of a ``Delta``: the mean difference and how sure it is."""
+    """The first fields of a ``Delta``: the mean difference and its uncertainty."""
 
     delta: float
     se: float | None
@@ -182,7 +182,7 @@ class Spread:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Spread:
-        """Of the rewards of each task's samples in both runs."""
+        """The spread of these rewards of each task's samples in both runs."""
         differences = _differences(pairs)
         delta, se, number = _mean(differences), _standard_error(differences), len(pairs)
         detectable = (t_quantile(number - 1) + Z_POWER) * se if se else None
@@ -194,14 +194,14 @@ def _differences(pairs: Pairs) -> list[float]:
 
 
 def _difference(a: float, b: float) -> float:
-    """Means that are equal by rights may differ in their last bits."""
+    """The difference; means that are mathematically equal can differ in their last bits."""
     return b - a if abs(b - a) > _ROUNDING else 0.0
 
 
 def _interval(
     delta: float, se: float | None, number: int, only: tuple[int, int] | None
 ) -> tuple[float | None, float | None, str | None]:
-    """None where all differences are equal: nothing says how they vary."""
+    """The interval and its method; None if all differences are equal: their spread is unknown."""
     if only is not None:
         return *bonett_price(*only, number), "bonett-price"
     if not se:
@@ -211,7 +211,7 @@ def _interval(
 
 
 def bonett_price(only_a: int, only_b: int, number: int) -> tuple[float, float]:
-    """Of a difference of paired shares: Wald's with one more of each (Bonett and Price 2012)."""
+    """Interval of a difference of paired proportions (Bonett and Price 2012): adjusted Wald."""
     a, b = (only_a + 1) / (number + 2), (only_b + 1) / (number + 2)
     half = Z * math.sqrt((a + b - (b - a) ** 2) / (number + 2))
     return max(-1.0, b - a - half), min(1.0, b - a + half)
@@ -227,9 +227,9 @@ def _standard_error(differences: Sequence[float]) -> float | None:
 
 
 def _pass_in_one(pairs: Pairs) -> tuple[int, int] | None:
-    """How many tasks pass in one run only; None unless each has one sample, pass or fail.
+    """How many tasks pass in only one run; None unless each has one sample that passes or fails.
 
-    Samples of one task are not independent pairs.
+    Samples of the same task are not independent pairs.
     """
     if not all(len(a) == len(b) == 1 and {*a, *b} <= {0, 1} for a, b in pairs):
         return None
@@ -264,7 +264,7 @@ def _unpaired(here: Rewards, there: Rewards) -> Unpaired:
 
 
 def _asked_otherwise(first: Sequence[Sample], second: Sequence[Sample]) -> Unpaired:
-    """Tasks of one name that ask different things are not a pair."""
+    """Tasks with the same name but different questions, which are not true pairs."""
     a, b = _asked(first), _asked(second)
     other = sorted(task for task in a.keys() & b.keys() if a[task].isdisjoint(b[task]))
     return Unpaired(len(other), tuple(other[:NAMED]))

@@ -6,23 +6,23 @@ import math
 from functools import cache
 
 CONFIDENCE = 0.95
-# The standard normal distribution's quantile of 0.975.
+# The 0.975 quantile of the standard normal distribution.
 Z = 1.959963984540054
 _MAX_STEPS, _EXACT = 300, 1e-15
-# Above this many degrees of freedom t differs from the normal distribution by less than 1e-5.
+# Above this many degrees of freedom, t differs from the normal distribution by less than 1e-5.
 _MANY = 100_000
 
 Interval = tuple[float, float]
 
 
 def t_interval(mean: float, standard_error: float, degrees: int) -> Interval:
-    """Of a mean by Student's t distribution, cut to [0, 1]: a reward lies in it."""
+    """Interval of a mean by Student's t distribution, cut to [0, 1], the range of rewards."""
     half = t_quantile(degrees) * standard_error
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def wilson_interval(share: float, number: float) -> Interval:
-    """Of a share by Wilson's score (1927), which also holds near 0 and 1."""
+    """Wilson's score interval (1927) of a proportion; also valid near 0 and 1."""
     middle = share + Z * Z / (2 * number)
     half = Z * math.sqrt(share * (1 - share) / number + Z * Z / (4 * number * number))
     scale = 1 + Z * Z / number
@@ -30,10 +30,10 @@ def wilson_interval(share: float, number: float) -> Interval:
 
 
 def effective_number(share: float, standard_error: float, number: int, groups: int) -> float:
-    """How many independent results say of a share what ``number`` in ``groups`` say.
+    """The number of independent results that are worth ``number`` results in ``groups`` groups.
 
-    By Korn and Graubard (1998): from the variance between groups, corrected for few of them. Where
-    all passed or all failed, nothing is known of it, and a group counts as one.
+    By Korn and Graubard (1998): from the variance between groups, corrected for few groups. If all
+    passed or all failed, that variance is unknown, and each group counts as one result.
     """
     if groups == number:
         return number
@@ -47,7 +47,7 @@ def effective_number(share: float, standard_error: float, number: int, groups: i
 
 @cache
 def t_quantile(degrees: int) -> float:
-    """Of Student's t distribution at 0.975: the root of its distribution function, by bisection."""
+    """The 0.975 quantile of Student's t distribution, found by bisection."""
     if degrees > _MANY:
         return Z
     low, high = 0.0, 13.0  # 12.7 is the largest, for one degree.

@@ -1,4 +1,4 @@
-"""Tests of paired differences that assume no distribution: sign flips, and McNemar's."""
+"""Distribution-free tests of paired differences: sign flips and McNemar's."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Up to so many tasks that differ, all ways to flip the signs are enumerated.
+# Up to this many differing tasks, all sign flips are enumerated.
 MAX_ENUMERATED = 16
 DRAWS = 10_000
 MAX_INTEGERS = 500
 SEED = 20_240_229
-# Sums of floats that are equal by rights may differ in their last bits.
+# Sums of floats that are mathematically equal can differ in their last bits.
 _ROUNDING = 1e-9
-# Signs are drawn a byte at a time, each with a table of what its 256 values add up to.
+# Signs are drawn a byte at a time, with a table of the 256 possible sums per byte.
 _BITS = 8
 
 
 def sign_flip(differences: Sequence[float]) -> tuple[float, bool]:
-    """How often chance alone gives a mean at least as far from 0, two-sided; and if that is exact.
+    """The two-sided p-value of the sign-flip test on the mean, and whether it is exact.
 
-    Where neither run is better, the sign of each difference is a coin's (Fisher 1935). With more
-    than ``MAX_ENUMERATED`` tasks that differ, ``DRAWS`` flips are drawn from a fixed seed, and the
-    observed one counts as one of them (Phipson and Smyth 2010).
+    If neither run is better, each difference has a random sign (Fisher 1935). With more than
+    ``MAX_ENUMERATED`` differing tasks, ``DRAWS`` flips are drawn from a fixed seed, and the
+    observed signs count as one more draw (Phipson and Smyth 2010).
     """
     moved = [it for it in differences if it]
     observed = abs(math.fsum(moved)) * (1 - _ROUNDING)
@@ -37,7 +37,7 @@ def sign_flip(differences: Sequence[float]) -> tuple[float, bool]:
 
 
 def _all_sums(values: Sequence[float]) -> list[float]:
-    """Of all ways to choose the signs."""
+    """The sums for all choices of signs."""
     sums = [0.0]
     for value in values:
         sums = [each + signed for each in sums for signed in (value, -value)]
@@ -48,7 +48,7 @@ def _drawn_sums(values: Sequence[float]) -> Iterator[float]:
     tables = [_all_sums(values[at : at + _BITS]) for at in range(0, len(values), _BITS)]
     # The last table is shorter: the high bits of its byte change nothing.
     sizes = [len(table) - 1 for table in tables]
-    coins = random.Random(SEED)  # noqa: S311 - chance, no secret
+    coins = random.Random(SEED)  # noqa: S311 - statistics, not a secret
     whole = all(size == (1 << _BITS) - 1 for size in sizes)
     for _ in range(DRAWS):
         signs = coins.randbytes(len(tables))
@@ -58,14 +58,14 @@ def _drawn_sums(values: Sequence[float]) -> Iterator[float]:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact test of pairs that pass in one run only, two-sided (McNemar 1947, binomial)."""
+    """The exact two-sided test of pairs that pass in only one run (McNemar 1947, binomial)."""
     number = only_a + only_b
     chances = (_of_a_coin(k, number) for k in range(min(only_a, only_b) + 1))
     return min(1.0, 2 * math.fsum(chances))
 
 
 def _of_a_coin(heads: int, number: int) -> float:
-    """That so many of all flips are heads; by logarithms where the integers grow long."""
+    """Probability of exactly this many heads; uses logarithms if the integers get long."""
     if number <= MAX_INTEGERS:
         return math.comb(number, heads) / (1 << number)
     ways = math.lgamma(number + 1) - math.lgamma(heads + 1) - math.lgamma(number - heads + 1)

@@ -1,4 +1,4 @@
-"""Reading: the results of runs, from an archive where there is one, else from the whole stream."""
+"""Reading: the results of runs, from an archive if there is one, else from the whole stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ResultsOfRuns:
-    """Iterates once over the results of some runs, or of all if none is named.
+    """Iterates once over the results of the named runs, or of all runs if none is named.
 
     Attributes:
         skipped: Number of records that were not Results.

@@ -1,4 +1,4 @@
-"""Reports: what a stream of results says, as a whole and by a field."""
+"""Reports: summaries of a stream of results, in total and by a field."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIELDS = (
     "policy_version",
 )
 METADATA = "metadata."
-# A value that is missing, in a report by a field.
+# Stands for a missing value in a report by a field.
 ABSENT = "-"
 
 
@@ -45,14 +45,15 @@ class Report:
         per_s: Results per second of that time.
         reward: The mean with its uncertainty; None without any reward.
         bounds: The mean over all results if each missing reward were 0, and if each were 1.
-        pass_k: By the ``k`` that was asked for.
-        usage: Summed over results; ``usd`` over those with a known price, ``priced`` of them.
-        run_s: The 50th and the 95th percentile of how long a run took.
-        retried: How many results are of a task that ``retry`` sent again.
-        replayed: The same of ``dead replay``.
-        rescored: How many are answers that were judged again.
-        config_hashes: How many results each config gave.
-        spares: What groups with spares have cut off, which favours quick runs; None for nothing.
+        pass_k: One entry for each requested ``k``.
+        usage: Summed over results; ``usd`` only over the ``priced`` results.
+        priced: Number of results with a known price.
+        run_s: The 50th and the 95th percentile of run durations.
+        retried: Number of results of tasks that ``retry`` sent again.
+        replayed: Number of results of tasks that ``dead replay`` sent again.
+        rescored: Number of results that are answers judged again.
+        config_hashes: Number of results by config.
+        spares: What groups with spares cut off, which favours quick runs; None if nothing.
     """
 
     results: int
@@ -75,7 +76,7 @@ class Report:
 
     @property
     def passes_or_fails(self) -> bool:
-        """Whether each reward is 0 or 1, so that their mean is a share."""
+        """Whether each reward is 0 or 1, so that their mean is a proportion."""
         return self.reward is not None and self.reward.binary
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,8 +91,8 @@ def summarize(
 ) -> tuple[Report, dict[str, Report]]:
     """Read the results once; returns the report of all, and one for each value of ``key``.
 
-    Of a sample that was tried again only the last attempt counts. Memory grows by some hundred
-    bytes for each result.
+    For a sample that was retried only the last attempt counts. Memory grows by some hundred bytes
+    per result.
     """
     samples = samples_of(results, key)
     by = divided(samples, pass_k) if key else {}
@@ -99,7 +100,7 @@ def summarize(
 
 
 def report_of(samples: Iterable[Sample], pass_k: Sequence[int] = ()) -> Report:
-    """The report of some samples, a field at a time: that is faster than a sample at a time."""
+    """The report of some samples; computed field by field, which is faster than by sample."""
     listed = list(samples)
     total, rewards, run_s = len(listed), _rewards(listed), _run_s(listed)
     duration_s = _duration_s(listed) if run_s else 0.0
@@ -127,7 +128,7 @@ def report_of(samples: Iterable[Sample], pass_k: Sequence[int] = ()) -> Report:
 
 
 def _by_number(values: Iterable[str]) -> dict[str, int]:
-    """How often each occurs, the most frequent first."""
+    """How often each value occurs, most frequent first."""
     return dict(Counter(values).most_common())
 
 
@@ -153,7 +154,7 @@ def _duration_s(samples: Sequence[Sample]) -> float:
 
 
 def divided(samples: Iterable[Sample], pass_k: Sequence[int]) -> dict[str, Report]:
-    """A report for each key, in their order."""
+    """A report for each key, sorted by key."""
     parts: defaultdict[str, list[Sample]] = defaultdict(list)
     for each in samples:
         parts[each.key].append(each)
@@ -161,7 +162,7 @@ def divided(samples: Iterable[Sample], pass_k: Sequence[int]) -> dict[str, Repor
 
 
 def group_of(result: Result) -> str:
-    """The task whose sample it is; a task that is not a sample is alone in its group."""
+    """The task that the result is a sample of; a task without samples is its own group."""
     return result.group_id or result.task_id
 
 
@@ -169,7 +170,7 @@ def key_of(field: str) -> Callable[[Result], str]:
     """Reads ``field``, one of ``FIELDS`` or ``metadata.KEY``, from a result.
 
     Raises:
-        ConfigError: There is no such field.
+        ConfigError: The field does not exist.
     """
     if field == "group":
         return group_of
@@ -187,7 +188,7 @@ def _text(value: Any) -> str:
 
 
 def _percentiles(run_s: list[float]) -> tuple[float, float] | None:
-    """The smallest values that half, and 95 %, of all do not exceed."""
+    """The smallest values that 50 % and 95 % of all values do not exceed."""
     if not run_s:
         return None
     ordered, number = sorted(run_s), len(run_s)

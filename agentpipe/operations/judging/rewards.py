@@ -1,4 +1,4 @@
-"""Rewards: the rewards of some results by group, and what they say of the mean."""
+"""Rewards: collects rewards by group, and estimates their mean."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Estimate:
     """A mean reward with its uncertainty.
 
     Attributes:
-        se: Its standard error, by groups: samples of one task are not independent. None with
-            fewer than two groups.
-        low: Of the interval of 95 %; None without one.
-        method: ``wilson`` where each reward is 0 or 1, else ``t``.
-        rewarded: How many results have a reward.
-        groups: How many tasks they are samples of.
+        se: The standard error, clustered by group, because samples of one task are not
+            independent. None with fewer than two groups.
+        low: Lower bound of the 95 % interval; None without an interval.
+        method: ``wilson`` if each reward is 0 or 1, else ``t``.
+        rewarded: Number of results with a reward.
+        groups: Number of tasks that they are samples of.
         binary: Whether each reward is 0 or 1.
     """
 
@@ -49,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PassK:
-    """Chances that of ``k`` samples of a task one passes, or all do, as means over tasks.
+    """Probabilities that any, or all, of ``k`` samples of a task pass, averaged over tasks.
 
     Attributes:
         groups: Tasks with at least ``k`` rewarded samples; only these count.
@@ -64,7 +64,7 @@ class PassK:
 
 
 class Rewards:
-    """Takes rewards one by one, in memory that grows with the number of groups only."""
+    """Takes rewards one by one; memory grows only with the number of groups."""
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
@@ -73,7 +73,7 @@ class Rewards:
         self.missing = 0
 
     def add(self, group: str, reward: float | None) -> None:
-        """Add a result of ``group``; None is a reward that is missing."""
+        """Add a result of ``group``; None means a missing reward."""
         if reward is None:
             self.missing += 1
             self._unrewarded.add(group)
@@ -88,11 +88,11 @@ class Rewards:
 
     @property
     def rewarded(self) -> int:
-        """How many have a reward."""
+        """How many results have a reward."""
         return sum(group.number for group in self._groups.values())
 
     def estimate(self) -> Estimate | None:
-        """The mean of those that have a reward; None if none has."""
+        """The mean over the results with a reward; None if there are none."""
         number, groups = self.rewarded, len(self._groups)
         if not number:
             return None
@@ -121,7 +121,7 @@ class Rewards:
         return math.sqrt(squares * groups / (groups - 1)) / number
 
     def bounds(self) -> tuple[float, float] | None:
-        """The mean if each missing reward were 0, and if each were 1; None if none is there."""
+        """The mean if each missing reward were 0, and if each were 1; None without any reward."""
         number = self.rewarded + self.missing
         if not self._groups:
             return None
@@ -141,7 +141,7 @@ class Rewards:
 
 
 def _chance(good: int, number: int, k: int) -> float:
-    """That ``k`` of ``number`` without replacement are all among the ``good``."""
+    """Probability that ``k`` of ``number``, drawn without replacement, are all ``good``."""
     return math.comb(good, k) / math.comb(number, k)
 
 

@@ -1,7 +1,7 @@
-"""Samples: what counts of some results, which is the last attempt of each sample.
+"""Samples: what counts in a set of results, which is the last attempt of each sample.
 
-A retry or a replay is a task of its own, with a Result of its own. It stands for the same sample as
-the task that it tries again, so only the last of them counts; what all of them cost is added up.
+A retry or a replay is a separate task with its own Result. It stands for the same sample as the
+task that it retries, so only the last attempt counts; the cost of all attempts is added up.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
     from agentpipe.core.result import Result
 
-# Types of JSON: a subclass, as of true, is not a number here.
+# JSON's number types; a subclass such as bool does not count as a number here.
 _NUMBERS = frozenset({int, float})
 
 
 class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four times as long.
-    """What judging needs of one Result: its answer and trace may be large.
+    """What judging needs of one Result, without its answer and trace, which can be large.
 
     Attributes:
-        group: The task whose sample it is; a task that is not a sample is alone in its group.
-        key: Its value of the field that a report is divided by.
+        group: The task that this is a sample of; a task without samples is its own group.
+        key: Its value of the field by which a report is divided.
         usage: Numbers only, summed over its attempts and their runs.
         started: Unix seconds, like ``finished``; None if unknown.
-        parent: The task that it tries again; None for a first attempt.
-        asked: A digest of its question, for this process; None if that is not all there, or not
-            asked for.
-        need: How many samples its group needs, where the broker counted it; else 0.
+        parent: The task that it retries; None for a first attempt.
+        asked: A hash of the question, valid in this process; None if the question is truncated
+            or not requested.
+        need: How many samples its group needs if the broker counted it; else 0.
     """
 
     task_id: str
@@ -56,7 +56,7 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
 
     @classmethod
     def of(cls, result: Result, key: str = "", *, questions: bool = False) -> Sample:
-        """The sample in a Result; with ``questions`` it knows what was asked."""
+        """The sample in a Result; with ``questions`` it includes the question's hash."""
         return cls(
             result.task_id,
             result.run,
@@ -78,12 +78,12 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
 
     @property
     def task(self) -> str:
-        """The task that it is a sample of, by the name that it has in every run."""
+        """The task that it is a sample of, by its name without the run's prefix."""
         return without_run(self.group, self.run)
 
     @property
     def run_s(self) -> float | None:
-        """How long its run took."""
+        """Duration of its run in seconds; None if unknown."""
         if self.started is None or self.finished is None:
             return None
         return self.finished - self.started
@@ -102,19 +102,19 @@ def samples_of(
     *,
     questions: bool = False,
 ) -> list[Sample]:
-    """The last attempt of each sample, in an order of no meaning."""
+    """The last attempt of each sample, in no particular order."""
     found = [Sample.of(it, key(it) if key else "", questions=questions) for it in results]
     return last_attempts(found)
 
 
 def last_attempts(samples: Sequence[Sample]) -> list[Sample]:
-    """Of the attempts at one sample only the one that finished last, with the usage of all."""
+    """For each sample the attempt that finished last, with the usage of all attempts."""
     tried_again, counted = attempts.families(samples)
     return [*counted, *(_as_one(first, family) for first, family in tried_again.items())]
 
 
 def families(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """All attempts at each sample, the one that counts last, by the id of the first."""
+    """All attempts of each sample, the one that counts last, by the first attempt's id."""
     tried_again, alone = attempts.families(samples)
     return {each.task_id: [each] for each in alone} | tried_again
 
@@ -126,7 +126,7 @@ def _as_one(first: str, family: Sequence[Sample]) -> Sample:
 
 
 def total_usage(usages: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
-    """Each name's sum."""
+    """The sums by name."""
     total = defaultdict[str, float](float)
     for usage in usages:
         for name, number in usage.items():
@@ -143,12 +143,12 @@ def by_task(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def rewards_by_task(samples: Iterable[Sample]) -> dict[str, list[float | None]]:
-    """The rewards of each task's samples; None where one is missing."""
+    """The rewards of each task's samples; None for a missing reward."""
     return {task: [it.reward for it in found] for task, found in by_task(samples).items()}
 
 
 def _numbers(usage: Mapping[str, Any]) -> Mapping[str, float]:
-    """The numbers of it; the same object where it has nothing else, as nearly always."""
+    """Only the valid numbers; returns the same object if all are valid, as nearly always."""
     for value in usage.values():
         if type(value) not in _NUMBERS or not 0 <= value <= MAX_NUMBER:
             known = ((name, _within(it, MAX_NUMBER)) for name, it in usage.items())
@@ -157,12 +157,12 @@ def _numbers(usage: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def _within(value: Any, most: int) -> float | None:
-    """A number that others may be added to; an odd one would spoil the figures of a whole run."""
+    """The value if it is a number in range, else None: an odd one would spoil a run's totals."""
     return value if type(value) in _NUMBERS and 0 <= value <= most else None
 
 
 def without_rescored(results: Iterable[Result], left_out: list[str]) -> Iterator[Result]:
-    """Results that were judged again stand in their own run only; adds its name to ``left_out``."""
+    """Skip rescored results, which count only in their own run; adds its name to ``left_out``."""
     for each in results:
         if each.rescored_of is None:
             yield each

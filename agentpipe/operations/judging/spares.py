@@ -1,4 +1,4 @@
-"""Spares: what groups have cut off that took their first good samples, and how slow that was."""
+"""Spares: what groups cut off once they had enough good samples, and how slow those were."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CANCELLED = "cancelled"
 
 @dataclass(frozen=True, slots=True)
 class Spares:
-    """Of the groups that had what they need and cancelled the rest.
+    """Statistics of the groups that had what they need and cancelled the rest.
 
     Attributes:
-        groups: How many there are.
-        kept: Their samples with a reward.
-        cut: Those that were cancelled while they ran.
-        unbegun: Those that were cancelled before.
-        kept_s: How long the kept ones ran, on average; None if unknown.
-        cut_s: The same of those that were cut: each would have run for longer.
+        groups: Number of such groups.
+        kept: Number of their samples with a reward.
+        cut: Number of their samples cancelled while running.
+        unbegun: Number of their samples cancelled before they began.
+        kept_s: Mean run time of the kept samples; None if unknown.
+        cut_s: Mean run time of the cut samples so far; each would have run longer.
     """
 
     groups: int
@@ -39,7 +39,7 @@ class Spares:
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """One sentence for people."""
         groups, cut = counted(self.groups, "group"), counted(self.cut + self.unbegun, "sample")
         after = "" if self.cut_s is None else f" after {self.cut_s:.1f} s on average"
         unbegun = f" ({self.unbegun:,} had not begun)" if self.unbegun else ""
@@ -49,7 +49,7 @@ class Spares:
 
 
 def spares_of(samples: Iterable[Sample]) -> Spares | None:
-    """None where no group of these has cut anything off."""
+    """The statistics; None if no group has cut anything off."""
     by_group = defaultdict[str, list["Sample"]](list)
     for each in samples:
         if each.need:
@@ -66,7 +66,7 @@ def spares_of(samples: Iterable[Sample]) -> Spares | None:
 
 
 def _has_cut(members: Sequence[Sample]) -> bool:
-    """A group that was cancelled by hand has fewer than it needs."""
+    """Whether it reached its need and cancelled the rest; one cancelled by hand has fewer."""
     good = sum(it.reward is not None for it in members)
     return good >= members[0].need and any(it.outcome == CANCELLED for it in members)
 

@@ -1,1 +1,1 @@
-"""Folders of agents: surveyed, imported from elsewhere, begun anew."""
+"""Folders of agents: survey them, import them, and create new ones."""

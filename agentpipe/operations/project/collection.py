@@ -23,7 +23,7 @@ SAMPLE_AGENT = {"agent.yaml": AGENT_YAML, "agent.py": AGENT_PY}
 def collection_around(
     folder: Path, surveyed: Iterable[Surveyed], notes: list[str]
 ) -> dict[str, str]:
-    """New files by name: a collection of each agent that runs; without one, of a sample agent."""
+    """New files by name: a collection of each runnable agent, or else a sample agent's."""
     documents: dict[str, str] = {}
     for each in surveyed:
         if each.kind not in ("agent", "benchmark"):
@@ -31,7 +31,7 @@ def collection_around(
         try:
             name = load_agent_config(folder / each.file).name
         except ConfigError as error:
-            if each.kind == "agent":  # A benchmark may stand alone.
+            if each.kind == "agent":  # A benchmark can exist without an agent.
                 notes.append(f"not in the collection: {error}")
             continue
         if each.kind == "agent" and each.runs == NO:

@@ -1,4 +1,4 @@
-"""The data files of a folder that another user may have written: no link leads out of it."""
+"""The data files of an untrusted folder: links that lead out of it are not followed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JSON, YAML = {".json", ".jsonl"}, {".yaml", ".yml"}
 
 
 def files_below(path: Path) -> Iterator[Path | Problem]:
-    """The path itself, or the JSON and YAML files below it; what cannot be entered as problems."""
+    """The path itself, or the JSON and YAML files below it; unreadable folders are problems."""
     if not path.is_dir():
         yield path
         return
@@ -36,7 +36,7 @@ def files_below(path: Path) -> Iterator[Path | Problem]:
 
 
 def _enters(folder: Path, entered: set[tuple[int, int]]) -> bool:
-    """False for a folder that was entered before, through a link."""
+    """False for a folder that was already entered, through a link."""
     try:
         status = folder.stat()
     except OSError:
@@ -48,12 +48,12 @@ def _enters(folder: Path, entered: set[tuple[int, int]]) -> bool:
 
 
 def outside_link(path: Path, root: Path) -> Path | None:
-    """The link by which a path below ``root`` leads out of it; None where it stays inside.
+    """The link by which a path below ``root`` leads out of it; None if it stays inside.
 
-    A path that does not even seem to be below ``root`` is another matter: None.
+    Also None for a path that is not written as below ``root``.
     """
     top, real_top = Path(os.path.abspath(root)), Path(os.path.realpath(root))  # noqa: PTH100 - links stay
-    below = Path(os.path.abspath(path))  # noqa: PTH100 - likewise
+    below = Path(os.path.abspath(path))  # noqa: PTH100 - links stay
     if not below.is_relative_to(top) or _is_inside(path, real_top):
         return None
     parts = [part for part in (below, *below.parents) if part != top and part.is_relative_to(top)]
@@ -64,26 +64,26 @@ def _is_inside(path: Path, real_top: Path) -> bool:
     try:
         return Path(os.path.realpath(path)).is_relative_to(real_top)
     except (OSError, ValueError):
-        return True  # It leads nowhere; reading it says why.
+        return True  # It cannot be resolved; reading it reports why.
 
 
 def problem_of_link(link: Path) -> Problem:
-    """A link is not followed out of the folder that the user named."""
+    """The problem for a link that leads out of the folder that the user named."""
     remedy = "put the file itself there, or remove the link"
     return Problem(f"a link that leads out of the folder is not followed: {remedy}", str(link))
 
 
 def refuse_outside(path: Path, root: Path) -> None:
-    """Raise ``ConfigError`` where a link leads out of ``root`` on the way to ``path``."""
+    """Raise ``ConfigError`` if a link on the way to ``path`` leads out of ``root``."""
     if link := outside_link(path, root):
         raise ConfigError(problem_of_link(link))
 
 
 def refuse_what_is_no_file(path: Path) -> None:
-    """Raise ``ConfigError`` for a pipe or a device: opening one may block."""
+    """Raise ``ConfigError`` for a pipe or a device, because opening one can block."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        return  # Reading it says why.
+        return  # Reading it reports why.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise ConfigError(Problem("a pipe or a device: give a file", str(path)))

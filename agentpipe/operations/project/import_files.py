@@ -1,4 +1,4 @@
-"""Finds MCP-Universe's files and all they refer to, and the place of each in a copy.
+"""Finds MCP-Universe's files and all they refer to, and the target path of each in a copy.
 
 Copies nothing itself.
 """
@@ -26,11 +26,11 @@ _YAML = {".yaml", ".yml"}
 
 @dataclass(slots=True)
 class FoundFiles:
-    """Sources by their relative target; notes about files that are not copied.
+    """Sources by relative target path, and notes about files that are not copied.
 
     Attributes:
         root: The folder that no link may leave.
-        links: Those that do.
+        links: Links that lead out of it.
     """
 
     root: Path
@@ -40,7 +40,7 @@ class FoundFiles:
 
 
 def find_files(source: Path, environ: Mapping[str, str], *, run_code: bool = False) -> FoundFiles:
-    """The files of ``source`` and those they refer to, in the same relative places.
+    """The files of ``source`` and those they refer to, at the same relative paths.
 
     Raises:
         ConfigError: There are none, or links lead out of their folder.
@@ -88,9 +88,9 @@ def _take_reference(found: FoundFiles, path: Path, target: Path, named: str) -> 
 
 
 def _places(written: str, path: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """Where a reference may point, and the same place in the copy.
+    """The paths a reference can mean, each with the matching path in the copy.
 
-    What lies above the copied folder comes to its top, where it is found as well.
+    A file above the copied folder goes to the top of the copy, where it is also found.
     """
     folders = [*_folders_above(path, target), (Path.cwd(), Path())]
     subfolders: tuple[str, ...] = ("",)
@@ -103,7 +103,7 @@ def _places(written: str, path: Path, target: Path) -> Iterator[tuple[Path, Path
 
 
 def _folders_above(path: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """The folders in which a file's references are looked up; for tasks only the next two."""
+    """The folders in which a file's references are looked up; for tasks only the nearest two."""
     above = path.absolute().parents
     wanted = above if path.suffix.lower() in _YAML else above[:2]
     for folder in wanted:
@@ -130,7 +130,7 @@ def _may_be_a_file(written: str) -> bool:
 
 
 def _data(path: Path) -> Any:
-    """The content of a data file; None if unreadable: the survey reports that."""
+    """The content of a data file; None if unreadable, which the survey reports."""
     suffix = path.suffix.lower()
     try:
         if suffix in _YAML:

@@ -1,7 +1,7 @@
-"""Whether tasks, agents, benchmarks and collections run, and what of them needs MCP-Universe.
+"""Whether tasks, agents, benchmarks and collections run, and which need MCP-Universe's own code.
 
-A ``judge`` function returns the reasons why MCP-Universe's own code is needed, none where
-agentpipe runs the file itself. It raises ``ConfigError`` with all problems of what does not run.
+A ``judge`` function returns the reasons why MCP-Universe's code is needed, and none if agentpipe
+runs the file itself. If the file does not run, it raises ``ConfigError`` with all problems.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _SOUND = {"func": "raw"}
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How files are looked at.
+    """How files are examined.
 
     Attributes:
         environ: Where contexts find their ``${VARIABLES}``.
         root: The folder that no link may leave.
-        run_code: Import the Python that agents name, which runs it.
+        run_code: Import the Python modules that agents name, which runs them.
     """
 
     environ: Mapping[str, str]
@@ -67,7 +67,7 @@ class Terms:
 
 
 def judge_tasks(entries: Iterable[Entry]) -> list[str]:
-    """Of tasks from any file; beyond ``MAX_PROBLEMS`` the rest is not read."""
+    """Judge tasks from any file; stops reading after ``MAX_PROBLEMS``."""
     needs: dict[str, None] = {}
     problems: list[Problem] = []
     reader = TaskReader()
@@ -88,32 +88,32 @@ def judge_tasks(entries: Iterable[Entry]) -> list[str]:
 def _faults(entry: Entry, task: Task) -> list[str]:
     faults = mcp_universe.task_faults(task) + _function_faults(task, Path(entry.file).absolute())
     if not task.question and isinstance(entry.data, dict) and "instruction" in entry.data:
-        # Their training files have it; their own runner would ask nothing.
+        # MCP-Universe's training files have it; its own runner would ask nothing.
         faults.append("instruction: not a field of a task, ignored: call it question")
     return faults
 
 
 def _function_faults(task: Task, file: Path) -> list[str]:
-    """Of functions whose module is near; without a collection, others may well be elsewhere."""
+    """Faults of functions found near the file; a collection may provide others from elsewhere."""
     scope = FunctionScope(file.parent)
     near = [_SOUND if _is_elsewhere(each.get("func"), scope) else each for each in task.evaluators]
     return evaluator_problems(near, scope)
 
 
 def _is_elsewhere(func: Any, scope: FunctionScope) -> bool:
-    """Whether a collection may offer the function, but the files here do not show it."""
+    """Whether the function is not in the files here, so that only a collection can provide it."""
     named = isinstance(func, str) and is_reference(func) and not flaw_of(func)
     return named and not scope.has(func)
 
 
 def judge_lines(path: Path) -> list[str]:
-    """Of the tasks of a file with one JSON object a line."""
+    """Judge the tasks of a file with one JSON object per line."""
     with opened(path) as stream:
         return judge_tasks(read_lines(shown_path(path), stream))
 
 
 def judge_agent(config: AgentConfig, terms: Terms) -> list[str]:
-    """Our engines look at their configs themselves; MCP-Universe's is not started for that."""
+    """Judge an agent: our engines check their configs; MCP-Universe's engine is not started."""
     engine = mcp_universe.engine_for(config)
     if found := mcp_universe.problems(config):
         raise ConfigError(found)
@@ -126,7 +126,7 @@ def judge_agent(config: AgentConfig, terms: Terms) -> list[str]:
 def _try_engine(config: AgentConfig, terms: Terms) -> None:
     kind = engine_class(config)
     try:
-        with redirect_stdout(sys.stderr):  # The user's module may print when it is imported.
+        with redirect_stdout(sys.stderr):  # The user's module may print on import.
             if terms.run_code or not getattr(kind, "runs_code", True):
                 open_engine(config)
             elif hasattr(kind, "check_unrun"):
@@ -139,7 +139,7 @@ def _try_engine(config: AgentConfig, terms: Terms) -> None:
 
 
 def judge_collections(path: Path, terms: Terms) -> list[str]:
-    """Of all collections of a file, with their agents and contexts."""
+    """Judge all collections of a file, with their agents and contexts."""
     collections = load(path)
     files = dict.fromkeys(collection.config_file for collection in collections)
     judges = [partial(_judge_agent_file, file, terms) for file in files]
@@ -162,7 +162,7 @@ def _judge_contexts(collections: Iterable[Collection], environ: Mapping[str, str
 
 
 def judge_benchmarks(path: Path, documents: Iterable[Document], terms: Terms) -> list[str]:
-    """A task that is missing hides no other mistake."""
+    """Judge benchmarks; a missing task file does not hide other problems."""
     agents = [document for document in documents if kind_in(document) != BENCHMARK]
     benchmarks, problems = read_benchmarks(path)
     files = dict.fromkeys(file.path for each in benchmarks for file in each.tasks)
@@ -201,7 +201,7 @@ def _judge_benchmarks_agent(
 
 
 def _all_of(judges: Iterable[Callable[[], list[str]]]) -> list[str]:
-    """The needs of all, or the problems of all."""
+    """The needs from all judges, or the problems from all."""
     needs: list[str] = []
     problems: list[Problem] = []
     for judge in judges:
@@ -216,7 +216,7 @@ def _all_of(judges: Iterable[Callable[[], list[str]]]) -> list[str]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file to read; raises ``ConfigError`` where it cannot be opened or read."""
+    """Open the file for reading; raises ``ConfigError`` if it cannot be opened or read."""
     try:
         with path.open("rb") as stream:
             yield stream

@@ -1,4 +1,4 @@
-"""Creates a project folder, with a sample agent or around MCP-Universe's files.
+"""Creates a project folder, with a sample agent or from MCP-Universe's files.
 
 Existing files are never overwritten, and copied files are not changed.
 """
@@ -35,9 +35,9 @@ class NewProject:
 
     Attributes:
         files: Its files, relative to the folder.
-        runs: How its files run, without unrelated ones.
-        commands: What to do next, in order.
-        notes: What to know before that.
+        runs: How its files run, without unrelated files.
+        commands: The next commands, in order.
+        notes: What to know before running them.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class NewProject:
 
 
 def create_sample(folder: Path) -> NewProject:
-    """A collection, an agent and tasks that run without a server or a model.
+    """Create a collection, an agent and tasks that need no server and no model.
 
     Raises:
         ConfigError: The folder is not empty.
@@ -69,10 +69,10 @@ def create_sample(folder: Path) -> NewProject:
 def create_from(
     source: Path, folder: Path, environ: Mapping[str, str], *, run_code: bool = False
 ) -> NewProject:
-    """MCP-Universe's files with all they refer to, and a collection around them.
+    """Copy MCP-Universe's files with all they refer to, and write a collection for them.
 
     Raises:
-        ConfigError: The source has none of them, or the folder is not empty.
+        ConfigError: The source has no such files, or the folder is not empty.
     """
     found = find_files(source, environ, run_code=run_code)
     _write(folder, {str(target): path.read_bytes() for target, path in found.files.items()})
@@ -98,7 +98,7 @@ def create_from(
 def _survey(
     folder: Path, environ: Mapping[str, str], *, run_code: bool = False
 ) -> Iterator[Surveyed]:
-    """With paths relative to the folder."""
+    """Survey with paths relative to the folder."""
     for each in survey([folder], environ, run_code=run_code):
         yield replace(each, file=os.path.relpath(each.file, folder))
 
@@ -115,7 +115,7 @@ def _notes_on(runs: Iterable[Surveyed]) -> Iterator[str]:
 
 
 def _first_collection(folder: Path, runs: Iterable[Surveyed]) -> tuple[str, str]:
-    """Its name and its file."""
+    """The name and the file of the first collection."""
     file = next(each.file for each in runs if each.kind == "collection")
     try:
         return load(folder / file)[0].name, file
@@ -124,7 +124,7 @@ def _first_collection(folder: Path, runs: Iterable[Surveyed]) -> tuple[str, str]
 
 
 def _to_send(runs: Iterable[Surveyed]) -> list[str]:
-    """The benchmarks, else the first task files."""
+    """The benchmarks, or else the first task files."""
     by_kind = {
         kind: [each.file for each in runs if each.kind in kinds and each.runs != NO]
         for kind, kinds in (("benchmark", ("benchmark",)), ("task", ("task", "tasks")))
@@ -162,7 +162,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _require_empty(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Other hidden files, as of git or an environment, are allowed."""
+    """Other hidden files, such as git's or an environment's, are allowed."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(Problem("not a folder: choose a new one", str(folder)))
     existing = sorted(path.name for path in folder.iterdir()) if folder.exists() else []

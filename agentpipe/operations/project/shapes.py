@@ -1,4 +1,4 @@
-"""What an object of JSON or YAML seems to be: a task, a component, a list of servers."""
+"""What a JSON or YAML object seems to be: a task, a component, a list of servers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 _KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
 _FEW_KEYS, _MANY_KEYS = 5, 100
-# Without names that the files of other programs have as well.
+# Without names that files of other programs also use.
 _TASK_KEYS = frozenset(ASKED) - {"category", "sampling"}
 _RESULT_KEYS = frozenset(("evaluation_results", "outcome"))
 _TRANSPORTS = frozenset(("stdio", "sse", "http_url", "streamable_http", "command"))
 
 
 def is_task(data: Any) -> bool:
-    """Whether it has a key of a task, also if misspelt, and none of a result or a server list."""
+    """Whether it has a task's key, even misspelt, and no key of a result or a server list."""
     if not isinstance(data, dict) or data.keys() & _RESULT_KEYS or _servers_in(data):
         return False
     keys = [key for key in islice(data, _MANY_KEYS) if isinstance(key, str)]
@@ -30,22 +30,22 @@ def is_task(data: Any) -> bool:
 
 
 def is_component(data: Any) -> bool:
-    """Whether it is written as MCP-Universe writes agents, in JSON."""
+    """Whether it is in MCP-Universe's format for agents, in JSON."""
     return isinstance(data, dict) and isinstance(data.get("spec"), dict) and "kind" in data
 
 
 def lacks_kind(data: Any) -> bool:
-    """Whether it should say its kind: unlike a server list, a task, or another program's file."""
+    """Whether it should have a ``kind``: not a server list, a task, or another program's file."""
     if not isinstance(data, dict):
         return True
     return not (data.keys() & {"kind", "apiVersion"} or _servers_in(data) or is_task(data))
 
 
 def nearest_kind(document: Document) -> str:
-    """The kind of a document, also if misspelt; empty for unrelated ones."""
+    """The kind of a document, even if misspelt; empty for unrelated documents."""
     kind, data = kind_in(document), document.data
     if isinstance(data, dict) and "apiVersion" in data:
-        return ""  # Kubernetes has agents, workflows and benchmarks of its own.
+        return ""  # Kubernetes has its own agents, workflows and benchmarks.
     if near := nearest(kind, _KINDS, MISSPELT):
         return near
     spec = data.get("spec") if isinstance(data, dict) and "kind" not in data else None
@@ -55,7 +55,7 @@ def nearest_kind(document: Document) -> str:
 
 
 def describe(data: Any, language: str) -> str:
-    """What unrelated data seem to be, in a few words, as ``JSON: a list of 3, not of tasks``."""
+    """Describe unrelated data in a few words, such as ``JSON: a list of 3, not of tasks``."""
     if isinstance(data, dict):
         return _describe_object(data, language)
     if isinstance(data, list):
@@ -78,7 +78,7 @@ def _describe_object(data: dict[str, Any], language: str) -> str:
 
 
 def _servers_in(data: dict[str, Any]) -> dict[str, Any]:
-    """The servers of MCP-Universe's list or of a client's settings; of anything else none."""
+    """The servers of MCP-Universe's list or of a client's settings; empty for anything else."""
     servers = data["mcpServers"] if isinstance(data.get("mcpServers"), dict) else data
     return servers if all(map(_is_server, servers.values())) else {}
 

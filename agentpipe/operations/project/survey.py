@@ -1,7 +1,7 @@
 """Says what files are, and how they run: natively, by MCP-Universe's own code, or not at all.
 
-Sends nothing and connects to nothing. The files may be a stranger's: no Python of theirs is run
-unless the caller says so, and no link is followed out of their folder. MCP-Universe need not be
+Sends nothing and connects to nothing. The files can be untrusted: none of their Python code runs
+unless the caller allows it, and no link is followed out of their folder. MCP-Universe need not be
 installed.
 """
 
@@ -59,14 +59,14 @@ _FIRST = 100
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """One file.
+    """The findings about one file.
 
     Attributes:
         kind: ``task``, ``tasks``, ``agent``, ``benchmark``, ``collection`` or ``other``.
         runs: One of ``RUNS``.
         notes: Why it is not native, or what it seems to be.
         problems: Why it does not run at all.
-        hidden: What its tasks want that contexts hide from them, unless these say otherwise.
+        hidden: Names in its tasks that contexts hide from them by default.
     """
 
     file: str
@@ -78,14 +78,14 @@ class Surveyed:
 
     @property
     def reasons(self) -> list[str]:
-        """The problems with their places, or the notes."""
+        """The problems with their locations, or else the notes."""
         return [str(problem) for problem in self.problems] or list(self.notes)
 
 
 def survey(
     paths: Iterable[Path], environ: Mapping[str, str], *, run_code: bool = False
 ) -> Iterator[Surveyed]:
-    """Each file of ``paths`` and below their folders, once."""
+    """Survey each file of ``paths`` and below their folders once."""
     seen: set[str] = set()
     contexts = _contexts_of(paths := list(paths))
     for path in paths:
@@ -100,7 +100,7 @@ def survey(
 
 
 def look(path: Path, environ: Mapping[str, str], *, run_code: bool = False) -> Surveyed:
-    """One file."""
+    """Survey one file."""
     return _looked(path, Terms(environ, path.parent, run_code))
 
 
@@ -121,7 +121,7 @@ def _looked(path: Path | Problem, terms: Terms) -> Surveyed:
 
 
 def _contexts_of(paths: Iterable[Path]) -> list[Context]:
-    """Those of the collections that are named, as they are written: no value is looked up."""
+    """The contexts of the named collections, unresolved: no variable is looked up."""
     found: list[Context] = []
     for path in paths:
         with suppress(ConfigError):
@@ -131,7 +131,7 @@ def _contexts_of(paths: Iterable[Path]) -> list[Context]:
 
 
 def _with_hidden(looked: Surveyed, contexts: Sequence[Context]) -> Surveyed:
-    """With what the tasks of a file want, if it is sound so far."""
+    """Add the hidden names in a file's tasks, if it has no problems so far."""
     if looked.kind not in ("task", "tasks") or looked.problems:
         return looked
     found = hidden_names(Path(looked.file), contexts)
@@ -141,7 +141,7 @@ def _with_hidden(looked: Surveyed, contexts: Sequence[Context]) -> Surveyed:
 
 
 def _with_kinds(looked: Surveyed) -> Surveyed:
-    """A YAML file that was named, not only found in a folder, must say what it is."""
+    """Require a kind in a YAML file that was named rather than found in a folder."""
     path = Path(looked.file)
     if looked.runs != OTHER or path.suffix.lower() in JSON:
         return looked
@@ -151,7 +151,7 @@ def _with_kinds(looked: Surveyed) -> Surveyed:
 
 
 def is_for_collection(paths: Sequence[Path]) -> bool:
-    """Whether the only path is a collection file, or seems to be meant for one."""
+    """Whether the only path is a collection file, or seems intended as one."""
     if len(paths) > 1 or any(path.is_dir() for path in paths):
         return False
     try:
@@ -161,7 +161,7 @@ def is_for_collection(paths: Sequence[Path]) -> bool:
 
 
 def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
-    """With the first problems only."""
+    """A file that does not run, with at most ``MAX_REASONS`` of its problems."""
     all_of_them = tuple(dict.fromkeys(problems))
     kept = all_of_them[:MAX_REASONS]
     if more := len(all_of_them) - len(kept):
@@ -169,8 +169,8 @@ def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
     return Surveyed(str(path), kind, NO, problems=kept)
 
 
-# The kind of a file, and a function that gives the reasons why it does not run natively; for
-# ``other`` files it describes them.
+# Each reader returns the kind of a file and a function. The function returns the reasons why the
+# file does not run natively; for ``other`` files it returns a description.
 
 
 def _read(path: Path) -> tuple[str, _Judge]:
@@ -206,7 +206,7 @@ def _read_json(whole: Entry) -> tuple[str, _Judge]:
 
 
 def _read_lines(path: Path) -> tuple[str, _Judge]:
-    """By its first lines; an invalid line counts as a task among tasks."""
+    """Decide by its first lines; an invalid line counts as a task among tasks."""
     with opened(path) as stream:
         first = list(islice(read_lines(shown_path(path), stream), _FIRST))
     if any(is_task(entry.data) or isinstance(entry.data, str) for entry in first):
