@@ -1,4 +1,4 @@
-"""Archive: results at rest, in the file of an embedded sink, for all who look at them later."""
+"""Archive: stored results in the file of an embedded sink, for later queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Archive:
-    """Finds results by what they are; close it, or use it in a ``with``.
+    """Finds results by their fields; close it, or use it in a ``with``.
 
     ::
 
@@ -39,12 +39,12 @@ class Archive:
     def open(cls, settings: Settings | None = None) -> Self:
         """The archive of ``settings``, by default the environment's.
 
-        It is only read, beside live workers and where you may not write. A search may first add
-        to its indices what they lack, where you may write: up to 40 s for a million results, in
-        which others go on; never to find a task or a run.
+        It is opened read-only, so it also works beside live workers and in a folder that you
+        cannot write. A search may first complete its indices if you can write: up to 40 s for a
+        million results, during which others can continue. Finding a task or a run never does.
 
         Raises:
-            ConfigError: The sink is a server, which cannot be searched, or a file that is missing.
+            ConfigError: The sink is a server, which cannot be searched, or its file is missing.
         """
         settings = settings or Settings.from_env(os.environ)
         if not is_searchable(settings):
@@ -67,7 +67,7 @@ class Archive:
         published_from: float | None = None,
         published_before: float | None = None,
     ) -> Iterator[Result]:
-        """Those that have all the values asked for, in the order of the stream.
+        """Results that match all given values, in the order of the stream.
 
         Times are Unix seconds; ``published`` is when the sink took the result.
         """
@@ -94,7 +94,7 @@ class Archive:
         outcome: str | None = None,
         trace: bool = True,
     ) -> Any:
-        """The same as a ``pandas.DataFrame`` with the columns of ``agentpipe export``.
+        """Matching results as a ``pandas.DataFrame`` with the columns of ``agentpipe export``.
 
         Raises:
             MissingExtra: pandas is not installed.
@@ -105,7 +105,7 @@ class Archive:
     def records(
         self, *, run: str | None = None, after: int | None = None
     ) -> Iterator[tuple[int, Result]]:
-        """Those of a run, or all, behind a position of the stream, each with its own."""
+        """Results of a run, or all, after a stream position, each with its own position."""
         for record in self._sink.search(Query(run=run, after=after)):
             position = record.position
             if isinstance(position, int) and (after is None or position > after):
@@ -113,27 +113,27 @@ class Archive:
                     yield position, Result.decode(record.payload)
 
     def skipped(self) -> int:
-        """How many records are not results, so that readers skip them; reads the whole archive."""
+        """Number of records that are not results and are skipped; reads the whole archive."""
         return sum(not _is_read(record) for record in self._sink.search(Query()))
 
     def last_of(self, agent: str, number: int) -> list[Result]:
-        """The last results of an agent in the stream, the youngest first."""
+        """The last results of an agent in the stream, newest first."""
         found = deque(self._found(Query(agent=agent, last=number)), number)
         return list(reversed(found))
 
     def runs(self) -> list[str]:
-        """The names of all runs with a result here."""
+        """The names of all runs with a result in this archive."""
         return list(self._sink.runs()) if isinstance(self._sink, KnowsRuns) else []
 
     def result(self, task_id: str) -> Result | None:
-        """The last Result of a task; None if it has none here."""
+        """The last Result of a task; None if the archive has none."""
         last = None
         for result in self.results_of(task_id):
             last = result
         return last
 
     def results_of(self, task_id: str) -> Iterator[Result]:
-        """Every Result of this id, the first one first: an id may be used again after a purge."""
+        """Every Result with this id, oldest first: an id can be used again after a purge."""
         return self._found(Query(task_id=task_id))
 
     def _found(self, query: Query) -> Iterator[Result]:

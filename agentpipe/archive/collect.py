@@ -1,7 +1,7 @@
 """Collector: writes a stream into an archive, each submission once.
 
-It reads as a group. The group's position moves only after the archive's transaction, so that a
-kill in between repeats records; what repeats is in the archive already, and is left out.
+It reads as a group. The group's position moves only after the archive's transaction: a kill in
+between repeats records, and repeated records are left out because the archive already has them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.base import Reader
 
-# One transaction of the archive, which waits for the disk once.
+# One transaction of the archive, with one fsync.
 BATCH, BATCH_BYTES = 4_000, 16 * 1024**2
-# The stream goes on meanwhile: a batch is written when it is this old, however small.
+# The stream continues meanwhile: a batch is written once it is this old, however small.
 BATCH_S = 0.5
 POLL, POLL_S = 500, 0.2
 
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collector has done so far.
+    """The progress of a collector.
 
     Attributes:
-        collected: Results that are new in the archive.
-        repeated: Those that it had.
+        collected: Results that were new to the archive.
+        repeated: Results that it already had.
         skipped: Records that are not Results.
     """
 
@@ -48,40 +48,40 @@ class Collected:
 
 
 class Target(Protocol):
-    """Where a stream goes: an archive, or a collector of traces."""
+    """The destination of a stream: an archive, or a collector of traces."""
 
     def add_new(self, records: Sequence[Record]) -> int:
-        """Take those that are new, each once, and return their number once they are safe."""
+        """Store new records, each once; returns their number once they are durable."""
 
 
 class Collector:
-    """Reads one stream into one archive, or whatever else takes its records."""
+    """Reads one stream into one archive or another ``Target``."""
 
     def __init__(self, reader: Reader, archive: Target) -> None:
-        """Its caller closes both."""
+        """Create a collector; the caller closes ``reader`` and ``archive``."""
         self._reader, self._archive = reader, archive
         self._stopped = False
         self._polling = Polling(reader)
         self.done = Collected()
 
     def stop(self) -> None:
-        """End after the present batch; from a signal handler."""
+        """End after the current batch; callable from a signal handler."""
         self._stopped = True
 
     def run(self, timeout_s: float | None, progress: Callable[[int], None]) -> Collected:
-        """Until ``stop``, or until ``timeout_s`` passes without a record.
+        """Collect until ``stop``, or until ``timeout_s`` passes without a record.
 
         Args:
-            timeout_s: None waits for ever.
-            progress: Called with the number of new results.
+            timeout_s: None waits forever.
+            progress: Called with the number of new results after each batch.
 
         Raises:
-            Unreachable: The archive, or until the end the stream.
+            Unreachable: The archive does not answer, or the stream still did not at the end.
         """
         quiet_s = math.inf if timeout_s is None else timeout_s
         quiet_since = None
         while not self._stopped:
-            batch = self._batch()  # The first may wait for a killed reader of the group.
+            batch = self._batch()  # The first poll may wait for the lease of a killed reader.
             quiet_since = quiet_since or time.monotonic()
             if batch:
                 progress(self._keep(batch))
@@ -93,7 +93,7 @@ class Collector:
         return self.done
 
     def _batch(self) -> list[Record]:
-        """The next records, as many as come at once."""
+        """The next records, as many as are available at once."""
         batch: list[Record] = []
         size, until = 0, time.monotonic() + BATCH_S
         while len(batch) < BATCH and size < BATCH_BYTES and not self._stopped:
@@ -112,7 +112,7 @@ class Collector:
             collected=self.done.collected + new,
             repeated=self.done.repeated + len(results) - new,
         )
-        # Only now: what a kill repeats is known to the archive, what it loses was never committed.
+        # Only now: after a kill, repeated records are in the archive, lost ones were not committed.
         self._commit(batch[-1])
         return new
 
@@ -123,7 +123,7 @@ class Collector:
             log.warning("cannot save the position, so records may come again: %s", error)
 
     def _result(self, record: Record) -> Record | None:
-        """The record by the id of its Result; None for what is none."""
+        """The record keyed by its Result's id; None if it is not a Result."""
         if is_group_record(record.payload):
             return record
         try:

@@ -1,4 +1,4 @@
-"""Ids near one that is asked for: what it was tried again as, what it was meant to be."""
+"""Ids related to a requested one: its last retry, or the id that was probably meant."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from agentpipe.archive import Archive
 
-# A hint is worth no more than this.
+# A hint is not worth more time than this.
 MOST_LOOKED_AT, LOOK_S = 5_000, 0.3
 _MOST_RETRIES = 100
 
 
 def last_retry(archive: Archive, task_id: str) -> str | None:
-    """The id of its last retry that has a Result, if there is one."""
+    """The id of the task's last retry that has a Result; None if there is none."""
     last = None
     for number in range(1, _MOST_RETRIES):
         retried = f"{task_id}~r{number}"
@@ -39,7 +39,7 @@ def likely_id(archive: Archive, task_id: str) -> str:
 
 
 def _ids(archive: Archive, task_id: str) -> Iterator[str]:
-    """Of its run, if it names one; all others after them, for as long as a hint may take."""
+    """Ids of its run first, then all others, until ``LOOK_S`` has passed."""
     end = time.monotonic() + LOOK_S
     for run in dict.fromkeys((run_of(task_id), None)):
         for result in archive.results(run=run):

@@ -1,1 +1,1 @@
-"""What Prometheus scrapes: the fleet's snapshot as metrics, and the server that answers."""
+"""Prometheus metrics: the fleet's snapshot as metrics, and the server that exposes them."""

@@ -1,7 +1,7 @@
 """Families: a store's snapshot as metrics. No I/O.
 
-What a store cannot know is absent: a 0 would be a claim. No metric is labelled by task, worker or
-agent, so that their number does not grow with the fleet.
+What a store cannot know is absent, because 0 would be a claim. No metric is labelled by task,
+worker or agent, so the number of time series does not grow with the fleet.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _DRAMATIQ = ("queue_name", "actor_name")
 def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
     """All metrics of one snapshot.
 
-    In OpenMetrics a counter's name has no ``_total``, so that ``agentpipe_tasks_total`` would be
-    another ``agentpipe_tasks``: there it has no type, which changes nothing for queries.
+    In OpenMetrics a counter's name has no ``_total``, so ``agentpipe_tasks_total`` would collide
+    with the gauge ``agentpipe_tasks``. It is therefore untyped there; queries are not affected.
     """
     yield from _of_queues(stats)
     yield from _of_store(stats)
@@ -83,14 +83,14 @@ def _of_loops(loops: Sequence[LoopState]) -> Metric:
 
 
 def _owner(depth: QueueDepth) -> str:
-    """What a metric is labelled with: its collection, or the queue outside any."""
+    """The metric's label: the queue's collection, or the queue itself if it has none."""
     return valid_text(depth.collection or depth.queue)
 
 
 def _by_owner(
     stats: Stats, value_of: Callable[[QueueDepth], float | None], merge: Callable[..., float]
 ) -> dict[str, float]:
-    """A value of each collection; of one where a queue's value is unknown, none."""
+    """A value per collection; none for a collection with a queue whose value is unknown."""
     values: dict[str, list[float | None]] = {}
     for depth in stats.queues:
         values.setdefault(_owner(depth), []).append(value_of(depth))
@@ -242,7 +242,7 @@ def _limit(limit: float) -> str:
 
 
 def _as_dramatiq(measures: Mapping[str, Measures]) -> Iterator[Metric]:
-    """Under the names of Dramatiq's own exporter; the agents of a collection are one actor."""
+    """Metrics under the names of Dramatiq's exporter; a collection's agents are one actor."""
     counted: dict[str, tuple[str, Callable[[Measures], float]]] = {
         "messages": ("Messages processed.", lambda it: _ended(it) + it.retries),
         "message_errors": ("Messages that ended in an error.", _errors),

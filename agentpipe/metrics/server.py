@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.statistics import Stats
 
-# A client that sends nothing holds a thread for this long.
+# Seconds for which a client that sends nothing can hold a thread.
 SILENCE_S = 10
 _HOME = b'<!doctype html><title>agentpipe</title><p>agentpipe: <a href="/metrics">metrics</a>\n'
 _TEXT = "text/plain; charset=utf-8"
@@ -32,10 +32,10 @@ _ALLOW = ("Allow", ", ".join(_READS))
 
 
 class FleetCollector(Collector):
-    """Makes metrics of a snapshot, for each scrape; without one, says that the broker is away.
+    """Makes metrics from the latest snapshot per scrape; without one, reports the broker as down.
 
     Args:
-        names: Of the samples that are wanted; empty for all.
+        names: Names of the wanted samples; empty for all.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FleetCollector(Collector):
         self._latest, self._openmetrics, self._names = latest, openmetrics, names
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; ``agentpipe_up`` is always among them, unless others are wanted."""
+        """All metrics; always includes ``agentpipe_up``, unless only others are wanted."""
         for family in self._families():
             if self._names:
                 family.samples = [it for it in family.samples if it.name in self._names]
@@ -66,14 +66,14 @@ class FleetCollector(Collector):
 def registry_of(
     latest: Callable[[], Stats | None], *, openmetrics: bool, names: Collection[str] = ()
 ) -> CollectorRegistry:
-    """A registry with all metrics, or those of some names, for one of the two formats."""
+    """A registry with all metrics, or those with the given names, for one of the two formats."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FleetCollector(latest, openmetrics=openmetrics, names=names))
     return registry
 
 
 def app_of(latest: Callable[[], Stats | None]) -> Callable[..., Iterable[bytes]]:
-    """The WSGI application, over the snapshot that ``latest`` returns."""
+    """The WSGI application for the snapshots that ``latest`` returns."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in _READS:
@@ -95,7 +95,7 @@ def app_of(latest: Callable[[], Stats | None]) -> Callable[..., Iterable[bytes]]
 def _scraped(
     latest: Callable[[], Stats | None], environ: dict[str, Any], start_response: Any
 ) -> Iterable[bytes]:
-    """In the format that is asked for; by ``name[]``, as Prometheus sends it, some metrics only."""
+    """Answer in the requested format; only some metrics if Prometheus names them by ``name[]``."""
     wanted = _understood(environ.get("HTTP_ACCEPT", ""))
     names = parse_qs(environ.get("QUERY_STRING", "")).get("name[]", ())
     openmetrics = "application/openmetrics-text" in wanted
@@ -106,7 +106,7 @@ def _scraped(
 
 
 def _understood(accept: str) -> str:
-    """The header, or that of any format where it is malformed."""
+    """The Accept header; plain text if it is malformed."""
     try:
         choose_encoder(accept)
     except (TypeError, ValueError):
@@ -126,14 +126,14 @@ class _Handler(WSGIRequestHandler):
     timeout = SILENCE_S
 
     def log_message(self, *_: Any) -> None:
-        """Scrapes are not news."""
+        """Do not log scrapes."""
 
 
 class _Server(ThreadingWSGIServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """A scraper that goes away is not news either."""
+        """Do not log a scraper that disconnects."""
 
 
 class _Server6(_Server):
@@ -141,10 +141,10 @@ class _Server6(_Server):
 
 
 def serve(app: Callable[..., Iterable[bytes]], host: str, port: int) -> WSGIServer:
-    """A server that listens; ``serve_forever`` answers.
+    """A listening server; ``serve_forever`` answers.
 
     Raises:
-        ConfigError: It cannot listen there.
+        ConfigError: It cannot listen on this address.
     """
     kind = _Server6 if ":" in host else _Server
     try:

@@ -1,4 +1,4 @@
-"""Snapshots: the store's latest one, for as many scrapes as ask, within a bounded time."""
+"""Snapshots: shares the store's latest snapshot among scrapes, within a bounded time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.statistics import Stats
 
-# Prometheus gives a scrape 10 s; a broker that needs longer than this is as good as away.
+# Prometheus gives a scrape 10 s; a broker that takes longer than this counts as unreachable.
 ANSWER_S = 4.0
 
 
 class Snapshots(threading.Thread):
-    """Takes a snapshot when one is asked for; it serves later scrapes for as long as it was dear.
+    """Takes snapshots on demand; a costlier snapshot serves later scrapes for longer.
 
     Args:
-        open_store: Opens the store, again after it could not be reached.
-        say: Called when the broker goes away and comes back.
+        open_store: Opens the store, also again after it was unreachable.
+        say: Called when the broker becomes unreachable and when it is back.
     """
 
     def __init__(self, open_store: Callable[[], Store], say: Callable[[str], None]) -> None:
@@ -39,7 +39,7 @@ class Snapshots(threading.Thread):
         self._changed = threading.Condition()
 
     def latest(self, patience_s: float = ANSWER_S) -> Stats | None:
-        """A snapshot that is young for what it costs; None if the broker does not answer."""
+        """A snapshot recent enough for its cost; None if the broker does not answer."""
         with self._changed:
             if time.monotonic() < self._fresh_until:
                 return self._stats
@@ -49,13 +49,13 @@ class Snapshots(threading.Thread):
             return self._stats if answered else None
 
     def refuse_mistakes(self) -> None:
-        """Raise what no retry can mend, such as a mistake in the broker's URL."""
+        """Raise an error that no retry can fix, such as a mistake in the broker's URL."""
         self.latest()
         if self._error is not None and not isinstance(self._error, Unreachable):
             raise self._error
 
     def run(self) -> None:
-        """Until the process ends."""
+        """Take requested snapshots until the process ends."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted)
@@ -79,10 +79,10 @@ class Snapshots(threading.Thread):
             self._changed.notify_all()
 
     def _measured(self) -> tuple[Stats, float]:
-        """A snapshot, and for how long it has to do."""
+        """A snapshot, and for how many seconds it stays fresh."""
         if self._store is None:
             self._store = self._open_store()
-            return self._store.stats(), 0.0  # What it costs to connect is paid once.
+            return self._store.stats(), 0.0  # The cost of connecting occurs only once.
         began_s = time.process_time()
         stats = self._store.stats()
         cost_s = max(time.process_time() - began_s, stats.requests * REQUEST_S)

@@ -1,1 +1,1 @@
-"""The fleet over time: snapshots, the rates between them, the stage that limits it."""
+"""The fleet over time: snapshots, the rates between them, and the bottleneck."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
 
 Stage = Literal["sent", "waiting", "running", "outbox", "delivered", ""]
-# Results travel in batches: below this lag the sink is not slow.
+# Results are delivered in batches: below this lag the sink does not count as slow.
 SLOW_SINK_S = 5.0
 
 
@@ -34,7 +34,7 @@ class Bottleneck:
 
 
 def find_bottleneck(now: Snapshot, rates: Rates, limits: OutboxLimits) -> Bottleneck:
-    """The last stage that is blocked, since it blocks all stages before it."""
+    """The last blocked stage, because it blocks all stages before it."""
     found = [*_outbox(now, limits), *_waiting(now.stats), *_running(now.stats)]
     return found[0] if found else _none(now, rates)
 
@@ -102,7 +102,7 @@ def _running_by_group(stats: Stats) -> Counter[str]:
 
 
 def _limits(ready: Sequence[QueueDepth], group_runs: Counter[str]) -> str:
-    """The limits that hold up every queue with work; empty if one may run more."""
+    """The limits that block every queue with work; empty if some queue can run more."""
     groups = {depth.group for depth in ready if depth.group}
     full = {(name, limit) for name, limit in groups if group_runs[name] >= limit}
     if not all(depth.group in full or _is_at_limit(depth) for depth in ready):
@@ -132,7 +132,7 @@ def _none(now: Snapshot, rates: Rates) -> Bottleneck:
 
 
 def _why_delayed(stats: Stats) -> str:
-    """What may not begin before its trainer has gone on is delayed, too."""
+    """Why all tasks are delayed: tasks ahead of their policy are delayed too."""
     full = [it.name for it in stats.policies if it.room is not None and it.room <= 0]
     if full:
         return f"policy {min(full)} lets none begin before its trainer's next version"

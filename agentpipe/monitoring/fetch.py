@@ -1,4 +1,4 @@
-"""Takes snapshots in a thread of its own, so that a slow broker holds up nothing else."""
+"""Takes snapshots in a separate thread, so that a slow broker blocks nothing else."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.statistics import Stats
 
-# The share of a core that watching may cost. A snapshot costs the broker about as much as it costs
-# us, or REQUEST_S per request: measured with RabbitMQ and its workers under constant watching (it
-# costs more after a rest, since each idle queue is woken). The more it costs, the longer the rest.
-# Network latency does not count.
+# The share of a core that watching can cost. A snapshot costs the broker about as much as it costs
+# this process, or REQUEST_S per request: measured with RabbitMQ and its workers under constant
+# watching (it costs more after a rest, because each idle queue is woken). A costlier snapshot is
+# followed by a longer rest. Network latency does not count.
 MAX_SHARE = 0.009
 REQUEST_S = 45e-6
 MAX_REST_S = 9.5
 JOIN_S = 0.5
-# Runs are read less often: each has its provenance beside its counts. A broker that does not count
-# them has nothing new to tell but of their names.
+# Runs are read less often, because each has its provenance beside its counts. If the broker does
+# not count them, only their names can change.
 RUNS_EVERY_S, NAMES_EVERY_S, MAX_RUNS_SHARE = 5.0, 60.0, 0.001
 
 
@@ -35,13 +35,13 @@ class Fetcher(threading.Thread):
 
     Args:
         on_change: Called in this thread after each snapshot.
-        persists: Whether any error is an outage, after which the store is opened anew. Who serves
-            others has no supervisor that would start it again.
+        persists: Treat any error as an outage and reopen the store after it. For servers, which
+            have no supervisor to restart them.
 
     Attributes:
         history: Replaced as a whole, never mutated.
-        fatal_error: What a retry cannot mend; the thread has ended.
-        drawing_s: Processor time of drawing the last snapshot, where watching costs that, too.
+        fatal_error: An error that a retry cannot fix; the thread has ended.
+        drawing_s: Processor time spent drawing the last snapshot, if drawing counts as watching.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Fetcher(threading.Thread):
         self._woken = threading.Event()
 
     def run(self) -> None:
-        """Until ``stop``."""
+        """Take snapshots until ``stop``."""
         while not self._stopping and self.fatal_error is None:
             self._woken.clear()
             began = time.monotonic()
@@ -92,13 +92,13 @@ class Fetcher(threading.Thread):
             self.history = self.history.seen(Snapshot(time.monotonic(), stats, runs))
 
     def _forget(self) -> None:
-        """Open it anew the next time."""
+        """Close the store, to reopen it next time."""
         if self._store is not None:
             self._store.close()
         self._store, self._runs, self._runs_at = None, (), float("-inf")
 
     def _stats(self) -> Stats:
-        """The cost of the first snapshot is ignored: it includes connecting."""
+        """Take a snapshot; the cost of the first is ignored because it includes connecting."""
         if self._store is None:
             self._store = self._open_store()
             return self._store.stats()
@@ -108,7 +108,7 @@ class Fetcher(threading.Thread):
         return stats
 
     def _seen_runs(self) -> tuple[KeptRun, ...]:
-        """As they were read last; again when it is time."""
+        """The runs as last read; reads them again once it is time."""
         began, store = time.monotonic(), self._store
         assert store is not None
         if began >= self._runs_at and isinstance(store, KeepsRuns):
@@ -124,7 +124,7 @@ class Fetcher(threading.Thread):
         self._woken.set()
 
     def stop(self) -> None:
-        """End the thread; do not wait long for a snapshot that is under way."""
+        """End the thread; waits at most ``JOIN_S`` for a snapshot under way."""
         self._stopping = True
         self._woken.set()
         self.join(JOIN_S)

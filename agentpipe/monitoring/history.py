@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.statistics import Stats
 
-# Rates are averages over this time.
+# Rates are averages over this many seconds.
 WINDOW_S = 10.0
 MAX_TOTALS = 600
 
@@ -29,7 +29,7 @@ class Snapshot:
 
     Attributes:
         at: On the monotonic clock.
-        runs: Those of the store, as they were read last.
+        runs: The store's runs, as last read.
     """
 
     at: float
@@ -53,7 +53,7 @@ class Snapshot:
 
     @cached_property
     def totals(self) -> Totals:
-        """What is kept after the snapshot itself is dropped."""
+        """The counters, which are kept after the snapshot itself is dropped."""
         stats = self.stats
         left = (stats.waiting, stats.delayed, stats.running, stats.outbox)
         return Totals(
@@ -72,8 +72,8 @@ class Totals:
     """The counters of a snapshot.
 
     Attributes:
-        left: Tasks that are not delivered.
-        runs: How many tasks of each run have ended.
+        left: Tasks that are not delivered yet.
+        runs: Number of ended tasks by run.
     """
 
     at: float
@@ -98,8 +98,8 @@ class FleetHistory:
     """Past snapshots, newest last.
 
     Attributes:
-        recent: Whole snapshots of about the last ``WINDOW_S``.
-        totals: The counters of these and of older ones.
+        recent: Complete snapshots of about the last ``WINDOW_S``.
+        totals: The counters of these and of older snapshots.
     """
 
     recent: tuple[Snapshot, ...] = ()
@@ -128,7 +128,7 @@ class FleetHistory:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Tasks per second over about ``WINDOW_S``; None where unknown."""
+    """Tasks per second over about ``WINDOW_S``; None if unknown."""
 
     sent: float | None = None
     ended: float | None = None
@@ -184,9 +184,9 @@ def _gains(first: Snapshot, last: Snapshot) -> dict[str, float]:
 
 
 def eta_s(history: FleetHistory, rates: Rates) -> float | None:
-    """Time until nothing is left at the present rate.
+    """Seconds until nothing is left at the current rate.
 
-    None where the backlog does not shrink, nothing moves any more, or a pause holds a part of it.
+    None if the backlog does not shrink, nothing moves any more, or a pause holds a part of it.
     """
     if history.now is None or not moves(history) or is_held(history.now.stats):
         return None
@@ -197,7 +197,7 @@ def eta_s(history: FleetHistory, rates: Rates) -> float | None:
 
 
 def moves(history: FleetHistory) -> bool:
-    """Rates remember the last seconds: after the last worker ended they still look well."""
+    """Whether tasks still move: rates look back, so they look good after the last worker ended."""
     if history.now is not None and history.now.stats.running != 0:
         return True
     left = [each.left or 0 for each in history.totals[-2:]]
@@ -238,7 +238,7 @@ def _window(totals: tuple[Totals, ...]) -> Totals | None:
 def _rate(
     before: int | None, after: int | None, elapsed_s: float, *, floor: bool = True
 ) -> float | None:
-    """Negative only without ``floor``: counters fall when a store is emptied."""
+    """Units per second; negative only without ``floor``: counters fall when a store is emptied."""
     if before is None or after is None or elapsed_s <= 0:
         return None
     gain = (after - before) / elapsed_s

@@ -1,4 +1,4 @@
-"""Numbers of a fleet in few characters, with their unit."""
+"""Formats the numbers of a fleet in few characters, with their units."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 UNKNOWN, NONE = "?", "-"
 BARS = "▁▂▃▄▅▆▇█"
-# Below these, the greater unit would hide too many digits.
+# Below these limits, the larger unit would hide too many digits.
 _WHOLE, _THOUSANDS, _TENTHS, _FRACTIONS = 100_000, 1_000_000, 10, 100
 _MEBIBYTE, _GIBIBYTE = 1024**2, 1024**3
 
 
 def count(number: int | None) -> str:
-    """At most seven characters."""
+    """A count in at most seven characters."""
     if number is None:
         return UNKNOWN
     if number < _WHOLE:
@@ -28,7 +28,7 @@ def count(number: int | None) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """Tasks per second; slow ones per minute or hour, since 0.0/s says nothing."""
+    """Tasks per second; slow rates per minute or hour, since 0.0/s says nothing."""
     if per_s is None or per_s <= 0:
         return NONE if per_s is None else "0/s"
     if per_s >= _FRACTIONS:
@@ -43,19 +43,19 @@ def rate(per_s: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``-`` for None."""
+    """A duration; ``-`` for None."""
     return NONE if seconds is None else text.duration(seconds)
 
 
 def lag(seconds: float | None) -> str:
-    """Event loop lag: milliseconds up to a second."""
+    """Event loop lag, in milliseconds below a second."""
     if seconds is None:
         return NONE
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def size(number: int | None) -> str:
-    """Bytes."""
+    """A number of bytes."""
     if number is None:
         return NONE
     if number < _GIBIBYTE:

@@ -1,4 +1,4 @@
-"""Rows of a table: collections, and the agents of the expanded ones."""
+"""Rows of a table: collections, and the agents of expanded collections."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from agentpipe.monitoring.history import FleetHistory
 
 SORTS = ("name", "waiting", "running", "oldest", "failed", "rate")
-# The row above queues that belong to no collection.
+# The row for queues without a collection.
 NO_COLLECTION = "(no collection)"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A collection or an agent; None where the broker cannot know.
+    """A collection or an agent; None for what the broker cannot know.
 
     Attributes:
         key: Unique; for an agent, ``collection/queue``.
-        queues: The agent's queue, or those of the collection.
-        expanded: Whether its agents follow; None for an agent.
-        pause_reason: Why all of it is paused, where that is known.
+        queues: The agent's queue, or the collection's queues.
+        expanded: Whether rows of its agents follow; None for an agent.
+        pause_reason: Why the whole row is paused, if known.
         cooldown_s: How long none of its queues can be claimed from; 0 if one can.
     """
 
@@ -50,14 +50,14 @@ class Row:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Its name in a command: a collection, or agents."""
+        """The names to use in a command: the collection, or agents."""
         return self.queues if self.collection is None else (self.name,)
 
 
 def rows_of(
     history: FleetHistory, *, expanded: Collection[str], words: str = "", sort: str = SORTS[0]
 ) -> list[Row]:
-    """The collections and agents that have all ``words`` in their names or last error, sorted."""
+    """Sorted rows of collections and agents with all ``words`` in their names or last error."""
     if history.now is None:
         return []
     order = _order(sort)
@@ -85,7 +85,7 @@ def _matches(words: str, depth: QueueDepth) -> bool:
 
 
 def _order(sort: str) -> Callable[[Row], float]:
-    """Greatest first; by name: in round-robin order."""
+    """The sort key: greatest first; for ``name``, the original round-robin order."""
     values: dict[str, Callable[[Row], float | None]] = {
         "name": lambda _: 0,
         "waiting": lambda row: row.waiting,
@@ -139,14 +139,14 @@ def _collection(name: str, agents: Sequence[Row], *, expanded: bool, rated: bool
 
 
 def _total(agents: Sequence[Row]) -> Tally:
-    """Their sum, with the latest error."""
+    """The sum of the tallies, with the latest error."""
     tallies = [row.tally for row in agents]
-    # A sum takes the error of its last addend that has one: that must be the youngest.
+    # A sum keeps the error of its last addend that has one, so the youngest must come last.
     tallies.sort(key=lambda tally: tally.error_s or 0.0, reverse=True)
     return sum(tallies, Tally())
 
 
 def _sum(parts: Iterable[int | None]) -> int | None:
-    """None where any part is unknown."""
+    """The sum; None if any part is unknown."""
     numbers = list(parts)
     return None if None in numbers else sum(number or 0 for number in numbers)

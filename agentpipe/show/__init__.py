@@ -1,1 +1,1 @@
-"""One Result for a person: its facts, its trace as a tree, its conversations. All of it is pure."""
+"""Shows one Result to a person: its facts, its trace as a tree, its conversations. Pure."""

@@ -1,4 +1,4 @@
-"""The whole page of one Result."""
+"""The complete page for one Result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TRACEBACK_LINES = 12
 
 
 def draw_result(page: Page, result: Result) -> None:
-    """All that is known of a finished task."""
+    """Draw everything known about a finished task."""
     draw_facts(page, result)
     page.heading("Question")
     with page.margin("  "):
@@ -43,7 +43,7 @@ def draw_result(page: Page, result: Result) -> None:
 
 
 def draw_facts(page: Page, result: Result) -> None:
-    """What it is, how it ended, and what it cost."""
+    """Draw what the task is, how it ended, and what it cost."""
     reward = "" if result.reward is None else f"  reward {result.reward:.4g}"
     style = _STYLES.get(result.outcome, "")
     page.line((result.task_id, "bold"), "  ", (result.outcome, style), reward)
@@ -52,7 +52,7 @@ def draw_facts(page: Page, result: Result) -> None:
 
 
 def draw_end(page: Page, result: Result) -> None:
-    """The answer, its verdicts, and the error."""
+    """Draw the answer, its verdicts, and the error."""
     if result.result is not None:
         page.heading("Answer" + (f" ({result.stop})" if result.stop not in (None, "stop") else ""))
         with page.margin("  "):
@@ -69,7 +69,7 @@ def draw_end(page: Page, result: Result) -> None:
 
 
 def draw_verdict(page: Page, verdict: Any) -> None:
-    """One evaluator's."""
+    """Draw one evaluator's verdict."""
     if not isinstance(verdict, dict):
         page.block(as_text(verdict), most=2)
         return
@@ -81,7 +81,7 @@ def draw_verdict(page: Page, verdict: Any) -> None:
 
 
 def draw_messages(page: Page, result: Result) -> None:
-    """The conversations of its run with models."""
+    """Draw the run's conversations with models."""
     whole = transcripts(result.trace)
     for number, each in enumerate(whole, 1):
         if len(whole) > 1:
@@ -95,7 +95,7 @@ def draw_messages(page: Page, result: Result) -> None:
 
 
 def facts_of(result: Result) -> list[tuple[str, str]]:
-    """What is known beside the question and its answer, each with its name."""
+    """The facts beside the question and the answer, as pairs of name and text."""
     rows = [("agent", " / ".join(filter(None, (result.collection, result.agent))))]
     rows.append(("run", _place(result)))
     rows.append(("attempt", _attempt(result)))
@@ -154,7 +154,7 @@ def _usage(usage: Mapping[str, Any]) -> str:
 
 
 def _rollout(rollout: Mapping[str, Any]) -> str:
-    """What a trainer would ask first: how many ids, and whether they are all of the run's."""
+    """What a trainer asks first: how many token ids, and whether they are complete."""
     sizes, gaps = tokens_of_segments(rollout), rollout.get("gaps")
     codes = Counter(_code(each) for each in gaps) if isinstance(gaps, list) else Counter[str]()
     parts = [f"{counted(sum(sizes), 'token')} in {counted(len(sizes), 'segment')}"]
@@ -202,7 +202,7 @@ def _evaluator(config: Any) -> str:
 
 
 def draw_error(page: Page, error: Mapping[str, Any]) -> None:
-    """Its message, and its traceback."""
+    """Draw the error's message and traceback."""
     message = f"{as_text(error.get('type', ''))}: {as_text(error.get('message', ''))}"
     page.block(message, style="red", most=_ANSWER_LINES)
     if traceback := error.get("traceback"):
@@ -210,7 +210,7 @@ def draw_error(page: Page, error: Mapping[str, Any]) -> None:
 
 
 def _draw_traceback(page: Page, traceback: str) -> None:
-    """Its end, which is the user's own code; what is above it is often ours."""
+    """Draw the end of the traceback, which is the user's code; above it is often agentpipe's."""
     above = traceback.count("\n") + 1 - _TRACEBACK_LINES
     if above > 0 and not page.full:
         page.cut = True
@@ -236,7 +236,7 @@ def _draw_trace(page: Page, trace: Sequence[Any]) -> None:
 
 
 def draw_node(page: Page, node: Node, conversations: Conversations, whole_s: float) -> None:
-    """A span with its records; ``whole_s`` is the length of a bar."""
+    """Draw a span with its records; ``whole_s`` is the duration of a full bar."""
     title, facts = title_of(node)
     took = f"{duration(node.took_s):>7}"
     time = (f"{took} {bar(node.at_s, node.took_s, whole_s, _BAR_CELLS)} ", "dim")

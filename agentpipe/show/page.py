@@ -1,4 +1,4 @@
-"""Page: lines of a given width, of text that others wrote."""
+"""Page: lines of a given width, filled with untrusted text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TAB = 4
 
 
 class Page:
-    """What is drawn so far.
+    """The lines drawn so far.
 
     Attributes:
         lines: Each fits into ``width`` cells, unless a margin leaves no room.
-        full: Whether long texts are shown whole.
-        cut: Whether one was not.
+        full: Whether long texts are shown completely.
+        cut: Whether a text was cut.
     """
 
     def __init__(self, width: int, *, full: bool = False) -> None:
@@ -36,7 +36,7 @@ class Page:
 
     @contextmanager
     def margin(self, more: str) -> Iterator[None]:
-        """Begin each line with ``more`` as well."""
+        """Also begin each line with ``more``."""
         before, self._margin = self._margin, self._margin + more
         try:
             yield
@@ -44,16 +44,16 @@ class Page:
             self._margin = before
 
     def gap(self) -> None:
-        """One empty line."""
+        """Add an empty line."""
         self._put(Text(self._margin.rstrip()))
 
     def heading(self, title: str) -> None:
-        """The name of a section, after a gap."""
+        """Add the name of a section, after a gap."""
         self.gap()
         self._put(Text(title, "bold"))
 
     def line(self, *parts: str | tuple[str, str]) -> None:
-        """One line of texts, each alone or with its style; cut at the page's width."""
+        """Add one line of texts, each alone or with its style; cut at the page's width."""
         line = Text(self._margin)
         for part in parts:
             text, style = (part, "") if isinstance(part, str) else part
@@ -62,7 +62,7 @@ class Page:
         self._put(line)
 
     def block(self, text: str, label: str = "", style: str = "", most: int = 12) -> None:
-        """A text of any length, its first line after the label; ``most`` lines unless full."""
+        """Add a text of any length, its first line after the label; ``most`` lines unless full."""
         label = printable(label, keep="")
         room = max(LEAST_WIDTH, self.width - len(self._margin) - len(label))
         shown = text if self.full else text[: most * room]
@@ -83,7 +83,7 @@ class Page:
 
 
 def as_text(value: Any, *, wide: bool = False) -> str:
-    """A string as it is, any other value as JSON; over several lines if ``wide``."""
+    """A string unchanged, any other value as JSON; on several lines if ``wide``."""
     if isinstance(value, str):
         return value
     try:
@@ -95,7 +95,7 @@ def as_text(value: Any, *, wide: bool = False) -> str:
 
 
 def _parts(line: str, width: int) -> list[str]:
-    """A line in parts that fit."""
+    """Split a line into parts that fit."""
     safe = printable(line.rstrip("\r").expandtabs(_TAB), keep="")
     if safe.isascii():
         return [safe[at : at + width] for at in range(0, len(safe), width)] or [""]

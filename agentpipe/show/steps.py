@@ -1,4 +1,4 @@
-"""What one span of a trace says: a request to a model, a call of a tool, or anything else."""
+"""Draws one span of a trace: a model request, a tool call, or anything else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"llm": "cyan", "tool": "magenta", "agent": "blue"}
 _WORDS = {"input_tokens": "in", "output_tokens": "out", "cached_tokens": "cached"}
-# Drawn by name, not among a record's other fields.
+# Drawn under their own names, not among a record's other fields.
 _NAMED = frozenset(
     ("type", "class", "name", "tool_name", "server", "response", "error", "messages")
 )
@@ -24,7 +24,7 @@ LINES_OF_ONE = 8
 
 
 def title_of(node: Node) -> tuple[tuple[str, str], str]:
-    """Its name with a style, and facts behind it."""
+    """The span's name with a style, and the facts to show after it."""
     data = node.records[0] if node.records else {}
     kind, name = span_name(data)
     return (f"{kind} {name}".rstrip(), _STYLES.get(kind, "")), ", ".join(_facts(data))
@@ -46,9 +46,9 @@ def _facts(data: Mapping[str, Any]) -> list[str]:
 
 
 def draw_step(page: Page, node: Node, conversations: Conversations, *, names_only: bool) -> None:
-    """The records of a span, below its title.
+    """Draw the records of a span, below its title.
 
-    With ``names_only`` the question and the answer are left out: they are elsewhere on the page.
+    With ``names_only`` question and answer are left out, because the page shows them elsewhere.
     """
     for data in node.records:
         if "dropped" in data:
@@ -63,14 +63,14 @@ def draw_step(page: Page, node: Node, conversations: Conversations, *, names_onl
 
 def _draw_request(page: Page, request: ModelRequest) -> None:
     for message in request.new:
-        # The span of its call has the tool's answer already.
+        # The span of the tool call already shows the tool's answer.
         draw_message(page, message, 2 if message.get("role") == "tool" else LINES_OF_ONE)
     if request.answer:
         draw_message(page, request.answer)
 
 
 def draw_message(page: Page, message: Mapping[str, Any], most: int = LINES_OF_ONE) -> None:
-    """Who says what, and which tools it calls."""
+    """Draw a message: its role, its text, and the tools it calls."""
     role = _text(message.get("role")) or "?"
     content = message.get("content")
     if content not in (None, "", []):
@@ -81,7 +81,7 @@ def draw_message(page: Page, message: Mapping[str, Any], most: int = LINES_OF_ON
 
 
 def content_text(content: Any) -> str:
-    """A message's content; of parts, the texts, and what else there is by its type."""
+    """A message's content; for parts, their texts, or the type of a part without text."""
     if not isinstance(content, list):
         return as_text(content)
     return "\n".join(map(_part, content))

@@ -1,1 +1,1 @@
-"""Export: results as files that other tools open. Nothing here looks for results or sends any."""
+"""Export: results as files for other tools. Does not query or send results."""

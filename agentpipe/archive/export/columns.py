@@ -1,7 +1,7 @@
-"""Columns: a Result as one flat row, the same in every format that has rows.
+"""Columns: a Result as one flat row, the same in every format with rows.
 
-A column keeps its name and kind. What is nested is JSON text, so that no value of one result
-decides the type of a column.
+A column keeps its name and kind. Nested values are JSON text, so that no single result decides the
+type of a column.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["string", "integer", "number", "boolean", "time", "json"]
 Value = str | int | float | bool | None
 Row = dict[str, Value]
-# Raised when a column is added; the format's own metadata has it where there is a place.
+# Increased when a column is added; stored in the format's metadata if it has any.
 COLUMNS_VERSION = 2
 _MAX_INTEGER = 2**63 - 1
 
@@ -37,7 +37,7 @@ class Column:
 
     Attributes:
         kind: ``time`` is ISO 8601 in UTC, ``json`` is text.
-        of: Reads it from a Result; by default the field of the same name.
+        of: Reads the value from a Result; by default, the field of the same name.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Column:
     of: Callable[[Result], Any] | None = None
 
     def value(self, result: Result) -> Value:
-        """Of this kind, or None."""
+        """The Result's value as this kind, or None."""
         value = self.of(result) if self.of else getattr(result, self.name)
         return None if value is None else _AS[self.kind](value)
 
@@ -66,7 +66,7 @@ def _integer(value: Any) -> int | None:
 
 
 def number_of(value: Any) -> float | None:
-    """A number; None for what is none, or beyond a double."""
+    """The value as a float; None if it is not a number, or too large for a double."""
     is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
     with suppress(OverflowError):
         return float(value) if is_one else None
@@ -78,7 +78,7 @@ def _boolean(value: Any) -> bool | None:
 
 
 def _time(value: Any) -> str | None:
-    """In UTC with microseconds, whatever zone it was written in."""
+    """The time in UTC with microseconds, whatever its original time zone."""
     moment = moment_of(value)
     return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z" if moment else None
 
@@ -188,7 +188,7 @@ COLUMNS = (
 
 
 def columns(*, trace: bool) -> tuple[Column, ...]:
-    """All of them, or all but the trace, which is most of a Result."""
+    """All columns, optionally without the trace, which is most of a Result."""
     return tuple(each for each in COLUMNS if trace or each.name != TRACE)
 
 

@@ -19,9 +19,9 @@ _KEPT = ("name", "tool_call_id", "tool_calls")
 
 
 def conversation_of(result: Result) -> Transcript | None:
-    """The one that ended with the answer, or the last one; None without a question and an answer.
+    """The conversation that ended with the answer, or else the last one.
 
-    An agent that asks no model has its question and its answer.
+    For an agent that calls no model, it consists of question and answer; None if one is missing.
     """
     found = transcripts(result.trace)
     if not found:
@@ -32,7 +32,7 @@ def conversation_of(result: Result) -> Transcript | None:
 
 
 def plain(message: Mapping[str, Any]) -> Message:
-    """With text as its content: parts of other kinds are JSON."""
+    """The message with its content as text: parts of other kinds become JSON."""
     kept = {name: message[name] for name in _KEPT if message.get(name)}
     return {"role": str(message.get("role")), "content": text_of(message.get("content")), **kept}
 
@@ -58,7 +58,7 @@ def answer_text(result: Result) -> str:
 
 
 def question_of(result: Result) -> str | None:
-    """As it was sent; of results of earlier versions, as the run's own span has it."""
+    """The question as sent; for results of earlier versions, as in the run's own span."""
     if result.task and (question := text_of(result.task.get("question"))):
         return question
     asked = [(span, _first_message(data)) for span, data in records_of(result.trace)]

@@ -1,4 +1,4 @@
-"""CSV as RFC 4180 has it, which a spreadsheet opens without running what an agent wrote."""
+"""CSV by RFC 4180, safe to open in a spreadsheet: formulas that an agent wrote do not run."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from agentpipe.archive.export.columns import Column, Value
     from agentpipe.core.result import Result
 
-# A spreadsheet takes such a cell for a formula, which may fetch, leak and start programs:
-# https://owasp.org/www-community/attacks/CSV_Injection. The quote itself is doubled, so that taking
-# the first quote away always gives the text back.
+# A spreadsheet treats such a cell as a formula, which can fetch, leak and start programs:
+# https://owasp.org/www-community/attacks/CSV_Injection. A leading quote is also quoted, so that
+# removing the first quote always restores the text.
 _FORMULA = re.compile(r"['=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-# Readers end a text at NUL, or refuse the file.
+# Many readers end a text at NUL, or refuse the file.
 _NUL = "\N{REPLACEMENT CHARACTER}"
 
 
 def write_csv(
     results: Iterable[Result], file: BinaryIO, columns: Sequence[Column], *, raw: bool = False
 ) -> int:
-    """Write a header and a line for each; returns their number.
+    """Write a header and one line per Result; returns the number of Results.
 
     Args:
-        results: Taken one by one.
+        results: Consumed one by one.
         file: Left open.
-        columns: The wanted ones.
-        raw: Whether cells that a spreadsheet takes for formulas stay as they are.
+        columns: The columns to write.
+        raw: Leave cells unchanged that a spreadsheet takes for formulas.
     """
     file.write(_line([each.name for each in columns]))
     written = 0
@@ -51,7 +51,7 @@ def _line(cells: Iterable[str]) -> bytes:
 
 
 def _cell(value: Value, *, raw: bool) -> str:
-    """Empty for None; booleans as JSON has them."""
+    """The cell's text: empty for None, booleans as in JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The formats by name, and what each of them takes."""
+"""The export formats by name, and what each supports."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from agentpipe.core.result import Result
 
-    # Called again where a format reads them twice: no format holds all results.
+    # Called again by a format that reads the results twice: no format holds all of them.
     Find = Callable[[], Iterator[Result]]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller may choose.
+    """What a caller can choose.
 
     Attributes:
         trace: Whether the trace is a column.
         raw: See ``write_csv``.
         min_reward: See ``write_sft``.
-        run: The run that all results belong to, if they do.
+        run: The run that all results belong to, if there is one.
     """
 
     trace: bool = True
@@ -39,19 +39,19 @@ class Options:
     run: str | None = None
 
 
-# The number of results that were written, and of those that were left out.
+# The number of results written, and of those left out.
 Written = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One of them.
+    """An export format.
 
     Attributes:
-        write: Writes what it finds.
-        streams: Whether it can be written to a pipe, and read line by line.
-        options: Those of ``Options`` that change something.
-        outcome: Of the results that are taken unless others are asked for; None for all.
+        write: Writes the results that it finds.
+        streams: Whether it can be written to a pipe and read line by line.
+        options: The fields of ``Options`` that have an effect.
+        outcome: Which results are exported by default; None for all.
         left_out: Why results are left out.
     """
 

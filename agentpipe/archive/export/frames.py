@@ -1,4 +1,4 @@
-"""Frames: results as a DataFrame of pandas, with the columns of every other format."""
+"""Frames: results as a pandas DataFrame, with the same columns as every other format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DTYPES = {
 
 
 def frame_of(results: Iterable[Result], columns: Sequence[Column]) -> Any:
-    """A ``pandas.DataFrame``, which holds all of them.
+    """A ``pandas.DataFrame`` that holds all results.
 
     Raises:
         MissingExtra: pandas is not installed.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_jsonl(results: Iterable[Result], file: BinaryIO, columns: Sequence[Column]) -> int:
-    """Write a line for each, taken one by one; returns their number."""
+    """Write one line per Result, consumed one by one; returns the number of lines."""
     written = 0
     for result in results:
         file.write(json_line(result, columns))

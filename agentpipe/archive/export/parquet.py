@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow: the types are those of the columns, whatever the results hold."""
+"""Parquet, written by pyarrow: types depend on the columns only, not on the results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from agentpipe.archive.export.columns import Column, Row
     from agentpipe.core.result import Result
 
-# A row group is in memory as a whole, for writers and readers.
+# Writers and readers hold a complete row group in memory.
 GROUP_ROWS = 10_000
 GROUP_CHARS = 32 * 1024 * 1024
 
 
 def write_parquet(results: Iterable[Result], file: BinaryIO, columns: Sequence[Column]) -> int:
-    """Write them in row groups; returns their number.
+    """Write the results in row groups; returns their number.
 
     Raises:
         MissingExtra: pyarrow is not installed.

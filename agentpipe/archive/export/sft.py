@@ -1,4 +1,4 @@
-"""Conversations to train on: one JSON object a line, with what led to it and what it earned."""
+"""Conversations for training: one JSON object per line, with the task's id and its reward."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def write_sft(
     results: Iterable[Result], file: BinaryIO, min_reward: float | None = None
 ) -> tuple[int, int]:
-    """Write a line for each that has a whole conversation; returns their number, and the others'.
+    """Write one line per complete conversation; returns the numbers written and left out.
 
     Args:
-        results: Taken one by one.
+        results: Consumed one by one.
         file: Left open.
-        min_reward: Leaves out results with less, and those without a reward.
+        min_reward: Leave out results with a lower reward or without one.
     """
     written = left_out = 0
     for result in results:
@@ -42,7 +42,7 @@ def _is_worth(result: Result, min_reward: float | None) -> bool:
 
 
 def _line(result: Result) -> dict[str, Any] | None:
-    """None where something is missing: a model would learn to go on without it."""
+    """The line; None if something is missing: a model would learn to continue without it."""
     conversation = conversation_of(result)
     if conversation is None or not conversation.complete or _is_cut(result):
         return None
@@ -50,7 +50,7 @@ def _line(result: Result) -> dict[str, Any] | None:
         return None
     return {
         "messages": conversation.messages,
-        # Schemas of tools differ in their types, and readers of JSON lines want one type.
+        # Tool schemas differ in their types, but readers of JSON lines want one type per field.
         "tools": orjson.dumps(conversation.tools).decode() if conversation.tools else None,
         "task_id": result.task_id,
         "reward": number_of(result.reward),

@@ -1,4 +1,4 @@
-"""Events of a sample, from the spans of its run."""
+"""The events of a sample, made from the spans of its run."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from agentpipe.core.transcript import ModelRequest
 
 NO_MODEL = "none/none"
-# Seconds since 1970 that every reader takes for a time.
+# Upper limit in Unix seconds: beyond it, some readers reject the time.
 _MAX_TIME_S = 253_402_300_000
 
 
 class _Pool:
-    """The messages of all model events, each once: an event only says which it has."""
+    """The messages of all model events, each stored once; events refer to them by number."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self.messages: list[Json] = []
         self._by_object: dict[int, int] = {}
         self._by_content: dict[bytes, int] = {}
-        # The id of an object that is gone may be given again.
+        # Keeps the objects alive: the id of a collected object can be reused.
         self._held: list[Any] = []
 
     def ranges(self, messages: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """Where they are, as ranges without their last number."""
+        """The messages' numbers, as half-open ranges."""
         found: list[list[int]] = []
         for number in map(self._number, messages):
             if found and found[-1][1] == number:
@@ -61,7 +61,7 @@ class _Pool:
 
 
 def model_of(result: Result) -> str:
-    """The model that a run asked first, in the form ``provider/model``."""
+    """The first model that the run called, in the form ``provider/model``."""
     for _, data in records_of(result.trace):
         if data.get("type") == "llm":
             return model_in(data)
@@ -69,18 +69,18 @@ def model_of(result: Result) -> str:
 
 
 def model_in(data: Mapping[str, Any]) -> str:
-    """The model of a record of a request."""
+    """The model in the record of a request."""
     config = data.get("config")
     name = config.get("model_name") if isinstance(config, dict) else None
     return f"{data.get('class') or 'none'}/{name or 'none'}"
 
 
 def events_of(result: Result, start_s: float | None) -> tuple[list[Json], list[Json]]:
-    """The events in the order of time, and the messages that they refer to.
+    """The events in order of time, and the messages that they refer to.
 
     Args:
-        result: Of the run.
-        start_s: When it began, in Unix seconds.
+        result: The run's Result.
+        start_s: When the run began, in Unix seconds.
     """
     pool = _Pool(model_of(result))
     requests = {id(each.data): each for each in requests_of(result.trace)}
@@ -99,7 +99,7 @@ def events_of(result: Result, start_s: float | None) -> tuple[list[Json], list[J
 
 
 def _in_time(trace: Iterable[Any]) -> list[Any]:
-    """Spans by their beginning: they are recorded as they end."""
+    """Spans sorted by their beginning, because they are recorded when they end."""
     return sorted(filter(lambda it: isinstance(it, dict), trace), key=_begun)
 
 
@@ -150,18 +150,18 @@ def _model_event(request: ModelRequest, pool: _Pool) -> Json:
 
 
 class _Calls:
-    """Calls that the model has requested and no span has had yet."""
+    """Tool calls that the model requested and that no span has matched yet."""
 
     def __init__(self) -> None:
         self._open: list[tuple[str, str]] = []
 
     def request(self, answer: Mapping[str, Any] | None) -> None:
-        """Take those of a response."""
+        """Add the calls in a response."""
         for call in (answer or {}).get("tool_calls", ()):
             self._open.append((str(call["id"]), call["function"]["name"]))
 
     def take(self, tool: str, otherwise: str) -> str:
-        """The id of the oldest call of a tool, which the model may know by a longer name."""
+        """The id of the oldest call of a tool; the model may use a longer name for the tool."""
         for number, (call_id, name) in enumerate(self._open):
             if name == tool or name.endswith(f"__{tool}"):
                 del self._open[number]
@@ -187,5 +187,5 @@ def _tool_event(span: Mapping[str, Any], data: Mapping[str, Any], calls: _Calls)
 
 
 def _info_event(data: Mapping[str, Any]) -> Json:
-    """A span of the agent's own."""
+    """An event for a custom span of the agent."""
     return {"event": "info", "source": str(data.get("type", "agent")), "data": dict(data)}

@@ -1,4 +1,4 @@
-"""The log: samples one by one into a zip, then what sums them up."""
+"""The log: writes samples one by one into a zip, then the summaries and the header."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
 
 VERSION = 2
-# Of 1 to 9: higher ones take most of the time and save little.
+# From 1 to 9: higher levels take most of the time and save little.
 COMPRESSION = 2
 
 
 def write_inspect(
     find: Callable[[], Iterator[Result]], file: BinaryIO, run: str | None
 ) -> tuple[int, int]:
-    """Write a log; returns the number of its samples, and of earlier attempts that it leaves out.
+    """Write a log; returns the number of samples, and of earlier attempts left out.
 
     Args:
-        find: Gives the results of the stream in its order, each time it is called.
-        file: Can seek; left open.
-        run: The run that all of them belong to, if they do.
+        find: Returns the results of the stream in order, each time it is called.
+        file: Must be seekable; left open.
+        run: The run that all results belong to, if there is one.
     """
     head = _Head(run)
     for result in find():
@@ -64,7 +64,7 @@ def _put(log: zipfile.ZipFile, name: str, value: Json) -> None:
 def _write_samples(
     log: zipfile.ZipFile, results: Iterator[Result], places: Mapping[int, Place]
 ) -> Scores:
-    """The samples, and their summaries, which wait on disk: one file has all of them."""
+    """Write the samples, then their summaries as one file, which is buffered on disk meanwhile."""
     scores = Scores()
     with tempfile.TemporaryFile() as summaries:
         for number, result in enumerate(results):
@@ -85,7 +85,7 @@ def _write_samples(
 
 @dataclass(slots=True)
 class _Head:
-    """What the whole log says of its results, gathered before the samples are written."""
+    """The header's data about all results, gathered before the samples are written."""
 
     run: str | None
     places: Places = field(init=False)

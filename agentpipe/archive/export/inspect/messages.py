@@ -22,7 +22,7 @@ _STOPS = {
     CONTENT_FILTER: "content_filter",
     REFUSAL: "content_filter",
     "tool_calls": "tool_calls",
-    # Anthropic's own words.
+    # Anthropic's names.
     "end_turn": "stop",
     "max_tokens": "max_tokens",
     "tool_use": "tool_calls",
@@ -30,7 +30,7 @@ _STOPS = {
 
 
 def messages_of(messages: Iterable[Mapping[str, Any]], model: str) -> list[Json]:
-    """A conversation."""
+    """A conversation in inspect_ai's form."""
     functions: dict[str, str] = {}
     converted = []
     for each in messages:
@@ -43,7 +43,7 @@ def messages_of(messages: Iterable[Mapping[str, Any]], model: str) -> list[Json]
 
 
 def message_of(message: Mapping[str, Any], model: str) -> Json:
-    """One message; what has a role that is unknown there is the user's."""
+    """One message; a role that inspect_ai does not know becomes the user's."""
     role = _ROLES.get(str(message.get("role")), "user")
     converted: Json = {"role": role, "content": text_of(message.get("content")) or ""}
     if role == "tool":
@@ -58,7 +58,7 @@ def message_of(message: Mapping[str, Any], model: str) -> Json:
 
 
 def _call(call: Mapping[str, Any]) -> Json:
-    """A call; arguments that are not an object are shown, and why they are none."""
+    """A call; arguments that are not an object are kept, with a parse error."""
     function = call.get("function")
     inner = function if isinstance(function, dict) else call
     written = inner.get("arguments")
@@ -77,7 +77,7 @@ def _call(call: Mapping[str, Any]) -> Json:
 
 
 def output_of(message: Json, model: str, finish_reason: Any = None) -> Json:
-    """A model's output of one message."""
+    """The model output that consists of one message."""
     default = "tool_calls" if message.get("tool_calls") else "stop"
     stop = _STOPS.get(str(finish_reason), default)
     return {
@@ -88,7 +88,7 @@ def output_of(message: Json, model: str, finish_reason: Any = None) -> Json:
 
 
 def usage_of(usage: Mapping[str, Any]) -> Json:
-    """Their input tokens leave out those from a cache, ours count them."""
+    """Usage in inspect_ai's form: its input tokens exclude cached ones, ours include them."""
     total, output, cached = (
         _count(usage.get(name)) for name in ("input_tokens", "output_tokens", "cached_tokens")
     )

@@ -1,4 +1,4 @@
-"""Places: which sample of the log a result is, its id and its epoch."""
+"""Places: the sample id and epoch of each result in the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
 
 MAX_ID_CHARS = 200
-# A sample's id is part of a path within the zip.
+# A sample's id is part of a path in the zip.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|(?<=/))\.{1,2}(?=/|$)|^/")
 
 
@@ -31,11 +31,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is kept of a result, an ``Attempt``.
+    """What is kept of a result; implements ``Attempt``.
 
     Attributes:
-        number: Its place in the stream.
-        group: None for a task that is not a sample.
+        number: Its position in the stream.
+        group: None for a task without samples.
     """
 
     number: int
@@ -47,14 +47,14 @@ class _Seen:
 
 
 class Places:
-    """Gives each sample a place: the attempt that counts has it, others have none."""
+    """Assigns each sample a place; only the attempt that counts gets it."""
 
     def __init__(self, run: str | None) -> None:
         self._run = run
         self._seen: list[_Seen] = []
 
     def add(self, result: Result) -> None:
-        """Take the next result of the stream."""
+        """Add the next result of the stream."""
         self._seen.append(
             _Seen(
                 len(self._seen),
@@ -79,14 +79,14 @@ class Places:
         return places
 
     def _counting(self) -> Iterator[tuple[str, _Seen]]:
-        """The attempts that count, with the ids of the first ones."""
+        """The attempts that count, with the ids of their first attempts."""
         tried_again, alone = families(self._seen)
         yield from ((each.task_id, each) for each in alone)
         yield from ((first, family[-1]) for first, family in tried_again.items())
 
 
 def _epoch(sample_index: int | None, used: set[int]) -> int:
-    """That of the sample, or else the first that is free."""
+    """The sample's own epoch, or else the first free one."""
     wanted = (sample_index or 0) + 1
     if wanted > 0 and wanted not in used:
         return wanted
@@ -94,7 +94,7 @@ def _epoch(sample_index: int | None, used: set[int]) -> int:
 
 
 def safe_id(name: str) -> str:
-    """``name``, or something like it that leads out of no folder and is not too long."""
+    """``name``, or a safe variant that stays inside its folder and is not too long."""
     safe = shorten(_UNSAFE.sub("_", name), MAX_ID_CHARS)
     if safe == name and name:
         return name

@@ -27,7 +27,7 @@ _CARRIED = (
     *("task_id", "run", "collection", "agent", "attempt", "outcome", "stop", "policy_version"),
     *("seed", "replay_of", "retry_of", "rescored_of", "config_hash", "truncated"),
 )
-# The first that a limit's message names, and the kind of limit that it is there.
+# Phrases in a limit's message, first match wins, and inspect_ai's type for the limit.
 _LIMITS = {"time limit": "time", "token": "token", "context window": "context", "requests": "turn"}
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _IN_SUMMARY = (
@@ -37,7 +37,7 @@ _IN_SUMMARY = (
 
 
 def sample_of(result: Result, place: Place) -> Json:
-    """The whole sample."""
+    """The complete sample."""
     model, started = model_of(result), moment_of(result.started_at)
     events, pooled = events_of(result, started.timestamp() if started else None)
     conversation, answer = conversation_of(result), answer_text(result)
@@ -64,9 +64,9 @@ def sample_of(result: Result, place: Place) -> Json:
 
 
 def target_of(result: Result) -> str:
-    """What the answer was compared with, if one evaluator compared it with a text or number.
+    """What the answer was compared with, if a single evaluator compared it with a text or number.
 
-    Several targets mean there that any of them is right, which is not what evaluators mean.
+    In inspect_ai several targets mean that any of them is right, unlike several evaluators.
     """
     configs = [each.get("config") for each in _evaluations(result)]
     values = [each["value"] for each in configs if isinstance(each, dict) and "value" in each]
@@ -76,7 +76,7 @@ def target_of(result: Result) -> str:
 
 
 def scores_of(result: Result) -> Json | None:
-    """The reward and those of named evaluators; None where nothing was judged."""
+    """The reward and the rewards of named evaluators; None if nothing was judged."""
     reward = number_of(result.reward)
     if reward is None:
         return None
@@ -92,13 +92,13 @@ def scores_of(result: Result) -> Json | None:
 
 
 def _evaluations(result: Result) -> list[dict[str, Any]]:
-    """Those that are objects: others may have written the record."""
+    """The evaluations that are objects: others may have written the record."""
     found: list[Any] = result.evaluation_results
     return [each for each in found if isinstance(each, dict)]
 
 
 def metadata_of(result: Result) -> Json:
-    """The task's own, and what else a result carries under one name."""
+    """The task's own metadata, and agentpipe's fields under one key."""
     carried = {name: getattr(result, name) for name in _CARRIED}
     ours = {name: value for name, value in carried.items() if value is not None}
     return {**result.metadata, "agentpipe": ours}
@@ -118,7 +118,7 @@ def _times(result: Result) -> Json:
 
 
 def _end(result: Result) -> Json:
-    """Why it has no answer: a limit, or an error."""
+    """Why the sample has no answer: a limit or an error; empty if it ended well."""
     error = result.error or {}
     message = f"{error.get('type')}: {error.get('message')}" if error else result.outcome
     if result.outcome == "limit":
@@ -138,7 +138,7 @@ def _limit(message: str) -> Json:
 
 
 def summary_of(sample: Json) -> Json:
-    """What a list of samples shows: long texts are cut."""
+    """The sample's entry in lists, with long texts cut."""
     summary = {name: sample[name] for name in _IN_SUMMARY if name in sample}
     summary |= {
         "input": _thin(sample["input"]),

@@ -1,4 +1,4 @@
-"""Metrics of a log, as inspect_ai computes them from its samples."""
+"""Metrics of a log, computed from its samples as inspect_ai does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Scores:
-    """Sums scores up: the mean of a sample's epochs, and over samples its mean and error."""
+    """Aggregates scores: the mean over a sample's epochs, then mean and stderr over samples."""
 
     def __init__(self) -> None:
-        # By score and sample: the sum and the number.
+        # By score name and sample id: the sum and the count.
         self._sums: dict[str, dict[str, tuple[float, int]]] = {}
         self.samples = self.completed = 0
         self.usage: dict[str, Json] = {}
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """Take the next sample."""
+        """Add the next sample."""
         self.samples += 1
         self.completed += "error" not in sample
         for model, usage in sample["model_usage"].items():
@@ -32,7 +32,7 @@ class Scores:
             sums[sample["id"]] = (total + float(score["value"]), number + 1)
 
     def scorers(self) -> list[Json]:
-        """How they are computed, for the log's head."""
+        """The scorers and their metrics, for the log's header."""
         metrics = [{"name": "mean"}, {"name": "stderr"}]
         return [{"name": name, "options": {}, "metrics": metrics} for name in self._sums]
 
@@ -57,7 +57,7 @@ class Scores:
 
 
 def _sum(total: Json, usage: Json) -> Json:
-    """A price is null if one of its parts is."""
+    """Sum two usages; a price is null if one of its parts is."""
     return {
         name: None if value is None else value + (total.get(name, 0) or 0)
         for name, value in usage.items()
@@ -70,7 +70,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _stderr(values: list[float]) -> float:
-    """Of independent values; 0 for one of them."""
+    """The standard error for independent values; 0 for a single value."""
     if len(values) == 1:
         return 0.0
     mean = _mean(values)
