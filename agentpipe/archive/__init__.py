@@ -39,9 +39,9 @@ class Archive:
     def open(cls, settings: Settings | None = None) -> Self:
         """The archive of ``settings``, by default the environment's.
 
-        It is opened read-only, so it also works beside live workers and in a folder that you
-        cannot write. A search may first complete its indices if you can write: up to 40 s for a
-        million results, during which others can continue. Finding a task or a run never does.
+        Reading works beside live workers, and in a folder that you cannot write. If you can write,
+        a search may first complete the archive's indices: up to 40 s for a million results, during
+        which others can continue. Finding a task or a run never does that.
 
         Raises:
             ConfigError: The sink is a server, which cannot be searched, or its file is missing.

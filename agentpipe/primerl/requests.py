@@ -64,7 +64,7 @@ class RunRequest:
         """Decode ``raw``, the payload of a request with this name.
 
         Raises:
-            TaskError: The payload is invalid.
+            TaskError: The payload is invalid; the message says why.
         """
         data, client = _object(raw, "task_data"), _object(raw, "client")
         sampling = _object(raw, "sampling")
@@ -114,7 +114,7 @@ def _version(salt: Any) -> int | None:
 
 
 def task_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The task of a taskset's row: its task fields, with its prompt if it has no question.
+    """The task of a taskset's row: its task fields; without a question, its prompt is one.
 
     Raises:
         TaskError: The row has neither a question nor a prompt.

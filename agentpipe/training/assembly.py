@@ -36,7 +36,7 @@ class _Open:
         """Whether the missing records were sent along with these, so nothing still runs."""
         members = _last_of_each_sample(self.results.values())
         size = max((it.group_size or 0 for it in members), default=0)
-        all_judged = all(it.outcome not in UNJUDGED for it in members)  # Else a repair follows.
+        all_judged = all(it.outcome not in UNJUDGED for it in members)  # Else a member is repaired.
         return self.end is not None or (len(members) >= size > 0 and all_judged)
 
     def add(self, result: Result) -> None:

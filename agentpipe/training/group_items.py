@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class GroupItems:
-    """Groups, or with ``reading.rows`` lists of rows with their ``advantage``; see the dataset."""
+    """Groups, or with ``reading.rows`` lists of rows; see ``AgentStreamingDataset``."""
 
     def __init__(self, reading: Reading, options: Mapping[str, Any]) -> None:
         """Read as ``reading`` says; ``options`` are passed to ``GroupStream.open``."""

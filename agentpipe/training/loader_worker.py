@@ -27,7 +27,7 @@ class TrainerWatch(threading.Thread):
 
     @classmethod
     def begin(cls) -> None:
-        """Start watching; repeated calls do nothing. A worker that is a thread is not watched."""
+        """Start watching once, if ``multiprocessing`` started this process; else do nothing."""
         trainer = Parent.of_this_process()
         with cls._lock:
             if trainer.is_python and cls._started_by != trainer:

@@ -39,12 +39,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def runs(found: Sequence[ClaimSeen], now: float) -> str:
-    """Their tasks, workers and durations."""
+    """The runs' tasks, workers and durations."""
     return listed([f"{run.task_id} (on {run.worker}{lasting(run.since, now)})" for run in found])
 
 
 def workers(found: Sequence[WorkerSeen]) -> str:
-    """Their names and uptimes."""
+    """The workers' names and uptimes."""
     return listed([f"{worker.name} ({_age(worker)})" for worker in found])
 
 
@@ -54,7 +54,7 @@ def _age(worker: WorkerSeen) -> str:
 
 
 def up_for_s(worker: WorkerSeen) -> float | None:
-    """Its uptime; None before its first heartbeat."""
+    """The worker's uptime; None before its first heartbeat."""
     up_s = Heartbeat.decode(worker.report).up_s
     return None if up_s is None else up_s + worker.seen_s
 

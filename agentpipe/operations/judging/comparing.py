@@ -41,7 +41,7 @@ class Unpaired:
     """Tasks without a counterpart in the other run.
 
     Attributes:
-        first: Their first names in sorted order, at most ``NAMED``.
+        first: Up to ``NAMED`` of their names, in sorted order.
     """
 
     count: int
