@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 class EnvResults:
     """Reads in its own thread.
 
-    A Result is committed ``SETTLED_S`` after ``answered`` was called for it, so that after a kill
-    the Results that no client has come again.
+    A Result is committed ``SETTLED_S`` after ``answered`` was called for it. After a kill, Results
+    that no client has received are read again.
     """
 
     def __init__(

@@ -114,7 +114,7 @@ def _version(salt: Any) -> int | None:
 
 
 def task_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The task of a taskset's row: its task fields; without a question, its prompt is one.
+    """The task of a taskset's row: its task fields, with its prompt as a missing question.
 
     Raises:
         TaskError: The row has neither a question nor a prompt.

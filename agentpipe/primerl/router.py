@@ -26,7 +26,7 @@ class Client:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection can still be sent to."""
+        """Whether messages can still be sent."""
         return not self._writer.is_closing()
 
     def send(self, *parts: bytes) -> None:

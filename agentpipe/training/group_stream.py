@@ -291,7 +291,7 @@ class GroupStream:
         self._used.load(self._name, states)
 
     def close(self) -> None:
-        """Close the stream; the next reader of the group gets again what was not committed."""
+        """Close the stream; uncommitted records go to the next reader of the group."""
         if self.policy is not None:
             self.policy.close()
         self._stream.keep = math.inf  # What was used has already been committed.
