@@ -162,7 +162,7 @@ def divided(samples: Iterable[Sample], pass_k: Sequence[int]) -> dict[str, Repor
 
 
 def group_of(result: Result) -> str:
-    """The task that the result is a sample of; a task without samples is its own group."""
+    """The task that the result is a sample of; a task in no group is its own group."""
     return result.group_id or result.task_id
 
 

@@ -27,7 +27,7 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
     """What judging needs of one Result, without its answer and trace, which can be large.
 
     Attributes:
-        group: The task that this is a sample of; a task without samples is its own group.
+        group: The task that this is a sample of; a task in no group is its own group.
         key: Its value of the field by which a report is divided.
         usage: Numbers only, summed over its attempts and their runs.
         started: Unix seconds, like ``finished``; None if unknown.
@@ -162,7 +162,7 @@ def _within(value: Any, most: int) -> float | None:
 
 
 def without_rescored(results: Iterable[Result], left_out: list[str]) -> Iterator[Result]:
-    """Skip rescored results, which count only in their own run; adds its name to ``left_out``."""
+    """Skip rescored results, which count only in their own run; adds that run to ``left_out``."""
     for each in results:
         if each.rescored_of is None:
             yield each

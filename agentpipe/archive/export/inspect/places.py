@@ -35,7 +35,7 @@ class _Seen:
 
     Attributes:
         number: Its position in the stream.
-        group: None for a task without samples.
+        group: None for a task in no group.
     """
 
     number: int
