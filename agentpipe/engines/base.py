@@ -1,4 +1,4 @@
-"""Engine and Agent: the seam that engines implement, and the protocol of users' classes."""
+"""Engine and Agent: the seam that engines implement, and the protocol of users' agent classes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 class Agent(Protocol):
-    """Answers tasks, one at a time; it may have ``open`` and ``close`` as well.
+    """Answers tasks, one at a time; ``open`` and ``close`` are optional.
 
-    Each of the three is a coroutine, or a plain method, which runs in a thread.
+    Each of the three is a coroutine function, or a plain method, which runs in a thread.
     """
 
     def execute(self, task: Task, context: Context) -> Any:
-        """The answer: a string or any JSON value, or an ``Answer``."""
+        """Return the answer: a string, any JSON value, or an ``Answer``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with what its agent knows about it.
+    """An answer together with what its agent knows about it.
 
     Attributes:
         value: A string or any JSON value.
-        stop: Why it ended, one of ``result.STOPS``; None if the agent does not know.
-        evaluations: If it is already evaluated, in the agent's own process.
+        stop: Why the answer ended, one of ``result.STOPS``; None if the agent does not know.
+        evaluations: The evaluations, if the agent's own process already evaluated the answer.
     """
 
     value: Any
@@ -47,20 +47,27 @@ class Answer:
 class Engine(Protocol):
     """Builds agents from one config; one engine serves all agents of a collection.
 
-    A class may set ``has_processes = True``: its agents live in processes of their own, which it
-    starts as the context's ``account`` where there is one, and ``isolation: process`` adds nothing
-    to them. With ``judges_answers = True``, an agent that evaluates
-    its answers only judges a task that has ``answered``. With ``ends_programs = True``, the
-    programs that a run starts end with it. With ``runs_code = False``, checking a config runs none
-    of the user's code; one that does may have ``check_unrun(config)``, which does not. With
-    ``records_tokens = True``, its agents can record token ids. One with ``models``, the worker's
-    variables for models, has agents that ask models themselves: where a run is recorded, their
-    context leads them to its gateway. ``unpriced_model(config)`` names the model of a config whose
-    cost cannot be known, and ``unrecorded_model(config)`` the type of an llm that gives no ids. An
-    engine may have ``secrets``: strings to mask in logs and results, beside the contexts' values.
+    A class may set these flags:
+
+    - ``has_processes = True``: its agents run in processes of their own, which it starts as the
+      context's ``account`` if there is one. ``isolation: process`` adds nothing to them.
+    - ``judges_answers = True``: its agents can evaluate their own answers. A task that already has
+      ``answered`` is then only judged, not run again.
+    - ``ends_programs = True``: programs that a run starts end with the run.
+    - ``runs_code = False``: checking a config runs none of the user's code. An engine that does run
+      it can offer ``check_unrun(config)``, which does not.
+    - ``records_tokens = True``: its agents can record token ids.
+
+    Optional members:
+
+    - ``models``: the worker's variables for models, on engines whose agents ask models themselves.
+      In a recorded run, the agent's context points to the run's gateway.
+    - ``unpriced_model(config)``: the model of a config whose cost cannot be known.
+    - ``unrecorded_model(config)``: the type of an llm that returns no token ids.
+    - ``secrets``: strings to mask in logs and results, in addition to the contexts' values.
 
     Attributes:
-        search: Folders to look up ``module:name`` references in.
+        search: Folders to search for ``module:name`` references.
         blocks: ``execute`` is a plain function, so agents are built and run in threads.
     """
 
@@ -75,7 +82,7 @@ class Engine(Protocol):
         """
 
     def build(self) -> Agent:
-        """A new agent; errors of the user's constructor pass through."""
+        """Build a new agent; errors of the user's constructor pass through."""
 
 
 @runtime_checkable
@@ -83,17 +90,18 @@ class ServerChecks(Protocol):
     """An engine whose agents start or reach servers of their own."""
 
     def server_problems(self, context: Context, *, start: bool) -> list[str]:
-        """A sentence for each server that an agent with this context cannot use on this machine.
+        """Return a sentence for each server that an agent with this context cannot use here.
 
-        With ``start``, each is started once, within the agent's own limit. No secret is in them.
+        With ``start``, each server is started once, within the agent's time limit. The sentences
+        contain no secrets.
         """
 
 
 def open_engine(config: AgentConfig, name: str | None = None) -> Engine:
-    """The engine ``name``, or the one for the config's type, with the config checked.
+    """Open the engine ``name``, or the one for the config's type, after checking the config.
 
     Raises:
-        ConfigError: Unknown engine, or it refuses the config.
+        ConfigError: Unknown engine, or the engine rejects the config.
     """
     if found := problems(config):
         raise ConfigError(found)
@@ -102,7 +110,7 @@ def open_engine(config: AgentConfig, name: str | None = None) -> Engine:
 
 
 def has_processes(config: AgentConfig, name: str | None = None) -> bool:
-    """Whether the engine runs each agent in a process by itself.
+    """Whether the engine runs each agent in its own process.
 
     Raises:
         ConfigError: Unknown engine.
@@ -111,7 +119,7 @@ def has_processes(config: AgentConfig, name: str | None = None) -> bool:
 
 
 def engine_class(config: AgentConfig, name: str | None = None) -> Any:
-    """The class of the engine ``name``, or of the one for the config's type.
+    """The class of the engine ``name``, or of the engine for the config's type.
 
     Raises:
         ConfigError: Unknown engine.

@@ -1,7 +1,7 @@
-"""HybridEngine: runs MCP-Universe's simple agents natively, unless a task needs its own code.
+"""HybridEngine: runs MCP-Universe's simple agents natively, unless a task needs MCP-Universe.
 
-A task needs it for ``prepares``, ``cleanups`` and operators that only that package has. MCP-
-Universe's files work unchanged, so the user has no engine to choose.
+A task needs it for ``prepares``, ``cleanups``, and operators that only that package has.
+MCP-Universe's files work unchanged, so the user does not have to choose an engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class HybridEngine:
-    """Builds agents of both engines; the peer's opens with the first task that needs it."""
+    """Builds agents of both engines; the peer engine opens with the first task that needs it."""
 
     blocks = False
     judges_answers = True
@@ -35,7 +35,7 @@ class HybridEngine:
         self._peer: Engine | None = None
 
     def build(self) -> Agent:
-        """An agent that has neither open yet."""
+        """Build an agent with neither engine's agent open yet."""
         return _HybridAgent(self._native.build(), self._build_peer)
 
     def _build_peer(self) -> Agent:
@@ -51,7 +51,7 @@ class _HybridAgent:
 
     @property
     def grace_s(self) -> float:
-        """The peer's, once it is open: its cleanups take longer."""
+        """The peer's grace once it is open, because its cleanups take longer."""
         grace_s: float = getattr(self._peer or self._native, "grace_s", 0.0)
         return grace_s
 

@@ -1,4 +1,4 @@
-"""Instance: an agent object with its time limit, in a thread of its own if it would block."""
+"""Instance: an agent object with its time limit, in its own thread if it would block."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Instance:
         self._programs = Programs() if getattr(engine, "ends_programs", False) else None
 
     async def answer(self, task: Task, limit_s: float, context: Context | None = None) -> Any:
-        """The agent's answer; the run is cancelled at the limit, or with this call.
+        """Return the agent's answer; the run is cancelled at the limit, or with this call.
 
-        ``context`` is for this run alone.
+        ``context`` applies to this run only.
 
         Raises:
             TimeLimitExceeded: It took longer than ``limit_s``.
-            RunContinues: Instead of a CancelledError, where the run does not end in its grace.
-            Exception: Whatever the agent raises; AnswerError for SystemExit and its kind.
+            RunContinues: Replaces CancelledError if the run does not end within its grace.
+            Exception: Whatever the agent raises; AnswerError for SystemExit and KeyboardInterrupt.
         """
         answering = self._answer(task, context or self._context)
-        # Without a name each task would get a new one.
+        # Without a name, asyncio would generate one per task.
         run = asyncio.get_running_loop().create_task(answering, name=self._name)
         try:
             done = await done_within(run, limit_s)
@@ -68,7 +68,7 @@ class Instance:
             if closing is not None:
                 async with asyncio.timeout(self._grace_s):
                     await self._call(closing, closing)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's outcome stays
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - keeps the run's outcome
             log.warning("agent %s: close() failed: %s", self._name, type(error).__name__)
         finally:
             self._agent = None
@@ -93,7 +93,7 @@ class Instance:
             with self._programs:
                 return await execute(task, context)
         except (SystemExit, KeyboardInterrupt) as error:
-            # asyncio would stop the worker's loop on these.
+            # asyncio would stop the worker's event loop on these.
             raise AnswerError(f"the agent raised {type(error).__name__}") from error
 
     def _run_of(self, execute: Callable[[], Any]) -> Callable[[], Any]:
@@ -101,7 +101,7 @@ class Instance:
         return execute if programs is None else lambda: programs.call(execute)
 
     async def _open(self) -> None:
-        # A constructor may make clients bound to the loop, or connections bound to the thread:
+        # A constructor can create clients bound to the loop, or connections bound to the thread, so
         # each agent is built where it will run.
         build = self._engine.build
         self._agent = await self._thread.call(build) if self._thread else build()
@@ -120,11 +120,11 @@ class Instance:
         return call_in_thread(call) if self._thread is None else self._thread.call(call)
 
     def _is_over(self, run: asyncio.Future[Any]) -> Callable[[], bool]:
-        """Tells when the code of a run has ended, at last."""
+        """Return a check that says whether the run's code has ended at last."""
         thread = self._thread
         return run.done if thread is None else lambda: not thread.is_busy
 
     async def _end(self, run: asyncio.Future[Any]) -> bool:
         if self._programs is not None:
-            self._programs.end()  # Code that waits for its program goes on, and hears of its end.
+            self._programs.end()  # Code waiting for its program sees it end, and continues.
         return await end_run(run, self._thread, self._grace_s, f"agent {self._name}")

@@ -1,7 +1,7 @@
-"""KeptAnswer: an answer that waits for its evaluators, as it travels with its task.
+"""KeptAnswer: an answer that waits for its evaluators; it travels with its task.
 
-The agent is not paid twice: a later run only judges. Values of the context do not leave the worker
-in it: their names take their place, behind a mark that no answer can guess.
+The agent is not paid twice: a later run only judges the answer. Values of the context never leave
+the worker: their names replace them, in a random mark that no answer can guess.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """What a run gave, all but its verdicts.
+    """The output of a run, except its verdicts.
 
     Attributes:
         answer: A string or JSON.
         attempt: The run that gave it.
-        failures: The failures that its task had by then; later ones are those of evaluators.
-        usage: What that run cost.
+        failures: Failures of its task up to then; later failures belong to the evaluators.
+        usage: The cost of that run.
         trace: Its spans.
-        stop: Why the answer ended, if the agent said so.
-        by_agent: Whether its agent evaluates it, in a process of its own.
+        stop: Why the answer ended, if the agent reported it.
+        by_agent: Whether the agent's own process evaluates it.
         rollout: Its token ids, if they were recorded.
     """
 
@@ -55,9 +55,9 @@ class KeptAnswer:
     rollout: dict[str, Any] | None = None
 
     def sealed(self, env: Mapping[str, str], redactor: Redactor) -> dict[str, Any] | None:
-        """Its JSON without a credential; None if the answer has one that cannot be given back.
+        """Encode as JSON without credentials; None if the answer has one that cannot be replaced.
 
-        The trace is masked, as in a Result: nothing judges it.
+        The trace is masked, as in a Result: evaluators do not read it.
         """
         mark = secrets.token_hex(8)
         answer = orjson.loads(orjson.dumps(self.answer))
@@ -81,10 +81,10 @@ class KeptAnswer:
 
     @classmethod
     def opened(cls, data: Mapping[str, Any], env: Mapping[str, str]) -> KeptAnswer:
-        """What ``sealed`` wrote, with the values of the context again.
+        """Decode what ``sealed`` encoded, and put the context's values back.
 
         Raises:
-            FormatError: It is something else.
+            FormatError: ``data`` is something else.
         """
         wrong = [name for name, kind in _KINDS.items() if not isinstance(data.get(name), kind)]
         if wrong or "answer" not in data:
@@ -104,23 +104,23 @@ class KeptAnswer:
 
 
 def kept_usage(sealed: Mapping[str, Any] | None) -> dict[str, float]:
-    """What the run cost that gave the answer; empty without one."""
+    """The cost of the run that gave the answer; empty without an answer."""
     return numbers_in(sealed.get("usage") if sealed else None)
 
 
 def begun_again(sealed: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a new task, which has no failures yet."""
+    """The same answer for a new task, which has no failures yet."""
     return {**sealed, "failures": 0}
 
 
 def _hidden(env: Mapping[str, str]) -> list[str]:
-    """The names of secrets, the longest first; opened in the opposite order, as they may nest."""
+    """Names of secrets, longest value first; opened in reverse order, because values can nest."""
     names = [name for name, value in env.items() if is_secret(value)]
     return sorted(names, key=lambda name: (-len(env[name]), name))
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:
-    """A copy of JSON with ``old`` replaced in its strings, in keys as well."""
+    """A copy of JSON with ``old`` replaced in its strings, including keys."""
     if isinstance(value, str):
         return value.replace(old, new)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Evaluators that a worker refuses before the run: what they want is not the task's to have.
+"""Refusals: evaluators that a worker rejects before the run, because they ask for too much.
 
-A sender of ours has refused most of them. A worker trusts no sender, and pays no agent for a task
-that it would not judge.
+Our senders already refuse most of them. A worker does not trust senders, and does not pay an agent
+for a task that it would not judge.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_NAMED = 3
 def refusals(
     evaluators: Sequence[dict[str, Any]], scope: FunctionScope, context: Context
 ) -> list[str]:
-    """A sentence for each of the first that are refused: what is wrong, and what to do."""
+    """Up to about ``MAX_NAMED`` problems, one sentence each: what is wrong, and the remedy."""
     if problem := too_many(evaluators):
         return [problem]
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""Reads what a user's function returned: passed or not, or a score from 0 to 1."""
+"""Verdicts: reads what a user's function returned: passed or not, or a score from 0 to 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from agentpipe.evaluation.chain import BrokenEvaluatorError, WrongAnswerError, show
 
-# A mean of floats may be above 1 by its last bits.
+# A mean of floats can exceed 1 by rounding.
 _ROUNDING = 1e-9
 _EXPECTED = (
     "without an op, return a bool, a float from 0 to 1, (either, reason), "
@@ -17,10 +17,10 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a function says of an answer.
+    """A function's judgement of an answer.
 
     Attributes:
-        score: From 0 to 1; None where it only says whether the answer passed.
+        score: From 0 to 1; None if the function only returned whether the answer passed.
     """
 
     passed: bool
@@ -29,11 +29,11 @@ class Verdict:
 
 
 def read_verdict(func: str, returned: Any) -> Verdict:
-    """The verdict in ``returned``, which may hold numpy's scalars.
+    """Read the verdict in ``returned``, which may contain numpy scalars.
 
     Raises:
         WrongAnswerError: The answer did not pass; the message is the function's reason.
-        BrokenEvaluatorError: It is not a verdict.
+        BrokenEvaluatorError: ``returned`` is not a verdict.
     """
     verdict = _verdict(func, returned)
     if not verdict.passed and verdict.score is None:
@@ -70,7 +70,7 @@ def _from_dict(func: str, returned: dict[Any, Any]) -> Verdict:
 
 
 def _graded(func: str, score: float, reason: str, *, passed: bool | None = None) -> Verdict:
-    if not -_ROUNDING <= score <= 1 + _ROUNDING:  # Not for NaN.
+    if not -_ROUNDING <= score <= 1 + _ROUNDING:  # Also true for NaN.
         raise BrokenEvaluatorError(f"{func} returned the score {score}: return one from 0 to 1")
     score = min(max(score, 0.0), 1.0)
     if passed is None:
@@ -83,7 +83,7 @@ def _broken(func: str, returned: Any) -> BrokenEvaluatorError:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of numpy's as Python's own; numpy is not imported for it."""
+    """A numpy scalar as a Python one; does not import numpy."""
     names = {kind.__name__ for kind in type(value).__mro__ if kind.__module__ == "numpy"}
     if names & {"bool", "bool_"}:
         return bool(value)

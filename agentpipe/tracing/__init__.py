@@ -1,1 +1,1 @@
-"""Results as traces of OpenTelemetry, and the exporter that sends them to a collector."""
+"""Results as OpenTelemetry traces, and the exporter that sends them to a collector."""

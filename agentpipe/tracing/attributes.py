@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Attributes = dict[str, Any]
 
-# A collector's limit for a request is not ours to know; this much of a text says enough.
+# A collector's request limit is unknown; this much of a text is enough.
 MAX_CONTENT_CHARS = 65_536
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}")
 _KINDS = (str, bool, int, float, list)
@@ -28,7 +28,7 @@ _TOKENS = {
 
 
 def of_run(result: Result, *, content: bool) -> Attributes:
-    """Those of a run's own span."""
+    """Attributes of a run's root span."""
     found: Attributes = {
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": agent_name(result),
@@ -54,12 +54,12 @@ def of_run(result: Result, *, content: bool) -> Attributes:
 
 
 def agent_name(result: Result) -> str:
-    """The agents of a collection are copies of one."""
+    """The collection's name, as its agents are copies of one."""
     return result.collection or result.agent or "agent"
 
 
 def of_step(data: Mapping[str, Any], *, content: bool) -> tuple[str, Attributes]:
-    """Name and attributes of a span below that of the run, by what it recorded."""
+    """Name and attributes of a span below the run's, from what it recorded."""
     kind = data.get("type")
     if kind == "llm":
         return _of_request(data, content=content)
@@ -105,7 +105,7 @@ def _of_tool(data: Mapping[str, Any], *, content: bool) -> tuple[str, Attributes
 
 
 def of_evaluation(place: int, evaluation: Mapping[str, Any], *, content: bool) -> Attributes:
-    """Those of the event ``gen_ai.evaluation.result``."""
+    """Attributes of the event ``gen_ai.evaluation.result``."""
     config, passed = as_object(evaluation.get("config")), evaluation.get("passed")
     score = evaluation.get("score")
     found: Attributes = {
@@ -119,13 +119,13 @@ def of_evaluation(place: int, evaluation: Mapping[str, Any], *, content: bool) -
 
 
 def _error_type(data: Mapping[str, Any]) -> str | None:
-    """Its type alone: the message may quote what was asked."""
+    """The error's type only: its message could quote the question."""
     error = data.get("error")
     return _type_of(error.partition(":")[0]) if isinstance(error, str) and error else None
 
 
 def _type_of(text: str) -> str:
-    """A class's name; for all else what the conventions have: it may be a message."""
+    """A class name, else the conventions' ``_OTHER``: the text could be a message."""
     return text if _TYPE.fullmatch(text) else "_OTHER"
 
 
@@ -142,7 +142,7 @@ def _parts(answer: Mapping[str, Any]) -> list[Any]:
 
 
 def _messages(role: str, *contents: Any) -> str | None:
-    """In the form of the conventions: a list of messages with parts."""
+    """The conventions' format: a list of messages with parts."""
     parts = [{"type": "text", "content": _text(each)} for each in contents if each is not None]
     return _text([{"role": role, "parts": parts}]) if parts else None
 
@@ -155,12 +155,12 @@ def _text(value: Any) -> str | None:
 
 
 def as_object(value: Any) -> Mapping[str, Any]:
-    """The value, or an empty object where it is none: others may have written it."""
+    """The value, or an empty object if it is not one: the record may not be ours."""
     return value if isinstance(value, dict) else {}
 
 
 def _known(found: Attributes) -> Attributes:
-    """Without what is unknown, or of a type that no attribute may have."""
+    """Drop unknown values, and types that are not allowed in attributes."""
     return {name: _valid(value) for name, value in found.items() if isinstance(value, _KINDS)}
 
 

@@ -1,4 +1,4 @@
-"""Sender: traces of results to an OTLP collector, each accepted before the caller goes on."""
+"""Sender: sends traces of results to an OTLP collector, and waits until each is accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.base import Record
 
-# Spans of one request; a collector's usual limit is 20 MiB.
+# Spans per request; a collector's usual limit is 20 MiB.
 BATCH = 512
 PATH = "/v1/traces"
 
@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 
 class Exporter(Protocol):
-    """What sends a batch: OpenTelemetry's."""
+    """OpenTelemetry's interface for sending a batch."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Whether the collector took them."""
+        """Send a batch; return whether the collector accepted it."""
 
 
 class TraceSender:
@@ -46,7 +46,7 @@ class TraceSender:
         content: See ``TraceMaker``.
 
     Attributes:
-        rejected: Spans that the collector has refused for what they are.
+        rejected: Number of spans that the collector rejected as invalid.
     """
 
     def __init__(self, url: str, *, content: bool) -> None:
@@ -56,16 +56,16 @@ class TraceSender:
         self._statuses: list[int] = []
         session = requests.Session()
         session.hooks["response"].append(self._heard)
-        # Its log lines would repeat what a collector, or a URL, says.
+        # Its log lines would repeat the URL, and the collector's response.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL + 1)
         self._exporter: Exporter = OTLPSpanExporter(endpoint_of(url), session=session)
 
     def send(self, results: Iterable[Result]) -> int:
-        """Send them all; returns their number.
+        """Send the traces of all results; return the number of results.
 
         Raises:
-            Unreachable: The collector does not answer, or not now. Send all of them again.
-            AgentpipeError: It refuses a request.
+            Unreachable: The collector does not answer, or cannot accept them now. Send all again.
+            AgentpipeError: The collector refuses a request.
         """
         sent, batch = 0, list[Any]()
         for sent, result in enumerate(results, 1):  # noqa: B007 - counts
@@ -79,7 +79,7 @@ class TraceSender:
         return sent
 
     def add_new(self, records: Sequence[Record]) -> int:
-        """What a collector of results calls: send them; returns their number."""
+        """Send collected records, as a target of a results collector; return their number."""
         return self.send(Result.decode(each.payload) for each in records)
 
     def _send(self, batch: Sequence[ReadableSpan]) -> None:
@@ -108,10 +108,10 @@ class TraceSender:
 
 
 def _rejected(body: bytes) -> int:
-    """How many spans a collector refused for what they are: to repeat them would not help."""
+    """Number of spans that the collector rejected as invalid, so a retry would not help."""
     try:
         answer = ExportTraceServiceResponse.FromString(body)
-    except Exception:  # noqa: BLE001 - of protobuf, or of a server that answers in JSON
+    except Exception:  # noqa: BLE001 - protobuf's, or the server answers in JSON
         return 0
     return int(answer.partial_success.rejected_spans)
 
@@ -124,10 +124,10 @@ def _phrase(status: int) -> str:
 
 
 def endpoint_of(url: str) -> str:
-    """Where traces go.
+    """The URL to send traces to.
 
     Raises:
-        ConfigError: It is not a URL of a collector.
+        ConfigError: It is not a collector's URL.
     """
     parts = _parts_of(url)
     path = parts.path.rstrip("/")
@@ -135,7 +135,7 @@ def endpoint_of(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """The URL without what may be a credential; see ``endpoint_of`` for the errors."""
+    """The URL without possible credentials; raises like ``endpoint_of``."""
     parts = _parts_of(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -147,7 +147,7 @@ def _parts_of(url: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         is_collector = False
-    if not is_collector:  # It is not repeated: it may hold a credential.
+    if not is_collector:  # Do not show the URL: it may contain a credential.
         raise ConfigError(
             "this is not a collector's URL: expected http://HOST:4318 or https://HOST"
         )

@@ -1,4 +1,4 @@
-"""Spans: a Result as the trace of its run, with the same ids whenever it is made."""
+"""Spans: converts a Result to the trace of its run; the ids are the same each time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
 
 _NS = 1_000_000_000
-# Nanoseconds that 64 bits hold.
+# The most seconds whose nanoseconds fit in 64 bits.
 _MAX_S = 2**63 / _NS
 _SCOPE = InstrumentationScope("agentpipe", __version__)
 
 
 class TraceMaker:
-    """Makes traces.
+    """Converts results to traces.
 
     Args:
-        content: Whether questions, answers, messages and arguments are sent as well.
+        content: Whether to include questions, answers, messages and arguments.
     """
 
     def __init__(self, *, content: bool) -> None:
@@ -42,7 +42,7 @@ class TraceMaker:
         )
 
     def spans_of(self, result: Result) -> Iterator[ReadableSpan]:
-        """The span of the run, then those below it."""
+        """The span of the run, then the spans below it."""
         trace = f"{result.task_id}\0{submission_of(result) or ''}"
         root = _context(trace, "run")
         begun = _begun_s(result)
@@ -74,7 +74,7 @@ class TraceMaker:
         data_of: dict[int, dict[str, Any]] = {}
         for span, data in records_of(result.trace):
             data_of.setdefault(id(span), data)
-        trace_spans: list[Any] = result.trace  # Others may have written it.
+        trace_spans: list[Any] = result.trace  # The record may not be ours.
         spans = [it for it in trace_spans if isinstance(it, dict) and not _is_root(it)]
         contexts = {str(it.get("id")): _context(trace, str(it.get("id"))) for it in spans}
         for it in spans:
@@ -121,7 +121,7 @@ def _is_root(span: Mapping[str, Any]) -> bool:
 
 
 def _context(trace: str, span: str) -> SpanContext:
-    """The same for the same submission and span, in each process."""
+    """The ids of a span: the same for the same submission and span, in every process."""
     ids = _number(trace, 16), _number(f"{trace}\0{span}", 8)
     return SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
@@ -138,7 +138,7 @@ def _begun_s(result: Result) -> float:
 
 
 def _times(span: Mapping[str, Any], begun: float) -> tuple[float, float]:
-    """From when to when; others' spans may say anything."""
+    """Start and end in seconds; values in foreign spans are not trusted."""
     start = _seconds(span.get("timestamp"), begun)
     return start, min(_MAX_S, start + _seconds(span.get("running_time"), 0.0))
 

@@ -1,7 +1,8 @@
 """CommandEngine: any program as an agent, with the task on stdin and the answer on stdout.
 
-Its environment is its context and a few variables of the worker's. It works in a scratch folder,
-and dies at its time limit or with its worker, together with everything that it started.
+The program's environment is its context plus a few of the worker's variables. It runs in a scratch
+folder. At its time limit, or when its worker dies, the program and everything it started are
+killed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.base import Agent
 
-# By which a program says that its set-up is wrong: sysexits.h's, and those of shells.
+# Exit codes that report a wrong set-up: from sysexits.h, and from shells.
 SET_UP_CODES = {
     os.EX_CONFIG: "a wrong configuration",
     126: "a program cannot be executed",
@@ -54,9 +55,9 @@ _KEYS = ("argv", "pass_env", "max_output_bytes", "base_url")
 class CommandEngine:
     """Builds agents that run ``config.argv`` for each task, without a shell.
 
-    Arguments may contain ``{{ question }}`` and the task's other plain fields,
-    ``{{ metadata.NAME }}`` and ``{{ here }}`` (the config's folder). A context's values are not
-    offered: a process list shows arguments to every user.
+    Arguments can contain ``{{ question }}`` and the task's other plain fields, ``{{ metadata.NAME
+    }}`` and ``{{ here }}`` (the config's folder). The context's values are not available: a process
+    list shows arguments to every user.
     """
 
     blocks = False
@@ -75,7 +76,7 @@ class CommandEngine:
             raise ConfigError(map(config.problem, problems))
 
     def build(self) -> Agent:
-        """An agent that starts the program anew for each task."""
+        """Build an agent that starts the program anew for each task."""
         program, *arguments = self._config["argv"]
         return CommandAgent(
             (self._program(program), *arguments),
@@ -92,7 +93,7 @@ class CommandEngine:
         return names
 
     def _program(self, name: str) -> str:
-        """A path is relative to the config's folder; a name is looked up on the PATH."""
+        """Resolve a path relative to the config's folder; a bare name is looked up on the PATH."""
         return str(self._folder / name) if "/" in name else name
 
     def _missing_program(self) -> list[str]:
@@ -117,22 +118,23 @@ class CommandAgent:
         *,
         base_url: str = "",
     ) -> None:
-        """``models`` are the worker's variables for the servers of models, where it is recorded.
+        """Keep what each run needs.
 
-        ``base_url`` is of the server that its clients find instead of those in its environment.
+        ``models`` are the worker's variables for model servers, used in recorded runs. ``base_url``
+        is the server that the program's clients use instead of the one in its environment.
         """
         self._argv, self._folder, self._models = argv, folder, models
         self._base_url = base_url
         self._pass_env, self._max_output_bytes = pass_env, max_output_bytes
 
     async def execute(self, task: Task, context: Context) -> Any:
-        """The program's answer.
+        """Run the program and return its answer.
 
         Raises:
-            InfraError: It ended with 75 (EX_TEMPFAIL, "try again later"), or says that its set-up
-                is wrong: 78 (EX_CONFIG), or a shell's 126 and 127.
-            AgentFailed: It cannot be started, or ended with another code than 0; the message has
-                the end of its stderr.
+            InfraError: It exited with 75 (EX_TEMPFAIL, "try again later"), or reported a wrong
+                set-up: 78 (EX_CONFIG), or a shell's 126 or 127.
+            AgentFailed: It cannot be started, or exited with another code than 0; the message
+                contains the end of its stderr.
             AnswerError: It wrote too much, or invalid output.
         """
         if self._base_url:
@@ -176,7 +178,7 @@ def _raise_for_status(program: str, status: int, stderr: str) -> None:
 
 
 def _answer(output: bytes) -> Any:
-    """The key ``answer`` of a JSON object, or else the output as a string."""
+    """The ``answer`` key of a JSON object, otherwise the output as a string."""
     try:
         document = read_shallow_json(output)
     except ValueError:

@@ -22,16 +22,16 @@ FIELDS = (
     "group_size",
     "policy_version",
 )
-# The config's folder: the program works elsewhere.
+# The config's folder: the program's working directory is a different one.
 HERE = "here"
 _METADATA = "metadata."
-# The URL of a run is enough to ask its model.
+# Anyone who knows a run's URL can ask its model, so it must not appear in arguments.
 _URL = "base_url"
 _PLACEHOLDER = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
 _INTERPRETER = re.compile(
     r"(?:.*/)?(?:(?:ba|da|k|z|fi)?sh|(?:python|pypy|perl|ruby)[\d.]*|node|deno|bun|Rscript)"
 )
-# Code comes after one, or in the same argument; these others have a value.
+# Options followed by code, in the next argument or the same one. The options below take a value.
 _CODE_OPTION = re.compile(r"-[A-Za-z]*[ceEp]|--(?:eval|command|print)")
 _VALUE_OPTIONS = frozenset(("-o", "+o", "-O", "-X", "-W", "-I", "-r", "--require", "--import"))
 
@@ -47,7 +47,7 @@ def filled(argv: Sequence[str], task: Task, here: str) -> list[str]:
 
 
 def argv_problems(argv: Any) -> list[str]:
-    """Its problems, a sentence each."""
+    """Problems of a command line, one sentence each."""
     strings = isinstance(argv, list) and argv and all(isinstance(part, str) for part in argv)
     if not strings or not argv[0]:
         return ['argv: expected the program and its arguments: argv: [sh, "{{ here }}/answer.sh"]']
@@ -61,7 +61,7 @@ def argv_problems(argv: Any) -> list[str]:
 
 
 def _code_problems(argv: Sequence[str]) -> list[str]:
-    """A task's text that an interpreter would run."""
+    """Arguments that would make an interpreter run a task's text as code."""
     return [
         f"argv: {argument!r:.60} is code for an interpreter, and a task would write it: "
         'give it an argument of its own: [sh, -c, "echo $1", sh, "{{ question }}"]'
@@ -71,7 +71,7 @@ def _code_problems(argv: Sequence[str]) -> list[str]:
 
 
 def _code_in(argv: Sequence[str]) -> Iterator[str]:
-    """The arguments that the first interpreter runs: what follows is its script's."""
+    """The arguments that the first interpreter runs; later ones belong to its script."""
     starts = [index for index, part in enumerate(argv) if _INTERPRETER.fullmatch(part)]
     before = ""
     for argument in argv[starts[0] + 1 :] if starts else ():

@@ -1,7 +1,7 @@
-"""Gateway: what programs and classes of users ask models through, where their runs are recorded.
+"""Gateway: the local server through which user programs and classes ask models in recorded runs.
 
-Each run has a URL and a key of its own on the loopback of its worker. The record is made where the
-Result is, so that both settle in one step. Real keys stay in the worker.
+Each run has its own URL and key on its worker's loopback interface. The record is made in the
+worker, where the Result is made, so both settle in one step. Real keys stay in the worker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def model_keys(variables: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys among what ``model_variables`` found."""
+    """The keys among the variables that ``model_variables`` found."""
     names = [name for names in KEYS.values() for name in names]
     return tuple(variables[name] for name in names if name in variables)
 
@@ -37,13 +37,13 @@ async def run_gateway(
     *,
     own: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RunGateway | None]:
-    """The gateway of the current run until the block ends; None where it is not recorded.
+    """Open a gateway for the current run until the block ends; None if the run is not recorded.
 
-    ``environ`` has the worker's own keys and addresses, for contexts without. An agent with ``own``
-    says there which server it asks, and counts and traces its requests itself.
+    ``environ`` has the worker's keys and addresses, for contexts that have none. An agent that
+    passes ``own`` names the server it asks, and counts and traces its requests itself.
 
     Raises:
-        AgentFailed: Instead of what the block raises, where its last request to a model failed.
+        AgentFailed: Replaces what the block raises if its last request to a model failed.
     """
     rollout = recorder()
     if rollout is None:

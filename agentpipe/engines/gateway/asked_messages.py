@@ -1,4 +1,4 @@
-"""AskedMessages: what each request of a run adds to its conversation, for the trace."""
+"""AskedMessages: the messages that each request adds to a run's conversation, for the trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AskedMessages:
         self._known: list[Any] = []
 
     def new_in(self, sent: Mapping[str, Any]) -> list[Any]:
-        """Those since the last request; all of them where it began anew."""
+        """Messages added since the last request; all of them if the conversation was restarted."""
         given = sent.get("messages")
         messages = given if isinstance(given, list) else []
         known, self._known = self._known, messages
@@ -24,5 +24,5 @@ class AskedMessages:
 
 
 def _is_answer(message: Any) -> bool:
-    """A response, which is in the span of its own request."""
+    """Whether the message is a response, which the span of its own request already has."""
     return isinstance(message, dict) and message.get("role") == "assistant"

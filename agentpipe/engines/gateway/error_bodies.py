@@ -1,4 +1,4 @@
-"""Errors that a gateway gives, in a form that the clients of both protocols show."""
+"""Error bodies of a gateway, in a format that clients of both protocols display."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import orjson
 
 
 def error_body(message: str) -> bytes:
-    """The JSON of one."""
+    """Build the JSON body for one error."""
     error = {"message": f"agentpipe: {message}", "type": "invalid_request_error"}
     return orjson.dumps({"type": "error", "error": error})

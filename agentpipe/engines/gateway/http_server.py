@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 MAX_HEAD_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
-# Of all runs of a worker, and of others of the machine, who reach the port, too.
+# For all runs of a worker together, and other processes on this machine that reach the port.
 MAX_CONNECTIONS = 2_000
-# Between two requests, and between two parts of one.
+# Between two requests, and between two parts of a request.
 MAX_SILENCE_S = 120.0
 TOO_LARGE = "the request is too large"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request; names of headers are in lower case."""
+    """An HTTP request; header names are in lower case."""
 
     method: str
     path: str
@@ -36,27 +36,27 @@ class Request:
 
 
 class LoopbackServer:
-    """Passes each request to a handler; one connection serves one request after the other."""
+    """Passes each request to a handler; a connection serves one request at a time."""
 
     def __init__(
         self,
         handle: Callable[[Request, Reply], Awaitable[None]],
         refusal: Callable[[Request], tuple[int, bytes] | None],
     ) -> None:
-        """``refusal`` is asked with a request's head alone, before its body takes any memory."""
+        """``refusal`` gets only a request's head, before its body uses any memory."""
         self._handle, self._refusal = handle, refusal
         self._server: asyncio.Server | None = None
         self._connections = 0
 
     async def start(self) -> int:
-        """Listen on a free port, which is returned; the server lives as long as its loop."""
+        """Listen on a free port and return it; the server lives as long as its event loop."""
         self._server = await asyncio.start_server(self._serve, HOST, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
         try:
-            # A cancelled run or loop cancels this, too, which asyncio would log.
+            # Cancelling the run or the loop also cancels this task, which asyncio would log.
             with suppress(*_ENDS, asyncio.CancelledError):
                 if self._connections <= MAX_CONNECTIONS:
                     await self._serve_all(_Connection(reader, writer))
@@ -85,15 +85,16 @@ class _Connection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     async def next_head(self) -> Request | None:
-        """The next request without its body; None where the client has closed the connection."""
+        """The next request without its body; None if the client closed the connection."""
         event = await self._next_event()
         return _request(event) if isinstance(event, h11.Request) else None
 
     async def with_body(self, head: Request) -> Request:
-        """The same, once all of it is there.
+        """Read the body, and return the request with it.
 
         Raises:
-            ConnectionError: It does not come, or is too large, which its client knows by then.
+            ConnectionError: The body does not arrive, or is too large; then the client already has
+                a 413.
         """
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
@@ -114,12 +115,12 @@ class _Connection:
         return event
 
     async def send(self, event: h11.Event) -> None:
-        """Write one event."""
+        """Write one event and drain."""
         self._writer.write(self._h11.send(event) or b"")
         await self._writer.drain()
 
     def begins_again(self) -> bool:
-        """Whether another request may follow."""
+        """Whether another request can follow on this connection."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._h11.start_next_cycle()
@@ -143,11 +144,11 @@ class Reply:
         await self._connection.send(h11.Data(data=data))
 
     async def end(self) -> None:
-        """Send the end."""
+        """Send the end of the body."""
         await self._connection.send(h11.EndOfMessage())
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Send all of it."""
+        """Send a complete response."""
         await self.begin(status, {**headers, "content-length": str(len(body))})
         await self.send(body)
         await self.end()

@@ -1,4 +1,4 @@
-"""ModelServer: one server of models with its key, as a run asks it."""
+"""ModelServer: one model server and its key, as used by one run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from agentpipe.engines.models.credentials import header_value
 if TYPE_CHECKING:
     from agentpipe.engines.gateway.upstreams import Upstream
 
-_KEPT_URLS = 100  # A client may ask about as many models as it likes.
+_KEPT_URLS = 100  # A client can ask for any number of models.
 
 
 class ModelServer:
-    """Its URLs and headers are made once: the client's own way takes longer than all else here."""
+    """Caches URLs and headers: building them in the client costs more than all else here."""
 
     def __init__(self, upstream: Upstream, client: httpx2.AsyncClient) -> None:
         self._upstream, self._client = upstream, client
@@ -24,11 +24,11 @@ class ModelServer:
         self._headers: httpx2.Headers | None = None
 
     async def sent(self, url: str, content: bytes, method: str = "POST") -> httpx2.Response:
-        """The response, without its body.
+        """Send a request and return the response before its body is read.
 
         Raises:
-            AgentFailed: No header can hold the key, or the server redirects elsewhere.
-            HTTPError: There is none.
+            AgentFailed: The key is not valid in a header, or the server redirects elsewhere.
+            HTTPError: No response.
         """
         headers = self._headers or self._made_headers()
         extensions = {"timeout": self._client.timeout.as_dict()}

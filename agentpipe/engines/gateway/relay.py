@@ -1,4 +1,4 @@
-"""Relay: passes a run's requests on to one server, asks for token ids, and records the answers."""
+"""Relay: forwards a run's requests to one server, asks for token ids, and records the answers."""
 
 from __future__ import annotations
 
@@ -67,25 +67,25 @@ _CONTENT = ("messages", "tools", "system", "stream", "stream_options")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client got, to give it again."""
+    """What a client received, kept for a repeated request."""
 
     headers: Mapping[str, str]
     body: bytes
 
     async def send(self, reply: Reply) -> None:
-        """Send it once more."""
+        """Send it again."""
         await reply.whole(200, self.headers, self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """A request of a client on its way.
+    """A client's request in progress.
 
     Attributes:
-        asked: By the client.
-        sent: To the server.
-        step: What its span records.
-        lease: Where it goes.
+        asked: The body that the client sent.
+        sent: The body for the server.
+        step: The data that its span records.
+        lease: The server and policy version to use.
     """
 
     asked: Mapping[str, Any]
@@ -96,15 +96,15 @@ class _Exchange:
 
     @property
     def model(self) -> str:
-        """The one that was asked for."""
+        """The model in the request."""
         return str(self.sent.get("model"))
 
 
 class Relay:
-    """One run's way to one server.
+    """Connects one run to one model server.
 
     Attributes:
-        failure: Why the last request failed; None if it did not.
+        failure: Why the last request failed; None if it did not fail.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Relay:
         self._asked = AskedMessages()
 
     async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
-        """Pass a request on; what its client got, where that was an answer of the model."""
+        """Forward a request; return what the client received if it was an answer of the model."""
         try:
             async with self._leased() as lease:
                 return await self._answer(asked, path, reply, lease)
@@ -168,7 +168,7 @@ class Relay:
         return trace.step(record) if self._traced else nullcontext(record)
 
     async def pass_on(self, request: Request, path: str, reply: Reply) -> None:
-        """Pass on what is not recorded."""
+        """Forward a request that is not recorded."""
         try:
             async with self._leased() as lease:
                 response = await self._sent(request.method, path, request.body, lease)
@@ -197,7 +197,7 @@ class Relay:
             if "event-stream" in response.headers.get("content-type", ""):
                 return await self._streamed(response, exchange)
             return await self._at_once(response, exchange)
-        except AgentFailed as error:  # A redirect elsewhere, or a key that no header can hold.
+        except AgentFailed as error:  # A redirect elsewhere, or an invalid key.
             self.failure = error
             await refuse(exchange.reply, 502, str(error))
             return None
@@ -209,7 +209,7 @@ class Relay:
                 await response.aclose()
 
     async def _by_tokens(self, exchange: _Exchange) -> Any:
-        """The completion, where the run asks its model by ids and the server can; else None."""
+        """The completion, if the run asks its model by token ids and the server can; else None."""
         mode = token_mode() if self._gives_ids else None
         if mode is None:
             return None
@@ -238,7 +238,7 @@ class Relay:
         return given
 
     async def _response(self, exchange: _Exchange, path: str) -> httpx2.Response:
-        """With ids, or without them from a server that refuses the request for them."""
+        """Ask for token ids; ask again without them if the server rejects that."""
         sent, lease = exchange.sent, exchange.lease
         if not self._gives_ids:
             return await self._post(sent, path, lease)
@@ -259,14 +259,14 @@ class Relay:
         return await self._server.sent(url, content, method)
 
     def _shown(self, content: bytes) -> bytes:
-        """Without the real key, which a server may repeat."""
+        """Mask the real key, which a server may echo."""
         if self._key not in content:
             return content
         return self._masked(content.decode(errors="replace")).encode()
 
     async def _fail(self, error: Exception, reply: Reply) -> None:
         failed = self._noted(error)
-        if reply.has_begun:  # All that is left to say is that the stream has no end.
+        if reply.has_begun:  # An abrupt end is the only way left to report an error.
             raise ConnectionResetError(str(failed))
         if isinstance(error, ServiceError) and not error.within:
             shown = JSON | passed(error.headers)
@@ -295,7 +295,7 @@ class Relay:
         return given
 
     async def _streamed(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
-        """Each event as it comes; recorded once all are there, else it is a gap."""
+        """Forward events as they arrive; record once all are there, otherwise record a gap."""
         joined, body = self._upstream.protocol.Joined(), bytearray()
         headers = passed(response.headers)
         try:
@@ -318,7 +318,7 @@ class Relay:
         asked: Mapping[str, Any],
         response: httpx2.Response,
     ) -> bytes:
-        """An event for the client, once it is joined to the others."""
+        """Add an event to the joined answer, and return its bytes for the client."""
         data = event.data
         if data.decode(errors="replace") != self._upstream.protocol.END:
             part = parsed(data)

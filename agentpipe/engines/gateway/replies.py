@@ -1,4 +1,4 @@
-"""Replies that a gateway makes itself, and what it takes out of those of a model's server."""
+"""Replies that a gateway makes itself, and what it removes from a model server's replies."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 JSON = {"content-type": "application/json"}
 EVENTS = {"content-type": "text/event-stream"}
-# Of a response: what its client needs to know besides the body.
+# Response headers that the client needs.
 _PASSED = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
 _OF_ANSWER = ("prompt_token_ids",)
 _OF_CHOICE = ("token_ids", "weight_versions")
 
 
 async def refuse(reply: Reply, status: int, message: str) -> None:
-    """Answer with an error."""
+    """Reply with an error."""
     await reply.whole(status, JSON, error_body(message))
 
 
 async def refuse_paused(reply: Reply) -> None:
-    """Answer that the policy is paused; the official clients ask again, after as long."""
+    """Reply that the policy is paused; official clients retry after ``RETRY_AFTER_S``."""
     text = "the policy is paused for a new version: ask again"
     later = {"retry-after": str(RETRY_AFTER_S)}
     await reply.whole(429, JSON | later, error_body(text))
 
 
 def passed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those of a server's headers that its client gets."""
+    """The server's headers that are passed to the client."""
     return {name: headers[name] for name in _PASSED if name in headers}
 
 
 def as_stream(completion: Mapping[str, Any]) -> bytes:
-    """A completion as the events of a stream that has it in one piece."""
+    """Encode a completion as an event stream that contains it in one piece."""
     envelope = {**completion, "object": "chat.completion.chunk"}
     choices = [_as_delta(choice) for choice in completion.get("choices", ())]
     events = [{**envelope, "choices": choices, "usage": None}, {**envelope, "choices": []}]
@@ -54,7 +54,7 @@ def _as_delta(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_asked(answer: Any, asked: Mapping[str, Any]) -> Any:
-    """A completion, or an event of one, without the ids that its client did not ask for."""
+    """A completion or stream event without the ids and logprobs that the client did not ask for."""
     if not isinstance(answer, dict):
         return answer
     wants_ids, wants_logprobs = asked.get("return_token_ids"), asked.get("logprobs")

@@ -1,4 +1,4 @@
-"""RunGateway: one run's requests to models, passed on with the real key and recorded."""
+"""RunGateway: forwards one run's requests to models with the real key, and records them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from agentpipe.engines.gateway.upstreams import Upstream
     from agentpipe.errors import AgentFailed
 
-# Answers that a client may ask for again after it has lost its connection.
+# Answers kept for clients that repeat a request after losing their connection.
 KEPT_ANSWERS = 8
-# Below it a model's answers are passed on without a record.
+# Below this path, a model's answers are passed on without a record.
 JUDGES = "/judges"
 ONE_CHOICE = "n must be 1: a rollout has one response to each request"
 NO_OBJECT = "the body must be a JSON object"
@@ -47,10 +47,10 @@ class RunGateway:
     """Serves one run; ``Gateways`` opens and closes it.
 
     Attributes:
-        name: In its URL; nothing outside of this machine and this run knows it.
-        key: For clients that take only a key.
-        context: In which its requests are answered, so that their spans are the run's.
-        failure: Why the last request failed, if it did: then that is why the run does.
+        name: Part of its URL; secret outside this machine and this run.
+        key: For clients that only take a key.
+        context: The context variables to answer requests in, so that their spans belong to the run.
+        failure: Why the last request failed, or None. It is then also why the run failed.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class RunGateway:
         *,
         own: Mapping[str, str] | None = None,
     ) -> None:
-        """``variables`` lead to the servers of models; ``own`` lead the agent's requests elsewhere.
+        """``variables`` name the model servers; ``own`` overrides them for the agent's requests.
 
-        With ``own`` they are neither counted nor traced.
+        With ``own``, the agent's requests are neither counted nor traced here.
         """
         self.name = secrets.token_hex(16)
         self.key = f"{self.name}-{secrets.token_hex(16)}"
@@ -80,7 +80,7 @@ class RunGateway:
 
     @property
     def env(self) -> dict[str, str]:
-        """Variables that lead the official clients here."""
+        """Variables that point the official clients to this gateway."""
         env = client_variables(self.base_url, self.key)
         if self._policy is None:
             return env
@@ -88,16 +88,16 @@ class RunGateway:
 
     @property
     def judges_env(self) -> dict[str, str]:
-        """Those for evaluators that ask models: what they get is none of the run's turns."""
+        """Variables for evaluators that ask models: their requests are not turns of the run."""
         return client_variables(self.base_url + JUDGES, self.key)
 
     def led(self, context: Context) -> Context:
-        """``context`` with variables that lead here instead of the real keys."""
+        """``context`` with variables that point to this gateway, without the real keys."""
         env = {**context.env, **self.env}
         return replace(context, env=env, base_url=self.base_url)
 
     async def answer(self, request: Request, path: str, reply: Reply) -> None:
-        """Answer one request, whatever becomes of it."""
+        """Answer one request, including every failure."""
         judges = path.startswith(JUDGES)
         below = path.removeprefix(JUDGES).removeprefix(PREFIX).partition("?")[0]
         is_answer = request.method == "POST" and below in RECORDED
@@ -113,14 +113,14 @@ class RunGateway:
             await refuse(reply, 404, f"{request.method} {below} is not recorded: it is refused")
 
     async def close(self) -> None:
-        """Close the connections to servers."""
+        """Close the connections to model servers."""
         if self._client is not None:
             await self._client.aclose()
 
     async def _recorded(self, request: Request, path: str, reply: Reply) -> None:
         try:
             body = read_json(request.body, exact=True)
-        except ValueError as error:  # What is nested without end is one, too.
+        except ValueError as error:  # Includes JSON that is nested too deeply.
             await refuse(reply, 400, f"{NO_OBJECT}: {error}")
             return
         if not isinstance(body, dict):
@@ -176,5 +176,5 @@ def _protocol_of(request: Request) -> str:
 
 
 def _is_repeat(request: Request) -> bool:
-    """The official clients count their own retries."""
+    """Whether this is a retry: the official clients count theirs in a header."""
     return request.headers.get("x-stainless-retry-count", "0") not in ("", "0")

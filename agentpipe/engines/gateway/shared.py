@@ -1,4 +1,4 @@
-"""The gateways of all runs of one event loop, behind one port."""
+"""The gateways of all runs on one event loop, behind one port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNKNOWN = "this URL and key are of no run: they are valid until their run ends"
 
 
 class Gateways:
-    """Finds the run of each request, by its URL or its key: some clients take only one of them."""
+    """Finds a request's run by its URL or its key: some clients support only one of them."""
 
     def __init__(self) -> None:
         self._server = LoopbackServer(self._handle, self._refusal)
@@ -30,17 +30,17 @@ class Gateways:
         self._address = ""
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         self._address = f"http://{HOST}:{await self._server.start()}"
 
     def open(self, gateway: RunGateway) -> None:
-        """Serve a run from now on."""
+        """Start serving a run."""
         gateway.base_url = f"{self._address}{_PATH}{gateway.name}"
         self._by_name[gateway.name] = gateway
         self._requests[gateway] = set()
 
     async def close(self, gateway: RunGateway) -> None:
-        """End a run's requests, and refuse those that come later."""
+        """Cancel a run's requests, and refuse later ones."""
         del self._by_name[gateway.name]
         requests = self._requests.pop(gateway)
         for request in requests:
@@ -49,14 +49,14 @@ class Gateways:
         await gateway.close()
 
     def _refusal(self, head: Request) -> tuple[int, bytes] | None:
-        """What a request of no run gets."""
+        """The refusal for a request that belongs to no run; None if it has one."""
         if self._found(head)[0] is not None:
             return None
         return (409 if head.path.startswith(_PATH) else 401), error_body(UNKNOWN)
 
     async def _handle(self, request: Request, reply: Reply) -> None:
         gateway, path = self._found(request)
-        if gateway is None:  # Its run has ended while the body came.
+        if gateway is None:  # Its run ended while the body was arriving.
             await refuse(reply, 409, UNKNOWN)
             return
         answering = asyncio.create_task(
@@ -69,7 +69,7 @@ class Gateways:
             self._requests.get(gateway, set()).discard(answering)
 
     def _found(self, request: Request) -> tuple[RunGateway | None, str]:
-        """The run, and the path below its base URL."""
+        """The run, and the path below the run's base URL."""
         if request.path.startswith(_PATH):
             name, _, path = request.path.removeprefix(_PATH).partition("/")
             return self._by_name.get(name), f"/{path}"
@@ -91,7 +91,7 @@ _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Gateways]] =
 
 
 async def shared_gateways() -> Gateways:
-    """Those of the running loop, which listen."""
+    """The listening gateways of the current event loop."""
     loop = asyncio.get_running_loop()
     if loop not in _of_loop:
         _of_loop[loop] = in_background(_started())

@@ -1,4 +1,4 @@
-"""Upstreams: the servers of models behind a gateway."""
+"""Upstreams: the model servers behind a gateway."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from agentpipe.engines.models.providers import Provider
     from agentpipe.engines.policies import RunPolicy
 
-# What their clients ask below the prefix, that is recorded.
+# Paths below the prefix that are recorded.
 RECORDED = {"/chat/completions": "openai", "/messages": "anthropic"}
-# And what is not an answer of a model. A segment of dots in a path would lead elsewhere.
+# Requests that are forwarded unrecorded: not a model's answer. No segment of dots can match, since
+# it would lead to another path.
 _UNRECORDED = re.compile(
     r"GET /models(?:/[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199})?"
     r"|POST /embeddings|POST /messages/count_tokens"
@@ -29,7 +30,7 @@ _UNRECORDED = re.compile(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Upstream:
-    """One server with its key."""
+    """A model server and its key."""
 
     provider: Provider
     base_url: str
@@ -37,22 +38,22 @@ class Upstream:
 
     @property
     def protocol(self) -> WireProtocol:
-        """How it speaks."""
+        """The wire protocol of the server."""
         return PROTOCOLS[self.provider.protocol]
 
     def url(self, path: str, base_url: str = "") -> str:
-        """Of what a client asks below ``PREFIX``; ``base_url`` is that of a policy's server."""
+        """The URL for a path below ``PREFIX``; ``base_url`` overrides the server, for a policy."""
         base_url = (base_url or self.base_url).rstrip("/")
         return base_url.removesuffix(PREFIX) + PREFIX + path
 
 
 def is_unrecorded(method: str, path: str) -> bool:
-    """Whether a request is passed on without a record; all that is not in the list is refused."""
+    """Whether to forward a request without a record; all other unknown requests are refused."""
     return _UNRECORDED.fullmatch(f"{method} {path}") is not None
 
 
 def upstream(name: str, variables: Mapping[str, str]) -> Upstream:
-    """The server that ``variables`` name, or the provider's own."""
+    """The server in ``variables``, or the provider's default."""
     provider = PROVIDERS[name]
     found = next(filter(None, map(variables.get, URLS[name])), provider.base_url)
     key = next(filter(None, map(variables.get, KEYS[name])), NO_KEY)
@@ -60,5 +61,5 @@ def upstream(name: str, variables: Mapping[str, str]) -> Upstream:
 
 
 def policy_upstream(name: str, policy: RunPolicy) -> Upstream:
-    """The servers of a policy, by this protocol, with their key and no other."""
+    """The policy's servers, for this protocol, with the policy's own key only."""
     return Upstream(PROVIDERS[name], "", policy.key or NO_KEY)

@@ -1,1 +1,1 @@
-"""What HTTP clients of models and servers share."""
+"""Shared HTTP code for clients of models and MCP servers."""

@@ -1,4 +1,4 @@
-"""Bodies of responses: a server that sends without end must not fill the worker's memory."""
+"""Bodies of responses: an endless response must not fill the worker's memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 async def chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
-    """Its decoded body. The client decodes at most 1 MiB at a time.
+    """Yield the decoded body. The client decodes at most 1 MiB at a time.
 
     Raises:
         CapExceeded: It has more than ``MAX_BODY_BYTES`` or ``MAX_BODY_LINES``, or is encoded more
-            than once: what one decoder makes of a few bytes keeps the next one busy for hours,
-            even without a result.
+            than once: a few bytes can expand in one decoder and keep the next one busy for hours,
+            even without producing output.
     """
     refuse_encodings(response)
     read = lines = 0
@@ -32,11 +32,11 @@ async def chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
         if lines > caps.MAX_BODY_LINES:
             raise CapExceeded("lines in a response", caps.MAX_BODY_LINES, "MAX_BODY_LINES")
         yield chunk
-        await asyncio.sleep(0)  # Many chunks may come out of what arrived at once.
+        await asyncio.sleep(0)  # Data that arrived at once can expand to many chunks.
 
 
 def refuse_encodings(response: httpx2.Response) -> None:
-    """See ``chunks``.
+    """Refuse stacked content encodings, for the reason given in ``chunks``.
 
     Raises:
         CapExceeded: It is encoded more than once.
@@ -46,7 +46,7 @@ def refuse_encodings(response: httpx2.Response) -> None:
 
 
 async def whole(response: httpx2.Response) -> bytes:
-    """All of it; see ``chunks``."""
+    """The complete body, within the caps of ``chunks``."""
     body = bytearray()
     async for chunk in chunks(response):
         body += chunk

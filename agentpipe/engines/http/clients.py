@@ -1,7 +1,7 @@
-"""An HTTP client for each agent.
+"""One HTTP client per agent.
 
-httpx2's pool scans all its connections for each request: one pool for a thousand agents would
-spend most of its time there. The costly part, the trusted certificates, is shared.
+httpx2's pool scans all its connections for each request: a pool shared by a thousand agents would
+spend most of its time there. The expensive part, the trusted certificates, is shared.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CONNECT_LIMIT_S = 30.0
 def new_client(
     refused: Callable[[httpx2.Response, str], Exception], *, plain: bool = False
 ) -> httpx2.AsyncClient:
-    """A client for one server, without a limit on responses; the caller sets one, and closes it.
+    """Make a client for one server, without a response timeout; the caller sets one, and closes it.
 
-    It follows a redirect within that server, such as one to a trailing slash. For another one it
-    raises what ``refused`` makes of the response and a sentence. With ``plain``, servers without
-    TLS and without a proxy before them are asked by ``PlainTransport``.
+    It follows redirects within that server, such as one to a trailing slash. For a redirect to
+    another server it raises what ``refused`` returns for the response and a sentence. With
+    ``plain``, ``PlainTransport`` serves ``http://`` URLs unless a proxy is configured.
     """
     plainly = plain and not _has_proxies()
     timeout = httpx2.Timeout(None, connect=CONNECT_LIMIT_S)
@@ -45,7 +45,7 @@ def new_client(
 
 @cache
 def _has_proxies() -> bool:
-    """Looking for them in the environment takes as long as the rest of a client."""
+    """Whether proxies are set; cached, as the look-up takes as long as the rest of a client."""
     return bool(getproxies())
 
 

@@ -1,4 +1,4 @@
-"""Message: one response, from the bytes of its connection."""
+"""Message: one response, parsed from the bytes of its connection."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _FRAMED = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Message:
-    """A response that grows; bytes of a second one are left out, and close their connection.
+    """A response being received. Bytes of a second response are dropped, and close the connection.
 
     Attributes:
-        unread: Bytes of its body that no reader has taken.
+        unread: Number of body bytes that no reader has taken yet.
         has_head: Whether ``status`` and ``headers`` are known.
-        is_whole: Whether all of it has come.
-        leaves_open: Whether its connection may be used again.
+        is_whole: Whether the complete response has arrived.
+        leaves_open: Whether the connection can be reused.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,15 @@ class Message:
         self._parts: list[bytes] = []
         self._fed_of_head = 0
         self._keeps_alive = False
-        # It refers to this object: its end ends that, for garbage is seldom collected.
+        # The parser refers back to this object. Dropping it breaks the cycle: garbage collection is
+        # rare.
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Take what has come.
+        """Parse received bytes.
 
         Raises:
-            RemoteProtocolError: It is not HTTP, or its head has no end.
+            RemoteProtocolError: Not HTTP, or the head is too long.
         """
         if self._parser is None:
             self.leaves_open = False
@@ -57,10 +58,10 @@ class Message:
             raise httpx2.RemoteProtocolError(reason) from cause
 
     def end(self) -> None:
-        """Take the end of the connection.
+        """Handle the end of the connection.
 
         Raises:
-            RemoteProtocolError: More was to come.
+            RemoteProtocolError: The response is incomplete.
         """
         self._parser, self.leaves_open = None, False
         if self.is_whole:
@@ -74,41 +75,41 @@ class Message:
         return any(name.lower() in _FRAMED for name, _ in self.headers)
 
     def taken(self) -> bytes:
-        """What has come of the body since the last time."""
+        """Take the body bytes that arrived since the last call."""
         part = b"".join(self._parts)
         self._parts.clear()
         self.unread = 0
         return part
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        """A second response to one request answers none."""
+        """Note a second response, which no request asked for: the connection cannot be reused."""
         self.leaves_open = self.leaves_open and not self.is_whole
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or one after the body."""
+        """Take a header; trailers after the body are ignored."""
         if not self.has_head:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The end of a head."""
+        """Handle the end of a head."""
         if self.has_head or self._parser is None:
             return
         self.status = self._parser.get_status_code()
         self._keeps_alive = self._parser.should_keep_alive()
-        if self.status < _FIRST_FINAL_STATUS:  # "Go on", or a hint: the response follows.
+        if self.status < _FIRST_FINAL_STATUS:  # 1xx: the final response follows.
             self.headers.clear()
         else:
             self.has_head = True
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body."""
+        """Take a part of the body."""
         if not self.is_whole:
             self._parts.append(data)
             self.unread += len(data)
 
     def on_message_complete(self) -> None:
-        """The end of the response, or of one that announces it."""
+        """Handle the end of the response; an interim 1xx response does not count."""
         if self.has_head and not self.is_whole:
             self.is_whole, self.leaves_open = True, self._keeps_alive

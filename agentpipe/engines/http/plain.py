@@ -1,7 +1,7 @@
-"""PlainTransport: HTTP/1.1 without TLS, as servers of models in one's own network speak it.
+"""PlainTransport: HTTP/1.1 without TLS, for model servers in a private network.
 
-It takes a tenth of the processor time of httpx2's own transport, which looks at all connections of
-its pool for each request, and parses in Python.
+It takes a tenth of the processor time of httpx2's own transport, which scans all connections of its
+pool for each request, and parses in Python.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from agentpipe.engines.http.messages import Message
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-# Below the five seconds after which most servers close a connection: a request that crosses that
-# fails.
+# Less than the five seconds after which most servers close an idle connection: a request that
+# crosses with the close fails.
 IDLE_S = 4.0
 _HAPPY_EYEBALLS_S = 0.25
-# Of a body that its reader has not taken yet.
+# Unread body bytes at which reading from the socket pauses.
 _MOST_UNREAD = 256 * 1024
 _BREAKS = re.compile(rb"[\r\n\0]")
 
 
 class PlainTransport(httpx2.AsyncBaseTransport):
-    """Connections to any number of servers; each serves one request after the other."""
+    """Connections to any number of servers; each connection serves one request at a time."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int], list[_Connection]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send it; the response's body comes as it is read."""
+        """Send a request; the response's body is streamed as it is read."""
         server = (request.url.raw_host.decode("ascii"), request.url.port or 80)
         head = _head(request)
         connection = self._reused(server) or await _connected(server, request)
@@ -57,7 +57,7 @@ class PlainTransport(httpx2.AsyncBaseTransport):
         return None
 
     async def aclose(self) -> None:
-        """Close those that serve no request."""
+        """Close the idle connections."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
@@ -82,7 +82,7 @@ def _head(request: httpx2.Request) -> bytes:
     """The request's head.
 
     Raises:
-        LocalProtocolError: A line break in it would begin another header, or another request.
+        LocalProtocolError: It contains a line break, which would start another header or request.
     """
     line = (request.method.encode("ascii"), request.url.raw_path)
     if any(map(_BREAKS.search, [*line, *(part for each in request.headers.raw for part in each)])):
@@ -98,14 +98,14 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._since_s = 0.0
 
-    # What its loop calls.
+    # Callbacks of the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._message is None:  # Unasked: it must not answer what is asked next.
+        if self._message is None:  # Unrequested data must not answer the next request.
             self.close()
             return
         with self._noting_errors():
@@ -130,10 +130,10 @@ class _Connection(asyncio.Protocol):
         except httpx2.HTTPError as error:
             self._error = self._error or error
 
-    # What its transport calls.
+    # Called by the transport.
 
     def is_usable(self) -> bool:
-        """Whether it is open, and has nothing to read: what an idle one reads is its end."""
+        """Whether it is open with nothing to read: a readable idle connection has been closed."""
         if self._transport.is_closing() or time.monotonic() > self._since_s + IDLE_S:
             return False
         poll = select.poll()
@@ -141,10 +141,10 @@ class _Connection(asyncio.Protocol):
         return not poll.poll(0)
 
     async def ask(self, head: bytes, body: bytes) -> Message:
-        """Send a request; what has come once the head of its response has.
+        """Send a request and return the response as soon as its head has arrived.
 
         Raises:
-            HTTPError: It does not come.
+            HTTPError: The head does not arrive.
         """
         message = self._message = Message()
         self._transport.write(head + body)
@@ -155,10 +155,10 @@ class _Connection(asyncio.Protocol):
         return message
 
     async def parts(self, message: Message) -> AsyncIterator[bytes]:
-        """The body, as it comes.
+        """Yield the body as it arrives.
 
         Raises:
-            HTTPError: It does not end.
+            HTTPError: The body is incomplete.
         """
         while True:
             if part := message.taken():
@@ -172,7 +172,7 @@ class _Connection(asyncio.Protocol):
                 await self._changed()
 
     def release(self, message: Message, idle: list[_Connection]) -> None:
-        """Give it back; one that has more to read is closed."""
+        """Return it to ``idle``, or close it if it cannot be reused."""
         if not message.leaves_open or self._error or self._transport.is_closing():
             self.close()
             return
@@ -181,7 +181,7 @@ class _Connection(asyncio.Protocol):
         idle.append(self)
 
     def close(self) -> None:
-        """Close it, whatever comes."""
+        """Close at once, without waiting for pending data."""
         self._transport.abort()
 
     async def _changed(self) -> None:

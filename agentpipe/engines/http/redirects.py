@@ -1,4 +1,4 @@
-"""Redirects: what a client sends to a server, credentials included, goes to no other."""
+"""Redirects: requests, credentials included, never follow a redirect to another server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
     import httpx2
 
-# With these a client repeats its request elsewhere; with the others it would GET what it posted.
+# On 307 and 308 a client repeats its request; on other codes it would GET what it posted.
 _KEEPS_METHOD = frozenset({307, 308})
 
 
 def refuse_to_leave(
     refused: Callable[[httpx2.Response, str], Exception],
 ) -> Callable[[httpx2.Response], Awaitable[None]]:
-    """A hook for responses that raises what ``refused`` makes of a redirect to another server."""
+    """A response hook that raises ``refused(response, reason)`` on a redirect to another server."""
 
     async def hook(response: httpx2.Response) -> None:
         if not response.has_redirect_location:
@@ -31,7 +31,7 @@ def refuse_to_leave(
 
 
 def _is_within(source: httpx2.URL, target: httpx2.URL) -> bool:
-    """The same host and port, or its HTTPS; a default port is None."""
+    """Whether host and port are the same, or HTTPS on it; a default port is None."""
     origin = (target.scheme, target.host, target.port)
     allowed = {(source.scheme, source.host, source.port)}
     if source.scheme == "http" and source.port is None:

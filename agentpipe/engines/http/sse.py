@@ -1,4 +1,4 @@
-"""Server-sent events, as far as streams of models use them."""
+"""Server-sent events, as far as models' streams use them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-# What Python needs for a line besides its bytes.
+# Python's overhead for a line, besides its bytes.
 _LINE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; most have no name."""
+    """One event; the name is usually empty."""
 
     name: str
     data: bytes
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """The events with data, the last one even if the stream ends in it.
+    """Yield events that have data, including a last one that the end of the stream cuts off.
 
     Raises:
-        CapExceeded: An event, or a line, has more than ``MAX_MESSAGE_BYTES``.
+        CapExceeded: An event or a line is larger than ``MAX_MESSAGE_BYTES``.
     """
     name, data, size = "", list[bytes](), 0
     async for line in _lines(chunks):
@@ -47,7 +47,7 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Split at line feeds only: JSON may hold the other characters that end a line."""
+    """Split at line feeds only: JSON can contain other characters that count as line ends."""
     begun = bytearray()
     async for chunk in chunks:
         *whole, rest = chunk.split(b"\n")

@@ -27,7 +27,7 @@ class LlmEngine:
     """Builds agents from our own form (``type: llm``) or MCP-Universe's; see ``config.py``.
 
     Attributes:
-        secrets: The worker's credentials that its agents may use.
+        secrets: The worker's credentials that its agents can use.
     """
 
     blocks = False
@@ -49,14 +49,14 @@ class LlmEngine:
 
     @staticmethod
     def unpriced_model(config: AgentConfig) -> str:
-        """The config's model, if its cost cannot be known; empty if it can.
+        """The config's model if its cost cannot be known, otherwise empty.
 
         Raises:
-            ConfigError: The config is wrong.
+            ConfigError: The config is invalid.
         """
         llm = read_config(config)
         if not find_spec("genai_prices"):
-            return ""  # A worker says so; a sender needs none.
+            return ""  # A worker reports the missing package; a sender does not need it.
         from agentpipe.engines.models.conversation import TokenCounts
         from agentpipe.engines.models.prices import usd_of
 
@@ -64,11 +64,11 @@ class LlmEngine:
         return llm.model if usd is None else ""
 
     def server_problems(self, context: Context, *, start: bool) -> list[str]:
-        """What stands in the way of the MCP servers on this machine; see ``ServerChecks``."""
+        """Problems that prevent using the MCP servers on this machine; see ``ServerChecks``."""
         return server_problems(self._access, context, self._config.start_limit_s, start=start)
 
     def build(self) -> Agent:
-        """An agent that has nothing open yet."""
+        """Build an agent that has nothing open yet."""
         from agentpipe.engines.llm.agent import LlmAgent
         from agentpipe.engines.mcp.sessions import EngineSessions
 

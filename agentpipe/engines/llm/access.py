@@ -1,7 +1,8 @@
 """Access: addresses and credentials of an llm agent's model and MCP servers.
 
-Values come from the context first, then from the worker's environment, and there only from the
-variables that the provider, the list of servers and the agent's own config name. A task names none.
+Values come from the context first, then from the worker's environment. Of the environment, only
+variables named by the provider, the list of servers and the agent's own config are read. A task
+cannot name any.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Endpoint:
 
 
 class Access:
-    """Finds them for the agents of one config."""
+    """Finds addresses and credentials for the agents of one config."""
 
     def __init__(self, config: LlmConfig, catalogue: Catalogue, environ: Mapping[str, str]) -> None:
         self._config, self._catalogue = config, catalogue
@@ -49,7 +50,7 @@ class Access:
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """Values of the worker's environment that may reach a run; PATH and HOME are none."""
+        """Values of the worker's environment that can reach a run; PATH and HOME are not secret."""
         names = {*self._server_names, *self._config.provider.key_names} - {*PASSED_ON}
         return tuple(self._environ[name] for name in names if name in self._environ)
 
@@ -64,7 +65,7 @@ class Access:
         if is_template(self._config.base_url) and run_policy() is None:
             base_url = filled(base_url, task, context.env)
         key = self._first(provider.key_names, context)
-        if run_policy() is not None:  # It has an address and a key of its own.
+        if run_policy() is not None:  # A policy has its own address and key.
             return Endpoint(base_url or provider.base_url, key or NO_KEY)
         if not base_url and not provider.base_url:
             raise _misconfigured("the model's address is unknown: set base_url")
@@ -79,11 +80,11 @@ class Access:
         """The servers for this task.
 
         Raises:
-            AgentFailed: One is unknown, or a variable it needs is not set.
+            AgentFailed: A server is unknown, or a variable that it needs is not set.
         """
         entries: Any = self._config.servers
         if task.use_specified_server:
-            # A task only chooses by name: the collection's owner decides what is started.
+            # A task only selects by name: the collection's owner decides what is started.
             entries = [self._chosen(entry) for entry in task.mcp_servers]
         if repeated := next(repeated_names(entries), ""):
             raise _misconfigured(repeated)
@@ -93,14 +94,14 @@ class Access:
             raise _misconfigured(str(error)) from error
 
     def _chosen(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """What a task names, as the agent has it, or the lists; never with more of its tools."""
+        """A server that a task names, as the agent or a list defines it, never with more tools."""
         asked = {key: entry[key] for key in ("name", "tools", "transport") if key in entry}
         servers = self._config.servers if self._config.bounds_tasks else ()
         own = next((each for each in servers if each.get("name") == entry.get("name")), {})
         return {**asked, **own, "tools": _both(own.get("tools"), asked.get("tools"))}
 
     def each_server(self, context: Context) -> Iterator[tuple[str, McpServer | str]]:
-        """The place of each of the agent's servers, and the server, or what is wrong with it."""
+        """The place of each of the agent's servers, and the server, or its problem."""
         for index, entry in enumerate(self._config.servers):
             try:
                 yield f"servers[{index}]", self._server(entry, context)
@@ -111,7 +112,7 @@ class Access:
         return self._catalogue.server(entry, {**self._environ, **context.env})
 
     def tool_env(self, context: Context) -> dict[str, str]:
-        """The context without the model's key, which no tool needs."""
+        """The context without the model's key, which tools do not need."""
         hidden = self._config.provider.key_names
         return {name: value for name, value in context.env.items() if name not in hidden}
 
@@ -126,14 +127,14 @@ class Access:
 
 
 def _both(owners: Any, asked: Any) -> Any:
-    """The tools that are in both lists; none stands for all of them."""
+    """The tools in both lists; an empty list stands for all tools."""
     if not owners or not isinstance(asked, list) or not asked:
         return owners or asked
     return [tool for tool in asked if tool in owners] or owners
 
 
 def with_version(base_url: str, provider: str) -> str:
-    """The base URL with the API's path where users leave it out, and without it for Anthropic."""
+    """The base URL, with the API's path if users left it out, and without it for Anthropic."""
     plain = base_url.rstrip("/")
     if provider == "anthropic":
         return plain.removesuffix("/v1")

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from agentpipe.engines.mcp.sessions import EngineSessions
     from agentpipe.engines.models.conversation import Response, ToolCall
 
-# The end of its arguments may be missing. That they are JSON says nothing: no arguments at all are
-# an empty object, and Anthropic closes what is open.
+# A cut answer may lack the end of its arguments. Valid JSON proves nothing: missing arguments are
+# an empty object, and Anthropic closes open brackets.
 _CUT = (
     "Error: nothing was called: your answer was cut {}, so the arguments may be incomplete; "
     "call it again, with less text or in parts"
@@ -55,7 +55,7 @@ class LlmAgent:
         self._model: LlmModel | None = None
 
     async def execute(self, task: Task, context: Context) -> Answer:
-        """The model's final text, and why it ended there.
+        """Return the model's final text, and why it ended there.
 
         Raises:
             AgentFailed: The model or a server failed.
@@ -71,7 +71,7 @@ class LlmAgent:
             await self._toolset.release()
 
     def _model_for(self, task: Task, context: Context) -> LlmModel:
-        """The same for all runs, unless its URL differs by run."""
+        """The model client, shared by all runs unless its URL differs by run."""
         if self._model is None or is_template(self._config.base_url):
             endpoint = self._access.model(task, context)
             if self._client is None:
@@ -88,7 +88,7 @@ class LlmAgent:
 
 
 class _LlmRun:
-    """One task's conversation."""
+    """The conversation of one task."""
 
     def __init__(self, config: LlmConfig, model: LlmModel, toolset: Toolset, task: Task) -> None:
         self._config, self._model, self._toolset = config, model, toolset
@@ -98,7 +98,7 @@ class _LlmRun:
     async def answer(self, context: Context) -> Answer:
         instruction = render(self._config.instruction, context.env)
         conversation = Conversation(_settings(self._config, self._task), (), instruction)
-        # The question is the sender's, unlike the instruction.
+        # The question comes from the sender, so it sees less of the context than the instruction.
         conversation.turns.append(Question(_question(self._task, context.readable)))
         for _ in range(self._config.max_iterations):
             conversation.tools = await self._toolset.definitions()
@@ -124,7 +124,7 @@ class _LlmRun:
         return response
 
     async def _results(self, response: Response) -> ToolResults:
-        """In sequence: a model that requests two calls may rely on their order."""
+        """Call the tools in sequence: a model that requests two calls can rely on their order."""
         cut = stops.cut(response)
         calls = response.calls[:-1] if cut else response.calls
         results = [await self._result(call) for call in calls]
@@ -133,7 +133,7 @@ class _LlmRun:
         return ToolResults(tuple(results))
 
     async def _result(self, call: ToolCall) -> ToolResult:
-        """Of the tool, or what is wrong with the call, which then is not made."""
+        """The tool's result, or, without calling it, what is wrong with the call."""
         try:
             arguments = arguments_of(call.arguments)
         except ValueError as flaw:
@@ -141,7 +141,7 @@ class _LlmRun:
         return await self._toolset.call(call, arguments)
 
     def _final(self, response: Response) -> Answer:
-        """The answer, even an empty one if it was cut or refused."""
+        """The final answer; an empty one is accepted if it was cut or refused."""
         stop, text = stops.stop_of(response), response.text
         if stop in {STOP, None} and not text.strip():
             said = response.finish_reason
@@ -154,7 +154,7 @@ class _LlmRun:
 
 
 def _settings(config: LlmConfig, task: Task) -> dict[str, Any]:
-    """The agent's, overridden by the task's within its ceilings; those that the provider takes."""
+    """The agent's settings, overridden by the task's within limits, if the provider takes them."""
     if problems := sampling_problems(task.sampling):
         raise AgentFailed("; ".join(problems), kind="TaskError")
     own = {} if task.seed is None else {"seed": task.seed}

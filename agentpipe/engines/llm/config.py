@@ -1,6 +1,6 @@
 """LlmConfig: the settings of an llm agent, read from our own form or from MCP-Universe's.
 
-Ours is ``type: llm`` with everything in its ``config``. MCP-Universe's is an agent of type
+Our form is ``type: llm`` with everything in its ``config``. MCP-Universe's is an agent of type
 ``basic`` or ``function-call`` whose ``config.llm`` names a document of ``kind: llm``.
 """
 
@@ -35,9 +35,9 @@ PEER_MODELS = {
     **dict.fromkeys(("local_llm", "vllm_local", "sglang_local"), "gpt-oss-120b"),
 }
 PEER_MAX_ITERATIONS = 5
-# A session serves one run; all runs of one agent; or all agents of a context, at once.
+# A session serves one run, all runs of one agent, or all agents of a context at once.
 SCOPES = ("task", "agent", "context")
-# Settings passed on with each request, and their types.
+# Settings sent with each request, and their types.
 SETTINGS: dict[str, tuple[type, ...]] = {
     "temperature": (int, float),
     "top_p": (int, float),
@@ -68,21 +68,22 @@ class LlmConfig:
 
     Attributes:
         model: The provider's name for it.
-        base_url: Empty for the provider's own or a variable's; it may differ by run.
+        base_url: Empty for the provider's default or a variable's value; it can differ by run.
         api_key: The fallback for contexts without one, from MCP-Universe's files.
         settings: Sent with each request.
         servers: Entries of the MCP servers it uses.
         max_iterations: Requests per task.
-        max_total_tokens: Input and output per task; None for no limit.
-        request_timeout_s: A longer request is a failure of the infrastructure.
+        max_total_tokens: Input and output tokens per task; None for no limit.
+        request_timeout_s: A longer request counts as an infrastructure failure.
         stream: Request the answer in parts, for proxies that cut idle connections.
-        sessions: Who shares an MCP session, one of ``SCOPES``; None for what suits each server.
-        start_limit_s: For a server to be ready.
-        tool_limit_s: For one tool call.
+        sessions: Who shares an MCP session, one of ``SCOPES``; None for the default of each server.
+        start_limit_s: Time limit for a server to become ready.
+        tool_limit_s: Time limit for one tool call.
         max_tool_chars: A longer tool result is cut.
-        images: Whether the model takes images; None for what is usual at the provider.
-        bounds_tasks: What a task chooses among ``servers`` it gets as they are there.
-        unwraps: Take ``answer`` out of ``{"thought": ..., "answer": ...}``, the form that
+        images: Whether the model takes images; None for the provider's default.
+        bounds_tasks: A server that a task selects among ``servers`` keeps the settings it has
+            there.
+        unwraps: Take ``answer`` out of ``{"thought": ..., "answer": ...}``, the format that
             MCP-Universe's ``function-call`` requests.
     """
 
@@ -108,16 +109,16 @@ class LlmConfig:
 
     @property
     def takes_images(self) -> bool:
-        """Whether the images in tools' results are sent to the model."""
+        """Whether images in tool results are sent to the model."""
         return self.provider.takes_images if self.images is None else self.images
 
     def scope_of(self, server: McpServer) -> str:
-        """Who shares the sessions with a server."""
+        """Who shares the sessions of a server, one of ``SCOPES``."""
         return self.sessions or ("context" if server.stateless else "task")
 
 
 def _above_zero(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: type(value) in kinds and value > 0  # A bool is not a number here.
+    return lambda value: type(value) in kinds and value > 0  # bool does not count as a number.
 
 
 def _is_url(value: Any) -> bool:
@@ -146,10 +147,10 @@ OWN_KEYS = ("model", *_OPTIONS, *SETTINGS)
 
 
 def read_config(config: AgentConfig) -> LlmConfig:
-    """The settings in ``config``, of either form.
+    """Read the settings in ``config``, of either form.
 
     Raises:
-        ConfigError: With all problems.
+        ConfigError: All problems found.
     """
     problems: list[str] = []
     read = _own if config.type == "llm" else _peer
@@ -161,7 +162,7 @@ def read_config(config: AgentConfig) -> LlmConfig:
 
 
 def setting_problems(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Problems of request settings, a sentence each."""
+    """Problems of request settings, one sentence each."""
     for name, value in settings.items():
         kinds = SETTINGS.get(name)
         if kinds is None:
@@ -195,7 +196,7 @@ def _options(given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
 
 
 def _translate_keep_sessions(options: dict[str, Any], problems: list[str]) -> None:
-    """``keep_sessions`` is an old name."""
+    """Support ``keep_sessions``, the old name of ``sessions``."""
     if "keep_sessions" in options:
         keep = options.pop("keep_sessions")
         if "sessions" in options:
@@ -214,7 +215,7 @@ def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str]
     return PROVIDERS[prefix], name
 
 
-# MCP-Universe's form; ``config.mcp_universe`` has checked its types and keys.
+# MCP-Universe's form; ``config.mcp_universe`` has already checked its types and keys.
 
 
 def _peer(config: AgentConfig, problems: list[str]) -> LlmConfig:
@@ -246,7 +247,7 @@ def _peer(config: AgentConfig, problems: list[str]) -> LlmConfig:
 
 
 def _as_written(problems: list[str], given: Mapping[str, Any]) -> Iterator[str]:
-    """The problems under the keys that the file has."""
+    """The problems, named by the keys that the user's file has."""
     theirs = {ours: key for key, ours in _PEER_SETTINGS.items() if key in given}
     for problem in problems:
         ours, colon, rest = problem.partition(": ")

@@ -1,4 +1,4 @@
-"""Finds the JSON in a model's text."""
+"""Find the JSON in a model's text."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
-# By which a value may begin.
+# The beginning of an object or list.
 _OPENING = re.compile(r'\{(?=\s*["}])|\[(?=\s*[]\["{\dtfn-])')
-# Python counts the lines before each error: a text of brackets would hold the worker.
+# Python counts lines for each error: text full of brackets would block the worker.
 _MAX_BROKEN = 10_000
 _DECODER = json.JSONDecoder()
 
 
 def json_in(text: str, wanted: Any) -> str:
-    """The JSON in ``text``, as it is written there, or else the text unchanged.
+    """The JSON in ``text``, exactly as written there, or the text unchanged if it has none.
 
-    The whole text comes first, then a fenced block, then a value among other text.
+    The whole text is tried first, then fenced blocks, then values within other text.
 
-    ``wanted`` is an example: among several values, the first of its kind counts.
+    ``wanted`` is an example: among several values, the first of its kind wins.
     """
     if _is_json(text):
         return text
@@ -36,7 +36,7 @@ def json_in(text: str, wanted: Any) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """The ``answer`` beside a ``thought``, as in MCP-Universe, or else the text unchanged."""
+    """The ``answer`` beside a ``thought``, as in MCP-Universe, or the text unchanged."""
     with suppress(orjson.JSONDecodeError):
         wrapped = orjson.loads(json_in(text, {}))
         if isinstance(wrapped, dict) and {"thought", "answer"} <= wrapped.keys():
@@ -54,15 +54,15 @@ def _is_json(text: str) -> bool:
 
 
 def _values(text: str) -> Iterator[str]:
-    """Each object and list in ``text`` that is in no other."""
+    """Each outermost object and list in ``text``."""
     at = broken = 0
     with suppress(RecursionError):
         while broken < _MAX_BROKEN and (opening := _OPENING.search(text, at)):
             start = opening.start()
             try:
                 _, at = _DECODER.raw_decode(text, start)
-            except ValueError as error:  # Python also refuses a number of 5,000 digits.
-                # What is in a broken value is not a value of its own.
+            except ValueError as error:  # Also raised for a number of 5,000 digits.
+                # Values inside a broken value do not count.
                 at = max(getattr(error, "pos", 0), start + 1)
                 broken += 1
                 continue

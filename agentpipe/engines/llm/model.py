@@ -1,7 +1,7 @@
 """LlmModel: one model at one provider, called over HTTP.
 
-Everything that can go wrong with a request becomes one error here, so that a failure of the
-service is never taken for an answer.
+Every failure of a request becomes a single error here, so a service failure is never mistaken for
+an answer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from agentpipe.engines.models.token_mode import TokenMode
 
 FAULTS = (ServiceError, UnreadableResponse, CapExceeded, TimeoutError, httpx2.HTTPError)
-# A run that has made progress is worth waiting for; a new one goes back to the queue.
+# Retry only within a run that has made progress; a new run goes back to the queue.
 TRIES = 4
 PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -82,10 +82,10 @@ class LlmModel:
         self._extensions = {"timeout": client.timeout.as_dict()}
 
     async def ask(self, conversation: Conversation, *, retry: bool) -> Response:
-        """The model's next response; with ``retry`` a failing service is tried again, with pauses.
+        """Return the next response; with ``retry``, a failing service is retried, with pauses.
 
         Raises:
-            AgentFailed: It failed, with ``infra`` if the service did.
+            AgentFailed: The request failed; ``infra`` is set if the service did.
             RunLimitExceeded: The conversation does not fit into the model's context window.
         """
         tries = TRIES if retry else 1
@@ -100,7 +100,7 @@ class LlmModel:
         raise AssertionError
 
     async def _leased(self, conversation: Conversation) -> Response:
-        """Of the policy, where the run follows one: it waits, and loses nothing, in a pause."""
+        """Ask within the run's policy, if it has one; during a pause the request waits."""
         policy = run_policy()
         if policy is None:
             return await self._recorded(conversation, self._own)
@@ -120,7 +120,7 @@ class LlmModel:
         return httpx2.Headers({**self._client.headers, **_JSON, **credential})
 
     def _headers_of(self, lease: Lease) -> httpx2.Headers:
-        """A policy's servers get their own key, and never that of the agent's provider."""
+        """Headers with the policy's key for its servers, never the agent provider's key."""
         policy = run_policy()
         if lease.version is None or policy is None:
             return self._headers
@@ -157,7 +157,7 @@ class LlmModel:
         rollout.add(turn, engine=provider, model=model, gap=gap, version=lease.version)
 
     async def _request(self, conversation: Conversation, lease: Lease) -> Response:
-        """Also for its token ids where the run records them and the server does not refuse that."""
+        """Ask for token ids too, if the run records them and the server has not refused that."""
         rollout = recorder()
         wanted = rollout is not None and (rollout.required or self._ids.are_wanted)
         try:
@@ -209,7 +209,7 @@ class LlmModel:
         return httpx2.Request("POST", url, content=content, headers=headers, extensions=extensions)
 
     async def _answer(self, request: httpx2.Request) -> Any:
-        """The answer as an object, whether it comes whole or in parts."""
+        """The answer as an object, whether it arrives whole or as a stream."""
         response = await self._client.send(request, stream=True)
         try:
             if "event-stream" in response.headers.get("Content-Type", "") and response.is_success:
@@ -260,7 +260,7 @@ class LlmModel:
 
 
 def _refuse_long(content: bytes) -> None:
-    """What is sent grows with each response and each tool's result.
+    """Refuse a long request: it grows with each response and tool result.
 
     Raises:
         RunLimitExceeded: It has more than ``MAX_REQUEST_BYTES``.

@@ -1,4 +1,4 @@
-"""What stands in the way of an agent's MCP servers on this machine, for ``agentpipe check``."""
+"""Problems with an agent's MCP servers on this machine, for ``agentpipe check``."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 _PYTHON = re.compile(r"(python|pypy)[\d.]*$")
-# Programs that run a script, and their options that take the next argument.
+# Programs that run a script, and their options that take a value.
 _INTERPRETERS: dict[str, tuple[str, ...]] = {
     "node": ("-r", "--require", "--import", "--loader", "-C", "--conditions"),
     "python": ("-X", "-W", "--check-hash-based-pycs"),
     **dict.fromkeys(("bash", "sh", "zsh", "ruby", "perl", "php", "tsx", "Rscript"), ()),
 }
-# An option after which comes no script, but code or a module.
+# Options followed by code or a module, not a script.
 _NO_SCRIPT = re.compile(r"-$|-[A-Za-z]*[cempr]$|--(eval|print)\b")
 _MODULE = re.compile(r"(?:-[A-Za-ln-z]+ )*-m ([A-Za-z_]\w*)")
 _SCRIPT = re.compile(r"\.(py|js|mjs|cjs|ts|mts|rb|pl|php|sh|R)$")
@@ -41,7 +41,7 @@ _SCRIPT = re.compile(r"\.(py|js|mjs|cjs|ts|mts|rb|pl|php|sh|R)$")
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A server of a config, in one context; ``env`` is that of its process."""
+    """A server of a config, in one context; ``env`` is the environment of its process."""
 
     place: str
     server: McpServer
@@ -72,7 +72,7 @@ def server_problems(
 
 
 def _missing(server: McpServer, env: Mapping[str, str]) -> str:
-    """The program, script or module that is not here; empty if none is known to be missing."""
+    """The missing program, script or module; empty if none is known to be missing."""
     program, *arguments = server.command
     folder = Path(server.cwd or Path.cwd())
     path = str(folder / program) if "/" in program else program
@@ -86,7 +86,7 @@ def _missing(server: McpServer, env: Mapping[str, str]) -> str:
 
 
 def _missing_script(name: str, arguments: Sequence[str], folder: Path) -> str:
-    """The script that an interpreter gets, unless the arguments name none for sure."""
+    """An interpreter's missing script; empty if unsure which argument is the script."""
     left = iter(arguments)
     for argument in left:
         if argument in _INTERPRETERS[name]:
@@ -102,7 +102,7 @@ def _missing_script(name: str, arguments: Sequence[str], folder: Path) -> str:
 
 
 def _missing_module(program: str, arguments: Sequence[str], folder: Path) -> str:
-    """The module of ``python -m``, where that Python is ours."""
+    """The missing module of ``python -m``; only checked for the Python that runs agentpipe."""
     match = _MODULE.match(" ".join(arguments))
     if match is None or not _is_ours(program):
         return ""

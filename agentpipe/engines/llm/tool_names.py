@@ -1,7 +1,7 @@
-"""Tool names as models' APIs take them: letters, digits, ``_`` and ``-``, at most 64 of them.
+"""Tool names as models' APIs accept them: at most 64 letters, digits, ``_`` and ``-``.
 
-A name is ``server__tool``, as in MCP-Universe. Where two tools would get the same one, both get a
-digest of their true names, so that each name means one tool.
+A name is ``server__tool``, as in MCP-Universe. If two tools would get the same name, both get a
+digest of their true names, so each name refers to one tool.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _INVALID = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def names_of(tools: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """Each tool, a pair of server and tool, by its name; in no order's favour."""
+    """Map names to tools (pairs of server and tool), independent of their order."""
     tools = list(dict.fromkeys(tools))
     met = {tool for tool in tools if len(_plain(tool)) > MAX_CHARS}
-    for round_ in count():  # A digest may meet a plain name in turn.
+    for round_ in count():  # A digested name can collide with a plain one.
         names = {tool: _digested(tool) if tool in met else _plain(tool) for tool in tools}
         uses = Counter(names.values())
         more = {tool for tool in tools if uses[names[tool]] > 1} - met
         if not more:
             return {name: tool for tool, name in names.items()}
-        # A server can choose its names so that each round finds one more.
+        # A malicious server can choose names so that each round finds one more collision.
         met |= more if round_ < _FEW_ROUNDS else set(tools)
     raise AssertionError
 

@@ -1,4 +1,4 @@
-"""Toolset: the tools of the servers that one agent's runs use."""
+"""Toolset: the tools of the MCP servers that one agent's runs use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Toolset:
     def __init__(self, config: LlmConfig, sessions: EngineSessions) -> None:
         self._config, self._sessions = config, sessions
         self._leases: dict[str, Lease] = {}
-        # The server and the tool, by the name that the model uses.
+        # Server and tool by the name that the model uses.
         self._named: dict[str, tuple[str, str]] = {}
 
     async def open(
@@ -35,11 +35,11 @@ class Toolset:
         env: Mapping[str, str],
         account: Account | None = None,
     ) -> None:
-        """Get sessions with these servers, for one run.
+        """Open sessions with these servers for one run.
 
         Raises:
-            InfraError: One does not answer.
-            AgentFailed: One cannot be started.
+            InfraError: A server does not answer.
+            AgentFailed: A server cannot be started.
         """
         limit_s = self._config.start_limit_s
         targets = [Target(each, env, limit_s, account) for each in servers]
@@ -49,10 +49,10 @@ class Toolset:
         self._leases = {server.name: lease for server, lease in zip(servers, leases, strict=True)}
 
     async def definitions(self) -> list[ToolDefinition]:
-        """The tools as they are now, for the model.
+        """The current tools, for the model.
 
         Raises:
-            InfraError: A server says that its tools have changed, and does not list them.
+            InfraError: A server announced a change of its tools, but does not list them.
         """
         tools = {
             (server, tool.name): tool
@@ -66,11 +66,13 @@ class Toolset:
         ]
 
     async def call(self, call: ToolCall, arguments: Mapping[str, Any]) -> ToolResult:
-        """The result, cut to ``max_tool_chars``; recorded as a span of type ``tool``.
+        """Call a tool; return its result, cut to ``max_tool_chars``.
+
+        The call is recorded as a span of type ``tool``.
 
         Raises:
             InfraError: The server is gone, or does not answer.
-            AgentFailed: It refuses.
+            AgentFailed: The server refuses the call.
         """
         if call.name not in self._named:
             return ToolResult(call, f"Error: there is no tool {call.name!r}")
@@ -81,14 +83,14 @@ class Toolset:
             content = await lease.call(tool, arguments, self._config.tool_limit_s)
             step["response"] = content.text
         text = shorten(content.text, self._config.max_tool_chars, "... (cut)")
-        # The text mentions them anyway, for a model that takes no images.
+        # For a model that takes no images, the text still mentions them.
         return ToolResult(call, text, content.images if self._config.takes_images else ())
 
     async def release(self) -> None:
-        """The run has ended: what is not kept for the next one ends."""
+        """Release the sessions at the end of a run; those that are not kept are closed."""
         leases, self._leases, self._named = self._leases, {}, {}
         await asyncio.gather(*(lease.release() for lease in leases.values()))
 
     async def close(self) -> None:
-        """The agent ends, and what was kept for it."""
+        """Close the sessions kept for this agent."""
         await self._sessions.leave(self)

@@ -1,5 +1,5 @@
-"""A client of MCP servers: tolerant of what they answer, exact about how they fail.
+"""A client of MCP servers: tolerant of malformed answers, exact about failures.
 
 ``session`` speaks the protocol over a ``transport``: ``stdio``, ``streamable_http`` or
-``sse_stream``. ``content`` makes a tool's result text and images.
+``sse_stream``. ``content`` converts a tool's result to text and images.
 """

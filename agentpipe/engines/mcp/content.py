@@ -1,4 +1,4 @@
-"""What a tool returned, as text for the model and images: whatever a server answers has some."""
+"""Content of a tool's result: text for the model, and images; malformed results become text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# What the providers of models take: a size, and kinds by how their bytes begin. A server may give
-# another type, and then a provider refuses the request.
+# What model providers accept: a maximum size, and types by their first bytes. A server may declare
+# a wrong type, and providers refuse a request with one.
 MAX_IMAGE_BYTES = 5_000_000 * 3 // 4
 _KINDS = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -35,7 +35,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ToolContent:
-    """A tool's result."""
+    """A tool's result, as a model gets it."""
 
     text: str
     images: tuple[Image, ...] = ()
@@ -76,7 +76,7 @@ def _text(part: dict[str, Any]) -> str:
 
 
 def _media(part: dict[str, Any]) -> str:
-    """An image or a sound, which a text only mentions."""
+    """The text that mentions an image or audio."""
     data = part.get("data")
     size = f", {_bytes_of(data):,} bytes" if isinstance(data, str) else ""
     return f"({part['type']}, {_as_text(part.get('mimeType') or 'of unknown type')}{size})"
@@ -110,9 +110,9 @@ _DESCRIBED = {
 
 
 def _images(parts: Sequence[Any]) -> tuple[Image, ...]:
-    """The images that models' servers take: they refuse the request that holds another one.
+    """The images that model servers accept; an unacceptable one would fail the whole request.
 
-    The text mentions all of them, also those beyond the caps.
+    The text mentions all images, including those beyond the caps.
     """
     given = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
     taken: list[Image] = []

@@ -1,4 +1,4 @@
-"""How a request to an MCP server can fail; the session makes agentpipe's errors of these."""
+"""Failures of a request to an MCP server; the session turns them into agentpipe's errors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from agentpipe.core.caps import CapExceeded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# More than an error shows: a credential in it is masked before the error is cut.
+# More than an error shows, because credentials are masked before the error is cut.
 _MAX_SHOWN = 20_000
 
 
 class McpServerFault(Exception):  # noqa: N818 - reads as what happened
-    """The root of these."""
+    """The root of these errors."""
 
 
 class ConnectionLost(McpServerFault, ConnectionError):  # noqa: N818 - reads as what happened
@@ -46,7 +46,7 @@ class HttpStatus(McpServerFault):
 
 
 class SessionForgotten(HttpStatus):
-    """The server does not know the session any more: it did nothing, and needs a new one."""
+    """The server no longer knows the session: it did nothing, and needs a new session."""
 
 
 class ToolMissing(McpServerFault):
@@ -54,7 +54,7 @@ class ToolMissing(McpServerFault):
 
 
 class ServerError(McpServerFault):
-    """A JSON-RPC error, which is the server's own answer."""
+    """A JSON-RPC error: the server's own answer."""
 
     def __init__(self, error: Any) -> None:
         message = error.get("message") if isinstance(error, dict) else error

@@ -1,4 +1,4 @@
-"""What it means for a run that an MCP server does not start, or fails a call."""
+"""Turn MCP server failures, at start or during a call, into errors for the run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.mcp.transport import Transport
 
-# At the start they say that the address is wrong.
+# At start, these statuses mean a wrong address.
 WRONG_ADDRESS = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
 _KIND = "McpServerError"
 
 
 async def call_failed(server: McpServer, transport: Transport, error: Exception) -> Exception:
-    """What to raise for a call that failed with ``error``."""
+    """The exception to raise for a call that failed with ``error``."""
     if isinstance(error, HttpStatus):
         return _refused(server, error)
     if isinstance(error, UnreadableAnswer):
@@ -43,7 +43,7 @@ def _refused(server: McpServer, error: HttpStatus) -> AgentFailed:
 
 
 async def not_started(server: McpServer, transport: Transport, error: Exception) -> AgentFailed:
-    """What to raise for a session that opened with ``error``."""
+    """The exception to raise for a session that failed to open with ``error``."""
     if isinstance(error, FileNotFoundError):
         text = f"MCP server {server.name!r}: {_missing(server)}"
         return AgentFailed(text, kind=_KIND, permanent=True)
@@ -70,7 +70,7 @@ def _missing(server: McpServer) -> str:
 
 
 def _will_never_start(transport: Transport, error: Exception) -> bool:
-    """Whether the set-up is wrong: its program, its address, or its credential."""
+    """Whether the set-up is wrong: program, address or credential."""
     if isinstance(error, HttpStatus) and error.status_code in WRONG_ADDRESS:
         return True
     ended = isinstance(transport, StdioTransport) and transport.gone
@@ -79,7 +79,7 @@ def _will_never_start(transport: Transport, error: Exception) -> bool:
 
 
 def _asked_s(error: Exception) -> float | None:
-    """In how many seconds to come back: any status of a service that is ill may say so."""
+    """Seconds to wait before a retry, if asked; any 5xx status can ask for that."""
     limit = rate_limit(error)
     if limit is None and isinstance(error, HttpStatus) and error.status_code in SERVER_ERRORS:
         return asked_delay_s(error)

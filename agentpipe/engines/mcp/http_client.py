@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def new_server_client() -> httpx2.AsyncClient:
-    """It raises ``HttpStatus`` for a redirect to another server."""
+    """Make a client that raises ``HttpStatus`` on a redirect to another server."""
     return new_client(
         lambda response, text: HttpStatus(response.status_code, response.headers, text.encode())
     )

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as a client of tools needs it (https://www.jsonrpc.org/specification)."""
+"""JSON-RPC 2.0 as an MCP client needs it (https://www.jsonrpc.org/specification)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})')
 _MAX_ID = 1_000
 _DIGITS = re.compile(r"[0-9]{1,15}")
 MAX_NUMBER = 2**53
-# A server may print what is not a message at all.
+# A server can print text that is not a message.
 _MARKS = (b'"jsonrpc"', b'"result"', b'"error"')
-# More than an error shows: a credential in it is masked before the error is cut.
+# More than an error shows, because credentials are masked before the error is cut.
 _MAX_SHOWN = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one of our requests: a result or an error, whatever they hold."""
+    """The answer to one of our requests: a result or an error, of any type."""
 
     id: int
     result: Any = None
@@ -33,7 +33,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableReply:
-    """An answer to one of our requests that cannot be understood."""
+    """An unreadable answer to one of our requests."""
 
     id: int
     text: str
@@ -41,7 +41,7 @@ class UnreadableReply:
 
 @dataclass(frozen=True, slots=True)
 class ServerRequest:
-    """The server asks the client."""
+    """A request from the server to the client."""
 
     id: Any
     method: str
@@ -49,7 +49,7 @@ class ServerRequest:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """The server says something that needs no answer."""
+    """A message from the server that needs no answer."""
 
     method: str
 
@@ -58,22 +58,22 @@ Message = Reply | UnreadableReply | ServerRequest | Notification
 
 
 def request(number: int, method: str, params: Any) -> bytes:
-    """A request; its reply will have the same number."""
+    """Encode a request; its reply will have the same number."""
     return _encoded(id=number, method=method, params=params)
 
 
 def notification(method: str, params: Any = None) -> bytes:
-    """A message that has no reply."""
+    """Encode a message that has no reply."""
     return _encoded(method=method, **({} if params is None else {"params": params}))
 
 
 def result(number: Any, value: Any) -> bytes:
-    """The answer to a server's request."""
+    """Encode the answer to a server's request."""
     return _encoded(id=number, result=value)
 
 
 def refusal(number: Any) -> bytes:
-    """The answer to a server's request for what this client does not do."""
+    """Encode the refusal of a server's request that this client does not support."""
     return _encoded(id=number, error={"code": METHOD_NOT_FOUND, "message": "not supported"})
 
 
@@ -82,10 +82,11 @@ def _encoded(**message: Any) -> bytes:
 
 
 def read(data: bytes, awaited: Collection[int]) -> Iterator[Message]:
-    """The messages in ``data``; what is none of the protocol's is skipped.
+    """Yield the messages in ``data``; skip what does not belong to the protocol.
 
-    ``awaited`` are the numbers of the requests without a reply: a broken message with one of these
-    ids is the reply to it, and one without an id if it is the only one.
+    ``awaited`` are the numbers of the requests without a reply. A broken message with one of these
+    ids counts as its reply. A broken message without an id counts only if exactly one reply is
+    awaited.
     """
     try:
         value = read_json(data)
@@ -117,7 +118,7 @@ def _message(message: dict[str, Any], awaited: Collection[int]) -> Iterator[Mess
 
 
 def _from_server(given: Any, method: str) -> Iterator[Message]:
-    """An id is repeated in the answer: one of no use is not kept until then."""
+    """Read a server's own message; requests with an unusable id are dropped, not answered."""
     if given is None:
         yield Notification(method)
     elif isinstance(given, (int, float)) or (isinstance(given, str) and len(given) <= _MAX_ID):
@@ -125,7 +126,7 @@ def _from_server(given: Any, method: str) -> Iterator[Message]:
 
 
 def _number(given: Any) -> int:
-    """The number of a request as a server repeats it, perhaps as text or as 1.0; 0 is none."""
+    """The number of a reply, which a server may send as a string or as 1.0; 0 if it is invalid."""
     if isinstance(given, str):
         return int(given) if _DIGITS.fullmatch(given) else 0
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
@@ -135,7 +136,7 @@ def _number(given: Any) -> int:
 def _misdirected(
     message: dict[str, Any], number: int, awaited: Collection[int]
 ) -> Iterator[UnreadableReply]:
-    """A reply that nothing waits for may be late; with an id that was never sent, it is damaged."""
+    """Handle a reply that is not awaited: late if its id was sent before, damaged otherwise."""
     if len(awaited) == 1 and not 0 < number < max(awaited):
         (only,) = awaited
         yield UnreadableReply(only, _shown(encoded(message)))

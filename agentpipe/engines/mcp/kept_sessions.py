@@ -1,4 +1,4 @@
-"""KeptSessions: sessions that live on between their uses, until they are idle or lost."""
+"""KeptSessions: sessions that stay open between uses, until they are idle too long or lost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class KeptSession:
-    """A session and those who use it now.
+    """A session and its current users.
 
     Attributes:
-        is_current: The next user gets it, too.
+        is_current: Whether the next user gets this session too.
     """
 
     def __init__(self, target: Target) -> None:
@@ -33,17 +33,17 @@ class KeptSession:
         self.idle: asyncio.TimerHandle | None = None
 
     def stop_timer(self) -> None:
-        """It is in use, or ends."""
+        """Stop the idle timer: the session is in use, or ends."""
         if self.idle is not None:
             self.idle.cancel()
             self.idle = None
 
 
 class KeptSessions:
-    """One session for each server and owner; of one event loop.
+    """One session per server and owner, for one event loop.
 
-    A session that failed, or lost its server, is replaced for its next user. It is closed once
-    those who use it have finished: the failure of one run is not that of the others.
+    A session that failed, or lost its server, is replaced for its next user. It is closed once its
+    current users have finished: a failure in one run must not fail the others.
     """
 
     def __init__(self, idle_s: float) -> None:
@@ -53,7 +53,7 @@ class KeptSessions:
 
     @asynccontextmanager
     async def used(self, target: Target, owner: object = None) -> AsyncIterator[McpSession]:
-        """The open session of this owner; it does not end meanwhile unless its server does.
+        """Use the owner's open session; it stays open during use unless its server ends.
 
         Raises:
             InfraError: The server does not answer in time.
@@ -66,7 +66,7 @@ class KeptSessions:
         try:
             yield await kept.opening.session()
         except InfraError:
-            # It may hang for all others, too.
+            # It may hang for all other users, too.
             self._replace(key, kept)
             raise
         finally:
@@ -74,13 +74,13 @@ class KeptSessions:
             self._left(key, kept)
 
     async def keep_only(self, owner: object, targets: Collection[Target] = ()) -> None:
-        """End the other sessions of this owner."""
+        """End this owner's sessions, except those for ``targets``."""
         wanted = {target.key for target in targets}
         others = [key for key in self._kept if key[1] is owner and key[0] not in wanted]
         await asyncio.gather(*(self._end(self._kept[key], key) for key in others))
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all sessions."""
         kept = [*self._kept.items(), *((None, each) for each in self._replaced)]
         await asyncio.gather(*(self._end(each, key) for key, each in kept))
 
