@@ -1,4 +1,4 @@
-"""Opening: an MCP session on its way, from its turn to start until it is closed."""
+"""Opening: an MCP session from its wait for the start gate until it is closed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Target:
-    """A server with the context that it is started for; values may be credentials."""
+    """A server with the context that it is started for; values can be credentials."""
 
     server: McpServer
     env: Mapping[str, str]
@@ -29,12 +29,12 @@ class Target:
 
     @property
     def is_process(self) -> bool:
-        """Whether the server is started here."""
+        """Whether this process starts the server."""
         return self.server.transport == "stdio"
 
     @property
     def key(self) -> object:
-        """Equal for what may share a server: the same one with the same credentials and user."""
+        """Equal for targets that can share a server: the same server, credentials and user."""
         server = self.server
         own = (server.name, server.transport, server.command, server.cwd, server.url, server.tools)
         given = (server.env, server.headers, self.env)
@@ -42,7 +42,7 @@ class Target:
 
 
 class Opening:
-    """A session that opens in the background, and lives until ``close``."""
+    """A session that opens in the background, and stays open until ``close``."""
 
     def __init__(self, target: Target, *, ahead: bool = False) -> None:
         self._target, self._ahead = target, ahead
@@ -52,19 +52,19 @@ class Opening:
 
     @property
     def has_begun(self) -> bool:
-        """Whether its server starts, or has started."""
+        """Whether its server is starting or has started."""
         return self._session is not None
 
     @property
     def is_of_use(self) -> bool:
-        """Whether it is, or may become, an open session."""
+        """Whether it is an open session, or can still become one."""
         if not self._task.done():
             return True
         ended = self._task.cancelled() or self._task.exception() is not None
         return not ended and self._session is not None and not self._session.is_lost
 
     async def session(self) -> McpSession:
-        """The session, once its tools are known.
+        """Return the session once its tools are known.
 
         Raises:
             InfraError: The server does not answer in time.
@@ -73,7 +73,7 @@ class Opening:
         return await asyncio.shield(self._task)
 
     async def close(self) -> None:
-        """End it, ready or not; a caller that is cancelled does not keep it open."""
+        """Close it, ready or not; cancelling the caller does not stop the closing."""
         if self._closing is None:
             cancel_background(self._task)
             self._closing = in_background(self._close())
@@ -97,6 +97,6 @@ class Opening:
     async def _close(self) -> None:
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # Raised by ``session`` for those who waited.
+            self._task.exception()  # ``session`` has raised it for its callers.
         if self._session is not None:
             await self._session.close()

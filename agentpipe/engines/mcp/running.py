@@ -1,4 +1,4 @@
-"""How many MCP servers this process runs."""
+"""Counts the MCP servers that this process runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _running: set[Child] = set()
 
 
 def note_start(server: Child) -> None:
-    """Count it until it has ended."""
+    """Count a server until it has ended."""
     _running.add(server)
     server.ended.add_done_callback(lambda _: _running.discard(server))
 
 
 def running_servers() -> int:
-    """The servers that this process has started, and that have not ended; from any thread."""
+    """Number of servers that this process started and that are still running; thread-safe."""
     return len(_running)

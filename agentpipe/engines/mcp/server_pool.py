@@ -1,4 +1,4 @@
-"""ServerPool: a fresh session for each run, from servers that are started ahead."""
+"""ServerPool: a fresh session for each run, from servers that are started in advance."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from agentpipe.engines.mcp.start_gate import CORES
 if TYPE_CHECKING:
     from agentpipe.engines.mcp.opening import Target
 
-# Servers that are started ahead, of each name: as many as can start at once.
+# Maximum servers of each name to start in advance: as many as can start at once.
 SPARES = max(2, CORES)
-# Those end when no run has wanted one for this long; so do sessions that are kept between runs.
+# Idle time in seconds after which these servers end, and sessions kept between runs, too.
 IDLE_S = 300.0
 
 
 class ServerPool:
-    """Sessions that no run has used before; of one event loop.
+    """Sessions that no run has used before, for one event loop.
 
-    A server is started ahead for a context once a run of that context has had one, and never
-    more of them than runs that have one. A session over HTTP costs no start, so none is ahead.
+    Servers are started in advance for a context only after one of its runs has used the server, and
+    at most as many as its current runs use. Sessions over HTTP cost no start, so none are prepared.
     """
 
     def __init__(self, idle_s: float) -> None:
@@ -34,7 +34,7 @@ class ServerPool:
         self._idle: dict[object, asyncio.TimerHandle] = {}
 
     async def take(self, target: Target) -> Opening:
-        """An open session of the caller's own.
+        """Return an open session that only the caller uses.
 
         Raises:
             InfraError: The server does not answer in time.
@@ -50,7 +50,7 @@ class ServerPool:
             await opening.close()
             if spare is None:
                 raise
-            return await self.take(target)  # A spare that failed is not this run's failure.
+            return await self.take(target)  # A failed spare must not fail this run.
         except asyncio.CancelledError:
             await opening.close()
             raise
@@ -59,7 +59,7 @@ class ServerPool:
         return opening
 
     async def give_back(self, target: Target, opening: Opening) -> None:
-        """End a session: what it knows must not reach the next run."""
+        """End a session, because its state must not reach the next run."""
         running = self._running[target.key]
         running.discard(opening)
         if not running:
@@ -68,7 +68,7 @@ class ServerPool:
         await opening.close()
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all sessions."""
         for handle in self._idle.values():
             handle.cancel()
         groups = (*self._spares.values(), *self._running.values())
@@ -79,7 +79,7 @@ class ServerPool:
         await asyncio.gather(*(opening.close() for opening in openings))
 
     def _pop(self, target: Target) -> Opening | None:
-        """A spare that is ready, or the nearest to it; one that waits for its turn is not."""
+        """Take a spare that is ready or starting; skip those that still wait for the start gate."""
         spares = self._spares[target.key]
         for spare in list(spares):
             if spare.is_of_use and not spare.has_begun:

@@ -19,7 +19,7 @@ _MAX_SHOWN, _MAX_SHOWN_CHARS = 5, 100
 
 @dataclass(frozen=True, slots=True)
 class ServerTool:
-    """A tool as its server describes it."""
+    """A tool of an MCP server."""
 
     name: str
     description: str
@@ -27,10 +27,10 @@ class ServerTool:
 
 
 class ToolListing:
-    """A server's list of tools, which comes in pages; it has caps.
+    """A server's list of tools, read page by page, with caps.
 
     Attributes:
-        tools: What it has so far.
+        tools: The tools read so far.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class ToolListing:
         self._pages = self._bytes = 0
 
     def add(self, page: Any) -> Any:
-        """Take the tools on a page, and give the cursor of the next one; what is none is left out.
+        """Add a page of tools, and return the cursor of the next page; invalid tools are skipped.
 
         Raises:
             UnreadableAnswer: It is not a page, or a cap is exceeded.
@@ -59,7 +59,7 @@ class ToolListing:
 
 
 def _checked_bytes(tool: ServerTool) -> int:
-    """About the memory that its texts take."""
+    """Check the tool against the caps; return the approximate memory of its texts."""
     name, description, schema = len(tool.name), len(tool.description), len(encoded(tool.parameters))
     _refuse(name, caps.MAX_TOOL_NAME_CHARS, "characters in a name", "MAX_TOOL_NAME_CHARS")
     most = caps.MAX_DESCRIPTION_CHARS
@@ -74,10 +74,11 @@ def _refuse(number: int, limit: int, what: str, cap: str) -> None:
 
 
 def missing_tools(wanted: Iterable[str], listed: Iterable[ServerTool]) -> str:
-    """Which of the wanted ones a server lacks, as a sentence; empty if it has all."""
+    """The wanted tools that a server lacks, as a sentence; empty if it has all."""
     names = [tool.name for tool in listed]
     lacking = sorted(set(wanted) - set(names))[:_MAX_SHOWN]
-    # To compare long names takes long, and no task or server decides how long.
+    # Comparing long names is slow, and tasks and servers choose the length, so long names are left
+    # out.
     names = [name for name in names if len(name) <= _MAX_SHOWN_CHARS]
     hints = (f"no tool {name!r}: {did_you_mean(name, names)}" for name in lacking)
     return "; ".join(hints)

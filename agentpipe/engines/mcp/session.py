@@ -1,7 +1,7 @@
 """McpSession: one session with one MCP server: its tools, and calls of them.
 
-The health of a session comes from its transport. A JSON-RPC error is the server's own answer,
-whatever its code.
+The transport decides whether a session is healthy. A JSON-RPC error is the server's own answer,
+with any code.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ if TYPE_CHECKING:
     from agentpipe.core.account import Account
     from agentpipe.engines.mcp.transport import Transport
 
-# The latest version that the specification's servers of all ages agree to.
+# The latest version that servers of every specification version accept.
 VERSION = "2025-06-18"
-# What it costs to look at a message, besides its bytes.
+# Estimated cost of handling a message, besides its bytes.
 _COST_BYTES = 1_000
 PING_LIMIT_S = 5.0
-# The model may have caused these by its arguments; the others say how the service is.
+# The call's arguments can cause these statuses; all others describe the service.
 ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
 NOT_FOUND = 404
 
 
 class McpSession:
-    """A session that opens at once, in the background.
+    """A session that starts opening at once, in the background.
 
     Attributes:
-        tools: The server's latest list, of those that the agent may use.
-        tools_changed: The server has said that the list is another one now; see ``refresh``.
+        tools: The server's latest list, limited to tools that the agent may use.
+        tools_changed: The server announced that its tool list changed; see ``refresh``.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class McpSession:
 
     @property
     def is_lost(self) -> bool:
-        """Whether only a new session can reach the server."""
+        """Whether the server can only be reached with a new session."""
         return self._lost
 
     async def ready(self) -> None:
-        """Wait until its tools are known.
+        """Wait until the tools are known.
 
         Raises:
             InfraError: The server does not answer in time.
@@ -103,11 +103,11 @@ class McpSession:
             raise await not_started(self._server, self._transport, error) from error
 
     async def call(self, tool: str, arguments: Any, limit_s: float) -> ToolContent:
-        """The tool's result; the tool's own errors are results too.
+        """Call a tool; return its result. The tool's own errors are results, too.
 
         Raises:
-            InfraError: The server is gone, does not answer, or answers what cannot be read.
-            AgentFailed: It refuses by its HTTP status.
+            InfraError: The server is gone, does not answer, or its answer is unreadable.
+            AgentFailed: The server refuses the call by an HTTP status.
         """
         params = {"name": tool, "arguments": arguments}
         try:
@@ -125,7 +125,7 @@ class McpSession:
             await self._raise_failed(error)
 
     async def refresh(self) -> None:
-        """Read the list of tools again, if the server has said that it changed.
+        """Read the list of tools again if the server announced a change.
 
         Raises:
             InfraError: It cannot be read.
@@ -147,17 +147,17 @@ class McpSession:
             await self._raise_failed(error)
 
     async def check(self) -> None:
-        """See that an idle session still works.
+        """Check that an idle session still works.
 
         Raises:
-            McpServerFault: It does not.
-            TimeoutError: Nor does it answer.
+            McpServerFault: It does not work.
+            TimeoutError: No answer within ``PING_LIMIT_S``.
         """
-        with suppress(ServerError):  # Some servers know no ping, and live.
+        with suppress(ServerError):  # A server that does not support ping is alive.
             await self._request("ping", {}, PING_LIMIT_S)
 
     async def close(self) -> None:
-        """Close the session, and end a server that is our child."""
+        """Close the session, and end a server that is our child process."""
         cancel_background(self._opening)
         for answering in self._answering:
             cancel_background(answering)
@@ -181,7 +181,7 @@ class McpSession:
         await self._transport.send(jsonrpc.notification("notifications/initialized"))
 
     async def _list(self) -> list[ServerTool]:
-        """All tools of the server; ``tools`` are then those that the agent may use."""
+        """Read all tools of the server; ``tools`` then has those that the agent may use."""
         self.tools_changed = False
         listing = ToolListing()
         params: dict[str, Any] = {}
@@ -192,7 +192,7 @@ class McpSession:
         return listing.tools
 
     async def _request_again(self, method: str, params: Any, limit_s: float | None = None) -> Any:
-        """The same as ``_request``, in a new session if the server has forgotten this one."""
+        """Like ``_request``, but retry in a new session if the server forgot this one."""
         renewals = self._renewals
         try:
             return await self._request(method, params, limit_s)
@@ -201,7 +201,7 @@ class McpSession:
             return await self._request(method, params, limit_s)
 
     async def _renew(self, renewals: int) -> None:
-        """Open a new session, unless another call has just done so."""
+        """Open a new session, unless another call has just opened one."""
         async with self._renewing:
             if renewals != self._renewals:
                 return
@@ -242,7 +242,7 @@ class McpSession:
             reply.set_exception(error if isinstance(error, McpServerFault) else _lost_by(error))
 
     def _say_cancelled(self, number: int) -> None:
-        """A courtesy: the server may stop to work on it."""
+        """Tell the server that it can stop working on a request; optional by the protocol."""
         params = {"requestId": number, "reason": "the run ended"}
         self._answer(jsonrpc.notification("notifications/cancelled", params))
 
@@ -256,9 +256,9 @@ class McpSession:
     def _forget_answer(self, task: asyncio.Task[None]) -> None:
         self._answering.discard(task)
         if not task.cancelled():
-            task.exception()  # Nothing depends on it.
+            task.exception()  # Retrieve it, so asyncio does not log it; nothing depends on it.
 
-    # What the server sends.
+    # Messages from the server.
 
     def _receive(self, data: bytes) -> None:
         self._unasked_bytes += len(data) + _COST_BYTES
@@ -294,7 +294,7 @@ class McpSession:
         for number in self._replies:
             self._fail(number, why)
 
-    # What its failures mean.
+    # Failures.
 
     async def _raise_failed(self, error: Exception) -> NoReturn:
         if isinstance(error, HttpStatus):

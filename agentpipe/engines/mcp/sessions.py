@@ -1,4 +1,4 @@
-"""Sessions: which session with an MCP server a run gets, and when that ends."""
+"""Sessions: which MCP session a run gets, and when the session ends."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Lease(Protocol):
-    """A server as one run sees it, until ``release``."""
+    """A server as one run uses it, until ``release``."""
 
     async def tools(self) -> Sequence[ServerTool]:
-        """Its tools as they are now.
+        """The server's current tools.
 
         Raises:
-            InfraError: It cannot be read, or is gone.
+            InfraError: The list cannot be read, or the server is gone.
         """
 
     async def call(self, tool: str, arguments: Any, limit_s: float) -> ToolContent:
-        """The tool's result; see ``McpSession.call`` for what it raises."""
+        """Call a tool; return its result. Raises like ``McpSession.call``."""
 
     async def release(self) -> None:
-        """End the run's use of it; once is enough."""
+        """End the run's use of the server; call it once."""
 
 
 class Sessions:
@@ -45,15 +45,15 @@ class Sessions:
         self._pool, self._kept = ServerPool(idle_s), KeptSessions(idle_s)
 
     async def lease(self, targets: Sequence[tuple[Target, str]], agent: object) -> list[Lease]:
-        """A lease of each, all opened at once; of none if one fails.
+        """Lease all servers at once; if one fails, none stays leased.
 
         Args:
-            targets: Servers, each with who shares its session: ``task``, ``agent``, ``context``.
+            targets: Servers, each with who shares its session: ``task``, ``agent`` or ``context``.
             agent: The owner of sessions that are kept for an agent.
 
         Raises:
             InfraError: A server does not answer in time.
-            AgentFailed: It cannot be started or reached, or refuses.
+            AgentFailed: A server cannot be started or reached, or refuses.
         """
         await self._kept.keep_only(agent, [each for each, scope in targets if scope == "agent"])
         leasing = [asyncio.create_task(self._lease(*each, agent)) for each in targets]
@@ -64,11 +64,11 @@ class Sessions:
             raise
 
     async def end_agent(self, agent: object) -> None:
-        """End the sessions that are kept for an agent."""
+        """End the sessions kept for an agent."""
         await self._kept.keep_only(agent)
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all sessions."""
         await asyncio.gather(self._pool.close(), self._kept.close())
 
     async def _lease(self, target: Target, scope: str, agent: object) -> Lease:
@@ -84,7 +84,7 @@ class Sessions:
 
 
 class _Own:
-    """A session that no other run uses meanwhile."""
+    """A session that no other run uses at the same time."""
 
     def __init__(self, session: McpSession) -> None:
         self._session = session
@@ -118,7 +118,7 @@ class _OfAgent(_Own):
 
 
 class _OfContext:
-    """A session that many runs use at once, looked up for each call: it may be a new one."""
+    """A session shared by concurrent runs; looked up for each call, as it can be replaced."""
 
     def __init__(self, kept: KeptSessions, target: Target) -> None:
         self._kept, self._target = kept, target
@@ -133,24 +133,24 @@ class _OfContext:
             return await session.call(tool, arguments, limit_s)
 
     async def release(self) -> None:
-        """Nothing is held between calls."""
+        """Do nothing: no session is held between calls."""
 
 
 class EngineSessions:
-    """The ``Sessions`` of one engine, for each event loop on which its agents run."""
+    """The ``Sessions`` of one engine, one per event loop on which its agents run."""
 
     def __init__(self) -> None:
         self._sessions: dict[asyncio.AbstractEventLoop, Sessions] = {}
         self._agents: dict[asyncio.AbstractEventLoop, set[object]] = {}
 
     def join(self, agent: object) -> Sessions:
-        """Those of the running loop, until ``leave``."""
+        """Return the sessions of the current event loop, for use until ``leave``."""
         loop = asyncio.get_running_loop()
         self._agents.setdefault(loop, set()).add(agent)
         return self._sessions.setdefault(loop, Sessions())
 
     async def leave(self, agent: object) -> None:
-        """End the agent's own, and with the last agent all of them."""
+        """End the agent's own sessions; after the last agent, end all sessions."""
         loop = asyncio.get_running_loop()
         agents = self._agents.get(loop, set())
         if agent not in agents:

@@ -1,4 +1,4 @@
-"""The older transport "HTTP with SSE": answers come in one stream, requests go beside it.
+"""The older transport "HTTP with SSE": one stream for all answers, a POST for each request.
 
 https://modelcontextprotocol.io/specification/2024-11-05/basic/transports#http-with-sse
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SseTransport:
-    """One stream of a server with a URL."""
+    """The SSE stream of one server."""
 
     answers_at_once = False
 
@@ -40,7 +40,7 @@ class SseTransport:
         self._address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def open(self, listener: Listener) -> None:
-        """Connect, and wait for the address of requests.
+        """Connect, and wait for the address to post requests to.
 
         Raises:
             HttpStatus: The server refuses.
@@ -50,10 +50,10 @@ class SseTransport:
         await self._address
 
     async def send(self, message: bytes) -> None:
-        """Post it.
+        """Post a message.
 
         Raises:
-            HttpStatus: By the server.
+            HttpStatus: The server refuses it.
             ConnectionLost: The connection failed.
             UnreadableAnswer: The refusal is too large.
         """
@@ -70,13 +70,13 @@ class SseTransport:
             raise UnreadableAnswer(str(error)) from error
 
     def use_version(self, version: str) -> None:
-        """Nothing depends on it here."""
+        """Do nothing: this transport does not depend on the version."""
 
     def start_over(self) -> None:
-        """The session is the connection here: it does not outlive it."""
+        """Do nothing: the session ends with the connection, so it cannot be renewed."""
 
     async def last_words(self) -> str:
-        """Empty: it runs elsewhere."""
+        """Return an empty string: the server runs elsewhere, so there is no stderr."""
         return ""
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class SseTransport:
                     self._address.set_result(self._checked(event.data))
 
     def _checked(self, data: bytes) -> str:
-        """The address, which must be at the same server: requests hold credentials."""
+        """The address, which must be on the same server, because requests contain credentials."""
         address = urljoin(self._url, data.decode(errors="replace").strip())
         if urlsplit(address)[:2] != urlsplit(self._url)[:2]:
             raise UnreadableAnswer("it names another server as the address of requests")
@@ -121,7 +121,7 @@ class SseTransport:
     def _fail(self, error: Exception) -> None:
         if not self._address.done():
             self._address.set_exception(error)
-            self._address.exception()  # Read by ``open``, unless that was cancelled.
+            self._address.exception()  # ``open`` raises it, unless it was cancelled.
 
 
 async def _refused(response: httpx2.Response) -> HttpStatus:

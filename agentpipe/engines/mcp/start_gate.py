@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class StartGate:
-    """As many at once as cores: more would only make each other slow.
+    """Lets as many servers start at once as there are cores: more would slow each other down.
 
-    Runs of all event loops wait in one line. A server that is started ahead of its run waits
-    until none of them does.
+    Runs of all event loops share one queue. A server started in advance waits until no run is
+    waiting.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +29,7 @@ class StartGate:
 
     @asynccontextmanager
     async def turn(self, *, ahead: bool = False) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it."""
+        """Wait for a turn, and hold it during the block."""
         await self._wait(self._ahead if ahead else self._runs)
         try:
             yield
@@ -46,7 +46,7 @@ class StartGate:
         try:
             await asyncio.wrap_future(turn)
         except asyncio.CancelledError:
-            if not turn.cancel() and not turn.cancelled():  # It had come meanwhile.
+            if not turn.cancel() and not turn.cancelled():  # The turn was granted meanwhile.
                 self._pass_on()
             raise
 

@@ -1,4 +1,4 @@
-"""The stdio transport to an MCP server that is a child of the worker and ends with it."""
+"""The stdio transport: an MCP server as a child process of the worker, which ends with it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STDERR_LIMIT_S = 1.0
 
 
 class StdioTransport:
-    """A server's process, a message on each line of its stdin and stdout."""
+    """A server's process, with one message per line on stdin and stdout."""
 
     answers_at_once = False
 
@@ -65,7 +65,7 @@ class StdioTransport:
         ]
 
     async def send(self, message: bytes) -> None:
-        """Put it on the way: a server that does not read holds up nothing here."""
+        """Queue a message, so a server that does not read cannot block the caller."""
         if self.gone:
             raise ConnectionLost("its process has ended")
         if self._outgoing.qsize() >= caps.MAX_UNREAD_MESSAGES:
@@ -74,13 +74,13 @@ class StdioTransport:
         self._outgoing.put_nowait(message)
 
     def use_version(self, version: str) -> None:
-        """Nothing depends on it here."""
+        """Do nothing: this transport does not depend on the version."""
 
     def start_over(self) -> None:
-        """The session is the connection here: it does not outlive it."""
+        """Do nothing: the session ends with the connection, so it cannot be renewed."""
 
     async def last_words(self) -> str:
-        """The end of its stderr, if it has ended or is about to; else empty."""
+        """The end of the server's stderr if it ends within ``STDERR_LIMIT_S``, else empty."""
         if self._stderr is None:
             return ""
         await asyncio.wait({self._stderr}, timeout=STDERR_LIMIT_S)
@@ -104,8 +104,8 @@ class StdioTransport:
             async with PipeReader(number, most) as reader:
                 while line := await reader.readline():
                     listener.receive(line)
-                    await asyncio.sleep(0)  # Many lines may have arrived at once.
-        except ValueError:  # What follows is not a message either.
+                    await asyncio.sleep(0)  # Many lines can arrive at once.
+        except ValueError:  # The rest of a too long line is not a message either.
             lost = TooMuchSent("bytes in a line", most, "MAX_MESSAGE_BYTES")
         except UnreadableAnswer as error:
             lost = error
@@ -120,4 +120,4 @@ class StdioTransport:
                     writer.write(await self._outgoing.get() + b"\n")
                     await writer.drain()
             except ConnectionError:
-                pass  # It has closed its stdin; its stdout says whether it is gone.
+                pass  # The server closed its stdin; stdout shows whether it is gone.

@@ -1,4 +1,4 @@
-"""The transport "streamable HTTP": each message is a POST, whose response holds the answer.
+"""The transport "streamable HTTP": each message is a POST whose response has the answer.
 
 https://modelcontextprotocol.io/specification/2025-06-18/basic/transports#streamable-http
 """
@@ -34,13 +34,13 @@ SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
 ACCEPT = "application/json, text/event-stream"
 NOT_FOUND, BAD_REQUEST = 404, 400
-# Some servers answer 400 to a session that they do not know, and say so.
+# Some servers answer 400 for an unknown session, with one of these messages.
 _OF_SESSION = re.compile(rb"session|not (been )?initialized", re.IGNORECASE)
 MAX_PAUSE_S = 30.0
 
 
 class HttpTransport:
-    """One session at a server with a URL."""
+    """One session with a server over HTTP."""
 
     answers_at_once = True
 
@@ -51,15 +51,15 @@ class HttpTransport:
         self._listener: Listener | None = None
 
     async def open(self, listener: Listener) -> None:
-        """Nothing is sent before the first message."""
+        """Keep the listener; nothing is sent before the first message."""
         self._listener = listener
 
     async def send(self, message: bytes) -> None:
-        """Post it, and pass on what the response holds.
+        """Post a message, and pass the response's messages to the listener.
 
         Raises:
-            HttpStatus: By the server; ``SessionForgotten`` where it needs a new session.
-            ConnectionLost: The connection failed, perhaps in the middle of the answer.
+            HttpStatus: The server refuses it; ``SessionForgotten`` if it needs a new session.
+            ConnectionLost: The connection failed, possibly in the middle of the answer.
             UnreadableAnswer: The answer is too large.
         """
         headers = {**self._headers, "Content-Type": "application/json", "Accept": ACCEPT}
@@ -77,21 +77,21 @@ class HttpTransport:
             raise UnreadableAnswer(str(error)) from error
 
     def use_version(self, version: str) -> None:
-        """Name it with each request from now on, and listen to what the server says unasked."""
+        """Send the version with each further request, and start to listen for notifications."""
         self._headers[VERSION] = version
         if self._listening is None:
             self._listening = in_background(self._listen())
 
     def start_over(self) -> None:
-        """The next message begins a new session."""
+        """Forget the session id, so the next message opens a new session."""
         self._headers.pop(SESSION, None)
 
     async def last_words(self) -> str:
-        """Empty: it runs elsewhere."""
+        """Return an empty string: the server runs elsewhere, so there is no stderr."""
         return ""
 
     async def close(self) -> None:
-        """End the session at the server, which may forget it."""
+        """End the session on the server; errors and timeouts are ignored."""
         if self._listening is not None:
             cancel_background(self._listening)
         with suppress(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
@@ -116,14 +116,14 @@ class HttpTransport:
             self._listener.receive(body)
 
     async def _listen(self) -> None:
-        """Hear what the server says unasked, such as that its tools have changed."""
+        """Listen for notifications of the server, such as changes of its tools."""
         failures = 0
         while True:
             try:
                 heard = await self._hear()
             except (httpx2.HTTPError, httpx2.InvalidURL, CapExceeded):
                 heard = True
-            if not heard:  # Most servers offer nothing, and say so.
+            if not heard:  # Most servers offer no stream, and answer with an error.
                 return
             failures += 1
             await asyncio.sleep(delay_s(failures, 1.0, MAX_PAUSE_S))

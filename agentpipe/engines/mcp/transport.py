@@ -1,4 +1,4 @@
-"""Transport: how messages get to an MCP server and back."""
+"""Transport: moves messages to an MCP server and back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CLOSE_LIMIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who hears what the server sends.
+    """Callbacks for what the server sends.
 
     Attributes:
-        receive: Called with each message, still encoded; raises ``UnreadableAnswer`` where the
-            session is of no use any more.
-        lost: Called once with the reason, when nothing will come any more.
+        receive: Called with each message, still encoded; raises ``UnreadableAnswer`` if the session
+            cannot be used any more.
+        lost: Called once with the reason, when no more messages can come.
     """
 
     receive: Callable[[bytes], None]
@@ -28,10 +28,10 @@ class Listener:
 
 
 class Transport(Protocol):
-    """One connection, or child process; opened once, and closed by its session.
+    """A connection or child process; opened once, and closed by its session.
 
     Attributes:
-        answers_at_once: ``send`` returns after the answer came, or without one.
+        answers_at_once: Whether ``send`` only returns after the answer, or when there is none.
     """
 
     answers_at_once: bool
@@ -52,13 +52,13 @@ class Transport(Protocol):
         """
 
     def use_version(self, version: str) -> None:
-        """The protocol's version that both sides have agreed on."""
+        """Set the protocol version that both sides agreed on."""
 
     def start_over(self) -> None:
-        """The next message begins a new session at the same server."""
+        """Make the next message open a new session with the same server."""
 
     async def last_words(self) -> str:
-        """The end of the server's stderr, if it has one; else empty."""
+        """The end of the server's stderr; empty if there is none."""
 
     async def close(self) -> None:
-        """Close it, and end a server that is our child; it raises nothing."""
+        """Close it, and end a server that is our child process; never raises."""

@@ -1,7 +1,7 @@
-"""McpUniverseEngine: MCP-Universe's own agents, in a Python of their own.
+"""McpUniverseEngine: MCP-Universe's own agents, in a separate Python environment.
 
 The package ``mcpuniverse`` cannot share an environment with agentpipe. One process of that Python
-imports it once, and each agent is a fork of it. ``host`` runs there.
+imports it once, and each agent is a fork of this process, which runs the package ``host``.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from agentpipe.engines.base import Agent
 
 VARIABLE = "AGENTPIPE_MCPUNIVERSE_PYTHON"
-# Made by `make mcpuniverse`.
+# Created by `make mcpuniverse`.
 ENVIRONMENT = Path(".venv-mcpuniverse/bin/python")
-# For cleanups after a run: they undo its effects on other systems.
+# Time for cleanups after a run: they undo its effects on other systems.
 CLEANUP_LIMIT_S = 30.0
 IMPORT_LIMIT_S = 60.0
 _HOST = Path(__file__).parent
 
 
 class McpUniverseEngine:
-    """Builds agents of all MCP-Universe's types; it reads the config file itself."""
+    """Builds agents of all MCP-Universe types; MCP-Universe itself reads the config file."""
 
     blocks = False
     has_processes = True
@@ -57,11 +57,11 @@ class McpUniverseEngine:
 
     @staticmethod
     def unrecorded_model(config: AgentConfig) -> str:
-        """The type of its llm that gives no token ids; empty if there is none."""
+        """The type of the config's llm that returns no token ids; empty if all return them."""
         return unrecorded_model(config)
 
     def build(self) -> Agent:
-        """An agent whose process starts with the first task."""
+        """Build an agent whose process starts with the first task."""
         return RecordedAgent(self._text, self._process)
 
     def _process(self, text: str) -> ProcessAgent:
@@ -71,16 +71,16 @@ class McpUniverseEngine:
 
 
 def _environment(python: str) -> dict[str, str]:
-    """Variables beside the context's; ``python3`` is the Python with MCP-Universe's servers."""
+    """Variables besides the context's; ``python3`` is the Python with MCP-Universe's servers."""
     env = passed_on(PASSED_ON)
     return {**env, "PATH": f"{Path(python).parent}:{env.get('PATH', os.defpath)}"}
 
 
 def _python() -> str:
-    """The path of a Python with mcpuniverse.
+    """The path of a Python that has mcpuniverse.
 
     Raises:
-        ConfigError: There is none, or it lacks the package.
+        ConfigError: None was found, or it lacks the package.
     """
     named = os.environ.get(VARIABLE)
     places = (
@@ -113,14 +113,14 @@ def _check_package(python: str) -> None:
 
 
 def _servers() -> dict[str, dict[str, Any]]:
-    """What MCP-Universe's list lacks: ours, and the user's."""
+    """Servers that MCP-Universe's list lacks: agentpipe's additions, and the user's list."""
     listed = os.environ.get(SERVERS)
     entries = {**added_servers(), **(read_list(Path(listed)) if listed else {})}
     return {name: _translated(entry) for name, entry in entries.items()}
 
 
 def _translated(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of our list in MCP-Universe's form, which has no ``stateless``."""
+    """An entry of our list in MCP-Universe's format, which does not know ``stateless``."""
     entry = {key: value for key, value in entry.items() if key != "stateless"}
     http = entry.get("http")
     if not isinstance(http, dict):

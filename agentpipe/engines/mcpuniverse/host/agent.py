@@ -1,4 +1,4 @@
-"""AgentFactory builds agents from a config read once; HostedAgent is one of them."""
+"""AgentFactory and HostedAgent: agents built from a config that is read once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PING_LIMIT_S = 10.0
 
 
 class AgentFactory:
-    """Builds the process's agent, anew after each failure.
+    """Builds the process's agent, and builds it again after each failure.
 
     Attributes:
         context: MCP-Universe's own Context.
-        judges_env: Variables for evaluators alone.
-        manager: Starts MCP servers, for cleanups of tasks too.
+        judges_env: Variables for evaluators only.
+        manager: Starts MCP servers, including those for cleanups of tasks.
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -40,10 +40,10 @@ class AgentFactory:
         task.MCPManager = lambda **_: self.manager
 
     def build(self) -> HostedAgent:
-        """A new agent, its servers not started.
+        """Build a new agent without starting its servers.
 
         Raises:
-            Exception: MCP-Universe's own, for a config it refuses.
+            Exception: MCP-Universe's own error for a config that it rejects.
         """
         from mcpuniverse.workflows.builder import WorkflowBuilder
 
@@ -73,10 +73,10 @@ class HostedAgent:
         self._conditions: Any = None
 
     async def start(self, servers: list[dict[str, Any]] | None) -> None:
-        """Start the MCP servers: the task's, or else the config's.
+        """Start the task's MCP servers, or the config's if the task has none.
 
         Raises:
-            ServersFailedError: One does not start.
+            ServersFailedError: A server does not start.
         """
         from mcpuniverse.agent.base import BaseAgent
 
@@ -95,18 +95,18 @@ class HostedAgent:
         return self._conditions is not None
 
     async def fits(self, servers: list[dict[str, Any]] | None) -> bool:
-        """Whether the running servers are ``servers``, in today's environment, and answer."""
+        """Whether ``servers`` already run, in the current environment, and answer."""
         if self._conditions != _conditions(servers):
             return False
         try:
             for client in self._clients():
                 await asyncio.wait_for(client.list_tools(), PING_LIMIT_S)
-        except Exception:  # noqa: BLE001 - a lost connection raises anything
+        except Exception:  # noqa: BLE001 - a lost connection can raise anything
             return False
         return True
 
     def begin(self, seed: int | None) -> None:
-        """Reset all components after the last task, and set the seed."""
+        """Reset all components after the previous task, and set the seed."""
         for config, usual in self._seeded:
             config.seed = usual if seed is None else seed
         for component in self._components:
@@ -114,26 +114,26 @@ class HostedAgent:
                 component.reset()
 
     async def close(self) -> None:
-        """Close everything, also after a failed start; each part within ``CLOSE_LIMIT_S``."""
+        """Close everything, even after a failed start; each part within ``CLOSE_LIMIT_S``."""
         await bounded(CLOSE_LIMIT_S, self.main.cleanup())
-        for client in reversed(self._clients()):  # 1.1.3 forgets those of a failed start.
+        for client in reversed(self._clients()):  # 1.1.3 forgets clients of a failed start.
             await bounded(CLOSE_LIMIT_S, client.cleanup())
 
     def _clients(self) -> list[Any]:
         return [
             client
             for agent in self._agents
-            for client in agent._mcp_clients.values()  # noqa: SLF001 - there is no public way
+            for client in agent._mcp_clients.values()  # noqa: SLF001 - no public API
         ]
 
 
 def _conditions(servers: list[dict[str, Any]] | None) -> Any:
-    """All that running servers depend on: their list, and their environment."""
+    """Everything that running servers depend on: their list and their environment."""
     return json.dumps(servers, sort_keys=True), dict(os.environ)
 
 
 def _update_environ(env: dict[str, str]) -> None:
-    """Apply the context, and let MCP servers started by "python3 -m ..." find this Python."""
+    """Apply the context, and make ``python3 -m ...`` of MCP servers use this Python."""
     os.environ.update(env)
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
@@ -143,8 +143,8 @@ def _update_environ(env: dict[str, str]) -> None:
 def _manager(servers: dict[str, Any], context: Any) -> Any:
     """A manager that renders a server's templates only when it starts the server.
 
-    1.1.3 renders them then as well, from ``os.environ``, where the context and the effects of
-    ``prepares`` are. Rendering all servers in advance only costs 50 ms.
+    1.1.3 also renders them then, from ``os.environ``, which has the context and the effects of
+    ``prepares``. Rendering all servers in advance would only cost 50 ms.
     """
     from mcpuniverse.mcp.manager import MCPManager
 

@@ -1,8 +1,9 @@
-"""Whether an operator raised because of the answer.
+"""Decides whether an operator raised because of the answer.
 
-MCP-Universe's operators take the right shape for granted: ``x["routes"]`` of the answer ``{}`` is
-a KeyError. That is a wrong answer. The same error about what a service returned, or about the
-evaluator's own arguments, is none: the objects in the expression that raised tell which it is.
+MCP-Universe's operators assume that the answer has the right shape: ``x["routes"]`` of the answer
+``{}`` is a KeyError. That is a wrong answer. The same error about a service's response, or about
+the evaluator's own arguments, is not. The objects in the expression that raised show which case it
+is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Self
 
-# What a value of the wrong shape leads to; OverflowError and RecursionError need odd values.
+# Errors of a value with the wrong shape; OverflowError and RecursionError need odd values.
 SHAPE_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -32,9 +33,9 @@ SHAPE_ERRORS = (
 )
 CONTACTS = frozenset(("socket.connect", "socket.getaddrinfo", "subprocess.Popen"))
 PACKAGE = "mcpuniverse.evaluator."
-# A shorter string is one object in all of Python.
+# Python shares one object for all equal shorter strings.
 MIN_OWN_CHARS = 2
-# Where the operators have what the evaluator was given.
+# Names that the operators use for the evaluator's own arguments.
 ARGUMENTS = frozenset(("args", "op_args"))
 JSON = (dict, list, tuple, set, str, int, float, type(None))
 
@@ -42,7 +43,7 @@ _contacts = 0
 
 
 def install() -> None:
-    """Count what reaches out of this process, also by libraries that Python does not see."""
+    """Count contacts outside this process, including libraries without audit events."""
     sys.addaudithook(_audited)
     try:
         session = importlib.import_module("curl_cffi.requests").Session
@@ -63,12 +64,12 @@ def _audited(event: str, _args: Any) -> None:
 
 
 def _note_contact() -> None:
-    global _contacts  # noqa: PLW0603 - audit hooks are global as well
+    global _contacts  # noqa: PLW0603 - audit hooks are global, too
     _contacts += 1
 
 
 class WatchedOperator:
-    """Sees one evaluator's operator raise; MCP-Universe keeps the text of its error only."""
+    """Keeps the exception of one evaluator's operator; MCP-Universe only keeps its text."""
 
     def __init__(self, op: str) -> None:
         self._op = op
@@ -97,16 +98,16 @@ class WatchedOperator:
 
     @property
     def reason(self) -> str:
-        """What it raised, in a line; empty if it did not."""
+        """The operator's error in one line; empty if it did not raise."""
         error = self._error
         return "" if error is None else f"{self._op} raised {type(error).__name__}: {error}"
 
     def met_failing_service(self) -> bool:
-        """Whether it raised because a service failed."""
+        """Whether the operator raised because a service failed."""
         return self._error is not None and is_infra(self._error)
 
     def blames_answer(self) -> bool:
-        """Whether it raised because of the answer."""
+        """Whether the operator raised because of the answer."""
         if not isinstance(self._error, SHAPE_ERRORS):
             return False
         place = _deepest(self._error.__traceback__)
@@ -121,12 +122,12 @@ class WatchedOperator:
             return False
         if not named:
             return isinstance(self._error, AssertionError)
-        # Nothing but the answer is left that it may come from, such as a part that is null.
+        # Only the answer is left as a source of these values, such as a part that is null.
         return all(isinstance(each, JSON) for each in named.values())
 
 
 def _parts(value: Any) -> Iterator[int]:
-    """The ids of a JSON value and all within that cannot be another's."""
+    """The ids of a JSON value and its parts, except objects that Python may share."""
     pending = [value]
     while pending:
         each = pending.pop()
@@ -138,7 +139,7 @@ def _parts(value: Any) -> Iterator[int]:
 
 
 def _deepest(trace: TracebackType | None) -> tuple[FrameType, Any] | None:
-    """The deepest frame of an evaluator's code, and where in its source it was."""
+    """The deepest frame of evaluator code, and its position in the source."""
     found = None
     while trace is not None:
         if trace.tb_frame.f_globals.get("__name__", "").startswith(PACKAGE):
@@ -150,13 +151,13 @@ def _deepest(trace: TracebackType | None) -> tuple[FrameType, Any] | None:
 
 
 def _variables(frame: FrameType, at: Any) -> dict[str, Any]:
-    """The frame's variables in the expression that raised, but for functions."""
+    """The frame's variables in the expression that raised, except functions."""
     names = _names(frame.f_code.co_filename, tuple(at)) & frame.f_locals.keys()
     return {name: frame.f_locals[name] for name in names if not callable(frame.f_locals[name])}
 
 
 def _names(file: str, at: tuple[int, ...]) -> set[str]:
-    """The variables in the smallest expression or statement there, which is being read."""
+    """The variables that the smallest expression or statement at the position reads."""
     tree = ast.parse("".join(linecache.getlines(file)))
     nodes = [node for node in ast.walk(tree) if _position(node)[: len(at)] == at]
     if not nodes:
@@ -166,13 +167,13 @@ def _names(file: str, at: tuple[int, ...]) -> set[str]:
 
 
 def _read_by(node: ast.AST, tree: ast.AST) -> ast.AST:
-    """What fails when ``node`` does: of an item its container, of a loop what it goes over."""
+    """The part that fails when ``node`` does: an item's container, or a loop's iterable."""
     if isinstance(node, (ast.Subscript, ast.Attribute)):
         return node.value
     if isinstance(node, (ast.For, ast.AsyncFor)):
         return node.iter
     if isinstance(node, (ast.Tuple, ast.List)) and isinstance(node.ctx, ast.Store):
-        for each in ast.walk(tree):  # Unpacking has the place of its targets.
+        for each in ast.walk(tree):  # An unpacking error has the position of its targets.
             if isinstance(each, ast.Assign) and node in each.targets:
                 return each.value
             if isinstance(each, (ast.For, ast.AsyncFor)) and each.target is node:

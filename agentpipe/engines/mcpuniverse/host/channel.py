@@ -1,4 +1,4 @@
-"""ParentChannel: JSON objects, one a line, over a socket."""
+"""ParentChannel: JSON objects, one per line, over a socket."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ MAX_DEPTH = 100
 
 
 class ParentChannel:
-    """Requests of the parent and our replies; ``send`` may be called from any thread."""
+    """The parent's requests and our replies; ``send`` is thread-safe."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.Lock()
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """The parent's requests, until it closes its end."""
+        """Yield the parent's requests until it closes the connection."""
         with self._sock.makefile("rb") as lines:
             try:
                 yield from map(json.loads, lines)
             except (ConnectionError, json.JSONDecodeError):
-                return  # The parent died, perhaps in the middle of a line.
+                return  # The parent died, possibly in the middle of a line.
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message, whatever values an agent put into it.
+        """Send a message, with any values that an agent put into it.
 
-        A closed connection is ignored: ``requests`` ends too.
+        A closed connection is ignored here, because it also ends ``requests``.
         """
         data = encoded(message)
         with self._lock, contextlib.suppress(OSError):
@@ -42,12 +42,12 @@ class ParentChannel:
 
 
 def encoded(message: dict[str, Any]) -> bytes:
-    """A line of strict JSON: no NaN, no lone surrogate."""
+    """A line of strict JSON: no NaN, no lone surrogates."""
     try:
         text = json.dumps(message, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         text = json.dumps(_plain(message, 0), ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair becomes U+FFFD.
+    # A lone surrogate becomes U+FFFD.
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.encode() + b"\n"
 

@@ -1,4 +1,4 @@
-"""The documents of a config as MCP-Universe's builder can take them."""
+"""A config's documents in a form and order that MCP-Universe's builder accepts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-KINDS = ("llm", "agent", "workflow")  # Benchmarks in the same file are not ours.
+KINDS = ("llm", "agent", "workflow")  # Benchmarks in the same file are skipped.
 
 TEXTS = ("name", "instruction")
 
 
 def read_components(text: str, prompts: dict[str, str]) -> list[dict[str, Any]]:
-    """The documents that MCP-Universe's builder takes, in an order that it takes.
+    """The documents for MCP-Universe's builder, in an order that it accepts.
 
-    ``prompts`` has the paths of prompt files by how they are written.
+    ``prompts`` maps prompt files, as written in the config, to their paths.
     """
     import yaml
 
@@ -25,7 +25,7 @@ def read_components(text: str, prompts: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _find_prompts(config: dict[str, Any], prompts: dict[str, str]) -> None:
-    """Prompts may be files: the parent has found them, else they may be in the package."""
+    """Resolve prompt files: those that the parent found, else those of the package."""
     import mcpuniverse
 
     root = Path(mcpuniverse.__file__).parents[1]
@@ -35,21 +35,21 @@ def _find_prompts(config: dict[str, Any], prompts: dict[str, str]) -> None:
 
 
 def _ordered(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Members before the workflows that name them.
+    """Sort members before the workflows that name them.
 
-    In another order, 1.1.3 sees a cycle where there is none, depending on the hash seed.
+    In another order, 1.1.3 reports cycles that do not exist, depending on the hash seed.
     """
     named = {each["spec"]["name"]: each for each in components}
     graph = {name: named.keys() & {*_references(each)} - {name} for name, each in named.items()}
     try:
         order = [named[name] for name in TopologicalSorter(graph).static_order()]
     except CycleError:
-        return components  # The builder says so.
+        return components  # The builder reports the cycle.
     return order if len(named) == len(components) else components
 
 
 def _references(component: dict[str, Any]) -> list[str]:
-    """What may be the names of other components; a text that only looks so does no harm."""
+    """Possible names of other components; a string that only looks like a name does no harm."""
     config = component["spec"].get("config") or {}
     values = [value for key, value in config.items() if key not in TEXTS]
     lists = [value if isinstance(value, list) else [value] for value in values]

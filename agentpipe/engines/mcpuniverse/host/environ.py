@@ -1,7 +1,7 @@
 """Re-evaluates in each child what mcpuniverse reads from ``os.environ`` at import.
 
 Its LLM configs have defaults such as ``api_key: str = os.getenv(...)``. The parent imports them
-with its own environment; a child needs those of its agent's context.
+with its own environment; a child needs the values of its agent's context.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _defaults: list[EnvironDefault] = []
 
 @dataclass(frozen=True)
 class EnvironDefault:
-    """A name in a module or a class of it, and the expression of its value."""
+    """A name in a module or in one of its classes, and the expression of its value."""
 
     module: ModuleType
     owner: str
@@ -31,7 +31,7 @@ class EnvironDefault:
 
 
 def remember() -> None:
-    """Find the defaults; slow, so done once, before the fork."""
+    """Find the defaults once, before the fork, because it is slow."""
     modules = [module for name, module in sys.modules.items() if name.startswith("mcpuniverse.")]
     _defaults[:] = [default for module in modules for default in _defaults_of(module)]
 
@@ -39,7 +39,7 @@ def remember() -> None:
 def refresh() -> None:
     """Evaluate all defaults in the current environment."""
     for default in _defaults:
-        with contextlib.suppress(Exception):  # Such as KeyError: this agent may not need it.
+        with contextlib.suppress(Exception):  # E.g. KeyError: this agent may not need it.
             _evaluate(default)
 
 
@@ -83,7 +83,7 @@ def _reads_environ(expression: ast.expr) -> bool:
 
 
 def _set_default(owner: Any, name: str, value: Any) -> None:
-    """A dataclass also keeps defaults in its constructor, which a subclass may inherit."""
+    """Update the default in a dataclass's constructor too, which subclasses can inherit."""
     init = vars(owner).get("__init__")
     if init is None:
         return
