@@ -1,4 +1,4 @@
-"""Policies as runs see them: where a request goes, of which version, and that a pause holds it."""
+"""Policies for runs: the server and version for each request; a pause holds requests back."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
     from agentpipe.core.task import Task
 
-# Of a program's request that has waited for ``hold_s``: it asks again after so long.
+# Retry-After for a program's request that has waited for ``hold_s``.
 RETRY_AFTER_S = 1
-# The key of its servers: a policy's model is ``local``.
+# Variables for the policy's servers: a policy's model is of the provider ``local``.
 KEY_NAME, URL_NAME = "LOCAL_LLM_API_KEY", "LOCAL_LLM_BASE_URL"
 
 _current: ContextVar[RunPolicy | None] = ContextVar("agentpipe_policy", default=None)
 
 
-class StillPaused(Exception):  # noqa: N818 - no error: its request asks again
-    """The policy is paused for longer than a request may be held."""
+class StillPaused(Exception):  # noqa: N818 - not an error: the client asks again
+    """The policy stays paused for longer than a request can be held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Lease:
     """What one request of a run uses.
 
     Attributes:
-        version: The policy's when the request began; None for a model that is none.
-        model: Its name at the server; empty for what the agent asks for.
+        version: The policy's version when the request began; None for a model without a policy.
+        model: Its name at the server; empty for the model that the agent asks for.
     """
 
     version: int | None
@@ -48,12 +48,13 @@ class Lease:
 
 
 class LivePolicy:
-    """A policy in this process, as the store said last; from any thread.
+    """A policy's latest state from the store, in this process; thread-safe.
 
-    Until the store has said anything, all requests wait.
+    Until the store has reported a state, all requests wait.
 
     Attributes:
-        noted: Called where the process has heard of a pause, and where no request is left in it.
+        noted: Called when this process learns of a pause, and when its last request ends during
+            one.
     """
 
     def __init__(self, name: str, state: PolicyState | None = None) -> None:
@@ -65,7 +66,7 @@ class LivePolicy:
         self.noted: Callable[[], None] = _nothing
 
     def follow(self, state: PolicyState) -> None:
-        """Take what the store says; what waited goes on unless it is paused."""
+        """Apply the store's state, and release the waiting requests unless it is paused."""
         with self._lock:
             heard = self._state is None or self._state.pauses != state.pauses
             self._state = state
@@ -78,17 +79,17 @@ class LivePolicy:
 
     @property
     def hold_s(self) -> float:
-        """For how long a program's request may be held; endless while nothing is known."""
+        """How long a program's request can be held, in seconds; infinite until a state is known."""
         return math.inf if self._state is None else self._state.spec.hold_s
 
     @property
     def report(self) -> tuple[int, int]:
-        """Which pause this process has heard of, and how many requests are under way."""
+        """The last pause that this process knows of, and the number of requests in flight."""
         with self._lock:
             return (-1 if self._state is None else self._state.pauses), self._in_flight
 
     def begin(self) -> PolicyState | None:
-        """Count a request; the state that it uses, or None, uncounted, while it has to wait."""
+        """Count a request and return its state; None, without counting, if it must wait."""
         with self._lock:
             if self._state is None or self._state.paused:
                 return None
@@ -96,7 +97,7 @@ class LivePolicy:
             return self._state
 
     def end(self) -> None:
-        """A request has ended."""
+        """Count the end of a request."""
         with self._lock:
             self._in_flight -= 1
             is_last = not self._in_flight and self._state is not None and self._state.paused
@@ -104,7 +105,7 @@ class LivePolicy:
             self.noted()
 
     def on_open(self, call: Callable[[], None]) -> None:
-        """Call it once requests may go on: now, or later in another thread."""
+        """Call ``call`` once requests can continue: now, or later in another thread."""
         with self._lock:
             closed = self._state is None or self._state.paused
             if closed:
@@ -113,7 +114,7 @@ class LivePolicy:
             call()
 
     async def opened(self) -> None:
-        """Return once requests may go on."""
+        """Wait until requests can continue."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -130,7 +131,7 @@ class LivePolicy:
 
 
 def _nothing() -> None:
-    """No caller waits for it."""
+    """Do nothing: the default for ``noted``."""
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -139,10 +140,10 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 class LivePolicies:
-    """Those of all collections that a process serves, by name."""
+    """The policies of all collections that a process serves, by name."""
 
     def __init__(self, collections: Iterable[Collection], *, alone: bool = False) -> None:
-        """``alone`` without a store: they are as the files declare them, for good."""
+        """With ``alone`` there is no store: policies stay as the files declare them."""
         specs = {each.policy.name: each.policy for each in collections if each.policy}
         self._by_name = {
             name: LivePolicy(name, PolicyState(spec) if alone else None)
@@ -153,23 +154,23 @@ class LivePolicies:
         return bool(self._by_name)
 
     def of(self, collection: Collection) -> LivePolicy | None:
-        """The one that a collection follows."""
+        """The policy that a collection follows."""
         return self._by_name[collection.policy.name] if collection.policy else None
 
     def follow(self, states: Iterable[PolicyState]) -> None:
-        """Take what the store says."""
+        """Apply the store's states."""
         for state in states:
             if (live := self._by_name.get(state.name)) is not None:
                 live.follow(state)
 
     def on_pause(self, call: Callable[[], None]) -> None:
-        """Call it from now on where ``report`` says something that a trainer waits for."""
+        """Call ``call`` from now on whenever ``report`` has news that a trainer waits for."""
         for live in self._by_name.values():
             live.noted = call
 
     @property
     def report(self) -> dict[str, tuple[int, int]]:
-        """What a worker's heartbeat says of each."""
+        """Each policy's report, for the worker's heartbeat."""
         return {name: live.report for name, live in self._by_name.items()}
 
 
@@ -177,11 +178,11 @@ NO_POLICIES = LivePolicies(())
 
 
 class RunPolicy:
-    """One run's way to its policy.
+    """A run's access to its policy.
 
     Attributes:
-        key: That of the policy's servers.
-        held: For how long the run was held.
+        key: The key of the policy's servers.
+        held: How long the policy's pauses have held the run.
     """
 
     def __init__(self, live: LivePolicy, task: Task, key: str) -> None:
@@ -190,10 +191,10 @@ class RunPolicy:
 
     @asynccontextmanager
     async def request(self, *, patient: bool = False) -> AsyncIterator[Lease]:
-        """A lease for one request, once the policy is not paused.
+        """Lease the policy for one request, after waiting for a pause to end.
 
         Raises:
-            StillPaused: After ``hold_s``, unless it is ``patient``.
+            StillPaused: The pause lasts longer than ``hold_s``, unless the request is ``patient``.
         """
         state = self._live.begin()
         while state is None:
@@ -212,7 +213,7 @@ class RunPolicy:
             async with asyncio.timeout(None if limit_s == math.inf else limit_s):
                 await self._live.opened()
         except TimeoutError:
-            # Its client asks again: until then the run is held by the pause, too.
+            # The client asks again; until then, the pause still holds the run.
             self.held.begin()
             self._live.on_open(self.held.end)
             raise StillPaused from None
@@ -221,7 +222,7 @@ class RunPolicy:
 
 
 def paused_for_long() -> AgentFailed:
-    """Why a run fails whose program does not ask again: it runs once more, uncounted."""
+    """The error of a run whose program does not ask again; its retry does not count."""
     return AgentFailed(
         "the policy is paused for a new version",
         kind="PolicyPaused",
@@ -233,7 +234,7 @@ def paused_for_long() -> AgentFailed:
 
 @contextmanager
 def following(policy: RunPolicy | None) -> Iterator[None]:
-    """Let what runs within ask this policy, if there is one."""
+    """Let code in the block use this policy, if there is one."""
     token = _current.set(policy)
     try:
         yield
@@ -242,10 +243,10 @@ def following(policy: RunPolicy | None) -> Iterator[None]:
 
 
 def policy_key(env: Mapping[str, str]) -> str:
-    """The key of a policy's servers: of a context, or of the worker's own environment."""
+    """The key of a policy's servers, from the context or the worker's environment."""
     return env.get(KEY_NAME) or os.environ.get(KEY_NAME, "")
 
 
 def run_policy() -> RunPolicy | None:
-    """That of the current run; None where it follows none."""
+    """The policy of the current run; None if it follows none."""
     return _current.get()

@@ -1,4 +1,4 @@
-"""Prices: whether a budget in USD can ever stop an agent, as far as its config says."""
+"""Prices: whether a budget in USD can ever stop an agent, judging by its config."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def refuse_unpriced(config: AgentConfig, engine: str | None, budget: Budget) -> None:
-    """Refuse a budget in USD alone for a model without a price: it would stop nothing.
+    """Refuse a budget only in USD for a model without a price, because it would stop nothing.
 
     Raises:
-        ConfigError: With the file of the config; also where that is wrong.
+        ConfigError: With the config's file; also if the config is invalid.
     """
     if not budget.needs_prices:
         return

@@ -1,4 +1,4 @@
-"""MCP-Universe's agents in runs that are recorded: a gateway stands in the place of their model."""
+"""MCP-Universe's agents in recorded runs: a gateway replaces their model's server."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.process.agent import ProcessAgent
 
-# The llm that asks for chat completions where a variable leads it.
+# The llm type whose server a variable can replace; it asks for chat completions.
 _LED = "openai"
 _URL, _KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
 
 class RecordedAgent:
-    """One agent; each of its runs that is recorded has a process of its own."""
+    """One agent; it changes its process between recorded and unrecorded runs."""
 
     def __init__(self, text: str, build: Callable[[str], ProcessAgent]) -> None:
-        """``build`` makes its process from the text of a config."""
+        """``build`` makes the agent's process from the text of a config."""
         self._text, self._build = text, build
         self._process, self._is_led = build(text), False
 
     @property
     def grace_s(self) -> float:
-        """That of its process."""
+        """The grace period of its process."""
         return self._process.grace_s
 
     async def execute(self, task: Task, context: Context) -> Any:
-        """The agent's answer, with evaluations.
+        """Return the agent's answer, with evaluations.
 
         Raises:
             AgentFailed: It failed, or its llms name several servers.
@@ -59,7 +59,7 @@ class RecordedAgent:
         await self._process.close()
 
     async def _be_led(self, *, is_led: bool) -> None:
-        """Change the config's text, where the last run was not like this one."""
+        """Replace the process if the last run was recorded and this one is not, or the reverse."""
         if is_led != self._is_led:
             await self._process.close()
             self._process = self._build(_without_own(self._text) if is_led else self._text)
@@ -67,7 +67,7 @@ class RecordedAgent:
 
 
 def unrecorded_model(config: AgentConfig) -> str:
-    """The type of an llm in a config that gives no ids; empty if there is none."""
+    """The type of a config's llm that returns no token ids; empty if all return them."""
     llms = (each.data["spec"]["type"] for each in config.documents if each.data["kind"] == "llm")
     return next((name for name in llms if name not in _led_types()), "")
 
@@ -77,13 +77,13 @@ def _led_types() -> tuple[str, ...]:
 
 
 def _llms(documents: list[Any]) -> list[dict[str, Any]]:
-    """The configs of those that a gateway can stand for."""
+    """The configs of the llms that a gateway can replace."""
     specs = [each["spec"] for each in documents if each and each.get("kind") == "llm"]
     return [spec.setdefault("config", {}) for spec in specs if spec["type"] in _led_types()]
 
 
 def _own_variables(text: str, context: Context) -> dict[str, str]:
-    """What a config says of its model's server, as variables; the context's key comes first."""
+    """The config's settings for its model's server, as variables; the context's key wins."""
     llms = _llms([*yaml.safe_load_all(text)])
     own = {_URL: _one(llms, "base_url"), _KEY: _one(llms, "api_key")}
     if context.env.get(_KEY):
@@ -100,7 +100,7 @@ def _one(llms: list[dict[str, Any]], key: str) -> str:
 
 
 def _without_own(text: str) -> str:
-    """The config without what would lead past the gateway."""
+    """The config without settings that would bypass the gateway."""
     documents = [*yaml.safe_load_all(text)]
     for llm in _llms(documents):
         llm.pop("base_url", None)

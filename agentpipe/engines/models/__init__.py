@@ -1,1 +1,1 @@
-"""How models are spoken to: protocols, providers, errors, and what a response leaves behind."""
+"""How models are called: protocols, providers, errors, and the data of a response."""

@@ -1,7 +1,7 @@
-"""Anthropic's messages.
+"""Anthropic's Messages API.
 
-Their content is a list of blocks. What a response holds is sent back as it came: thoughts are
-signed, and a changed one is refused.
+Message content is a list of blocks. A response's blocks are sent back unchanged: thinking blocks
+are signed, and changed ones are refused.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 PATH = "/v1/messages"
 END = ""
 _VERSION = "2023-06-01"
-# The protocol has no others: a task's seed, for one, cannot be sent.
+# The protocol has no other settings: a task's seed, for example, cannot be sent.
 _SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
-# The protocol wants a limit. Claude 3 cannot write more, and later ones not less.
+# The protocol requires a limit. Claude 3 cannot write more; all later models can write this much.
 _MAX_TOKENS = (("claude-3", 4_096), ("claude", 32_000))
 _OTHERS_MAX_TOKENS = 16_384
 _BEYOND_THOUGHTS = 4_096
 
 
 def headers(key: str) -> dict[str, str]:
-    """The credential's headers."""
+    """The headers with the credential."""
     return {"x-api-key": key, "anthropic-version": _VERSION}
 
 
@@ -62,12 +62,12 @@ def headers(key: str) -> dict[str, str]:
 def body(
     conversation: Conversation,
     model: str,
-    provider: Provider,  # noqa: ARG001 - there is one
+    provider: Provider,  # noqa: ARG001 - the protocol has only one
     *,
     stream: bool,
-    token_ids: bool = False,  # noqa: ARG001 - it knows none
+    token_ids: bool = False,  # noqa: ARG001 - the protocol has no token ids
 ) -> dict[str, Any]:
-    """The request for the conversation's next response."""
+    """Build the request for the conversation's next response."""
     settings = conversation.settings
     extra = settings.get("extra_body", {})
     request: dict[str, Any] = {"model": model, "max_tokens": _default_max_tokens(model, extra)}
@@ -85,7 +85,7 @@ def body(
 
 
 def _default_max_tokens(model: str, extra: Mapping[str, Any]) -> int:
-    """With room for the answer beside the thoughts that ``extra_body`` allows."""
+    """A default that leaves room for the answer after the thinking that ``extra_body`` allows."""
     known = (most for prefix, most in _MAX_TOKENS if model.startswith(prefix))
     thinking = extra.get("thinking")
     budget = count(thinking.get("budget_tokens")) if isinstance(thinking, dict) else 0
@@ -125,10 +125,10 @@ def _image(image: Image) -> dict[str, Any]:
 
 
 def read(answer: Any) -> Response:
-    """The response in a message.
+    """Read the response in a message.
 
     Raises:
-        UnreadableResponse: There is none in it.
+        UnreadableResponse: The message has no valid response.
     """
     message = an_object(answer, "the response")
     if not isinstance(message.get("content"), list):
@@ -162,7 +162,7 @@ def _call(block: Mapping[str, Any], id_: str) -> ToolCall:
 
 
 def _sent_back(block: Mapping[str, Any], call: ToolCall | None) -> Mapping[str, Any] | None:
-    """The block without what Anthropic refuses: an empty text, and input that is not an object."""
+    """The block without what Anthropic refuses: empty text, and input that is not an object."""
     if call:
         given = block.get("input")
         return {**block, "id": call.id, "input": given if isinstance(given, dict) else {}}
@@ -183,21 +183,21 @@ def _tokens(usage: Any) -> TokenCounts | None:
 
 
 class Joined:
-    """The message that a stream's events make up."""
+    """The message that a stream's events build up."""
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[str, dict[str, Any]] = {}
-        # Joined once: to add each to what is there takes time that grows with its square.
+        # Joined once at the end: appending each part to a string would take quadratic time.
         self._parts: dict[tuple[str, str], list[str]] = {}
         self._citations: dict[str, list[Any]] = {}
 
     def add(self, event: Any) -> None:
-        """Take the next event.
+        """Add the next event.
 
         Raises:
-            UnreadableResponse: It is malformed.
+            UnreadableResponse: The event is malformed.
         """
         event = an_object(event, "an event")
         kind, index = event.get("type"), str(event.get("index"))
@@ -211,7 +211,7 @@ class Joined:
             self._keep({**an_object(event.get("delta"), "delta"), "usage": event.get("usage")})
 
     def whole(self) -> dict[str, Any]:
-        """The message.
+        """Return the complete message.
 
         Raises:
             IncompleteResponse: The stream ended without a stop reason.
@@ -227,7 +227,7 @@ class Joined:
         return {**self._message, "content": list(self._blocks.values()), "usage": usage}
 
     def _keep(self, part: Mapping[str, Any]) -> None:
-        """Later values replace earlier ones; a null replaces nothing."""
+        """Replace earlier values by later ones, but ignore nulls."""
         usage = part.get("usage")
         self._usage |= {n: v for n, v in usage.items() if v} if isinstance(usage, dict) else {}
         self._message |= {n: part[n] for n in ("id", "model", "stop_reason") if part.get(n)}
@@ -247,7 +247,7 @@ class Joined:
 
 
 def _input(text: str) -> Any:
-    """The input of a call; broken JSON stays text."""
+    """A call's input as JSON; broken JSON stays a string."""
     try:
         return read_json(text.encode(errors="replace"), exact=True) if text else {}
     except ValueError:

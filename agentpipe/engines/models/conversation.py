@@ -1,7 +1,7 @@
-"""Conversation: what is sent to a model and what it answered, in no provider's form.
+"""Conversation: messages to a model and its responses, independent of the provider.
 
-The protocols (``openai_chat``, ``anthropic_messages``) turn these records into requests, and
-responses into these records.
+The protocols (``openai_chat``, ``anthropic_messages``) convert these records to requests, and
+responses to these records.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     from agentpipe.engines.mcp.content import Image
 
-# Beside them, a record must have room for the messages.
+# The record must also have room for the messages.
 MAX_TOOLS_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
-    """A tool that the model may call.
+    """A tool that the model can call.
 
     Attributes:
-        parameters: A JSON schema, as its server gave it.
+        parameters: A JSON schema, as the tool's server gave it.
     """
 
     name: str
@@ -38,8 +38,8 @@ class ToolCall:
     """One call that a response requests.
 
     Attributes:
-        id: Made up where the model gave none.
-        arguments: As the model wrote them: usually JSON, sometimes broken, or empty.
+        id: Generated if the model gave none.
+        arguments: As the model wrote them: usually JSON, sometimes broken or empty.
     """
 
     id: str
@@ -49,7 +49,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call returned."""
+    """The result of one call."""
 
     call: ToolCall
     text: str
@@ -58,14 +58,14 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the user says."""
+    """The user's message."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResults:
-    """The results of all calls of one response, in its order."""
+    """The results of all calls of one response, in the order of the calls."""
 
     results: tuple[ToolResult, ...]
 
@@ -75,9 +75,9 @@ class TokenCounts:
     """Tokens of one request.
 
     Attributes:
-        input: All of them, cached ones included.
-        cache_read: Of ``input``, read from the provider's cache.
-        cache_write: Of ``input``, written to it.
+        input: All input tokens, including cached ones.
+        cache_read: The part of ``input`` that was read from the provider's cache.
+        cache_write: The part of ``input`` that was written to it.
     """
 
     input: int = 0
@@ -88,11 +88,11 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class SampledIds:
-    """The token ids of one request as its serving engine has them.
+    """The token ids of one request, as its serving engine has them.
 
     Attributes:
         logprobs: One for each of ``token_ids``.
-        versions: Policy versions with the range of ``token_ids`` of each, where the engine says it.
+        versions: Policy versions, each with its range of ``token_ids``, if the engine reports them.
     """
 
     prompt_ids: list[int]
@@ -106,12 +106,12 @@ class Response:
     """One response of a model.
 
     Attributes:
-        finish_reason: The provider's own word for why it ended; None if it said nothing.
+        finish_reason: The provider's own word for why it ended; None if it gave none.
         refusal: Why the model refuses; empty if it does not.
         tokens: None if the provider did not count them.
-        model: The model that answered, as the provider calls it.
-        turn: The response in the provider's form, as it is sent back with the next request.
-        sampled: Its token ids, where they were asked for and came.
+        model: The model that answered, as the provider names it.
+        turn: The response in the provider's format, as it is sent back in the next request.
+        sampled: Its token ids, if they were requested and returned.
     """
 
     text: str
@@ -130,7 +130,7 @@ Turn = Question | Response | ToolResults
 
 @dataclass(slots=True)
 class Conversation:
-    """One task's; it grows with each turn."""
+    """The conversation of one task; it grows with each turn."""
 
     settings: Mapping[str, Any]
     tools: Sequence[ToolDefinition]
@@ -140,9 +140,9 @@ class Conversation:
     _recorded_tools: Sequence[ToolDefinition] = ()
 
     def unrecorded(self) -> list[dict[str, Any]]:
-        """The messages since the last call of this, for the trace.
+        """The messages since the previous call of this method, for the trace.
 
-        Responses are not among them: each is in the span of its own request.
+        Responses are left out: each is in the span of its own request.
         """
         first = not self._recorded and self.instruction
         messages = [{"role": "system", "content": self.instruction}] if first else []
@@ -152,9 +152,9 @@ class Conversation:
         return messages
 
     def unrecorded_tools(self) -> list[dict[str, Any]]:
-        """The tools, unless the last call of this gave the same.
+        """The tools for the trace; empty if they are the same as in the previous call.
 
-        Only their names, where a record has no room for more or cannot hold it.
+        Only their names, if a record has no room for the rest or cannot encode it.
         """
         if list(self.tools) == list(self._recorded_tools):
             return []
@@ -169,7 +169,7 @@ class Conversation:
 def _fits(definitions: list[dict[str, Any]]) -> bool:
     try:
         return len(orjson.dumps(definitions)) <= MAX_TOOLS_BYTES
-    except TypeError:  # A number beyond 64 bits.
+    except TypeError:  # An integer that does not fit in 64 bits.
         return False
 
 

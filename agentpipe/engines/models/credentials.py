@@ -1,18 +1,18 @@
-"""Credentials of models as HTTP carries them."""
+"""Model credentials as HTTP headers carry them."""
 
 from __future__ import annotations
 
 from agentpipe.errors import AgentFailed
 
-# For servers that need no key: the SDKs insist on one.
+# For servers that need no key, because the SDKs require one.
 NO_KEY = "none"
 
 
 def header_value(key: str) -> str:
-    """The key, if a header can hold it.
+    """The key, without whitespace around it, such as the last line feed of a file.
 
     Raises:
-        AgentFailed: It cannot; a file's last line feed is not part of it.
+        AgentFailed: A header cannot contain the key.
     """
     stripped = key.strip()
     if not (stripped.isascii() and stripped.isprintable()):

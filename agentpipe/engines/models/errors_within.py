@@ -1,6 +1,6 @@
 """Errors that come with status 200: in an answer, beside a part of one, or in a stream.
 
-Each gateway has its own form. What is cut short by an error is never an answer.
+Each gateway has its own format. An answer that an error cut short is never used.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 from agentpipe.engines.models.service_errors import CLIENT_ERROR
 
 _FAILED = frozenset({"error", "failed", "failure"})
-# What an answer, or an event of a stream, of either protocol has.
+# Keys of an answer or stream event, of either protocol.
 _CONTENT = frozenset({"choices", "usage", "content", "delta", "content_block", "index"})
 _WORDS = ("message", "detail", "msg", "errors", "code")
 
 
 def error_within(answer: Any) -> Any:
-    """The error in an answer or an event, of any gateway; None if it has none."""
+    """The error in an answer or an event, from any gateway; None if there is none."""
     if isinstance(answer, list):
         return error_within(answer[0]) if answer else None
     if not isinstance(answer, dict):
@@ -25,7 +25,7 @@ def error_within(answer: Any) -> Any:
 
 
 def _of_base(answer: dict[str, Any]) -> Any:
-    """MiniMax's form."""
+    """The error in MiniMax's format."""
     base = answer.get("base_resp")
     if not isinstance(base, dict) or not base.get("status_code"):
         return None
@@ -33,7 +33,7 @@ def _of_base(answer: dict[str, Any]) -> Any:
 
 
 def _flat(answer: dict[str, Any]) -> Any:
-    """The answer itself, where it is the error."""
+    """The answer itself, if it is an error."""
     marks = (answer.get(name) for name in ("object", "type", "status"))
     if any(isinstance(mark, str) and mark.lower() in _FAILED for mark in marks):
         return answer

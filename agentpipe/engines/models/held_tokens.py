@@ -1,4 +1,4 @@
-"""HeldTokens: which token ids a conversation has up to an answer, found by its messages."""
+"""HeldTokens: the token ids of conversations up to an answer, found by their messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Of the main agent and of sub-agents that take turns with it. All of a conversation is kept for
-# each: what is older is written as its text again, in a row of its own.
+# Enough for the main agent and the sub-agents that alternate with it. Each entry holds a whole
+# conversation. An older conversation is tokenized from its text again, in a separate row.
 KEPT = 8
 _OF_TEMPLATE = ("tools", "chat_template_kwargs", "chat_template", "tool_choice")
 
@@ -24,8 +24,8 @@ class Held:
     """A conversation up to an answer.
 
     Attributes:
-        ids: All of its prompt, and all that was sampled.
-        messages: How many they are, the answer included.
+        ids: All ids of its prompt, and all sampled ids.
+        messages: Number of messages, including the answer.
     """
 
     ids: list[int]
@@ -33,13 +33,13 @@ class Held:
 
 
 class HeldTokens:
-    """The last conversations of a run."""
+    """The most recent conversations of a run."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[bytes, Held] = OrderedDict()
 
     def keep(self, asked: Mapping[str, Any], answer: Mapping[str, Any], ids: list[int]) -> None:
-        """Hold what a request and its answer consist of."""
+        """Keep the token ids of a request with its answer."""
         messages = [*asked["messages"], answer]
         *_, digest = _digests({**asked, "messages": messages})
         self._held[digest] = Held(ids, len(messages))
@@ -48,14 +48,14 @@ class HeldTokens:
             self._held.popitem(last=False)
 
     def longest(self, asked: Mapping[str, Any]) -> Held | None:
-        """The longest conversation that a request continues."""
+        """The longest held conversation that a request continues."""
         found = [self._held[digest] for digest in _digests(asked) if digest in self._held]
         continued = [held for held in found if held.messages < len(asked["messages"])]
         return continued[-1] if continued else None
 
 
 def _digests(asked: Mapping[str, Any]) -> Iterator[bytes]:
-    """One for each beginning of a conversation."""
+    """A digest for each prefix of a conversation."""
     template = {name: asked.get(name) for name in _OF_TEMPLATE}
     digest = hashlib.blake2b(_encoded(template), digest_size=16).digest()
     for message in asked["messages"]:
@@ -68,7 +68,7 @@ def _encoded(value: Any) -> bytes:
 
 
 def _compared(message: Any) -> Any:
-    """Of an answer only what clients give back, in whatever form they do."""
+    """The parts of an answer that clients return, in a normalized form."""
     if not isinstance(message, dict) or message.get("role") != "assistant":
         return message
     calls = message.get("tool_calls")
@@ -84,7 +84,7 @@ def _call(call: Any) -> Any:
 
 
 def _arguments(text: Any) -> Any:
-    """Read, for a client may have written them in other spaces."""
+    """The parsed arguments, because clients can change the whitespace."""
     try:
         return orjson.loads(text)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, which most providers and model servers speak."""
+"""OpenAI's chat completions API, which most providers and model servers support."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 PATH = "/chat/completions"
 END = "[DONE]"
 _RENAMED = {"stop_sequences": "stop"}
-# What some models think aloud. Those that send it want it back together with their calls.
+# Fields with a model's reasoning. Models that send them need them back together with their calls.
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 
 
 def headers(key: str) -> dict[str, str]:
-    """The credential's headers."""
+    """The headers with the credential."""
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -59,7 +59,7 @@ def body(
     stream: bool,
     token_ids: bool = False,
 ) -> dict[str, Any]:
-    """The request for the conversation's next response."""
+    """Build the request for the conversation's next response."""
     settings = dict(conversation.settings)
     extra = settings.pop("extra_body", {})
     request: dict[str, Any] = {"model": model, "messages": _messages(conversation)}
@@ -77,7 +77,7 @@ def body(
 
 
 def _tool(tool: ToolDefinition, provider: Provider) -> dict[str, Any]:
-    """With the schema that its server gave; an empty ``properties`` allows what none does."""
+    """The tool with its server's own schema; an empty ``properties`` accepts the same as none."""
     demanded = {"type": "object", "properties": {}} if provider.needs_properties else {}
     parameters = {**demanded, **tool.parameters}
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
@@ -107,7 +107,7 @@ def _results(turn: ToolResults) -> list[Mapping[str, Any]]:
         for result in turn.results
     ]
     images = [image for result in turn.results for image in result.images]
-    if images:  # A message of a tool holds only text.
+    if images:  # A tool message can only contain text.
         urls = [f"data:{image.media_type};base64,{image.data}" for image in images]
         content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         messages.append({"role": "user", "content": content})
@@ -118,10 +118,10 @@ def _results(turn: ToolResults) -> list[Mapping[str, Any]]:
 
 
 def read(answer: Any) -> Response:
-    """The response in a completion.
+    """Read the response in a completion.
 
     Raises:
-        UnreadableResponse: There is none in it.
+        UnreadableResponse: The completion has no valid response.
     """
     completion = an_object(answer, "the response")
     choices = a_list(completion.get("choices"), "choices")
@@ -151,7 +151,7 @@ def read(answer: Any) -> Response:
 
 
 def error_in(answer: Any) -> Any:
-    """The error object in a completion or an event; None if it has none."""
+    """The error object in a completion or an event; None if there is none."""
     if error := error_within(answer):
         return error
     choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -164,7 +164,7 @@ def error_in(answer: Any) -> Any:
 
 
 def _text(content: Any) -> str:
-    """The content; some servers send a list of parts."""
+    """The content as a string; some servers send a list of parts."""
     if not isinstance(content, list):
         return a_text(content, "content")
     parts = [an_object(part, "content") for part in content]
@@ -188,9 +188,9 @@ def _turn(
 
 
 def _sent_back(raw: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
-    """With what a provider keeps in it, such as Gemini's signatures of thoughts.
+    """The call with the provider's extra fields, such as Gemini's thought signatures.
 
-    Arguments that are not an object are left out: some servers parse them, and refuse the request.
+    Arguments that are not an object become ``{}``: some servers parse them, and refuse the request.
     """
     kept = {name: value for name, value in raw.items() if name != "index"}
     arguments = call.arguments if _is_object(call.arguments) else "{}"
@@ -218,7 +218,7 @@ def _tokens(usage: Any) -> TokenCounts | None:
 
 
 class Joined:
-    """The completion that a stream's events make up."""
+    """The completion that a stream's events build up."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
@@ -228,10 +228,10 @@ class Joined:
         self._ids = JoinedIds()
 
     def add(self, event: Any) -> None:
-        """Take the next event.
+        """Add the next event.
 
         Raises:
-            UnreadableResponse: It is malformed.
+            UnreadableResponse: The event is malformed.
         """
         event = an_object(event, "an event")
         self._kept |= {n: event[n] for n in ("id", "model", "usage") if event.get(n)}
@@ -243,7 +243,7 @@ class Joined:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
 
     def whole(self) -> dict[str, Any]:
-        """The completion.
+        """Return the complete completion.
 
         Raises:
             IncompleteResponse: The stream ended without a finish reason.
@@ -272,7 +272,7 @@ class Joined:
         parts.append(part)
 
     def _add_call(self, part: dict[str, Any]) -> None:
-        """Add a part of a call, at its ``index``; some servers leave that out or repeat it."""
+        """Add a part of a call at its ``index``, which some servers omit or repeat."""
         function = an_object(part.get("function") or {}, "function")
         call = self._call_for(part)
         call |= {name: value for name, value in part.items() if name != "function" and value}
@@ -292,7 +292,7 @@ class Joined:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Joined once: to add each to what is there takes time that grows with its square."""
+    """Join parts once at the end: appending each to a string would take quadratic time."""
     return "".join(parts) if isinstance(parts[0], str) else [*chain.from_iterable(parts)]
 
 

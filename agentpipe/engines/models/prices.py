@@ -1,4 +1,4 @@
-"""What a request cost, by the prices of ``genai-prices``."""
+"""Cost of a request, by the prices of ``genai-prices``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from agentpipe.engines.models.conversation import TokenCounts
 
 
-# A failed search takes longer than the rest of a request.
+# Cached because a failed search takes longer than the rest of a request.
 _unknown: set[tuple[str, str]] = set()
 
 
 def usd_of(tokens: TokenCounts, provider: str, model: str) -> float | None:
-    """The price of a request; None if it is not known."""
+    """The price of a request; None if it is unknown."""
     if (provider, model) in _unknown:
         return None
     usage = Usage(

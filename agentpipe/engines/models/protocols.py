@@ -1,4 +1,4 @@
-"""The protocols that model servers speak, each in a module of its own."""
+"""The protocols that model servers speak, one module each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class JoinedStream(Protocol):
-    """The answer that a stream's events make up."""
+    """The answer that a stream's events build up."""
 
     def add(self, event: Any) -> None:
-        """Take the next event.
+        """Add the next event.
 
         Raises:
-            UnreadableResponse: It is malformed.
+            UnreadableResponse: The event is malformed.
         """
 
     def whole(self) -> dict[str, Any]:
-        """The answer as it would have come in one piece.
+        """Return the answer as if it had arrived in one piece.
 
         Raises:
             IncompleteResponse: The stream ended before the answer did.
@@ -32,10 +32,10 @@ class JoinedStream(Protocol):
 
 
 class WireProtocol(Protocol):
-    """What one of the modules holds.
+    """The members of a protocol's module.
 
     Attributes:
-        PATH: After the base URL.
+        PATH: The path after the base URL.
         END: The event that ends a stream; empty if there is none.
         Joined: Reads one stream.
     """
@@ -43,12 +43,12 @@ class WireProtocol(Protocol):
     @property
     def PATH(self) -> str: ...  # noqa: N802, D102 - a module's constant
     @property
-    def END(self) -> str: ...  # noqa: N802, D102 - likewise
+    def END(self) -> str: ...  # noqa: N802, D102 - a module's constant
     @property
     def Joined(self) -> Callable[[], JoinedStream]: ...  # noqa: N802, D102 - a module's class
 
     def headers(self, key: str) -> dict[str, str]:
-        """The credential's headers."""
+        """The headers with the credential."""
 
     def body(
         self,
@@ -59,20 +59,20 @@ class WireProtocol(Protocol):
         stream: bool,
         token_ids: bool = False,
     ) -> Mapping[str, Any]:
-        """The request for the conversation's next response; with ``token_ids``, also for its ids.
+        """Build the request for the next response; with ``token_ids``, also ask for token ids.
 
-        A protocol that knows no ids ignores that.
+        A protocol without token ids ignores ``token_ids``.
         """
 
     def read(self, answer: Any) -> Response:
-        """The response in a server's answer.
+        """Read the response in a server's answer.
 
         Raises:
-            UnreadableResponse: There is none in it.
+            UnreadableResponse: The answer has no valid response.
         """
 
     def error_in(self, answer: Any) -> Any:
-        """The error object in an answer or in an event; None if it has none."""
+        """The error object in an answer or an event; None if there is none."""
 
 
 PROTOCOLS: Mapping[str, WireProtocol] = {"openai": openai_chat, "anthropic": anthropic_messages}

@@ -1,7 +1,7 @@
-"""Providers of models: addresses, protocols, the variables that hold keys, and rules.
+"""Model providers: addresses, protocols, variables for keys, and rules.
 
-All but Anthropic speak OpenAI's chat completions, each with rules of its own. Variables, addresses
-and rules come from the services' documents and from MCP-Universe's ``llm`` types.
+All except Anthropic use OpenAI's chat completions, each with its own rules. Variables, addresses
+and rules come from the services' documentation and from MCP-Universe's ``llm`` types.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ class Provider:
     """One service, or kind of server.
 
     Attributes:
-        name: Its name in ``genai-prices``, if it is there.
+        name: Its name in ``genai-prices``, if listed there.
         base_url: Empty if only the user can know it.
-        key_names: Variables that may hold the key, the first set one counts.
-        url_names: Variables that may hold another base URL.
-        keyless: It works without a key.
+        key_names: Variables that can hold the key; the first one that is set is used.
+        url_names: Variables that can hold another base URL.
+        keyless: Whether it works without a key.
         renamed: Settings that it knows by another name.
-        lacks: Settings that it refuses or ignores: they are not sent.
-        counts_unasked: It counts a stream's tokens unasked, and refuses ``stream_options``.
+        lacks: Settings that it refuses or ignores; they are not sent.
+        counts_unasked: It counts a stream's tokens without being asked, and refuses
+            ``stream_options``.
         needs_properties: It refuses a tool whose schema has no ``type`` or ``properties``.
-        takes_images: Its usual models do; a text model refuses a request with one.
+        takes_images: Whether its usual models take images; a text model refuses a request with one.
     """
 
     name: str
@@ -43,17 +44,17 @@ class Provider:
     takes_images: bool = False
 
     def sent(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that it takes."""
+        """The settings that it accepts."""
         return {name: value for name, value in settings.items() if name not in self.lacks}
 
     def at(self, base_url: str) -> Provider:
-        """Its rules for the server at this address: others take any schema."""
+        """The provider's rules for the server at this address: other servers accept any schema."""
         return self if base_url == self.base_url else replace(self, needs_properties=False)
 
 
 _LATER_NAME = {"max_tokens": "max_completion_tokens"}
 _PENALTIES = ("frequency_penalty", "presence_penalty")
-# Of vLLM, SGLang, llama.cpp and OpenRouter: others refuse what OpenAI's protocol has not.
+# Supported by vLLM, SGLang, llama.cpp and OpenRouter; others refuse settings that are not OpenAI's.
 _OF_LOCAL = ("top_k", "min_p", "repetition_penalty")
 _LOGPROBS = ("logprobs", "top_logprobs")
 _OPENAI = Provider(
@@ -82,7 +83,7 @@ _GEMINI = Provider(
     "https://generativelanguage.googleapis.com/v1beta/openai",
     ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     ("GEMINI_BASE_URL",),
-    # 400, Unknown name: the native API has them, the one in OpenAI's form has not.
+    # "400, Unknown name": only the native API has these, not the OpenAI-compatible one.
     lacks=frozenset(("seed", *_PENALTIES, *_OF_LOCAL, *_LOGPROBS)),
     takes_images=True,
 )
@@ -97,7 +98,7 @@ _MISTRAL = Provider(
     "mistral",
     "https://api.mistral.ai/v1",
     ("MISTRAL_API_KEY",),
-    renamed={"seed": "random_seed"},  # 422, extra_forbidden: for each field that it does not know.
+    renamed={"seed": "random_seed"},  # It answers "422, extra_forbidden" to unknown fields.
     lacks=frozenset((*_OF_LOCAL, *_LOGPROBS)),
     counts_unasked=True,
 )

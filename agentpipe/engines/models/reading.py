@@ -1,7 +1,7 @@
 """Reads what model servers send: strict about the answer, tolerant about everything else.
 
-Servers differ in the fields that no answer needs, and change them without notice. What the answer
-consists of must be well formed, or ``UnreadableResponse`` is raised.
+Servers differ in fields that no answer needs, and change them without notice. The answer itself
+must be well formed; otherwise ``UnreadableResponse`` is raised.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from agentpipe.core.outside import CostlyJson, encoded, read_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Mistral's ids have exactly as many letters and digits; the others take them, too.
+# Mistral requires ids of exactly this many letters and digits; others accept them, too.
 _ID_CHARS = 9
 
 
 class UnreadableResponse(Exception):  # noqa: N818 - reads as what happened
-    """A response without a readable answer; the message says what the server sent."""
+    """A response without a readable answer; the message shows what the server sent."""
 
 
 class IncompleteResponse(UnreadableResponse):
@@ -30,7 +30,7 @@ class IncompleteResponse(UnreadableResponse):
 
 
 def parsed(data: bytes) -> Any:
-    """The JSON in ``data``; invalid bytes and lone surrogates in it are replaced.
+    """Parse the JSON in ``data``; invalid bytes and lone surrogates are replaced.
 
     Raises:
         UnreadableResponse: It is not JSON.
@@ -45,10 +45,10 @@ def parsed(data: bytes) -> Any:
 
 
 def an_object(value: Any, name: str) -> dict[str, Any]:
-    """``value`` if it is an object.
+    """Return ``value`` if it is an object.
 
     Raises:
-        UnreadableResponse: It is not.
+        UnreadableResponse: It is not an object.
     """
     if not isinstance(value, dict):
         raise UnreadableResponse(f"{name}: expected an object, got {_short(value)}")
@@ -56,7 +56,7 @@ def an_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def a_list(value: Any, name: str) -> list[Any]:
-    """``value`` if it is a list; null is an empty one.
+    """Return ``value`` if it is a list; null counts as an empty list.
 
     Raises:
         UnreadableResponse: It is neither.
@@ -69,7 +69,7 @@ def a_list(value: Any, name: str) -> list[Any]:
 
 
 def a_text(value: Any, name: str) -> str:
-    """``value`` if it is a string; null is an empty one.
+    """Return ``value`` if it is a string; null counts as an empty string.
 
     Raises:
         UnreadableResponse: It is neither.
@@ -82,18 +82,18 @@ def a_text(value: Any, name: str) -> str:
 
 
 def text_or_none(value: Any) -> str | None:
-    """``value`` if it is a string that says something."""
+    """``value`` if it is a non-empty string, else None."""
     return value if isinstance(value, str) and value else None
 
 
 def count(value: Any) -> int:
-    """``value`` if it is a number of tokens, else 0."""
+    """``value`` if it is a valid number of tokens, else 0."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return int(value) if is_number and 0 <= value < 2**53 else 0
 
 
 def call_ids(values: Iterable[Any]) -> list[str]:
-    """The ids of a response's calls, with a new one where there is none or one that is taken."""
+    """The ids of a response's calls; missing or repeated ids are replaced by new ones."""
     ids: dict[str, None] = {}
     for value in values:
         given = text_or_none(value)
@@ -102,7 +102,7 @@ def call_ids(values: Iterable[Any]) -> list[str]:
 
 
 def refuse_more_calls(number: int) -> None:
-    """Refuse a response with so many calls if no model asks for that many at once.
+    """Refuse a response with more calls than any model plausibly requests at once.
 
     Raises:
         CapExceeded: There are more than ``MAX_TOOL_CALLS``.
@@ -112,14 +112,14 @@ def refuse_more_calls(number: int) -> None:
 
 
 def arguments_text(value: Any) -> str:
-    """A call's arguments as text; some servers send them as an object."""
+    """A call's arguments as a string; some servers send an object."""
     if value is None:
         return ""
     return value if isinstance(value, str) else encoded(value).decode()
 
 
 def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments that a model wrote for a call; none at all, or null, are an empty object.
+    """Parse the arguments that a model wrote for a call; empty or null is an empty object.
 
     Raises:
         ValueError: They are not a JSON object, or longer than ``MAX_ARGUMENTS_CHARS``.
@@ -135,4 +135,4 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004 - as many as are shown
+    return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004 - the number shown

@@ -1,4 +1,4 @@
-"""What a response of a model leaves in its run's trace, usage and rollout."""
+"""Recording: what a model's response adds to its run's trace, usage and rollout."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from agentpipe.engines.models.conversation import Response
 
-# After that, a server that has refused is asked once more.
+# Seconds after which a server that refused is asked again.
 REFUSED_FOR_S = 600.0
 
 log = logging.getLogger(__name__)
 
 
 def response_record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:
-    """For its span."""
+    """The response's data for its span."""
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments} for call in response.calls
     ]
@@ -41,7 +41,7 @@ def response_record(response: Response, usage: Mapping[str, Any]) -> dict[str, A
 
 
 def usage_of(response: Response, provider: str, model: str) -> dict[str, Any]:
-    """Its tokens, and its price where that is known; ``model`` is the one that was asked for."""
+    """The response's tokens, and its price if known; ``model`` is the requested model."""
     tokens = response.tokens
     if tokens is None:
         return {"requests": 1}
@@ -56,7 +56,7 @@ def usage_of(response: Response, provider: str, model: str) -> dict[str, Any]:
 
 
 def turn_of(response: Response, settings: Mapping[str, Any]) -> Turn | None:
-    """For a rollout, within the span of its request; None where its ids did not come."""
+    """The turn for a rollout; None without token ids. Call it within the request's span."""
     ids = response.sampled
     if ids is None:
         return None
@@ -73,28 +73,28 @@ def turn_of(response: Response, settings: Mapping[str, Any]) -> Turn | None:
 
 
 class IdRequests:
-    """Whether a model's server is asked for token ids.
+    """Decides whether a model's server is asked for token ids.
 
-    One that has refused is left alone for a while, not for good: it may be restarted with another
-    version, and its worker outlives that.
+    After a refusal it is not asked for a while. The server can be restarted with another version
+    while the worker keeps running, so a refusal is not final.
     """
 
     def __init__(self, server: str) -> None:
-        """Ask; ``server`` is for the log."""
+        """Start by asking; ``server`` is the name for the log."""
         self._server, self._refused_until_s = server, -math.inf
 
     @property
     def are_wanted(self) -> bool:
-        """Whether the next request asks for them."""
+        """Whether the next request asks for token ids."""
         return time.monotonic() >= self._refused_until_s
 
     @property
     def gap(self) -> str:
-        """Why a response has none."""
+        """The reason why a response has no token ids."""
         return NO_TOKEN_IDS if self.are_wanted else IDS_REFUSED
 
     def note_refusal(self) -> None:
-        """Leave it alone; the log says so once for each server."""
+        """Stop asking for a while; logged once per server."""
         self._refused_until_s = time.monotonic() + REFUSED_FOR_S
         _say_refused(self._server)
 
@@ -111,12 +111,12 @@ def _say_refused(server: str) -> None:
 
 
 def refuses_ids(text: str) -> bool:
-    """Whether an error says that the request for ids is what a server refuses."""
+    """Whether an error means that the server refuses the request for token ids."""
     return any(name in text for name in ASKED)
 
 
 def without_ids(failure: AgentFailed) -> AgentFailed:
-    """What that means for a run that needs them."""
+    """Convert the refusal to an error for a run that requires token ids."""
     return AgentFailed(
         f"the model's server gives no token ids: {failure}; "
         "serve the model with vLLM, or write `record: {tokens: try}`",

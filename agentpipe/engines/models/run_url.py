@@ -1,7 +1,7 @@
-"""RunUrl: a base URL of a model's server that differs by run, as gateways for training have them.
+"""RunUrl: a model server's base URL that differs by run, as training gateways use it.
 
-``http://gateway:9090/sessions/{{ task_id }}/v1``. What is of the task is quoted and stands behind
-the host, so that no sender chooses where a key is sent.
+Example: ``http://gateway:9090/sessions/{{ task_id }}/v1``. Values of the task are quoted, and only
+allowed after the host, so a sender cannot choose where a key is sent.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ FIELDS = ("task_id", "attempt", "group_id", "sample_index", "policy_version")
 
 
 def is_template(base_url: str) -> bool:
-    """Whether it differs by run."""
+    """Whether the URL differs by run."""
     return "{{" in base_url
 
 
 def url_problems(base_url: str) -> Iterator[str]:
-    """What is wrong with its placeholders, a sentence each."""
+    """Problems with its placeholders, one sentence each."""
     host = base_url.partition("://")[2].partition("/")[0]
     for name in names_in(host):
         if name in FIELDS:
@@ -40,10 +40,10 @@ def url_problems(base_url: str) -> Iterator[str]:
 
 
 def filled(base_url: str, task: Task, env: Mapping[str, str]) -> str:
-    """The URL of this run; names that are none of the task's are the context's.
+    """Fill in this run's URL; names that are not fields of the task come from the context.
 
     Raises:
-        AgentFailed: A value is missing, or would lead elsewhere.
+        AgentFailed: A value is missing, or would lead to another path.
     """
     values = {name: _value(name, task, env) for name in names_in(base_url)}
     url: str = render(base_url, values)

@@ -1,9 +1,9 @@
-"""The token ids in a chat completion, as vLLM gives them where a request asks for them.
+"""The token ids in a chat completion, as vLLM returns them on request.
 
-``prompt_token_ids`` is at the top, or in a stream's first event; ``choices[0].token_ids`` and
-``choices[0].logprobs.content`` come with each part. ``weight_versions`` of a choice says which
-weights sampled which part, where they changed during a response.
-vLLM calls weights ``default`` that were loaded without a version.
+``prompt_token_ids`` is at the top level, or in a stream's first event. ``choices[0].token_ids`` and
+``choices[0].logprobs.content`` come with each part. If the weights changed during a response,
+``weight_versions`` of a choice says which weights sampled which part. vLLM reports weights that
+were loaded without a version as ``default``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from agentpipe.engines.models.conversation import SampledIds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# What a request needs for them.
+# Request fields that ask for token ids.
 ASKED = {"logprobs": True, "return_token_ids": True}
 MAX_TOKEN_ID = 2**31
 _MAX_DIGITS = 16
 _NO_VERSION = "default"
-# The logarithm of a probability that an engine has rounded up to 1.
+# Tolerance for logprobs above 0, from a probability that the engine rounded up to 1.
 _ROUNDING = 1e-3
 
 
 def sampled_in(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> SampledIds | None:
-    """The ids of a completion; None unless each sampled token has its id and its logprob."""
+    """The token ids of a completion; None unless every sampled token has an id and a logprob."""
     prompt, sampled = completion.get("prompt_token_ids"), choice.get("token_ids")
     if not _are_ids(prompt) or not _are_ids(sampled) or not prompt:
         return None
@@ -59,7 +59,7 @@ def _content(logprobs: Any) -> list[Any]:
 
 
 def _logprobs(logprobs: Any) -> list[float]:
-    """One for each token; none where one of them is not the logarithm of a probability."""
+    """The logprob of each token; an empty list if any of them is invalid."""
     try:
         values = [each["logprob"] for each in _content(logprobs)]
     except (TypeError, KeyError):
@@ -83,13 +83,13 @@ def _versions(value: Any, tokens: int) -> Iterator[tuple[str | int, int, int]]:
 
 
 def _version(name: Any) -> str | int:
-    """A number where it is one: only numbers can be compared."""
+    """The version as a number if possible, because only numbers can be compared."""
     text = str(name)
     return int(text) if text.isdecimal() and len(text) < _MAX_DIGITS else shorten(text, 256)
 
 
 class JoinedIds:
-    """The same, from the events of a stream."""
+    """Collects the token ids from the events of a stream."""
 
     def __init__(self) -> None:
         self._prompt: Any = None
@@ -98,17 +98,17 @@ class JoinedIds:
         self._versions: Any = None
 
     def add_prompt(self, event: Mapping[str, Any]) -> None:
-        """Take the prompt's ids, which one event has."""
+        """Add the prompt's ids, which only one event has."""
         self._prompt = event.get("prompt_token_ids") or self._prompt
 
     def add(self, choice: Mapping[str, Any]) -> None:
-        """Take the next event's first choice."""
+        """Add the first choice of the next event."""
         self._versions = choice.get("weight_versions") or self._versions
         self._ids += _listed(choice.get("token_ids"))
         self._content += _content(choice.get("logprobs"))
 
     def whole(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the completion and its choice have of them; empty if there are none."""
+        """Return the fields for the completion and for its choice; empty without token ids."""
         if self._prompt is None:
             return {}, {}
         choice = {

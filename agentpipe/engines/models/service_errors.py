@@ -1,7 +1,8 @@
-"""What a model's server reports as an error, and what that means for the run.
+"""Errors that a model's server reports, and what they mean for the run.
 
-OpenAI's form, Anthropic's and their variants say it by an HTTP status, a code, a type and a
-message: in an error response, in a response with status 200, or within a stream. All come here.
+OpenAI's format, Anthropic's and their variants use an HTTP status, a code, a type and a message.
+They arrive as an error response, in a response with status 200, or within a stream. All are handled
+here.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 MAX_WORDS_CHARS = 1_000
 CLIENT_ERROR = 400
-# A conflict, too early, and the connection that a proxy gave up: the next try may succeed.
+# Conflict, too early, and a connection that a proxy closed: the next attempt can succeed.
 PASSING = frozenset({409, 425, 499})
 
-# The status that belongs to a type or code, for errors that come without one, as in a stream.
+# The status that belongs to a type or code, for errors without a status, as in streams.
 _STATUSES = {
     "authentication_error": 401,
     "invalid_api_key": 401,
@@ -57,7 +58,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class _SetUp:
-    """A mistake in the set-up, by what a server says about it.
+    """A mistake in the set-up, recognized by what a server reports.
 
     Attributes:
         codes: Codes and types, in lower case.
@@ -94,7 +95,7 @@ _CONTEXT_STATUSES = frozenset({400, 413, 422})
 _CONTEXT_CODES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
 )
-# As OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp and Bedrock say it.
+# Messages of OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp and Bedrock.
 _CONTEXT_WORDS = re.compile(
     "maximum context length|prompt is too long|exceeds? (the )?context (limit|window|length)"
     r"|too large for model with \d+ maximum context"
@@ -102,7 +103,7 @@ _CONTEXT_WORDS = re.compile(
     "|reduce the length of the (messages|input|prompt)|longer than the model's context"
     "|exceeds? the (available |model's )(maximum )?context|input is too long"
 )
-# OpenRouter's moderation refuses with a credential's status.
+# OpenRouter's moderation refuses input with the status of an invalid credential.
 _FLAGGED = "flagged_input"
 
 
@@ -110,10 +111,10 @@ class ServiceError(Exception):
     """An error as a server reported it.
 
     Attributes:
-        status_code: Its HTTP status; in a response with status 200, the one it stands for.
-        within: It came in a response with status 200, or in a stream.
-        codes: Its code and its type, in lower case, as far as it has them.
-        headers: Of the response.
+        status_code: The HTTP status; for an error within status 200, the status that it stands for.
+        within: Whether it came in a response with status 200, or in a stream.
+        codes: Its code and type, in lower case, if it has them.
+        headers: The headers of the response.
     """
 
     def __init__(self, error: Any, status: int, headers: Mapping[str, str], text: str) -> None:
@@ -134,7 +135,7 @@ class ServiceError(Exception):
 
 
 def error_of(response: httpx2.Response, content: bytes) -> ServiceError:
-    """What a response with an error's status says in ``content``, JSON or not."""
+    """Read the error of a response with an error status; ``content`` need not be JSON."""
     try:
         error = parsed(content)
     except UnreadableResponse:
@@ -144,12 +145,12 @@ def error_of(response: httpx2.Response, content: bytes) -> ServiceError:
 
 
 def error_within_answer(error: Any, response: httpx2.Response) -> ServiceError:
-    """An error in a response with status 200, or in one of its events."""
+    """The error in a response with status 200, or in one of its events."""
     return ServiceError(error, response.status_code, response.headers, encoded(error).decode())
 
 
 def _description(error: Any) -> dict[str, Any]:
-    """The object with the message: some servers wrap it, or have just the message."""
+    """The object with the message; some servers wrap it, or only send a message."""
     if isinstance(error, list) and error:
         error = error[0]
     if isinstance(error, str):
@@ -166,18 +167,18 @@ def _flags(metadata: Any) -> set[str]:
 
 def _message(described: Mapping[str, Any]) -> str:
     metadata = described.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None  # Of OpenRouter's provider.
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter's upstream.
     found = (*(described.get(name) for name in ("message", "detail", "msg")), raw)
     return ": ".join(str(text) for text in found if text)
 
 
 def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
-    """What a failed request means for the run.
+    """Convert a failed request to the error for the run.
 
     Args:
-        error: ``ServiceError``, ``UnreadableResponse``, a timeout, or the HTTP client's.
-        masked: Hides credentials in a text. The server's words are cut after that: half a
-            credential could not be recognised.
+        error: ``ServiceError``, ``UnreadableResponse``, a timeout, or an error of the HTTP client.
+        masked: Masks credentials in a string. The message is cut only after masking, because half a
+            credential could not be recognized.
     """
     words = shorten(masked(str(error)), MAX_WORDS_CHARS)
     if isinstance(error, ServiceError):
@@ -192,7 +193,7 @@ def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
 
 
 def redirected(_response: object, text: str) -> AgentFailed:
-    """What a redirect to another server means: the address is wrong."""
+    """Make the error for a redirect to another server: the address is wrong."""
     return AgentFailed(f"the model's server: {text}", kind="ModelRedirected", permanent=True)
 
 
@@ -229,7 +230,7 @@ def _is(error: ServiceError, set_up: _SetUp) -> bool:
 
 
 def _is_service(error: ServiceError) -> bool:
-    """Whether the service failed; within a response even the refusal of a request is that."""
+    """Whether the service failed; any error within a 200 response counts as that."""
     status = error.status_code
     return error.within or status in TOO_BUSY or status in PASSING or status in SERVER_ERRORS
 

@@ -1,4 +1,4 @@
-"""Why a model stopped: the providers' words, and what each means for the run."""
+"""Why a model stopped: the providers' words, and their meaning for the run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from agentpipe.core.result import CONTENT_FILTER, LENGTH, REFUSAL, STOP
 if TYPE_CHECKING:
     from agentpipe.engines.models.conversation import Response
 
-# The providers' words: OpenAI's and Anthropic's, and then those of vLLM, SGLang, Mistral, Gemini,
-# DeepSeek and Zhipu. Whether an answer with another word is whole is not known.
+# First the words of OpenAI and Anthropic, then those of vLLM, SGLang, Mistral, Gemini, DeepSeek and
+# Zhipu. With any other word, it is unknown whether the answer is complete.
 _STOPS = {
     **dict.fromkeys(
         ("stop", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"), STOP
@@ -27,7 +27,7 @@ _STOPS = {
     **dict.fromkeys(("blocklist", "spii", "image_safety"), CONTENT_FILTER),
     "refusal": REFUSAL,
 }
-# The provider gave up in the middle of an answer.
+# Words for an answer that the provider abandoned midway.
 _FAILED = frozenset(
     {
         *("error", "failed", "failure", "abort", "aborted", "cancelled", "canceled", "timeout"),
@@ -46,7 +46,7 @@ _OUT_OF_CONTEXT = "model_context_window_exceeded"
 
 
 def stop_of(response: Response) -> str | None:
-    """The Result's ``stop`` for this response; None if it is not known why it ended."""
+    """The Result's ``stop`` for this response; None if the reason is unknown."""
     if response.refusal:
         return REFUSAL
     if response.finish_reason is None:
@@ -55,18 +55,18 @@ def stop_of(response: Response) -> str | None:
 
 
 def cut(response: Response) -> str:
-    """How the provider ended the response before the model did, for the model; else empty."""
+    """How the provider cut the response short, as text for the model; empty if it did not."""
     return _CUTS.get(stop_of(response), "")
 
 
 def failed(response: Response) -> bool:
-    """Whether the provider failed before the answer was complete, or lost the calls in it."""
+    """Whether the provider failed before the answer was complete, or lost its calls."""
     reason = (response.finish_reason or "").lower()
     return reason in _FAILED or (reason in _CALLS and not response.calls)
 
 
 def paused(response: Response) -> bool:
-    """Whether the model goes on if it is asked again."""
+    """Whether the model continues if asked again."""
     return response.finish_reason == _PAUSED
 
 

@@ -1,8 +1,8 @@
-"""Tokens in, tokens out: a model's server gets the ids that it has sampled, not their text again.
+"""Token mode: the model's server gets the ids that it sampled, instead of their text again.
 
-vLLM with ``--enable-scale-out`` gives the ids of a conversation (``render``), continues ids
-(``generate``), and reads the answer and its calls in them (``derender``). Between them the ids of
-what was sampled before take the place of those that its text would be written in now.
+vLLM with ``--enable-scale-out`` converts a conversation to ids (``render``), continues ids
+(``generate``), and parses the answer and its calls from ids (``derender``). Between ``render`` and
+``generate``, the ids that were sampled earlier replace the ids of their text.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 
     from agentpipe.core.rollout import Rollout
 
-    # Posts JSON to a path of the server, from its root; a status of errors is a ``ServiceError``.
+    # Posts JSON to a path below the server's root; an error status raises ``ServiceError``.
     Post = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 RENDER = "/v1/chat/completions/render"
 GENERATE = "/inference/v1/generate"
 DERENDER = "/v1/chat/completions/derender"
-# Of what a client asks, this is about how the answer is sent.
+# Fields of a client's request that only concern how the answer is sent.
 _OF_ANSWER = ("stream", "stream_options", "return_token_ids")
-# A path that the server does not know, or does not take.
+# Statuses of a path that the server does not know or support.
 _UNKNOWN = frozenset({404, 405, 501})
-# Behind a prompt's end no text is written differently for what is before.
+# Last ids of the prompt for ``derender``: earlier ids do not change how later text decodes.
 _SEED_IDS = 64
-# Two answers of one token each, whose texts have no end in common.
+# Two answers of one token each, whose texts have no common ending.
 _PROBES = ("a", "1")
 
 log = logging.getLogger(__name__)
 
 
 def root_of(base_url: str) -> str:
-    """Where the paths begin, for a base URL of OpenAI's protocol."""
+    """The server's root, from a base URL of OpenAI's protocol."""
     return base_url.rstrip("/").removesuffix("/v1")
 
 
 class TokenMode:
-    """The conversations of one run."""
+    """Token ids of the conversations of one run."""
 
     def __init__(self, *, required: bool) -> None:
-        """With ``required``, a server that cannot do this ends the run."""
+        """With ``required``, a server without token mode fails the run."""
         self._required = required
         self._held = HeldTokens()
         self._closing: list[int] | None = None
@@ -59,12 +59,12 @@ class TokenMode:
     async def completion(
         self, body: Mapping[str, Any], post: Post, server: str
     ) -> dict[str, Any] | None:
-        """The chat completion for a request, with its ids; None from a server that cannot.
+        """Return a request's chat completion with its ids; None if the server has no token mode.
 
         Raises:
-            AgentFailed: It cannot, and the run requires it.
+            AgentFailed: The server has no token mode, and the run requires it.
             ServiceError: It refuses the request.
-            UnreadableResponse: It does not answer in its own format.
+            UnreadableResponse: Its answer does not have the expected format.
         """
         if self._is_refused:
             return None
@@ -101,20 +101,20 @@ class TokenMode:
     async def _prompt(
         self, asked: Mapping[str, Any], rendered: Mapping[str, Any], post: Post
     ) -> list[int]:
-        """Its ids, with those that are held; as they were rendered where they do not fit."""
+        """The prompt's ids, with held ids for earlier turns; as rendered if these do not match."""
         ids = _ids(rendered.get("token_ids"), RENDER)
         found = self._held.longest(asked)
-        if found is None or rendered.get("features"):  # Places of images are counted in ids.
+        if found is None or rendered.get("features"):  # Positions of images count in these ids.
             return ids
         messages = asked["messages"][: found.messages]
         before = await self._rendered_answer(asked, messages, post)
         closing = await self._closed(asked, post)
         if ids[: len(before)] != before or before[len(before) - len(closing) :] != closing:
-            return ids  # Its template writes an earlier answer in another way than the last one.
+            return ids  # The template renders an earlier answer differently from the last one.
         return [*found.ids, *_missing(found.ids, closing), *ids[len(before) :]]
 
     async def _closed(self, asked: Mapping[str, Any], post: Post) -> list[int]:
-        """What the template writes behind an answer."""
+        """The ids that the template adds after an answer."""
         if self._closing is None:
             first, second = [
                 await self._rendered_answer(asked, _probe(answer), post) for answer in _PROBES
@@ -125,7 +125,7 @@ class TokenMode:
     async def _rendered_answer(
         self, asked: Mapping[str, Any], messages: list[Any], post: Post
     ) -> list[int]:
-        """A conversation that ends in an answer, and asks for no other."""
+        """Render a conversation that ends in an answer, without a prompt for the next one."""
         body = {**asked, "messages": messages, "add_generation_prompt": False}
         return _ids(an_object(await post(RENDER, body), RENDER).get("token_ids"), RENDER)
 
@@ -155,7 +155,7 @@ _of_run: WeakKeyDictionary[Rollout, TokenMode] = WeakKeyDictionary()
 
 
 def token_mode() -> TokenMode | None:
-    """That of the current run; None where it asks by messages, or is not recorded."""
+    """The token mode of the current run; None if it asks by messages or is not recorded."""
     rollout = recorder()
     if rollout is None or not rollout.by_tokens:
         return None
@@ -171,7 +171,7 @@ def _ids(value: Any, path: str) -> list[int]:
 
 
 def _with_ids(answer: Any, generated: Mapping[str, Any], prompt: list[int]) -> dict[str, Any]:
-    """A completion with what its ids are, as if its request had asked for them."""
+    """A completion with its ids, as if the request had asked for them."""
     completion = an_object(answer, DERENDER)
     shown = [an_object(each, "choices") for each in a_list(completion.get("choices"), "choices")]
     sampled = [an_object(each, "choices") for each in a_list(generated.get("choices"), "choices")]
@@ -186,12 +186,12 @@ def _with_ids(answer: Any, generated: Mapping[str, Any], prompt: list[int]) -> d
 def _with_room(
     request: dict[str, Any], rendered: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """May sample what was asked for; else the rest of the context, less what a prompt is longer."""
+    """Limit sampling as asked, else to the context that remains after a longer prompt."""
     sampling = request.get("sampling_params")
     if not isinstance(sampling, dict):
         return request
     if limit := asked.get("max_completion_tokens") or asked.get("max_tokens"):
-        # vLLM leaves out 16, which is its default, and samples without end what has no limit.
+        # render omits max_tokens if it is 16, vLLM's default; without it, sampling has no limit.
         return {**request, "sampling_params": {"max_tokens": limit, **sampling}}
     longer = len(request["token_ids"]) - len(rendered["token_ids"])
     most = sampling.get("max_tokens")
@@ -201,7 +201,7 @@ def _with_room(
 
 
 def _missing(held: list[int], closing: list[int]) -> list[int]:
-    """What of ``closing`` the model has not sampled itself, at the end of its answer."""
+    """The part of ``closing`` that the model did not sample itself at the end of its answer."""
     for size in range(min(len(held), len(closing)), 0, -1):
         if held[-size:] == closing[:size]:
             return closing[size:]

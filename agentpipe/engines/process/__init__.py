@@ -1,1 +1,1 @@
-"""Child processes of a worker: started through a reaper, and never outliving the worker."""
+"""Child processes of a worker: started through a reaper; they never outlive the worker."""

@@ -1,12 +1,11 @@
-"""ProcessAgent: an agent that lives in a process of its own, seen from the worker.
+"""ProcessAgent: the worker's side of an agent that runs in its own process.
 
-Both sides send JSON, an object a line, over a socket that nothing else writes to. Requests:
-``{"open": {...}}``, ``{"task": {...}, "attempt"}``, ``{"cancel": true}``. Replies:
-``{"ready": true}``, ``{"span": {...}}`` as each span ends, ``{"turn": {...}, "engine", "model"}``
-for a response's token ids, then ``{"done": {"answer", "stop", "evaluations"}}`` or
-``{"error": {"type", "message", "traceback", "limit", "stop", "infra", "permanent", "shortage",
-"retry_after_s", "rate_limited", "headers"}}``,
-with ``usage`` beside it where it is known.
+Both sides send JSON, one object per line, over a socket that nothing else writes to. Requests:
+``{"open": {...}}``, ``{"task": {...}, "attempt"}``, ``{"cancel": true}``. Replies: ``{"ready":
+true}``, ``{"span": {...}}`` as each span ends, ``{"turn": {...}, "engine", "model"}`` for a
+response's token ids, then ``{"done": {"answer", "stop", "evaluations"}}`` or ``{"error": {"type",
+"message", "traceback", "limit", "stop", "infra", "permanent", "shortage", "retry_after_s",
+"rate_limited", "headers"}}``. A reply also has ``usage`` if it is known.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.process.launcher import Child, Launcher
 
-# A longer line is logged in parts, and of a line above the second only the beginning is.
+# A printed line over the first limit is logged in parts; over the second, only its beginning is.
 MAX_PRINTED_CHARS, MAX_PRINTED_BYTES = 10_000, 256 * 1024
 END_GRACE_S = 1.0
 
 
 class ProcessAgent:
-    """Runs tasks in a child, one at a time; the child starts with the first task and stays.
+    """Runs tasks in a child process, one at a time; it starts with the first task and stays.
 
     Attributes:
         grace_s: Time for a cancelled run to clean up and for its child to be killed.
-        more: What the next child opens with beside the rest.
+        more: Extra fields for the next child's ``open`` request.
     """
 
     def __init__(
@@ -75,13 +74,14 @@ class ProcessAgent:
         self.more: Mapping[str, Any] = {}
 
     async def execute(self, task: Task, context: Context) -> Any:
-        """The child's answer, with evaluations if it made them.
+        """Return the child's answer, with evaluations if it made them.
 
-        Where the context leads to a gateway, the child is new: its clients know one URL for ever.
+        If the context points to another gateway, a new child is started, because the clients in a
+        child keep their first URL.
 
         Raises:
             AgentFailed: The child reported a failure, or cannot be started.
-            RunLimitExceeded: It reported that the run reached a limit.
+            RunLimitExceeded: The child reported that the run reached a limit.
             AgentCrashed: The child ended without a reply.
         """
         self._run = bound.get()
@@ -98,7 +98,7 @@ class ProcessAgent:
             raise
 
     async def close(self) -> None:
-        """Let the child end by itself; after the grace, kill it."""
+        """Let the child end by itself; kill it after the grace."""
         if self._child is None:
             return
         child, self._child = self._child, None
@@ -127,7 +127,7 @@ class ProcessAgent:
             sock=ours, limit=MAX_PROCESS_LINE_BYTES
         )
         self._printing = asyncio.create_task(self._log_output(printed_out))
-        # Not through the reaper, whose memory its other children have copies of.
+        # Not sent through the reaper, because its other children have copies of its memory.
         await self._send({"open": {**self._opening, **self.more, **_opening_of(context)}})
         await self._outcome()
 
@@ -159,7 +159,7 @@ class ProcessAgent:
             message = read_shallow_json(line) if line else None
         except ConnectionError:
             message = None
-        except ValueError as error:  # orjson's errors are ValueErrors too.
+        except ValueError as error:  # orjson's errors are ValueErrors, too.
             raise AgentFailed(
                 f"{self._what} sent invalid JSON, or a line above "
                 f"{MAX_PROCESS_LINE_BYTES:,} bytes: {error}"
@@ -170,13 +170,13 @@ class ProcessAgent:
 
     async def _crash(self) -> AgentCrashed:
         assert self._child is not None
-        self._child.end()  # It may live on without its socket.
+        self._child.end()  # It can still be running without its socket.
         status = await self._child.wait()
         how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
         return AgentCrashed(f"{self._what} {how} during a run")
 
     async def _cancel(self) -> None:
-        """Let the child clean up, then kill it in any case: nothing of the run may continue."""
+        """Let the child clean up, then always kill it: nothing of the run may continue."""
         try:
             with suppress(TimeoutError, AgentpipeError):
                 async with asyncio.timeout(self._child_grace_s):
@@ -187,7 +187,7 @@ class ProcessAgent:
             self._child.end()
 
     async def _log_output(self, number: int) -> None:
-        """Log each line that the child prints, with the run it belongs to."""
+        """Log each line that the child prints, with the run that it belongs to."""
         async with PipeReader(number, MAX_PRINTED_BYTES) as reader:
             while line := await _line(reader):
                 for part in _parts(line):
@@ -203,7 +203,7 @@ def _record_turn(message: Mapping[str, Any]) -> None:
 
 
 def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
-    """What the child reported, as an error of the run."""
+    """Convert the error that the child reported to an error of the run."""
     if error.get("limit") is True:
         stop = str(error.get("stop") or "turns")
         return RunLimitExceeded(str(error.get("message")), stop=stop)
@@ -221,7 +221,7 @@ def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
 
 
 def _opening_of(context: Context) -> dict[str, Any]:
-    """A context for its child: all of it, and what tasks may read of it."""
+    """The context for the child, and the names that tasks can read in it."""
     public = None if context.public is None else sorted(context.public)
     return {
         "context": {"env": dict(context.env), "metadata": dict(context.metadata)},
@@ -235,7 +235,7 @@ def _opening_of(context: Context) -> dict[str, Any]:
 
 
 def _channel() -> tuple[socket.socket, int, tuple[int, int, int]]:
-    """Our socket to a child, our end of its output, and its files; all of them, or none."""
+    """Our socket to a child, our end of its output pipe, and the child's files; all or none."""
     ours, theirs = socket.socketpair()
     opened: list[int] = []
     try:
@@ -281,7 +281,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _rest(reader: asyncio.StreamReader) -> bool:
-    """Leave out what is left of a long line; whether its end was met."""
+    """Skip the rest of a long line; return whether its end was reached."""
     try:
         await reader.readuntil()
     except asyncio.IncompleteReadError:
@@ -293,7 +293,7 @@ async def _rest(reader: asyncio.StreamReader) -> bool:
 
 
 def _parts(line: bytes) -> list[str]:
-    """A line for the log, masked before it is divided."""
+    """A line for the log, masked before it is split."""
     text = line.decode(errors="replace")
     if not text.endswith("\n") and len(line) >= MAX_PRINTED_BYTES:
         return [shorten(text, MAX_PRINTED_CHARS, "... (the rest of the line is left out)")]

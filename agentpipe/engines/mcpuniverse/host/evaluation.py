@@ -1,4 +1,4 @@
-"""Runs evaluators, and tells a wrong answer from a broken evaluator."""
+"""Runs evaluators, and separates wrong answers from broken evaluators."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from .failure import LlmFailedError, is_infra
 if TYPE_CHECKING:
     from .monitor import Monitor
 
-# More than the worker shows: it masks a text before it cuts it.
+# More than the worker shows, because it masks a text before it cuts it.
 MAX_TEXT = 20_000
-# MCP-Universe drops these keys of an evaluator.
+# Keys of an evaluator that MCP-Universe drops.
 OURS = ("name", "weight")
-# These look at the answer only: an answer of the wrong type is a wrong answer.
+# These operators only look at the answer, so an answer of the wrong type is a wrong answer.
 PLAIN_OPS = ("=", "<", "<=", ">", ">=", "in", "contain")
 
 
 async def evaluate(
     configs: list[dict[str, Any]], answer: str, context: Any, monitor: Monitor
 ) -> list[Any]:
-    """One evaluation per evaluator; failed ones are ``broken``, ``infra`` where a service did."""
+    """Return one evaluation per evaluator.
+
+    Evaluators that failed are ``broken``, and also ``infra`` if a service failed.
+    """
     return [await _evaluate(config, answer, context, monitor) for config in configs]
 
 
@@ -36,7 +39,7 @@ async def _evaluate(
         wrong = await _chain_problem(evaluator, answer)
         with WatchedOperator(str(config.get("op") or "")) as operator:
             result = (await evaluator.evaluate(answer)).model_dump(mode="json")
-    except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, for one
+    except (Exception, LlmFailedError) as error:  # noqa: BLE001 - for example, an unknown op
         failed = _broken(config, answer, f"{type(error).__name__}: {error}")
         return {**failed, "infra": is_infra(error)}
     result["config"] |= {name: config[name] for name in OURS if name in config}
@@ -46,7 +49,7 @@ async def _evaluate(
 def _classified(
     result: dict[str, Any], wrong: str | None, unanswered: str | None, operator: WatchedOperator
 ) -> dict[str, Any]:
-    """The result marked ``broken`` unless the answer is at fault: MCP-Universe blames it always."""
+    """Mark a failed result ``broken`` unless the answer is wrong; MCP-Universe always blames it."""
     if result["passed"]:
         return result
     if wrong is None and unanswered is not None:
@@ -61,16 +64,16 @@ def _classified(
 
 
 async def _chain_problem(evaluator: Any, answer: str) -> str | None:
-    """Why the chain ``json -> get(...)`` fails on the answer, if it does."""
+    """Why the chain ``json -> get(...)`` fails on the answer; None if it does not."""
     try:
         await evaluator.execute(answer)
-    except Exception as error:  # noqa: BLE001 - they raise anything for a wrong answer
+    except Exception as error:  # noqa: BLE001 - a wrong answer can raise anything
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def _is_answers_fault(result: dict[str, Any]) -> bool:
-    """Plain comparisons fail by the answer only, except ``in`` with a value that is not a list."""
+    """Plain comparisons only fail because of the answer, except ``in`` with a non-list value."""
     op, value = result["config"]["op"], result["config"]["value"]
     return op in PLAIN_OPS and (op != "in" or isinstance(value, (str, list)))
 

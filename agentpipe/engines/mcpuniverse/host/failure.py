@@ -1,6 +1,6 @@
-"""Errors: whether a service or the agent failed, and the record that goes to the parent.
+"""Decides whether a service or the agent failed, and builds the error record for the parent.
 
-Its twin is ``agentpipe.core.failures``, which this Python does not have.
+It mirrors ``agentpipe.core.failures``, which is not available in this Python.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# More than the worker shows: it masks a text before it cuts it.
+# More than the worker shows, because it masks a text before it cuts it.
 MAX_TEXT = 20_000
 TOO_BUSY = frozenset({408, 409, 425, 429})
-# A refused credential, and a quota that is spent.
+# A refused credential, or a used-up quota.
 SET_UP_STATUSES = frozenset({401, 402, 403})
 NO_SUCH_MODEL = 404
 SET_UP_CODES = frozenset(
@@ -36,7 +36,7 @@ RATE_LIMIT_STATUSES = frozenset({429, 529})
 RATE_LIMIT_CODE = re.compile(
     "rate.?limit|too.?many.?requests|throttl|resource_exhausted|overloaded_error"
 )
-# What of a response the parent reads, to know when to come back.
+# Response headers that tell the parent when to retry.
 LIMIT_HEADER = re.compile(r"retry-after(-ms)?|.{0,40}rate-?limit.{0,40}(reset|remaining).{0,40}")
 MAX_HEADER = 100
 NO_PROGRAM = frozenset(
@@ -52,7 +52,7 @@ EXHAUSTED = {
 }
 NO_KEY = "Could not resolve authentication method"
 NO_THREAD = "can't start new thread"
-# By name, so that none of these libraries is imported.
+# By class name, so that none of these libraries has to be imported.
 TRANSPORT_ERRORS = frozenset(
     {
         "APIConnectionError",
@@ -73,7 +73,7 @@ TRANSPORT_ERRORS = frozenset(
 class LlmFailedError(BaseException):
     """The LLM call failed for good.
 
-    Not an ``Exception``: MCP-Universe's agents catch those and answer with their text.
+    Not an ``Exception``, because MCP-Universe's agents catch those and answer with their text.
     """
 
     def __init__(
@@ -93,18 +93,18 @@ class LlmFailedError(BaseException):
 
 
 class CancelledRunError(BaseException):
-    """The run was cancelled; not an ``Exception`` for the same reason."""
+    """The run was cancelled. Not an ``Exception``, for the same reason as ``LlmFailedError``."""
 
 
 class ServersFailedError(Exception):
-    """MCP servers cannot be started; ``__cause__`` says why.
+    """MCP servers cannot be started; ``__cause__`` has the reason.
 
-    Permanent unless a service or the machine failed: a program that does not start will not.
+    Permanent unless a service or the machine failed: a program that fails to start will fail again.
     """
 
     @property
     def permanent(self) -> bool:
-        """Whether no service failed."""
+        """Whether the cause is not a failed service."""
         return self.__cause__ is not None and not is_infra(self.__cause__)
 
 
@@ -113,7 +113,7 @@ class ServerLostError(ConnectionError):
 
 
 def error_record(error: BaseException) -> dict[str, Any]:
-    """The error for the parent: its text, and what it says of services and the set-up."""
+    """Build the error for the parent: its text, and whether a service or the set-up failed."""
     cancelled = isinstance(error, CancelledRunError)
     name = {"CancelledRunError": "Cancelled", "LlmFailedError": "LlmFailed"}
     return {
@@ -132,19 +132,19 @@ def error_record(error: BaseException) -> dict[str, Any]:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:MAX_TEXT]
-    except Exception:  # noqa: BLE001 - foreign errors
+    except Exception:  # noqa: BLE001 - errors of other packages
         return "its message cannot be shown: __str__ raises"
 
 
 def is_infra(error: BaseException) -> bool:
-    """Whether a service or the set-up failed, not the agent."""
+    """Whether a service or the set-up failed, rather than the agent."""
     failed = any(_is_infra(each) for each in _causes(error))
     known = is_permanent(error) or is_rate_limited(error)
     return failed or known or bool(shortage_of(error))
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether the set-up failed: no further run helps."""
+    """Whether the set-up failed, so that a retry cannot help."""
     return not shortage_of(error) and any(_is_permanent(each) for each in _causes(error))
 
 
@@ -157,7 +157,7 @@ def _is_permanent(error: BaseException) -> bool:
 
 
 def is_rate_limited(error: BaseException) -> bool:
-    """Whether the limit of a credential is reached, and no quota spent."""
+    """Whether a credential's rate limit was hit, without its quota being used up."""
     limited = any(_is_rate_limited(each) for each in _causes(error))
     return limited and not is_permanent(error)
 
@@ -169,7 +169,7 @@ def _is_rate_limited(error: BaseException) -> bool:
 
 
 def is_limited_answer(status: int | None, body: Any) -> bool:
-    """The same of an LLM's response."""
+    """Whether an LLM's response reports a rate limit."""
     return status in RATE_LIMIT_STATUSES or _name_a_limit(_codes_in(body))
 
 
@@ -183,7 +183,7 @@ def _codes_of(error: BaseException) -> set[str]:
 
 
 def _codes_in(body: Any) -> set[str]:
-    """The codes and types of an error as a service wrote it, in lower case."""
+    """Codes and types in a service's error, in lower case."""
     if not isinstance(body, dict):
         return set()
     named = (body.get("code"), body.get("type"), body.get("status"))
@@ -191,12 +191,12 @@ def _codes_in(body: Any) -> set[str]:
 
 
 def is_keyless(error: BaseException) -> bool:
-    """Whether an SDK says that it has no key."""
+    """Whether an SDK reports a missing key."""
     return type(error).__name__ == "OpenAIError" or _text(error).startswith(NO_KEY)
 
 
 def shortage_of(error: BaseException) -> str:
-    """What the machine has no more of, such as threads; empty if it has all."""
+    """The resource that the machine ran out of, such as threads; empty if none."""
     return next(filter(None, map(_shortage_of, _causes(error))), "")
 
 
@@ -214,31 +214,31 @@ def _is_infra(error: BaseException) -> bool:
     if isinstance(error, (ConnectionError, TimeoutError)):
         return True
     status = status_of(error)
-    if status is not None:  # A server did answer.
+    if status is not None:  # A server answered.
         return is_infra_status(status)
     return any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
 
 
 def set_up_failed(error: BaseException) -> dict[str, Any]:
-    """``error_record`` of an agent that cannot be built: permanent unless a service failed."""
+    """The ``error_record`` of an agent that cannot be built: permanent unless a service failed."""
     record = error_record(error)
     failed = {"infra": True, "permanent": not record["infra"] or record["permanent"]}
     return {**record, **failed}
 
 
 def is_permanent_answer(status: int, body: Any) -> bool:
-    """Whether an LLM refuses the key or the model, or the quota is spent, says its response."""
+    """Whether an LLM's response refuses the key or the model, or reports a used-up quota."""
     refused = status in SET_UP_STATUSES or status == NO_SUCH_MODEL
     return refused or bool(SET_UP_CODES & _codes_in(body))
 
 
 def is_infra_status(status: int) -> bool:
-    """Whether an HTTP status says that the same request may succeed later."""
+    """Whether an HTTP status means that the same request can succeed later."""
     return status in TOO_BUSY or status >= 500  # noqa: PLR2004 - HTTP's server errors
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status, where httpx, requests and the SDKs keep it."""
+    """The HTTP status, from where httpx, requests and the SDKs keep it."""
     response = getattr(error, "response", None)
     for holder, name in ((response, "status_code"), (error, "status_code"), (error, "code")):
         status = getattr(holder, name, None)
@@ -259,7 +259,7 @@ def retry_after_s(error: BaseException) -> float | None:
 
 
 def limit_headers(error: BaseException) -> dict[str, str]:
-    """What the response said of when to come back, for the parent to read."""
+    """Headers of the response that tell the parent when to retry."""
     for each in _causes(error):
         headers = getattr(getattr(each, "response", None), "headers", None)
         found = each.headers if isinstance(each, LlmFailedError) else headers_of_limits(headers)
@@ -269,14 +269,14 @@ def limit_headers(error: BaseException) -> dict[str, str]:
 
 
 def headers_of_limits(headers: Any) -> dict[str, str]:
-    """Those that say when to come back, by name in lower case."""
+    """The headers that say when to retry; names are in lower case."""
     pairs = headers.items() if hasattr(headers, "items") else ()
     texts = {str(name).lower(): str(value)[:MAX_HEADER] for name, value in pairs}
     return {name: value for name, value in texts.items() if LIMIT_HEADER.fullmatch(name)}
 
 
 def header_delay_s(headers: Any) -> float | None:
-    """``Retry-After``, seconds or a date."""
+    """The delay in ``Retry-After``, given as seconds or as a date."""
     text = headers.get("retry-after") if headers is not None else None
     if text is None:
         return None
@@ -294,7 +294,7 @@ def _until(date: str) -> float | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, its causes and members of groups, each once."""
+    """Yield the error, its causes and members of groups, each once."""
     seen: set[int] = set()
     pending = [error]
     while pending:
@@ -309,6 +309,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _traceback(error: BaseException) -> str | None:
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception:  # noqa: BLE001 - messages of foreign errors
+    except Exception:  # noqa: BLE001 - messages of other packages' errors
         return None
     return text[-MAX_TEXT:]

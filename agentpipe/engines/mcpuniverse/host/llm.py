@@ -1,8 +1,8 @@
-"""LLM calls: bounds MCP-Universe's own retries; then the run ends, not only the call.
+"""LLM calls: limits MCP-Universe's own retries, and ends the whole run when they fail.
 
-Within a call the SDKs and MCP-Universe retry, with their own pauses, until ``PATIENCE_S`` have
-passed since the first failure, or a retry cannot help. Then an ``LlmFailedError`` passes through
-all code that would turn it into an answer.
+Within a call, the SDKs and MCP-Universe retry with their own pauses, until ``PATIENCE_S`` after the
+first failure, or until a retry cannot help. Then an ``LlmFailedError`` passes through all code that
+would turn it into an answer.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
     from .monitor import Monitor
 
-# For longer outages the whole task is retried.
+# In longer outages the whole task is retried.
 PATIENCE_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 20.0
-# More than the worker shows: it masks a text before it cuts it.
+# More than the worker shows, because it masks a text before it cuts it.
 MAX_BODY_CHARS = 20_000
 
 _current: ContextVar[LlmCall | None] = ContextVar("call", default=None)
 
 
 class LlmCall:
-    """One LLM call with all its retries, in one thread."""
+    """An LLM call with all its retries, in one thread."""
 
     def __init__(self, monitor: Monitor) -> None:
         self.monitor = monitor
@@ -66,7 +66,7 @@ class LlmCall:
         self.failure.__cause__ = error
 
     def responded(self, response: Any) -> None:
-        """Record a response, which may be an error."""
+        """Record a response, which can be an error."""
         if response.status_code < 400:  # noqa: PLR2004 - HTTP's errors
             self.failure = None
             self.monitor.usage.add(_body(response))
@@ -86,7 +86,7 @@ class LlmCall:
         """Sleep before a retry.
 
         Raises:
-            LlmFailedError: A retry cannot help, or the time is up.
+            LlmFailedError: A retry cannot help, or ``PATIENCE_S`` have passed.
             CancelledRunError: The run was cancelled.
         """
         self.monitor.raise_if_cancelled()
@@ -106,12 +106,12 @@ class LlmCall:
 
 
 def current_call() -> LlmCall | None:
-    """The LLM call around this code, if any."""
+    """The LLM call that runs this code, if any."""
     return _current.get()
 
 
 def patched_generate(generate: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps ``BaseLLM.generate``."""
+    """Wrap ``BaseLLM.generate``."""
 
     def wrapper(llm: Any, *args: Any, **kwargs: Any) -> Any:
         monitor = current_monitor()
@@ -134,10 +134,10 @@ def patched_generate(generate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def generate_async(llm: Any, messages: Any = None, **kwargs: Any) -> Any:
-    """Replaces ``BaseLLM.generate_async``.
+    """Replace ``BaseLLM.generate_async``.
 
-    MCP-Universe's own starts a second request after 60 seconds while the first one goes on, and
-    costs.
+    MCP-Universe's own version starts a second request after 60 seconds, while the first continues
+    and costs money.
     """
     for name in ("retries", "retry_delay", "timeout"):
         kwargs.pop(name, None)
@@ -158,7 +158,7 @@ def _retry(call: LlmCall, attempt: Callable[[], Any]) -> Any:
 
 
 def _record(call: LlmCall, error: Exception) -> None:
-    """If no HTTP request failed, the error itself is the failure."""
+    """Record the error as the failure, unless a failed HTTP request is already recorded."""
     if call.failure is not None:
         return
     hidden = error.__context__
@@ -168,7 +168,7 @@ def _record(call: LlmCall, error: Exception) -> None:
 
 
 def _trace(tracer: Any, llm: Any, failure: LlmFailedError) -> None:
-    """Record a failed call as MCP-Universe does."""
+    """Record a failed call in the format that MCP-Universe uses."""
     if tracer is None:
         return
     with tracer.sprout() as span:

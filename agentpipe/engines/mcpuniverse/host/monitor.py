@@ -1,8 +1,8 @@
 """Monitor: records failures of one run that MCP-Universe's agents hide.
 
-Its LLM classes return None or an error's text once their retries are used up; the client of a
-dead MCP server passes error texts to the model; a judge that cannot reach its LLM calls the answer
-wrong. The wrappers in ``llm`` and ``patches`` report here.
+Its LLM classes return None or an error's text when their retries are used up. The client of a dead
+MCP server passes error texts to the model. A judge that cannot reach its LLM calls the answer
+wrong. The wrappers in ``llm`` and ``patches`` report these failures here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Monitor:
     Attributes:
         stop: Set to end the run's LLM calls and pauses.
         usage: Tokens of its LLM calls.
-        failure: An LLM failed for good.
+        failure: The final failure of an LLM.
         unanswered: Why the last HTTP request outside LLM calls failed.
     """
 
@@ -36,7 +36,7 @@ class Monitor:
         self._lost: dict[str, BaseException] = {}
 
     def begin(self) -> None:
-        """Monitor this asyncio task, and all it starts, from now on."""
+        """Start monitoring this asyncio task and all tasks that it starts."""
         _current.set(self)
 
     def end(self) -> None:
@@ -44,7 +44,7 @@ class Monitor:
         _current.set(None)
 
     def raise_if_cancelled(self) -> None:
-        """For threads, which asyncio's cancellation does not reach.
+        """Check for cancellation in a thread, which asyncio's cancellation cannot reach.
 
         Raises:
             CancelledRunError: The run was cancelled.
@@ -62,7 +62,7 @@ class Monitor:
         self._empty = answer is None
 
     def tool_called(self, server: str, error: BaseException | None) -> None:
-        """Record a tool call's end; an error may mean that the server is lost."""
+        """Record the end of a tool call; an error can mean that the server is lost."""
         self._lost.pop(server, None)
         if error is not None and _is_loss(error):
             self._lost[server] = error
@@ -87,12 +87,12 @@ _current: ContextVar[Monitor | None] = ContextVar("monitor", default=None)
 
 
 def current_monitor() -> Monitor | None:
-    """The monitor of the run around this code, if any."""
+    """The monitor of the run that executes this code, if any."""
     return _current.get()
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether the server is lost; a slow or failing tool is for the model to handle."""
+    """Whether the server is lost; the model handles slow or failing tools."""
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ is not None and len(chain) < MAX_CHAIN:
         chain.append(chain[-1].__cause__)

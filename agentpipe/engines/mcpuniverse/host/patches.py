@@ -1,4 +1,4 @@
-"""Patches of MCP-Universe and its libraries that report to a run's Monitor."""
+"""Patches of MCP-Universe and its libraries, which report to a run's Monitor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _real_sleep = time.sleep
 
 
 def install() -> None:
-    """Patch everything, once; code outside runs behaves as before."""
+    """Apply all patches, once; code outside runs behaves as before."""
     import httpx
     import requests
     from mcpuniverse.agent import claude_code
@@ -30,12 +30,12 @@ def install() -> None:
     requests.Session.send = _patched_send(requests.Session.send)
     MCPClient.execute_tool = _patched_execute_tool(MCPClient.execute_tool)
     claude_code.ClaudeSDKClient = _patched_client(claude_code.ClaudeSDKClient)
-    setattr(time, "sleep", _sleep)  # noqa: B010 - mypy refuses the assignment
+    setattr(time, "sleep", _sleep)  # noqa: B010 - mypy rejects the assignment
     blame.install()
 
 
 def _patched_send(send: Callable[..., Any]) -> Callable[..., Any]:
-    """For the SDKs' HTTP clients."""
+    """Wrap ``send`` of the HTTP clients that the SDKs use."""
 
     def wrapper(session: Any, request: Any, **kwargs: Any) -> Any:
         call, monitor = current_call(), current_monitor()
@@ -51,7 +51,7 @@ def _patched_send(send: Callable[..., Any]) -> Callable[..., Any]:
             infra = is_infra_status(response.status_code)
             status = f"HTTP {response.status_code} from {request.url}"
             monitor.unanswered = status if infra else None
-        elif request.method == "POST":  # Some LLM classes also list the models.
+        elif request.method == "POST":  # Some LLM classes also list models, with GET.
             call.responded(response)
         return response
 
@@ -66,7 +66,7 @@ def _record_error(call: LlmCall | None, monitor: Monitor, error: Exception) -> N
 
 
 def _patched_execute_tool(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """For ``MCPClient.execute_tool``."""
+    """Wrap ``MCPClient.execute_tool``."""
 
     async def wrapper(client: Any, *args: Any, **kwargs: Any) -> Any:
         monitor = current_monitor()
@@ -84,7 +84,7 @@ def _patched_execute_tool(execute: Callable[..., Awaitable[Any]]) -> Callable[..
 
 
 def _patched_client(client: Any) -> Any:
-    """For Claude Code's client, whose agent answers with the text of any error."""
+    """Subclass Claude Code's client, whose agent answers with the text of any error."""
 
     async def enter(self: Any) -> Any:
         try:
@@ -108,7 +108,7 @@ def _record_failure(error: Exception) -> None:
 
 
 def _sleep(seconds: float) -> None:
-    """For ``time.sleep``: SDKs and LLM classes pause with it between retries."""
+    """Replace ``time.sleep``, which SDKs and LLM classes use for pauses between retries."""
     call, monitor = current_call(), current_monitor()
     if call is not None:
         call.pause(seconds)

@@ -1,4 +1,4 @@
-"""preload: imports once what each child would import by itself."""
+"""preload: imports once what each child would otherwise import itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES = (
     "mcp.client.streamable_http",
     "jinja2.sandbox",
 )
-# OpenBLAS (numpy) would start threads at import, and those do not survive a fork.
+# OpenBLAS (numpy) would start threads at import, and threads do not survive a fork.
 ONE_THREAD = "OPENBLAS_NUM_THREADS"
 WARM_RUNS = 20
 _MESSAGE = {"role": "assistant", "content": "none"}
@@ -49,7 +49,7 @@ def preload() -> None:
 
 
 def _warm_up() -> None:
-    """Exercise the SDKs, so that lazy imports and specialized bytecode are shared by all children.
+    """Exercise the SDKs, so that all children share lazy imports and specialized bytecode.
 
     Nothing is sent.
     """

@@ -1,4 +1,4 @@
-"""TaskRun: one task, from its preparation to its cleanups, with one reply whatever happens."""
+"""TaskRun: one task, from its preparation to its cleanups, with exactly one reply."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TaskRun:
 
     Attributes:
         ended: Set once the reply is sent.
-        cancelled: By the parent.
+        cancelled: Whether the parent cancelled the run.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TaskRun:
         channel: ParentChannel,
         judges_env: dict[str, str] | None = None,
     ) -> None:
-        """``judges_env`` are variables for evaluators: what they ask models is not recorded."""
+        """``judges_env``: variables for evaluators, whose requests to models are not recorded."""
         self.monitor = Monitor()
         self.ended = threading.Event()
         self.cancelled = False
@@ -54,11 +54,11 @@ class TaskRun:
         return self._working
 
     def claim(self) -> bool:
-        """Whether the caller ends the run: its own thread, or the one that abandons it."""
+        """Claim the right to end the run: for its own thread, or the thread that abandons it."""
         return self._unclaimed.acquire(blocking=False)
 
     async def work(self, start: Callable[[Any], Awaitable[HostedAgent]]) -> dict[str, Any]:
-        """The ``done`` reply: answer, evaluations and usage.
+        """Run the task; return the ``done`` reply: answer, evaluations and usage.
 
         Raises:
             BaseException: The run failed or was cancelled.
@@ -70,14 +70,14 @@ class TaskRun:
             return await self._work(start)
         except asyncio.CancelledError as error:
             getattr(asyncio.current_task(), "uncancel", int)()
-            # Unless the run is cancelled, anyio cancels it because a connection broke.
+            # If the run was not cancelled, anyio cancelled it because a connection broke.
             raise ServerLostError("the connection to an MCP server broke") from error
         finally:
             self._working = False
 
     async def end(self, reply: dict[str, Any]) -> None:
-        """Run the cleanups, then reply; call ``claim`` first."""
-        self.monitor.stop.set()  # A parallel member of a failed workflow may still call its LLM.
+        """Run the cleanups, then send the reply; call ``claim`` first."""
+        self.monitor.stop.set()  # A parallel member of a failed workflow can still call its LLM.
         cleaning = asyncio.ensure_future(self._clean())
         await asyncio.wait({cleaning}, timeout=CLEANUP_LIMIT_S)
         cleaning.cancel()
@@ -92,7 +92,7 @@ class TaskRun:
         self._task = self._new_task()
         await self._prepare()
         agent = await start(self._servers())
-        self.monitor.raise_if_cancelled()  # Closing an old agent may swallow a cancellation.
+        self.monitor.raise_if_cancelled()  # Closing an old agent can swallow a cancellation.
         agent.begin(self._config.get("seed"))
         answer = await self._answer(agent)
         usage = self.monitor.usage.to_dict()
@@ -105,7 +105,7 @@ class TaskRun:
         return {"answer": answer, "evaluations": evaluations}
 
     def _new_task(self) -> Any:
-        """MCP-Universe's task without evaluators: an unknown op must not fail the task."""
+        """Create MCP-Universe's task without evaluators: an unknown op must not fail the task."""
         from mcpuniverse.benchmark.task import Task, TaskConfig
 
         known = {name: self._config[name] for name in TaskConfig.model_fields if self._has(name)}
@@ -127,7 +127,7 @@ class TaskRun:
         return list(self._task.get_mcp_servers()) if self._task.use_specified_server() else None
 
     async def _answer(self, agent: HostedAgent) -> str:
-        """The answer as a string, in the form of MCP-Universe's own pipeline."""
+        """The answer as a string, in the same form as in MCP-Universe's own pipeline."""
         from mcpuniverse.tracer import Tracer
 
         response = await agent.main.execute(
@@ -146,32 +146,32 @@ class TaskRun:
             await self._task.reset(self._records)
 
     def _restore_environ(self) -> None:
-        """Undo what ``prepares`` set for this task."""
+        """Undo changes to the environment that ``prepares`` made for this task."""
         for name in os.environ.keys() - self._environ.keys():
             with contextlib.suppress(KeyError):
                 del os.environ[name]
         os.environ.update(self._environ)
 
-    # The interface of a collector of MCP-Universe's tracer.
+    # The interface of a collector for MCP-Universe's tracer.
 
     def insert(self, record: Any) -> None:
-        """Keep an ended span and send it to the parent."""
+        """Keep a finished span, and send it to the parent."""
         self._records.append(record)
         if not self.ended.is_set():
             records = [vars(each) for each in record.records]
             self._channel.send({"span": {**vars(record), "records": records}})
 
     def get(self, trace_id: str) -> list[Any]:
-        """The ended spans of a trace."""
+        """The finished spans of a trace."""
         return [record for record in self._records if record.trace_id == trace_id]
 
 
 async def settled(run: TaskRun, start: Callable[[Any], Awaitable[HostedAgent]]) -> dict[str, Any]:
-    """The reply to a task: ``done`` or ``error``."""
+    """Run a task; return its reply, ``done`` or ``error``."""
     try:
         reply = {"done": await run.work(start)}
-    except BaseException as error:  # noqa: BLE001 - agents may even exit
+    except BaseException as error:  # noqa: BLE001 - agents can even exit
         reply = {"error": error_record(error)}
-    if run.cancelled:  # Whatever its cut connections led to.
+    if run.cancelled:  # Overrides errors of the connections that the cancellation cut.
         reply = {"error": error_record(CancelledRunError("the run was cancelled"))}
     return reply

@@ -1,8 +1,8 @@
-"""serve: handles the parent's requests until it closes its end.
+"""serve: handles the parent's requests until the parent closes the connection.
 
 The main thread reads. A second thread runs the agent's event loop, in one asyncio task, since MCP
 clients must be closed by the task that opened them. A run that ignores its cancellation (a call
-that never returns) is abandoned with its thread; its cleanups run in a third.
+that never returns) is abandoned together with its thread; its cleanups run in a third thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ END_LIMIT_S = 15.0
 def serve(sock: socket.socket) -> None:
     """Serve one agent over a connected stream socket, until the other end closes.
 
-    Abandoned threads may live on: the process should end with ``os._exit``.
+    Abandoned threads can still be running afterwards, so end the process with ``os._exit``.
     """
     channel = ParentChannel(sock)
     session = _HostSession(channel)
@@ -66,7 +66,7 @@ class _HostSession:
         try:
             self._factory = AgentFactory(request)
             self._agent_loop = _AgentLoop(self._factory, self._factory.build())
-        except BaseException as error:  # noqa: BLE001 - foreign constructors
+        except BaseException as error:  # noqa: BLE001 - constructors of other packages
             self._channel.send({"error": set_up_failed(error)})
         else:
             self._channel.send({"ready": True})
@@ -93,7 +93,7 @@ class _HostSession:
         threading.Thread(target=self._abandon_late, args=(run,), daemon=True).start()
 
     def _abandon_late(self, run: TaskRun) -> None:
-        """Abandon a run that does not end within the grace."""
+        """Abandon a run that does not end within ``GRACE_S``."""
         if run.ended.wait(GRACE_S) or not run.claim():
             return
         self._agent_loop = None
@@ -103,7 +103,7 @@ class _HostSession:
 
 
 class _AgentLoop:
-    """The thread, event loop and asyncio task of one agent; rebuilds it after each failure."""
+    """The thread, event loop and asyncio task of one agent, which is rebuilt after each failure."""
 
     def __init__(self, factory: AgentFactory, agent: HostedAgent | None) -> None:
         self._factory, self._agent = factory, agent
@@ -130,7 +130,7 @@ class _AgentLoop:
     def _turn(self) -> None:
         asyncio.set_event_loop(self._loop)
         while not self._life.done():
-            # An agent's asyncio task that exits stops the loop; ours continues.
+            # SystemExit in one of the agent's asyncio tasks stops the loop; our task continues.
             with contextlib.suppress(BaseException):
                 self._loop.run_until_complete(self._life)
 
@@ -159,11 +159,11 @@ class _AgentLoop:
         while not ending.done():
             try:
                 await asyncio.wait({ending})
-            except asyncio.CancelledError:  # By anyio, as above; the cleanups go on.
+            except asyncio.CancelledError:  # By anyio, as in ``_live``; the cleanups continue.
                 await self._drop()
 
     async def _start(self, servers: Any) -> HostedAgent:
-        """The agent for the next task, its servers running."""
+        """Return the agent for the next task, with its servers running."""
         agent = self._agent
         if agent is not None and agent.started and not await agent.fits(servers):
             await self._drop()

@@ -1,4 +1,4 @@
-"""Templates of tasks: what their questions and evaluators may read, and that they run no code."""
+"""Templates of tasks: limits the variables that they read, and stops them from running code."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 
 def restrict(names: dict[str, Any], env: dict[str, str]) -> None:
-    """Let this process's tasks read only some variables, and their templates run no Python.
+    """Let tasks in this process read only some variables, and stop templates from running Python.
 
-    Every sender of tasks writes templates. 1.1.3 renders them with Jinja, from ``os.environ`` and
-    the context.
+    Anyone who sends tasks can write templates. 1.1.3 renders them with Jinja, from ``os.environ``
+    and the context.
 
     Args:
-        names: ``readable`` names of the context; ``credentials``, a pattern for the names of other
-            variables that no task reads, or None where no task reads any other.
+        names: ``readable``: the names of the context that tasks can read. ``credentials``: a
+            pattern for names of other variables that tasks cannot read, or None if they cannot read
+            any other.
         env: The context's variables.
     """
     from jinja2.sandbox import SandboxedEnvironment
@@ -37,7 +38,7 @@ def restrict(names: dict[str, Any], env: dict[str, str]) -> None:
 
 
 class _Template:
-    """A template that sees a hidden name as 1.1.3 shows one that is not there."""
+    """A template that shows a hidden name in the same way as 1.1.3 shows an unknown name."""
 
     def __init__(self, template: Any, is_readable: Any) -> None:
         self._template, self._is_readable = template, is_readable

@@ -23,7 +23,7 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 async def in_thread(function: Callable[[], Any]) -> Any:
     """Call ``function`` in a daemon thread.
 
-    asyncio's threads are few, and the process waits for each of them at its end.
+    asyncio's own threads are few, and the process waits for each of them when it ends.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
@@ -52,32 +52,32 @@ def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
 
 
 async def bounded(limit_s: float, work: Awaitable[Any]) -> None:
-    """Await ``work`` in this task, since anyio's scopes must be left where they were entered.
+    """Await ``work`` in this task: anyio's scopes must be left in the task that entered them.
 
-    Errors are dropped: this closes things of runs that already have their outcome.
+    Errors are dropped, because the runs concerned already have their outcome.
     """
     task = asyncio.current_task()
     assert task is not None
     timer = asyncio.get_running_loop().call_later(limit_s, task.cancel)
     try:
         await work
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - dropped, see above
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - dropped, see the docstring
         getattr(task, "uncancel", int)()
     finally:
         timer.cancel()
 
 
 class Connections:
-    """This process's own internet connections.
+    """The internet connections that this process opened.
 
-    All are the agent's: the parent uses another kind of socket.
+    All of them belong to the agent: the parent's socket is of another kind.
     """
 
     def __init__(self) -> None:
         self._inherited = {inode for _, inode in _sockets()}
 
     def cut(self) -> None:
-        """Shut them down, so that blocked reads return."""
+        """Shut the connections down, so that blocked reads return."""
         for number, inode in _sockets():
             if inode in self._inherited:
                 continue
@@ -87,16 +87,16 @@ class Connections:
 
 
 def _sockets() -> Iterator[tuple[int, int]]:
-    """Each socket's number and inode."""
+    """Yield each socket's descriptor and inode."""
     for file in list(Path("/dev/fd").iterdir()):
-        with contextlib.suppress(OSError):  # The listing's own descriptor is closed by now.
+        with contextlib.suppress(OSError):  # The listing's own descriptor is already closed.
             found = os.fstat(int(file.name))
             if stat.S_ISSOCK(found.st_mode):
                 yield int(file.name), found.st_ino
 
 
 def end_children() -> None:
-    """Send SIGTERM to the processes that this one started: an agent's MCP servers."""
+    """Send SIGTERM to this process's children: the agent's MCP servers."""
     for child in _children():
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGTERM)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# Our names with those of OpenAI and Mistral, Anthropic and OpenAI's Responses, Gemini, Ollama;
-# a dot leads into an object.
+# Our names, with the names of OpenAI and Mistral; Anthropic and OpenAI's Responses; Gemini; Ollama.
+# A dot leads into an object.
 NAMES = {
     "input_tokens": ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count"),
     "output_tokens": ("completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count"),
@@ -19,14 +19,14 @@ NAMES = {
 
 
 class TokenCounts:
-    """Sums over the successful requests of one run."""
+    """Sums over one run's successful requests."""
 
     def __init__(self) -> None:
         self._requests = 0
         self._sums: dict[str, int | None] = dict.fromkeys(NAMES, 0)
 
     def add(self, body: Any) -> None:
-        """Count a response; a count it lacks is unknown for the whole run."""
+        """Add a response's counts; a missing count becomes unknown for the whole run."""
         self._requests += 1
         counts = _counts(body)
         for ours, theirs in NAMES.items():
