@@ -1,9 +1,9 @@
-"""Programs: what a run starts on this machine, ended with the run.
+"""Programs: ends the programs that a run starts on this machine when the run ends.
 
-An agent on the worker's loop or in one of its threads starts programs as the worker's own
-children, and nothing but the moment tells whose they are. The interpreter reports each start
-beforehand, in the thread and context that starts it: the next child of that thread is the run's.
-Without Linux's ``/proc`` nothing is found.
+An agent on the worker's loop, or in one of its threads, starts programs as children of the worker,
+and only the time of the start shows which run they belong to. The interpreter reports each start in
+advance, in the thread and context that starts the program: the thread's next child belongs to the
+run. Without Linux's ``/proc``, no programs are found.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from agentpipe.engines.process.process_tree import kill_tree
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# https://docs.python.org/3/library/audit_events.html. Forks go without: a pool of processes is made
-# to serve later runs as well.
+# https://docs.python.org/3/library/audit_events.html. Forks are not included: a process pool also
+# serves later runs.
 _STARTS = frozenset({"subprocess.Popen", "os.posix_spawn"})
 
 log = logging.getLogger(__name__)
 _current: ContextVar[Programs | None] = ContextVar("programs", default=None)
 _lock = threading.Lock()
-# By thread, the run that started its last program, and the children that it had before.
+# By thread: the run that last started a program there, and the thread's children before that.
 _last: dict[int, tuple[Programs, frozenset[int]]] = {}
 
 
 class Programs:
-    """The programs of one run; methods are safe in any thread."""
+    """The programs of one run; thread-safe."""
 
     __slots__ = ("_found", "_token")
 
@@ -46,7 +46,7 @@ class Programs:
         _watch()
 
     def __enter__(self) -> None:
-        """What is started from here on belongs to the run, and ends with the block."""
+        """Programs started in the block belong to the run, and end with the block."""
         self._token = _current.set(self)
 
     def __exit__(self, *_: object) -> None:
@@ -55,7 +55,7 @@ class Programs:
         self.end()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Run ``function()`` or its coroutine; what it started ends with it."""
+        """Run ``function()``, or its coroutine; programs that it started end with it."""
         token = _current.set(self)
         try:
             value = function()
@@ -74,7 +74,7 @@ class Programs:
             return await value
 
     def end(self) -> None:
-        """End what still runs."""
+        """End the programs that are still running."""
         if not (_last or self._found):
             return
         with _lock:
@@ -88,13 +88,13 @@ class Programs:
             log.info("ended %s that a run left behind", counted(len(left), "program"))
 
     def add(self, pid: int) -> None:
-        """A program of this run."""
+        """Add a program of this run."""
         self._found[pid] = _birth(pid)
 
 
 @cache
 def _watch() -> None:
-    """An audit hook stays for good, and costs each audited event a little."""
+    """Install the audit hook, which cannot be removed and costs each audited event a little."""
     sys.addaudithook(_hear)
 
 
@@ -108,7 +108,7 @@ def _hear(event: str, _: tuple[Any, ...]) -> None:
 
 
 def _settle(thread: int) -> None:
-    """Give the first child since the thread's last start to its run."""
+    """Assign the thread's first new child since its last start to the run that started it."""
     run, before = _last.pop(thread, (None, frozenset()))
     if run is not None:
         for pid in [pid for pid in _children(thread) if pid not in before][:1]:
@@ -124,6 +124,6 @@ def _children(thread: int) -> list[int]:
 
 
 def _birth(pid: int) -> str:
-    """A running process's start, which its pid alone does not identify; else empty."""
+    """A process's start time, as its pid can be reused; empty if it is not running."""
     stat = stat_of(pid)
     return "" if stat is None or stat.has_ended else stat.started

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class PythonEngine:
     """Builds agents of the class in ``config.class``; other keys are constructor arguments.
 
-    The class is looked up in the current folder, the config's folder and its parent.
+    The class is searched for in the current folder, the config's folder and its parent.
     """
 
     ends_programs = True
@@ -45,7 +45,7 @@ class PythonEngine:
 
     @staticmethod
     def check_unrun(config: AgentConfig) -> None:
-        """Check what can be seen without importing the class.
+        """Check the config as far as possible without importing the class.
 
         Raises:
             ConfigError: With the file and line.
@@ -54,7 +54,7 @@ class PythonEngine:
             raise ConfigError(config.problem(problem, "spec", "config", "class"))
 
     def build(self) -> Agent:
-        """A new instance; the user's constructor may raise anything."""
+        """Build a new instance; the user's constructor can raise anything."""
         agent: Agent = self._class(**self._arguments)
         return agent
 

@@ -1,1 +1,1 @@
-"""Marks answers: MCP-Universe's chains and comparisons, and functions of the user."""
+"""Evaluates answers: MCP-Universe's chains and comparisons, and the user's functions."""

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _STEP = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
-# As MCP-Universe names its own, such as github.check_file.
+# Names of MCP-Universe's own operators, such as github.check_file.
 _DOTTED = re.compile(r"\w[\w.]{0,200}[._][\w.]{1,200}")
 # MCP-Universe's longest chains have about ten steps.
 MAX_STEPS = 100
-# Longer chains are read each time.
+# Longer chains are not cached.
 MAX_KEPT_CHARS = 500
 _JSON_TYPES = (str, int, float, bool, list, dict, type(None))
 
@@ -40,14 +40,14 @@ class WrongAnswerError(AgentpipeError):
 
 
 class BrokenEvaluatorError(AgentpipeError):
-    """The evaluator failed; the answer may be right."""
+    """The evaluator failed; the answer can still be right."""
 
 
 def show(value: Any) -> str:
-    """A shortened repr for messages, even where ``__repr__`` raises."""
+    """A shortened repr for messages, even if ``__repr__`` raises."""
     try:
         return f"{_SHORT.repr(value)}"
-    except (Exception, SystemExit):  # noqa: BLE001 - the user's __repr__ may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - the user's __repr__ can raise anything
         return f"a {type(value).__name__}"
 
 
@@ -60,7 +60,7 @@ def parse_chain(func: str) -> Sequence[tuple[str, str]]:
     Raises:
         BrokenEvaluatorError: A step is invalid, or there are too many.
     """
-    # Each run of a collection has the same ones, and asks twice.
+    # Cached: all runs of a collection use the same chains, and each parses them twice.
     return _parsed(func) if len(func) <= MAX_KEPT_CHARS else _parsed.__wrapped__(func)
 
 
@@ -88,7 +88,7 @@ def _parse_step(text: str) -> tuple[str, str]:
 
 
 def run_chain(func: str, answer_text: str) -> list[Any]:
-    """All leaves after the last step.
+    """Run a chain; return all leaves after the last step.
 
     Raises:
         WrongAnswerError: The answer lacks the structure that a step needs.
@@ -102,7 +102,7 @@ def run_chain(func: str, answer_text: str) -> list[Any]:
 
 
 def _json(leaf: Any, _argument: str) -> list[Any]:
-    """Fenced blocks of Markdown are unwrapped first, as MCP-Universe does."""
+    """Parse JSON; as in MCP-Universe, fenced Markdown blocks are unwrapped first."""
     _expect(leaf, str, "json needs a string")
     text = leaf.strip().strip("`").strip().removeprefix("json").strip()
     try:
@@ -189,7 +189,7 @@ def compare(leaf: Any, op: str, value: Any, written: Any) -> None:
 
 
 def op_problems(op: str, value: Any) -> list[str]:
-    """Mistakes in a comparison, seen without an answer; ``op`` may be empty."""
+    """Mistakes in a comparison that are visible without an answer; ``op`` can be empty."""
     if op in names().operators:
         return []
     if op and op not in OPS:

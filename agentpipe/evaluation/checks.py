@@ -1,4 +1,4 @@
-"""Checks evaluators without an answer: each mistake is a sentence."""
+"""Checks evaluators without an answer; each mistake is one sentence."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MAX_KEYS = 50
 # The keys of MCP-Universe's evaluators, with their defaults.
 PEERS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
 KEYS = (*PEERS, "name", "weight")
-# Those in which ``{{ NAME }}`` is replaced.
+# Keys whose ``{{ NAME }}`` placeholders are replaced.
 RENDERED = ("value", "op_args")
 
 
 def evaluator_problems(
     evaluators: Sequence[dict[str, Any]], scope: FunctionScope | None = None
 ) -> list[str]:
-    """The mistakes in evaluators, one sentence each, seen without an answer.
+    """Mistakes in evaluators that are visible without an answer, one sentence each.
 
-    With a ``scope``, the user's functions are looked up in its files, and not imported.
+    With a ``scope``, the user's functions are looked up in its files, but not imported.
     """
     if problem := too_many(evaluators):
         return [problem]
@@ -47,7 +47,7 @@ def evaluator_problems(
 
 
 def hidden_problems(config: dict[str, Any], context: Context) -> list[str]:
-    """Which values an evaluator wants that tasks may not read, and what to do, a sentence each."""
+    """Values that an evaluator uses but tasks may not read, one sentence each, with the remedy."""
     return [
         f"{name}: {problem}"
         for name in RENDERED
@@ -56,7 +56,7 @@ def hidden_problems(config: dict[str, Any], context: Context) -> list[str]:
 
 
 def too_many(evaluators: Sequence[dict[str, Any]]) -> str:
-    """What is wrong with so many of them; empty within ``MAX_EVALUATORS``."""
+    """The problem if there are too many evaluators; empty within ``MAX_EVALUATORS``."""
     count = len(evaluators)
     if count <= MAX_EVALUATORS:
         return ""
@@ -64,14 +64,14 @@ def too_many(evaluators: Sequence[dict[str, Any]]) -> str:
 
 
 def too_many_keys(config: dict[str, Any]) -> str:
-    """What is wrong with so many keys of one; empty within ``MAX_KEYS``."""
+    """The problem if an evaluator has too many keys; empty within ``MAX_KEYS``."""
     if len(config) <= MAX_KEYS:
         return ""
     return f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"
 
 
 def problems_of(config: Any) -> list[str]:
-    """The mistakes of one, but for a function that is not found."""
+    """The mistakes of one evaluator, except a function that does not exist."""
     if not isinstance(config, dict):
         return [f"expected an object, got {show(config)}"]
     if problem := too_many_keys(config):
@@ -90,7 +90,7 @@ def problems_of(config: Any) -> list[str]:
 
 
 def _mark_problems(config: dict[str, Any]) -> list[str]:
-    """What is wrong with how it counts towards the reward."""
+    """Problems of ``name`` and ``weight``, which decide how it counts towards the reward."""
     problems = []
     if "name" in config and not (isinstance(config["name"], str) and config["name"].strip()):
         problems.append(f"name: expected a string that is not empty, got {show(config['name'])}")
@@ -116,7 +116,7 @@ def _clashes(evaluators: Sequence[Any]) -> list[str]:
 
 
 def _misspelt_keys(config: dict[Any, Any]) -> list[str]:
-    """Only misspelt keys: MCP-Universe ignores unknown ones, and its files have some."""
+    """Unknown keys that look misspelt; others pass, because MCP-Universe's files contain some."""
     return sorted(
         f"unknown key {key!r:.100}: {did_you_mean(key, KEYS)}"
         for key in config.keys() - KEYS

@@ -1,9 +1,9 @@
-"""Evaluators mark an answer by MCP-Universe's chains and comparisons, or by a user's function.
+"""Evaluators judge an answer by MCP-Universe's chains and comparisons, or by a user's function.
 
 An evaluator is a dict: ``func`` (``json -> get(key) -> foreach -> len``, or ``module:function``),
-``op``, ``value``, ``op_args``, ``desc``, ``name``, ``weight``. A failure caused by the
-answer means a wrong answer; one caused by the evaluator means a broken evaluator. They are kept
-apart because a trainer learns from wrong answers.
+``op``, ``value``, ``op_args``, ``desc``, ``name``, ``weight``. A failure caused by the answer means
+a wrong answer; one caused by the evaluator means a broken evaluator. They are kept apart because a
+trainer learns from wrong answers.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_CHARS = 100_000
 _MAX_REASON_CHARS = 2000
-# What takes longer, by characters times steps, runs beside the loop.
+# Longer chains, by characters times steps, run in a thread instead of on the event loop.
 _MOST_ON_LOOP = 200_000
-# So many chains at once hold up no other run.
+# Up to this many chains in a row do not delay other runs noticeably.
 _MOST_BRIEF = 4
 
 _NEEDS_PEER = "op {} needs MCP-Universe's code: run the collection with engine: mcpuniverse"
@@ -51,11 +51,11 @@ class Evaluation:
     Attributes:
         config: The evaluator, with MCP-Universe's defaults filled in.
         response: The answer's text, cut after ``MAX_RESPONSE_CHARS``.
-        reason: Why it did not pass, or what a function says of its score.
+        reason: Why the answer did not pass, or the function's reason for its score.
         error: Why the evaluator could not judge; empty unless ``broken``.
         broken: The evaluator failed; ``passed`` is meaningless.
-        score: From 0 to 1, where a function graded the answer.
-        cause: What a service that it needs failed with, if that is why it is broken.
+        score: From 0 to 1, if a function graded the answer.
+        cause: The error of a service that the evaluator needs, if that broke it.
     """
 
     config: dict[str, Any]
@@ -69,11 +69,11 @@ class Evaluation:
 
     @property
     def value(self) -> float:
-        """What it adds to the reward."""
+        """The evaluator's contribution to the reward."""
         return float(self.passed) if self.score is None else self.score
 
     def to_dict(self) -> dict[str, Any]:
-        """The five keys that MCP-Universe's consumers read, and ``score`` where there is one."""
+        """The five keys that MCP-Universe's consumers read, and ``score`` if there is one."""
         return {
             "config": self.config,
             "response": self.response,
@@ -93,16 +93,19 @@ async def evaluate(
     *,
     brief: bool = False,
 ) -> list[Evaluation]:
-    """Run each evaluator on an answer, in turn; raises nothing but a cancellation.
+    """Run each evaluator on an answer, one after the other; only raises a cancellation.
 
-    Each leaf of a chain must satisfy ``op`` (no leaf: passed); without ``op`` the chain only has
-    to run. Values compare as in Python and in MCP-Universe: ``true`` equals 1.
-    The user's function gets the answer's text and, if its parameters have these names, ``value``,
-    ``op_args`` and ``task``. With ``op`` it returns the value to compare with ``value``; without,
-    its verdict, as ``read_verdict`` takes it. A plain function runs in a thread, which a
-    cancellation leaves running. ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced by what
-    tasks may read of ``context``; the record shows the template. Between two evaluators other
-    runs of the loop have their turn, unless they are known to be ``brief``.
+    Each leaf of a chain must satisfy ``op`` (no leaf: passed); without ``op`` the chain only has to
+    run. Values compare as in Python and in MCP-Universe: ``true`` equals 1.
+
+    The user's function gets the answer's text and, if it has parameters with these names,
+    ``value``, ``op_args`` and ``task``. With ``op`` it returns the value to compare with ``value``;
+    without, a verdict for ``read_verdict``. A plain function runs in a thread, which keeps running
+    after a cancellation.
+
+    ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced by the values that tasks may read in
+    ``context``; the record shows the template. Other runs on the event loop can proceed between two
+    evaluators, unless all evaluators are known to be ``brief``.
     """
     evaluations: list[Evaluation] = []
     for config in evaluators:
@@ -113,7 +116,7 @@ async def evaluate(
 
 
 def are_brief(evaluators: Sequence[Any], answer_text: str) -> bool:
-    """Whether they never wait and take a moment together: no limit could end them."""
+    """Whether they never wait and are fast together, so a time limit could not end them."""
     if len(evaluators) > _MOST_BRIEF:
         return False
     return all(_is_chain(each) and not _is_long(each, answer_text) for each in evaluators)
@@ -125,19 +128,19 @@ def _is_chain(config: Any) -> bool:
 
 
 def all_broken(evaluators: Sequence[Any], answer: str, error: BaseException) -> list[Evaluation]:
-    """Evaluations of none that could judge, for the same reason."""
+    """Broken evaluations of all evaluators, which could not judge for the same reason."""
     text, cause = _readable(str(error), _MAX_REASON_CHARS), _service_failure(error)
     broken = partial(Evaluation, passed=False, error=text, broken=True, cause=cause)
     return [broken(_filled(each), recorded_response(answer)) for each in evaluators]
 
 
 def recorded_response(answer_text: str) -> str:
-    """The answer's text as an evaluation has it."""
+    """The answer's text as an evaluation records it."""
     return _readable(answer_text, MAX_RESPONSE_CHARS)
 
 
 def reward(evaluations: Sequence[Evaluation]) -> float | None:
-    """The weighted mean of their values, None without any; check ``broken`` first."""
+    """The weighted mean of the values, None without evaluations; check ``broken`` first."""
     if not evaluations:
         return None
     weights = [float(evaluation.config.get("weight", 1.0)) for evaluation in evaluations]
@@ -166,7 +169,7 @@ async def _evaluate(
     except (BrokenEvaluatorError, ConfigError) as error:
         text = _readable(str(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True, cause=_service_failure(error))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - a user's object may raise anything when used
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - a user's object can raise anything when used
         text = _readable(explain(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True, cause=_service_failure(error))
     return verdict(
@@ -217,7 +220,7 @@ def _judge_by_chain(config: dict[str, Any], answer_text: str, written: Any) -> N
 
 
 def _is_long(config: dict[str, Any], answer_text: str) -> bool:
-    """Whether a chain may take so long that other runs of the loop would wait."""
+    """Whether a chain can take long enough to delay other runs on the event loop."""
     value = config.get("value")
     compared = len(value) if isinstance(value, (list, dict)) else 1
     steps: int = config["func"].count("->") + compared
@@ -230,7 +233,7 @@ def _refuse(problems: list[str]) -> None:
 
 
 def _readable(text: str, max_chars: int) -> str:
-    """As a record can hold it."""
+    """Shorten and escape a text so that a record can contain it."""
     text = shorten(text, max_chars, f"... (cut, {len(text):,} characters in all)")
-    # Half a surrogate pair, as JSON's \ud800 gives, cannot be written as UTF-8.
+    # A lone surrogate, from JSON's \ud800 for example, cannot be encoded as UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""A user's function as an evaluator: import it, call it in a thread."""
+"""A user's function as an evaluator: import it, and call it in a thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentpipe.config.function_scope import FunctionScope
     from agentpipe.core.task import Task
 
-# What a function may have beside the answer.
+# Optional parameters of a function, besides the answer.
 OFFERED = ("value", "op_args", "task")
 
 
@@ -26,9 +26,10 @@ def is_reference(func: str) -> bool:
 
 
 def function_problems(reference: str, scope: FunctionScope | None) -> list[str]:
-    """Why tasks may not name a function, and the mistakes that its file shows.
+    """Why tasks may not use a function, and the mistakes visible in its file.
 
-    Nothing is imported. Without a scope, or with one of another machine, only names are checked.
+    Nothing is imported. Without a scope, or with a scope of another machine, only names are
+    checked.
     """
     from agentpipe.config.definitions import problem_of_function  # Few senders need it.
     from agentpipe.config.function_scope import flaw_of
@@ -47,16 +48,16 @@ async def call_function(
 
     Raises:
         BrokenEvaluatorError: The function raised.
-        ConfigError: There is no such function, or tasks may not name it.
+        ConfigError: The function does not exist, or tasks may not use it.
     """
     func = config["func"]
     if scope is None:
         raise ConfigError(f"{func!r}: no collection offers functions here")
     offered = {"value": config["value"], "op_args": config["op_args"], "task": task}
-    # The import may be slow as well, so it runs in the thread.
     from agentpipe.core.agent_thread import call_in_thread
 
-    # In a list, so that the thread does not await a coroutine: it belongs to this loop.
+    # The user's import can be slow, too, so it runs in the thread. The list keeps the thread from
+    # awaiting a coroutine, which belongs to this event loop.
     (result,) = await call_in_thread(lambda: [_call_now(func, scope, answer_text, offered)])
     if not inspect.isawaitable(result):
         return result
@@ -66,15 +67,15 @@ async def call_function(
         current = asyncio.current_task()
         if current is None or current.cancelling():
             raise
-        raise _failed(func, error) from None  # not a cancellation of ours: the function raised it
+        raise _failed(func, error) from None  # The function raised it; this run is not cancelled.
     except GeneratorExit:
-        raise  # the coroutine is closed
+        raise  # The coroutine is being closed.
     except BaseException as error:
         raise _failed(func, error) from error
 
 
 def _call_now(func: str, scope: FunctionScope, answer_text: str, offered: dict[str, Any]) -> Any:
-    """Only our errors may leave the thread: SystemExit would end the worker's event loop."""
+    """Call the function; only our errors leave the thread: SystemExit would end the event loop."""
     try:
         function = _function(func, scope)
         wanted = {name: offered[name] for name in _parameters(function) if name in offered}
@@ -88,7 +89,7 @@ def _call_now(func: str, scope: FunctionScope, answer_text: str, offered: dict[s
 
 
 def _function(func: str, scope: FunctionScope) -> Callable[..., Any]:
-    """Its file is read first: the import runs what it names, so it must be there."""
+    """Import the function, after checking that its file has it: an import runs code."""
     from agentpipe.config.definitions import is_defined, problem_of_function
 
     if problem := problem_of_function(func, scope, OFFERED):
@@ -98,10 +99,10 @@ def _function(func: str, scope: FunctionScope) -> Callable[..., Any]:
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
-    """All but the first, which takes the answer."""
+    """The function's parameters, except the first, which takes the answer."""
     try:
         return list(inspect.signature(function).parameters)[1:]
-    except ValueError:  # some functions written in C have no signature
+    except ValueError:  # Some functions written in C have no signature.
         return []
 
 

@@ -1,7 +1,7 @@
 """The child's side of ``ProcessAgent``: opens one agent, or a judge, and runs its tasks.
 
-It is a fork of a reaper that has imported this module and none of the user's code: the agent's
-imports, threads and crashes stay in the child.
+The child is forked from a reaper that has imported this module but none of the user's code. The
+agent's imports, threads and crashes therefore stay in the child.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def preload() -> None:
     """Import what most children need, once, before any of them is forked.
 
-    All that we need: the user of a collection may not be able to read where Python lies.
+    It must be everything of ours: a collection's user may not have read access to our Python files.
     """
     plugins.load("agentpipe.engines", "python")
     codecs.lookup("utf-8-sig")  # For YAML.
@@ -84,7 +84,7 @@ class _ChildServer:
             os.environ.update(context.env)
             self._record: dict[str, str] = opening.get("record", {"tokens": OFF})
             self._instance = _instance(opening, context)
-        except BaseException as error:  # noqa: BLE001 - the user's module may raise anything
+        except BaseException as error:  # noqa: BLE001 - the user's module can raise anything
             self._send({"error": _failure(error)})
         else:
             self._send({"ready": True})
@@ -96,7 +96,7 @@ class _ChildServer:
             with tracer.listening():
                 answer = await self._instance.answer(task, math.inf)
             message: dict[str, Any] = {"done": _done(answer)}
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the run's outcome
+        except BaseException as error:  # noqa: BLE001 - any exception is the run's outcome
             message = {"error": _failure(error)}
         self._send({**message, "usage": tracer.usage.to_dict()})
 
@@ -105,13 +105,13 @@ class _ChildServer:
 
 
 class _ForwardingTracer(Tracer):
-    """Sends each span as it ends, so that the worker keeps it if the child crashes."""
+    """Sends each span as it ends, so the worker keeps it if the child crashes."""
 
     def __init__(
         self, send: Callable[[Mapping[str, Any]], None], record: Mapping[str, str]
     ) -> None:
         super().__init__()
-        # It keeps none itself.
+        # The tracer keeps no spans itself.
         self.heard = lambda _: send({"span": self.spans.pop()})
         if record["tokens"] != OFF:
             self.rollout = _ForwardingRollout(send, record)
@@ -133,7 +133,7 @@ class _ForwardingRollout(Rollout):
         engine: str,
         model: str,
         gap: str = NO_TOKEN_IDS,
-        version: Version | None = None,  # noqa: ARG002 - no child asks a policy by itself
+        version: Version | None = None,  # noqa: ARG002 - children never ask a policy directly
     ) -> None:
         self._send({"turn": turn, "engine": engine, "model": model, "gap": gap})
 
@@ -164,13 +164,16 @@ def _done(answer: Any) -> dict[str, Any]:
 
 def _judged(evaluation: Evaluation) -> dict[str, Any]:
     cause = evaluation.cause
-    # What the user's function raised is below our error about it.
+    # The exception of the user's function is the cause of our error about it.
     failed = None if cause is None else _failure(cause.__cause__ or cause)
     return {**evaluation.to_dict(), "broken": evaluation.broken, "cause": failed}
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """Not redacted but where it is cut: the worker does that, since it knows all secrets."""
+    """The error's record, redacted only where a text is cut.
+
+    The worker redacts the rest, because it knows all secrets.
+    """
     record, limit = error_record(error, Redactor(())), rate_limit(error)
     failed = {
         "limit": isinstance(error, RunLimitExceeded),

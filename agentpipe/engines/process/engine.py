@@ -1,4 +1,4 @@
-"""ProcessEngine: runs any engine's agents in processes of their own (``isolation: process``)."""
+"""ProcessEngine: runs any engine's agents in separate processes (``isolation: process``)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NO_RECORD = MappingProxyType({"tokens": OFF, "mode": MESSAGES})
 
 
 class ProcessEngine:
-    """Builds agents by the config's own engine, in children; this process never imports them."""
+    """Builds agents with the config's own engine, in children; the worker never imports them."""
 
     blocks = False
     models: Mapping[str, str] | None = None
@@ -51,12 +51,12 @@ class ProcessEngine:
     def __init__(
         self, config: AgentConfig, context: Context, *, record: Mapping[str, str] = NO_RECORD
     ) -> None:
-        """Check the config in a short-lived process with the variables and user of a context.
+        """Check the config in a short-lived process with a context's variables and user.
 
-        Where its agents ask models through a gateway, no real key of theirs is among these.
+        If its agents ask models through a gateway, these variables contain none of their real keys.
 
         Raises:
-            ConfigError: The engine refuses the config, or its import fails or hangs.
+            ConfigError: The engine rejects the config, or its import fails or hangs.
         """
         self.search: Sequence[Path] = config.search
         self._config, self._record = config, record
@@ -68,7 +68,7 @@ class ProcessEngine:
         self._check(context, env)
 
     def build(self) -> Agent:
-        """An agent whose child starts with the first task."""
+        """Build an agent whose child starts with the first task."""
         opening = {"file": to_json(self._config.file), "record": dict(self._record)}
         launcher = shared_launcher(sys.executable, child.__name__)
         cwd = folder_of_worker("its agent")
@@ -100,7 +100,7 @@ class ProcessEngine:
 
 
 def _last_line(stderr: bytes, context: Context) -> str:
-    """What a process said at its end, without a value of its context."""
+    """The last line of a process's stderr, with the values of its context redacted."""
     lines = stderr.decode(errors="replace").strip().splitlines()
     text = Redactor(context.env.values()).text(lines[-1]) if lines else ""
     return f": {shorten(text, MAX_LAST_CHARS)}" if text else ""

@@ -1,6 +1,6 @@
-"""Forking: how the reaper starts a child, and what that does before its program.
+"""Forking: how the reaper starts a child, and what the child does before its program runs.
 
-The reaper runs with any Python, so this imports the standard library alone.
+The reaper runs with any Python, so this module only imports the standard library.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class StartRequest:
-    """How a child starts: a program, or a fork where ``argv`` is None."""
+    """How to start a child: a program, or a fork if ``argv`` is None."""
 
     argv: list[str] | None
     env: dict[str, str]
@@ -37,7 +37,7 @@ class StartRequest:
 
 
 def fork(start: StartRequest, serve: Serve) -> int:
-    """The pid of a new child; without a program it calls ``serve`` with its channel, and ends.
+    """Start a child and return its pid; without a program, it calls ``serve`` and exits.
 
     Raises:
         OSError: Its program cannot be started.
@@ -74,12 +74,12 @@ def _become_child(start: StartRequest, serve: Serve, errors_in: int, reaper: int
 
 def _detach(start: StartRequest, reaper: int) -> None:
     os.setsid()
-    os.chdir(start.cwd)  # The worker's folder may be closed to the user.
+    os.chdir(start.cwd)  # Before changing the user, who may have no access to the worker's folder.
     if start.user is not None:
         _hand_over(start.files, start.user["uid"])
         become(start.user)
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # A change of the user would take it back.
-    if os.getppid() != reaper:  # The reaper died before that took effect.
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # After changing the user, which would reset it.
+    if os.getppid() != reaper:  # The reaper died before prctl took effect.
         os._exit(1)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -87,21 +87,21 @@ def _detach(start: StartRequest, reaper: int) -> None:
 
 
 def _hand_over(files: list[int], uid: int) -> None:
-    """Let a user open pipes again that it has: programs write to /dev/stdout by its name."""
+    """Let the user reopen its pipes: programs open /dev/stdout by name."""
     for number in files:
         if stat.S_ISFIFO(os.fstat(number).st_mode):
             os.fchown(number, uid, -1)
 
 
 def become(user: dict[str, Any]) -> None:
-    """Be another user for good, as only root can."""
+    """Switch to another user permanently; only root can."""
     os.setgroups(user["groups"])
     os.setgid(user["gid"])
     os.setuid(user["uid"])
 
 
 def _install_files(files: list[int]) -> None:
-    """Make the files 0, 1 and 2; theirs are above, since the reaper has those three open."""
+    """Install the files as 0, 1 and 2; their own numbers are higher, as the reaper uses 0 to 2."""
     for target, number in enumerate(files):
         os.dup2(number, target, inheritable=True)
 
@@ -120,6 +120,6 @@ def _serve_as_fork(serve: Serve, channel: int, env: dict[str, str]) -> int:
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux's ``prctl``; a no-op elsewhere."""
+    """Call Linux's ``prctl``; do nothing on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class JudgeEngine:
-    """Builds agents that run the evaluators of a task which has its answer."""
+    """Builds agents that run the evaluators of a task that already has its answer."""
 
     blocks = False
     search: Sequence[Path] = ()
@@ -28,7 +28,7 @@ class JudgeEngine:
         self._scope = scope
 
     def build(self) -> Agent:
-        """An agent for any number of tasks."""
+        """Build an agent for any number of tasks."""
         return _Judge(self._scope)
 
 
@@ -37,7 +37,7 @@ class _Judge:
         self._scope = scope
 
     async def execute(self, task: Task, context: Context) -> Answer:
-        """The evaluations, without the answer's text in each: the worker has it."""
+        """Return the evaluations, without the answer's text in each, because the worker has it."""
         assert task.answered is not None
         text, asked = task.answered["answer"], replace(task, answered=None)
         found = await evaluate(task.evaluators, text, asked, self._scope, context)

@@ -1,8 +1,8 @@
 """Judges: run the evaluators of a collection with ``isolation: process`` in children.
 
-Functions that evaluators name are the user's code, like the agents: a crash, an exit, a loop that
-never ends and the worker's environment stay apart from it. An agent's child judges nothing, so that
-the end of an evaluator costs no answer.
+Functions that evaluators name are the user's code, like the agents. They are kept apart from the
+worker's environment, and their crashes, exits and endless loops do not affect the worker. They do
+not run in an agent's child, so an evaluator that dies costs no answer.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ WHAT = "the evaluators' process"
 
 
 class Judges:
-    """The children that evaluate for all agents of one context; each does one task at a time.
+    """The children that evaluate for all agents of one context; each runs one task at a time.
 
-    There are as many as evaluate at once. They stay, since importing what a function needs may
-    take seconds.
+    There is one child per concurrent evaluation. Children stay, because importing what a function
+    needs can take seconds.
     """
 
     def __init__(self, scope: FunctionScope, context: Context) -> None:
@@ -45,22 +45,22 @@ class Judges:
         self._idle: list[ProcessAgent] = []
 
     def are_needed(self, task: Task) -> bool:
-        """Whether an evaluator runs code of the user's: chains and comparisons are ours."""
+        """Whether an evaluator runs user code; chains and comparisons are agentpipe's own."""
         found = [each.get("func") for each in task.evaluators]
         return any(isinstance(func, str) and is_reference(func) for func in found)
 
     async def evaluate(self, task: Task, answer_text: str) -> list[Evaluation]:
-        """As ``evaluators.evaluate``; a child that dies, or cannot start, breaks all of them."""
+        """Like ``evaluators.evaluate``; a child that dies or cannot start breaks all evaluators."""
         try:
             if self._idle:
-                with suppress(AgentCrashed):  # What an earlier task left behind may have ended it.
+                with suppress(AgentCrashed):  # An earlier task may have caused the crash.
                     return await self._judged(self._idle.pop(), task, answer_text)
             return await self._judged(self._new_judge(), task, answer_text)
         except AgentpipeError as error:
             return all_broken(task.evaluators, answer_text, error)
 
     async def close(self) -> None:
-        """End the children that are idle."""
+        """End the idle children."""
         while self._idle:
             await self._idle.pop().close()
 

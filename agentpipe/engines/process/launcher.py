@@ -1,4 +1,4 @@
-"""Launcher: starts children through a reaper, and learns of their ends."""
+"""Launcher: starts children through a reaper, and learns when they end."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from agentpipe.core.account import Account
 
-# The worker's variables that a child gets unless its config says otherwise.
+# Worker variables that a child gets unless its config says otherwise.
 PASSED_ON = ("PATH", "HOME", "LANG")
-# And those that Python needs to find its packages.
+# With the variables that Python needs to find its packages.
 FOR_PYTHON = (*PASSED_ON, "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
 
 
 class Child:
-    """A child that has been started."""
+    """A started child."""
 
     def __init__(self, launcher: Launcher, number: int) -> None:
         self._launcher, self._number = launcher, number
@@ -42,7 +42,7 @@ class Child:
         self.ended: Future[int] = Future()
 
     async def wait(self) -> int:
-        """Its exit code, negative for a signal, once everything it started is gone too.
+        """Wait for the end of it and all it started; return its exit code, negative for a signal.
 
         Raises:
             InfraError: The reaper died, and the child with it.
@@ -50,15 +50,15 @@ class Child:
         return await asyncio.shield(asyncio.wrap_future(self.ended))
 
     def end(self) -> None:
-        """Kill it and its descendants; ``wait`` returns when that is done."""
+        """Kill it and its descendants; ``wait`` returns when they are gone."""
         with suppress(OSError):
             self._launcher.send({"end": self._number})
 
 
 class Launcher:
-    """Starts children of one kind: commands, or forks of a Python with a module preloaded.
+    """Starts children of one kind: commands, or forks of a Python with a preloaded module.
 
-    The reaper starts with the first child, and again after it died.
+    The reaper starts with the first child, and again after it has died.
     """
 
     def __init__(self, python: str = sys.executable, *module: str) -> None:
@@ -81,7 +81,7 @@ class Launcher:
     ) -> Child:
         """Start ``argv``, or a fork for None, in ``cwd`` or a scratch folder, as ``account``.
 
-        ``files`` become its 0, 1 and 2, or a fork's channel, 1 and 2; they are closed here.
+        ``files`` become the child's 0, 1 and 2, or a fork's channel, 1 and 2. They are closed here.
 
         Raises:
             OSError: The program cannot be started.
@@ -108,9 +108,9 @@ class Launcher:
         cwd: str | None = None,
         account: Account | None = None,
     ) -> tuple[Child, int, int, int]:
-        """``start`` with pipes: the child, and our ends of its stdin, stdout and stderr.
+        """``start`` with pipes; return the child, and our ends of its stdin, stdout and stderr.
 
-        The caller closes them; after an error there are none.
+        The caller closes these ends; on an error they are already closed.
         """
         (stdin, ours_in), (ours_out, stdout), (ours_err, stderr) = _pipes(3)
         try:
@@ -122,10 +122,10 @@ class Launcher:
         return child, ours_in, ours_out, ours_err
 
     def send(self, message: Mapping[str, Any], files: Sequence[int] = ()) -> None:
-        """Send the reaper a message.
+        """Send a message to the reaper.
 
         Raises:
-            OSError: It is gone.
+            OSError: The reaper is gone.
         """
         body = json.dumps(message).encode()
         data = reaper.LENGTH.pack(len(body)) + body
@@ -142,7 +142,7 @@ class Launcher:
             self._count += 1
             number = self._count
             child = self._children[number] = Child(self, number)
-        with suppress(OSError):  # The listening thread notices too, and fails the child.
+        with suppress(OSError):  # The listening thread notices it too, and fails the child.
             self.send({"start": number, **request}, files)
         return child
 
@@ -173,7 +173,7 @@ class Launcher:
             _fail(child, failure)
 
     def _death(self, code: int) -> InfraError:
-        """Permanent if it could not even begin, as where its module cannot be imported."""
+        """The error for a dead reaper: permanent if it never started a child (a failed import)."""
         unable = code > 0 and not self._has_started
         return InfraError(f"the reaper died (exit code {code})", permanent=unable)
 
@@ -190,7 +190,7 @@ class Launcher:
 
 
 def _pipes(number: int) -> list[tuple[int, int]]:
-    """So many pipes, or none: where files are short, each that is left open makes it worse."""
+    """Open all pipes or none: when file descriptors run out, leaked ones make it worse."""
     ends: list[int] = []
     try:
         for _ in range(number):
@@ -203,8 +203,8 @@ def _pipes(number: int) -> list[tuple[int, int]]:
 
 
 def start_failure(what: str, error: OSError) -> AgentFailed:
-    """The failure of a run whose child cannot be started."""
-    if error.errno == errno.E2BIG:  # Only this task's: its question stands in an argument.
+    """The error of a run whose child cannot be started."""
+    if error.errno == errno.E2BIG:  # Only affects this task, whose question is an argument.
         return AgentFailed(f"{what}: its arguments are too long; read the task from stdin instead")
     return AgentFailed(
         f"{what} cannot be started: {error.strerror or error}",
@@ -214,7 +214,7 @@ def start_failure(what: str, error: OSError) -> AgentFailed:
     )
 
 
-# A fork that finds no process left says EAGAIN.
+# fork fails with EAGAIN when no more processes are allowed.
 _NO_ROOM = EXHAUSTED | {errno.EAGAIN: "processes"}
 
 
@@ -226,20 +226,20 @@ def _fail(child: Child, error: InfraError) -> None:
 
 @cache
 def shared_launcher(python: str = sys.executable, *module: str) -> Launcher:
-    """This process's launcher of one kind; its reaper ends with the process.
+    """This process's shared launcher of one kind; its reaper ends with the process.
 
     Args:
         python: The interpreter of the reaper and its forks.
-        module: What the forks run: its name, and its folder if it needs one.
+        module: The module that forks run: its name, and its folder if needed.
     """
     return Launcher(python, *module)
 
 
 def folder_of_worker(what: str) -> str:
-    """Where a child begins that has no folder of its own.
+    """The folder in which a child without its own folder starts.
 
     Raises:
-        AgentFailed: It is gone, so that ``what`` cannot be started.
+        AgentFailed: The folder is gone, so ``what`` cannot be started.
     """
     try:
         return str(Path.cwd())
@@ -248,6 +248,6 @@ def folder_of_worker(what: str) -> str:
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
-    """Those of ``names`` that this process's environment has, with their values."""
+    """The variables in ``names`` that this process's environment has."""
     known = variables()
     return {name: known[name] for name in names if name in known}

@@ -1,4 +1,4 @@
-"""Pipes to and from a child, as streams on the running loop."""
+"""Pipes to and from a child, as streams on the current event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentpipe.core.caps import STDERR_END_BYTES
 from agentpipe.core.masking import shorten
 from agentpipe.errors import AnswerError
 
-# Masked before the rest is cut off.
+# Kept and masked before the text is cut to its final length.
 _READ_END_BYTES = 65_536
 _SPACE = re.compile(r"\s")
 CHUNK_BYTES = 65_536
@@ -44,7 +44,7 @@ async def read(number: int, max_bytes: int) -> bytes:
 
 
 async def read_end(number: int) -> str:
-    """Read to the end; the last ``STDERR_END_BYTES`` as a string, masked before it is cut.
+    """Read to the end; return the last ``STDERR_END_BYTES`` as a string, masked before the cut.
 
     A word that would be cut is left out.
     """
@@ -65,7 +65,7 @@ def _from_a_whole_word(text: str) -> str:
 
 
 class PipeWriter:
-    """The writing end of a pipe as a stream; leaving it drops what was not read."""
+    """The writing end of a pipe as a stream; leaving the block drops unwritten data."""
 
     def __init__(self, number: int) -> None:
         self._pipe = os.fdopen(number, "wb", buffering=0)
@@ -78,7 +78,7 @@ class PipeWriter:
         return asyncio.StreamWriter(self._transport, protocol, None, loop)
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._transport.is_closing():  # The child may have closed its end.
+        if not self._transport.is_closing():  # The child may have closed its end already.
             self._transport.abort()
 
 

@@ -1,6 +1,6 @@
 """Preflight: ``python -m agentpipe.engines.process.preflight FILE`` checks an agent config.
 
-It imports the user's modules in this process instead of the worker. The last line on stdout is a
+It imports the user's modules in its own process instead of the worker. The last line on stdout is a
 list of ``{message, file, line}``, empty for a valid config.
 """
 
@@ -20,10 +20,10 @@ from agentpipe.errors import ConfigError
 
 
 def main(file: str) -> None:
-    """Open the config's engine and print the problems; stdin has one context's env and user."""
+    """Open the config's engine and print its problems; stdin has one context's env and user."""
     problems = []
     given = orjson.loads(sys.stdin.buffer.read())
-    preload()  # A user may not be able to read our files.
+    preload()  # The user may not have read access to our files.
     if given["user"] is not None:
         become(given["user"])
     os.environ.update(given["env"])

@@ -1,6 +1,6 @@
-"""Processes and what they started, by ``/proc`` where the system has it.
+"""Processes and their descendants, from ``/proc`` where the system has it.
 
-The reaper runs with any Python, so this imports the standard library alone.
+The reaper runs with any Python, so this module only imports the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def children_of(pid: int) -> list[int]:
-    """The pids of a process's children, of all its threads."""
+    """The pids of the children of all the process's threads."""
     found: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -21,7 +21,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def environment_of(pid: int) -> set[bytes]:
-    """A process's initial variables, ``NAME=value`` each; empty if it is gone."""
+    """A process's initial variables as ``NAME=value``; empty if it is gone."""
     try:
         return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
@@ -29,7 +29,7 @@ def environment_of(pid: int) -> set[bytes]:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process, its group and its descendants; stopped first, so that none escapes."""
+    """Kill a process, its group and its descendants; it is stopped first, so none escapes."""
     with suppress(OSError):
         os.kill(pid, signal.SIGSTOP)
     for child in children_of(pid):
@@ -40,6 +40,6 @@ def kill_tree(pid: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill the group that a process leads, if it leads one."""
+    """Kill the process group that a process leads, if any."""
     with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)

@@ -1,22 +1,21 @@
 """The reaper: a process beside each worker that starts its children and ends them with it.
 
-A child of the worker itself would outlive a ``kill -9`` of the worker, and so would the servers
-that the child starts, often in sessions of their own. The reaper outlives the worker by a moment.
-On Linux it is a subreaper: orphans below it become its own children, so it can end all of them.
-A process that detaches itself and hides its run is ended when the next run ends.
+A child of the worker itself would survive ``kill -9`` of the worker. So would the servers that the
+child starts, often in their own sessions. The reaper lives slightly longer than the worker. On
+Linux it is a subreaper: orphans below it become its own children, so it can end all of them. A
+process that detaches itself and hides its run is ended when the next run ends.
 
-Any Python with the standard library runs this file by its path, so it imports nothing of agentpipe
-but the two files beside it, which do likewise. Arguments: the number of a Unix stream socket, then
-optionally a module and the folder it lies in. The module is imported once and its ``preload()``
-called; children may then be forks that call its ``serve(channel)``.
+This file is run by its path, by any Python that has the standard library. It therefore imports
+nothing of agentpipe except the two files beside it, which follow the same rule. Arguments: the
+number of a Unix stream socket, then optionally a module and its folder. The module is imported once
+and its ``preload()`` is called; children can then be forks that call its ``serve(channel)``.
 
-Each message is a JSON object behind its length, four bytes in network order. Requests:
-``{"start": number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path,
-"user": {"uid", "gid", "groups"} or null for the reaper's own}``
-with three files (a command's 0, 1 and 2; a fork's channel, 1 and 2), and ``{"end": number}``.
-Replies: ``{"started": number}`` or ``{"refused": number, "errno": n}``, then
-``{"ended": number, "status": code}``, negative for a signal, once the whole run is gone: its
-processes and its scratch folder.
+Each message is a JSON object after its length, four bytes in network order. Requests: ``{"start":
+number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path, "user":
+{"uid", "gid", "groups"} or null for the reaper's own}`` with three files (a command's 0, 1 and 2; a
+fork's channel, 1 and 2), and ``{"end": number}``. Replies: ``{"started": number}`` or ``{"refused":
+number, "errno": n}``, then ``{"ended": number, "status": code}`` once the whole run is gone: its
+processes and its scratch folder. ``status`` is negative for a signal.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ if TYPE_CHECKING or __package__:
         kill_group,
         kill_tree,
     )
-else:  # Run by its path: this folder is the first of ``sys.path``, and hidden from what is forked.
+else:  # Run by path: drop this folder from ``sys.path``, so forks do not see it.
     from forking import StartRequest, fork, prctl
     from process_tree import children_of, environment_of, kill_group, kill_tree
 
@@ -61,7 +60,7 @@ else:  # Run by its path: this folder is the first of ``sys.path``, and hidden f
 
 LENGTH = struct.Struct("!I")
 FILES = 3
-# Every process of a run has the run's number in this variable, unless it hides it.
+# Each process of a run has the run's number in this variable, unless it hides it.
 RUN_VARIABLE = "AGENTPIPE_RUN"
 PARENT_CHECK_S = 1.0
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
@@ -69,12 +68,12 @@ PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 @dataclass
 class ChildRun:
-    """One child until everything of it is gone.
+    """One child, until all of it is gone.
 
     Attributes:
         scratch: The folder to remove afterwards.
         status: Its exit code, once it has ended.
-        sweeper: The process that removes a scratch folder with content.
+        sweeper: The process that removes a scratch folder that is not empty.
     """
 
     number: int
@@ -85,7 +84,7 @@ class ChildRun:
 
 
 class Reaper:
-    """Serves one worker until its end of the socket closes."""
+    """Serves one worker until the worker's end of the socket closes."""
 
     def __init__(self, worker: socket.socket, serve: Serve | None) -> None:
         self._worker, self._serve = worker, serve
@@ -113,7 +112,7 @@ class Reaper:
                 os.read(self._wakeup, 4096)
         if self._worker.fileno() in ready and not self._receive():
             return False
-        # A fork of the worker may hold its end of the socket open.
+        # A fork of the worker can keep its end of the socket open.
         return os.getppid() == self._parent
 
     def _receive(self) -> bool:
@@ -175,7 +174,7 @@ class Reaper:
         self._serve(channel)
 
     def _reap(self) -> None:
-        """Collect ended children; a pid is not freed before its group has been killed."""
+        """Collect ended children; a process group is killed before its pid can be reused."""
         with suppress(ChildProcessError):
             while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 kill_group(dead.si_pid)
@@ -197,7 +196,7 @@ class Reaper:
             return
         try:
             Path(run.scratch).rmdir()
-        except OSError:  # It has content: removing that may take a while.
+        except OSError:  # It is not empty: removing it can take a while.
             self._sweep(run, run.scratch)
         else:
             self._conclude(run)
@@ -205,7 +204,7 @@ class Reaper:
     def _sweep(self, run: ChildRun, scratch: str) -> None:
         try:
             run.sweeper = os.fork()
-        except OSError:  # No process is left: the others wait meanwhile.
+        except OSError:  # No process is available, so block here; other runs wait.
             remove_folder(scratch)
             self._conclude(run)
             return
@@ -218,7 +217,7 @@ class Reaper:
         self._send({"ended": run.number, "status": run.status})
 
     def _end_strays(self) -> None:
-        """Kill what a run left behind: our children by now that belong to no living run."""
+        """Kill what a run left behind: the reaper's children that belong to no current run."""
         known = {run.pid for run in self._runs.values()}
         known |= {run.sweeper for run in self._runs.values() if run.sweeper is not None}
         marks = {
@@ -232,7 +231,7 @@ class Reaper:
 
     def _send(self, message: dict[str, Any]) -> None:
         body = json.dumps(message).encode()
-        with suppress(OSError):  # The worker is gone: the main loop is about to notice.
+        with suppress(OSError):  # The worker is gone; the main loop will notice.
             self._worker.sendall(LENGTH.pack(len(body)) + body)
 
     def _end_everything(self) -> None:
@@ -248,23 +247,24 @@ class Reaper:
 
 
 def keep_private() -> None:
-    """Let no process of this user read this one's memory, nor a core file have it."""
+    """Prevent the user's other processes and core dumps from reading this process's memory."""
     if os.environ.get("AGENTPIPE_DUMPABLE") != "1":
         prctl(PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder and its content, unwritable or not.
+    """Remove a folder and its content, writable or not.
 
-    Root changes no modes: it need not, and another user may put a link where a folder was.
+    Root does not change modes: it does not need to, and another user could put a link in place of a
+    folder.
     """
     for folder, names, _ in os.walk(path) if os.geteuid() else ():
         for name in [".", *names]:
             with suppress(OSError):
-                inner = os.path.join(folder, name)  # noqa: PTH118 - os.walk gives strings
-                if not os.path.islink(inner):  # noqa: PTH114 - likewise
-                    os.chmod(inner, stat.S_IRWXU)  # noqa: PTH101 - likewise
+                inner = os.path.join(folder, name)  # noqa: PTH118 - os.walk yields strings
+                if not os.path.islink(inner):  # noqa: PTH114 - os.walk yields strings
+                    os.chmod(inner, stat.S_IRWXU)  # noqa: PTH101 - os.walk yields strings
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -273,15 +273,15 @@ def _preloaded(name: str, folders: list[str]) -> Serve:
     module = importlib.import_module(name)
     module.preload()
     gc.collect()
-    gc.freeze()  # A collection in a child would touch, and so copy, every page.
+    gc.freeze()  # A garbage collection in a child would touch, and so copy, every page.
     serve: Serve = module.serve
     return serve
 
 
 def main(arguments: list[str]) -> None:
     """Serve the worker at the other end of the socket."""
-    keep_private()  # The context of each child passes through here.
-    os.setsid()  # Ctrl-C in a terminal is for the worker.
+    keep_private()  # The context of each child passes through this process.
+    os.setsid()  # Ctrl-C in a terminal must only reach the worker.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     worker = socket.socket(fileno=int(arguments[0]))
     worker.set_inheritable(False)
