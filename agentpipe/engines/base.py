@@ -49,7 +49,7 @@ class Engine(Protocol):
 
     A class may set these flags:
 
-    - ``has_processes = True``: its agents run in processes of their own, which it starts as the
+    - ``has_processes = True``: its agents run in separate processes, which it starts as the
       context's ``account`` if there is one. ``isolation: process`` adds nothing to them.
     - ``judges_answers = True``: its agents can evaluate their own answers. A task that already has
       ``answered`` is then only judged, not run again.
@@ -87,7 +87,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ServerChecks(Protocol):
-    """An engine whose agents start or reach servers of their own."""
+    """An engine whose agents start or connect to MCP servers."""
 
     def server_problems(self, context: Context, *, start: bool) -> list[str]:
         """Return a sentence for each server that an agent with this context cannot use here.

@@ -72,4 +72,4 @@ class _HybridAgent:
             if self._peer is not None:
                 await self._peer.close()
         finally:
-            await self._native.close()  # type: ignore[attr-defined]  # an agent of ours has it
+            await self._native.close()  # type: ignore[attr-defined]  # all our native agents have it

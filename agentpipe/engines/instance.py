@@ -120,7 +120,7 @@ class Instance:
         return call_in_thread(call) if self._thread is None else self._thread.call(call)
 
     def _is_over(self, run: asyncio.Future[Any]) -> Callable[[], bool]:
-        """Return a check that says whether the run's code has ended at last."""
+        """Return a function that reports whether the run's code has finally ended."""
         thread = self._thread
         return run.done if thread is None else lambda: not thread.is_busy
 

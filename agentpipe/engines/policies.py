@@ -53,8 +53,7 @@ class LivePolicy:
     Until the store has reported a state, all requests wait.
 
     Attributes:
-        noted: Called when this process learns of a pause, and when its last request ends during
-            one.
+        noted: Called on learning of a pause, and when the last request in a pause ends.
     """
 
     def __init__(self, name: str, state: PolicyState | None = None) -> None:

@@ -97,7 +97,7 @@ class RunGateway:
         return replace(context, env=env, base_url=self.base_url)
 
     async def answer(self, request: Request, path: str, reply: Reply) -> None:
-        """Answer one request, including every failure."""
+        """Answer one request; failures are answered, too."""
         judges = path.startswith(JUDGES)
         below = path.removeprefix(JUDGES).removeprefix(PREFIX).partition("?")[0]
         is_answer = request.method == "POST" and below in RECORDED

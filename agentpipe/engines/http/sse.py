@@ -25,7 +25,7 @@ class Event:
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """Yield events that have data, including a last one that the end of the stream cuts off.
+    """Yield events that have data, including a last one without its final empty line.
 
     Raises:
         CapExceeded: An event or a line is larger than ``MAX_MESSAGE_BYTES``.

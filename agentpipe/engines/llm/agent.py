@@ -133,7 +133,7 @@ class _LlmRun:
         return ToolResults(tuple(results))
 
     async def _result(self, call: ToolCall) -> ToolResult:
-        """The tool's result, or, without calling it, what is wrong with the call."""
+        """The tool's result, or an error message if the call is invalid and not made."""
         try:
             arguments = arguments_of(call.arguments)
         except ValueError as flaw:

@@ -19,7 +19,7 @@ class Listener:
 
     Attributes:
         receive: Called with each message, still encoded; raises ``UnreadableAnswer`` if the session
-            cannot be used any more.
+            can no longer be used.
         lost: Called once with the reason, when no more messages can come.
     """
 

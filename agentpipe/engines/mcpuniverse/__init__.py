@@ -61,7 +61,7 @@ class McpUniverseEngine:
         return unrecorded_model(config)
 
     def build(self) -> Agent:
-        """Build an agent whose process starts with the first task."""
+        """Build an agent; its process starts with the first task."""
         return RecordedAgent(self._text, self._process)
 
     def _process(self, text: str) -> ProcessAgent:

@@ -25,7 +25,7 @@ _URL, _KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
 
 class RecordedAgent:
-    """One agent; it changes its process between recorded and unrecorded runs."""
+    """One agent; each recorded run gets its own process."""
 
     def __init__(self, text: str, build: Callable[[str], ProcessAgent]) -> None:
         """``build`` makes the agent's process from the text of a config."""

@@ -1,8 +1,8 @@
 """The token ids in a chat completion, as vLLM returns them on request.
 
 ``prompt_token_ids`` is at the top level, or in a stream's first event. ``choices[0].token_ids`` and
-``choices[0].logprobs.content`` come with each part. If the weights changed during a response,
-``weight_versions`` of a choice says which weights sampled which part. vLLM reports weights that
+``choices[0].logprobs.content`` come with each part. If the weights changed during a response, a
+choice's ``weight_versions`` maps parts to the weights that sampled them. vLLM reports weights that
 were loaded without a version as ``default``.
 """
 

@@ -1,11 +1,19 @@
 """ProcessAgent: the worker's side of an agent that runs in its own process.
 
 Both sides send JSON, one object per line, over a socket that nothing else writes to. Requests:
-``{"open": {...}}``, ``{"task": {...}, "attempt"}``, ``{"cancel": true}``. Replies: ``{"ready":
-true}``, ``{"span": {...}}`` as each span ends, ``{"turn": {...}, "engine", "model"}`` for a
-response's token ids, then ``{"done": {"answer", "stop", "evaluations"}}`` or ``{"error": {"type",
-"message", "traceback", "limit", "stop", "infra", "permanent", "shortage", "retry_after_s",
-"rate_limited", "headers"}}``. A reply also has ``usage`` if it is known.
+
+- ``{"open": {...}}``
+- ``{"task": {...}, "attempt"}``
+- ``{"cancel": true}``
+
+Replies, each with ``usage`` if it is known:
+
+- ``{"ready": true}``
+- ``{"span": {...}}`` as each span ends
+- ``{"turn": {...}, "engine", "model"}`` for a response's token ids
+- ``{"done": {"answer", "stop", "evaluations"}}``, or
+- ``{"error": {"type", "message", "traceback", "limit", "stop", "infra", "permanent", "shortage",
+  "retry_after_s", "rate_limited", "headers"}}``
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 def preload() -> None:
     """Import what most children need, once, before any of them is forked.
 
-    It must be everything of ours: a collection's user may not have read access to our Python files.
+    This must cover all our modules, because a collection's user may not have read access to our
+    files.
     """
     plugins.load("agentpipe.engines", "python")
     codecs.lookup("utf-8-sig")  # For YAML.

@@ -68,7 +68,7 @@ class ProcessEngine:
         self._check(context, env)
 
     def build(self) -> Agent:
-        """Build an agent whose child starts with the first task."""
+        """Build an agent; its child starts with the first task."""
         opening = {"file": to_json(self._config.file), "record": dict(self._record)}
         launcher = shared_launcher(sys.executable, child.__name__)
         cwd = folder_of_worker("its agent")

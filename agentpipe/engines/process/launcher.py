@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Worker variables that a child gets unless its config says otherwise.
 PASSED_ON = ("PATH", "HOME", "LANG")
-# With the variables that Python needs to find its packages.
+# The same, plus the variables that Python needs to find its packages.
 FOR_PYTHON = (*PASSED_ON, "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
 
 

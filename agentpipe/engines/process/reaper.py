@@ -10,12 +10,18 @@ nothing of agentpipe except the two files beside it, which follow the same rule.
 number of a Unix stream socket, then optionally a module and its folder. The module is imported once
 and its ``preload()`` is called; children can then be forks that call its ``serve(channel)``.
 
-Each message is a JSON object after its length, four bytes in network order. Requests: ``{"start":
-number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path, "user":
-{"uid", "gid", "groups"} or null for the reaper's own}`` with three files (a command's 0, 1 and 2; a
-fork's channel, 1 and 2), and ``{"end": number}``. Replies: ``{"started": number}`` or ``{"refused":
-number, "errno": n}``, then ``{"ended": number, "status": code}`` once the whole run is gone: its
-processes and its scratch folder. ``status`` is negative for a signal.
+Each message is a JSON object after its length, four bytes in network order. Requests:
+
+- ``{"start": number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path,
+  "user": {"uid", "gid", "groups"} or null for the reaper's own}``, with three files: a command's
+  0, 1 and 2, or a fork's channel, 1 and 2
+- ``{"end": number}``
+
+Replies:
+
+- ``{"started": number}`` or ``{"refused": number, "errno": n}``
+- ``{"ended": number, "status": code}`` once the whole run is gone: its processes and its scratch
+  folder; the code is negative for a signal
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _manager(servers: dict[str, Any], context: Any) -> Any:
     """A manager that renders a server's templates only when it starts the server.
 
     1.1.3 also renders them then, from ``os.environ``, which has the context and the effects of
-    ``prepares``. Rendering all servers in advance would only cost 50 ms.
+    ``prepares``. Rendering all servers in advance would cost 50 ms for nothing.
     """
     from mcpuniverse.mcp.manager import MCPManager
 
