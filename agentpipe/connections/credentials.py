@@ -1,4 +1,4 @@
-"""Credentials of systemd: variables that stand in files which only this service can read."""
+"""systemd credentials: variables in files that only this service can read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def from_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of ``$CREDENTIALS_DIRECTORY`` that ``environ`` lacks, by the files' names.
+    """The variables of ``$CREDENTIALS_DIRECTORY`` that ``environ`` lacks, by file name.
 
-    A line end at the end of a file is none of the value.
+    A newline at the end of a file is not part of the value.
 
     Raises:
-        ConfigError: A file cannot be read, or is not text.
+        ConfigError: A file is unreadable, not UTF-8, or contains a NUL character.
     """
     folder = environ.get(FOLDER, "")
     if not folder or not Path(folder).is_dir():

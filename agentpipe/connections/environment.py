@@ -1,4 +1,4 @@
-"""Environment: which servers the variables name, ours and MCP-Universe's.
+"""Environment: the servers that our variables and MCP-Universe's variables name.
 
 MCP-Universe has a host, a port and a topic where agentpipe has a URL: ``REDIS_HOST`` and
 ``REDIS_PORT`` are the broker, ``KAFKA_*`` or ``RABBITMQ_*`` the sink, ``MQ_TOPIC`` its topic.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOPIC = "agent-task-mq"
-# The group of MCP-Universe's consumers. It reads the queue named like the topic, if one exists.
+# The group of MCP-Universe's consumers. It reads the queue named after the topic, if it exists.
 PEER_GROUP = "mcpuniverse-group"
 URL_VARIABLES = {"broker": "AGENTPIPE_BROKER", "sink": "AGENTPIPE_SINK"}
 
@@ -41,7 +41,7 @@ class _PeerServer:
         return any(environ.get(name) for name in self.variables)
 
     def url(self, environ: Mapping[str, str]) -> str:
-        """Its URL.
+        """Build the server's URL.
 
         Raises:
             ValueError: The port is invalid.
@@ -49,8 +49,8 @@ class _PeerServer:
         host_variable, port_variable = self.variables
         host = environ.get(host_variable) or "localhost"
         text = environ.get(port_variable) or str(self.port)
-        if not text.isdecimal() or not 0 < int(text) < 65_536:  # noqa: PLR2004 - TCP's ports
-            # Kubernetes sets REDIS_PORT=tcp://... for a service of that name.
+        if not text.isdecimal() or not 0 < int(text) < 65_536:  # noqa: PLR2004 - TCP ports
+            # Kubernetes sets REDIS_PORT=tcp://... for a service named "redis".
             hint = "; set enableServiceLinks: false" if text.startswith("tcp://") else ""
             raise ValueError(f"{port_variable}: expected a port, got {text[:40]!r}{hint}")
         host = host_in_url(host)
@@ -64,7 +64,7 @@ _QUEUES = {
     "rabbitmq": _PeerServer("amqp", "RABBITMQ", 5672, "/?topic={topic}"),
 }
 _SERVERS = (_REDIS, *_QUEUES.values())
-# Its default first.
+# The default comes first.
 MQ_TYPES = tuple(_QUEUES)
 PEER_SINK_VARIABLES = (*(name for each in _QUEUES.values() for name in each.variables), "MQ_TOPIC")
 PEER_VARIABLES = (*_REDIS.variables, *PEER_SINK_VARIABLES)
@@ -73,11 +73,11 @@ PEER_VARIABLES = (*_REDIS.variables, *PEER_SINK_VARIABLES)
 def server_urls(
     environ: Mapping[str, str], mq_type: str | None = None
 ) -> tuple[dict[str, str], list[Problem]]:
-    """The URLs of ``broker`` and ``sink`` that the environment names, and what is wrong with it.
+    """The broker and sink URLs that the environment names, and the problems found.
 
     Args:
         environ: An empty value counts as unset.
-        mq_type: ``kafka`` or ``rabbitmq``: which of the two is the sink.
+        mq_type: ``kafka`` or ``rabbitmq``: the sink to use.
     """
     urls, problems = _peer_urls(environ, mq_type)
     for name, variable in URL_VARIABLES.items():
@@ -93,7 +93,7 @@ def names_a_queue(environ: Mapping[str, str]) -> bool:
 
 
 def unknown_mq_type(mq_type: str) -> str:
-    """The message for anything but ``MQ_TYPES``."""
+    """The error message for a type that is not in ``MQ_TYPES``."""
     return f"unknown mq_type {mq_type[:40]!r}: use {' or '.join(MQ_TYPES)}"
 
 
@@ -119,7 +119,7 @@ def _queue(environ: Mapping[str, str], mq_type: str | None) -> _PeerServer | Non
         return _QUEUES[mq_type]
     ours = environ.get(URL_VARIABLES["sink"], "")
     named = [server for server in _QUEUES.values() if server.is_named(environ)]
-    if ours:  # Of two it chooses one.
+    if ours:  # Our URL decides between two peers.
         named = [server for server in named if ours.startswith(server.scheme)] or named
     elif len(named) > 1:
         raise ValueError(
@@ -134,7 +134,7 @@ def _queue(environ: Mapping[str, str], mq_type: str | None) -> _PeerServer | Non
 def _clash(
     variable: str, ours: str, named: str | None, environ: Mapping[str, str]
 ) -> list[Problem]:
-    """A URL of ours and MCP-Universe's variables must name the same server and topic."""
+    """Our URL and MCP-Universe's variables must name the same server and topic."""
     is_broker = variable == URL_VARIABLES["broker"]
     topic = None if is_broker else environ.get("MQ_TOPIC")
     if topic and topic != _topic(ours):
@@ -161,7 +161,7 @@ def _topic(url: str) -> str:
 
 
 def _place(url: str) -> tuple[str, str]:
-    """The kind of server, and its host with the port; the same for all URLs of one server."""
+    """The kind of server, and its host with the port: equal for all URLs of one server."""
     scheme, _, rest = url.partition("://")
     hosts = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")[2]
     ports = {server.scheme: server.port for server in _SERVERS}

@@ -1,7 +1,7 @@
-"""An advisory lock of a file, for which nothing waits longer than it says.
+"""An advisory file lock with a bounded wait.
 
-The kernel frees the lock of a process that ends, and of no other: a process that is stopped while
-it holds the lock keeps it. So each wait has an end.
+The kernel frees the lock when its process ends. A process that is stopped while it holds the lock
+keeps it, so every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# A wait in the kernel would have no end. A transaction takes a fraction of a millisecond, so the
-# first looks are close together.
+# A blocking flock has no timeout, so we poll. A transaction takes a fraction of a millisecond, so
+# the first pauses are short.
 FIRST_PAUSE_S, PAUSE_GROWTH, MAX_PAUSE_S = 0.00005, 1.3, 0.001
 LONG_WAIT_S, LONG_PAUSE_S = 0.25, 0.02
 
 
 class FileLock:
-    """One lock of one process; its threads exclude each other, too.
+    """A file lock of one process, which also excludes its threads from each other.
 
-    A forked child closes its copy: the lock would live on in the child, after its parent's death.
+    A forked child closes its copy: otherwise the child would keep the lock after its parent's
+    death.
     """
 
     def __init__(self, path: Path, database: Path) -> None:
@@ -40,11 +41,11 @@ class FileLock:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed, or belongs to the parent of this process."""
+        """Whether the lock was closed, or belongs to the parent of this process."""
         return self.file < 0
 
     def acquire(self, deadline: float) -> bool:
-        """Take the lock; False if that is not possible before ``deadline`` (monotonic)."""
+        """Take the lock; False if it is not free before ``deadline`` (monotonic)."""
         if not self._threads.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return False
         try:
@@ -66,10 +67,10 @@ class FileLock:
                 time.sleep(pause_s)
             else:
                 return True
-        raise AssertionError  # There is always another pause.
+        raise AssertionError  # ``pauses`` never ends.
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         if self.file >= 0:
             fcntl.flock(self.file, fcntl.LOCK_UN)
         self._threads.release()
@@ -82,12 +83,12 @@ class FileLock:
 
     def close_in_child(self) -> None:
         """Close a fork's copy; the parent keeps its lock."""
-        self._threads = threading.Lock()  # It may be held by a thread that the child has not.
+        self._threads = threading.Lock()  # A thread that does not exist in the child can hold it.
         self.close()
 
 
 def pauses() -> Iterator[float]:
-    """Pauses between looks, without end: short ones first."""
+    """Pauses between attempts, without end: short ones first."""
     pause_s, waited_s = FIRST_PAUSE_S, 0.0
     while waited_s < LONG_WAIT_S:
         yield pause_s

@@ -1,7 +1,7 @@
 """Wakes processes that wait for a change, at no cost while nothing changes.
 
-A writer writes a byte to a file; on Linux the kernel then wakes the listeners (inotify). Elsewhere
-a listener polls every few milliseconds.
+A writer writes a byte to a file; on Linux the kernel then wakes the listeners (inotify). On other
+systems a listener polls every few milliseconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POLL_EVERY_S = 0.01
 
 
 class Listener(Protocol):
-    """Used by one thread."""
+    """Waits for changes; used by one thread."""
 
     def wait(self, timeout_s: float) -> bool:
         """True once something may have changed since the last call, False on timeout."""
@@ -62,7 +62,7 @@ class InotifyListener:
         self._woken_at = 0.0
 
     def wait(self, timeout_s: float) -> bool:
-        """See the protocol."""
+        """Wait for a write to the file."""
         since_s = time.monotonic() - self._woken_at
         if since_s < PAUSE_S:
             time.sleep(PAUSE_S - since_s)
@@ -73,7 +73,7 @@ class InotifyListener:
         return notified
 
     def close(self) -> None:
-        """See the protocol."""
+        """Stop listening."""
         with suppress(OSError):
             os.close(self._file)
         self._file = -1
@@ -86,7 +86,7 @@ class PollingListener:
         self._changed = changed
 
     def wait(self, timeout_s: float) -> bool:
-        """See the protocol."""
+        """Poll until the probe reports a change."""
         deadline = time.monotonic() + timeout_s
         while not self._changed():
             left_s = deadline - time.monotonic()

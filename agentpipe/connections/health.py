@@ -1,4 +1,4 @@
-"""Findings of `agentpipe doctor`: what it found out about a server, a clock or a disk."""
+"""Findings of `agentpipe doctor` about a server, a clock or a disk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Literal, Protocol, runtime_checkable
 from agentpipe.errors import Unreachable
 
 Status = Literal["ok", "warn", "fail"]
-# Clocks that NTP disciplines differ by milliseconds.
+# Clocks synchronized by NTP differ by milliseconds.
 MAX_SKEW_S = 1.0
 SLOW_S = 0.1
 LOW_BYTES, EMPTY_BYTES = 1024**3, 64 * 1024**2
 SLOW_SYNC_S = 0.05
 SYNCS = 5
-# Their locks and shared memory do not reach from one machine to another.
+# Their locks and shared memory do not work across machines.
 NETWORKED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs")
 
 
@@ -39,7 +39,7 @@ class Finding:
 
 @runtime_checkable
 class Examined(Protocol):
-    """A store or sink that can examine its server; ours can."""
+    """A store or sink that can examine its server, as all built-in ones can."""
 
     def examine(self) -> list[Finding]:
         """Check the server; may raise ``Unreachable``."""
@@ -127,8 +127,8 @@ def file_system_of(folder: Path, mounts: Path) -> str:
     except OSError:
         return ""
     above = [str(each) for each in (folder.resolve(), *folder.resolve().parents)]
-    # The last of several mounts at one place hides the others.
-    found = {parts[1]: parts[2] for line in lines if len(parts := line.split()) > 2}  # noqa: PLR2004 - its columns
+    # The last of several mounts at one path hides the others.
+    found = {parts[1]: parts[2] for line in lines if len(parts := line.split()) > 2}  # noqa: PLR2004 - columns
     return next((found[place] for place in above if place in found), "")
 
 

@@ -1,4 +1,4 @@
-"""Which processes hold a lock of a file, as far as the kernel says so."""
+"""Which processes hold a lock on a file, as far as the kernel shows it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Lock:
     """A line of ``/proc/locks``.
 
     Attributes:
-        first: The first byte that it covers.
+        first: The first locked byte.
+        last: The last locked byte; infinity for the end of the file.
     """
 
     kind: str
@@ -61,15 +62,15 @@ class Lock:
 
 
 def holders_of_file(path: Path) -> list[Holder]:
-    """Who holds an advisory lock (``flock``) of the whole file; empty if that cannot be seen."""
+    """Processes with an advisory lock (``flock``) on the file; empty if they cannot be seen."""
     pids = {lock.pid for lock in _locks_of(path) if lock.kind == "FLOCK"}
-    if any(not (PROC / str(pid)).exists() for pid in pids):  # Inherited from one that has ended.
+    if any(not (PROC / str(pid)).exists() for pid in pids):  # Inherited: its taker has ended.
         pids = set(_inheritors(path))
     return _holders(pids)
 
 
 def holders_of_bytes(path: Path, first: int, last: int, access: str) -> list[Holder]:
-    """Who holds a record lock (``fcntl``) on any of these bytes; ``READ`` or ``WRITE``."""
+    """Processes with a record lock (``fcntl``) on any of these bytes; ``READ`` or ``WRITE``."""
     pids = {
         lock.pid
         for lock in _locks_of(path)
@@ -82,7 +83,7 @@ def holders_of_bytes(path: Path, first: int, last: int, access: str) -> list[Hol
 
 
 def what_to_do(holders: Sequence[Holder]) -> str:
-    """Who holds a lock, and what to do about it."""
+    """Describe who holds a lock and what to do about it."""
     if not holders:
         return "another process writes to it and does not end"
     who = " and ".join(map(str, holders))
@@ -96,15 +97,15 @@ def what_to_do(holders: Sequence[Holder]) -> str:
 
 
 def _locks_of(path: Path) -> Iterator[Lock]:
-    """The granted locks of a file."""
+    """The granted locks on a file."""
     with suppress(OSError):
         found = path.stat()
         inode = str(found.st_ino)
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
         lines = [line.split() for line in (PROC / "locks").read_text().splitlines()]
-        granted = [words for words in lines if "->" not in words and len(words) > 7]  # noqa: PLR2004 - its columns
+        granted = [words for words in lines if "->" not in words and len(words) > 7]  # noqa: PLR2004 - columns
         same = [words for words in granted if words[5].rpartition(":")[2] == inode]
-        # Some file systems show the kernel another device than the user.
+        # Some file systems report one device number to the kernel and another to the user.
         exact = [words for words in same if words[5].rpartition(":")[0] == device]
         for words in exact or same:
             last = float("inf") if words[7] == "EOF" else int(words[7])
@@ -112,7 +113,7 @@ def _locks_of(path: Path) -> Iterator[Lock]:
 
 
 def _inheritors(path: Path) -> Iterator[int]:
-    """Processes that have the file open under a lock that another process took."""
+    """Processes that have the file open with a lock taken by another process."""
     target = str(path.resolve())
     for file in PROC.glob("[0-9]*/fd/*"):
         with suppress(OSError):
@@ -130,7 +131,7 @@ def _holders(pids: set[int]) -> list[Holder]:
 
 
 def _holder(pid: int) -> Holder | None:
-    """None once the process has ended."""
+    """Describe a process; None if it has ended."""
     with suppress(OSError):
         stat = Stat.of(PROC / str(pid))
         words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""A file that appears under its name once it is whole: a crash leaves the old one, or none."""
+"""A file that appears under its name once it is complete; a crash leaves the old file, or none."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _FIXED = "choose another path, or --force"
 
 @contextmanager
 def new_file(path: Path, *, force: bool, like: Path | None = None) -> Iterator[BinaryIO]:
-    """Write to a file beside ``path``, which takes its name at the end; an error removes it.
+    """Write to a temporary file that is renamed to ``path`` at the end, or removed on an error.
 
     Args:
-        path: The name to be.
-        force: Whether it may take the place of another file.
-        like: The new file is open to those users only to whom this one is; without it, and until
-            it is whole, to its owner alone.
+        path: The final name.
+        force: Whether to replace an existing file.
+        like: A file whose permissions the new file gets, reduced by the umask. Without it, and
+            until it is complete, only the owner can open the file.
 
     Raises:
-        ConfigError: There is such a file, or something that is not a file; or no such folder.
-        AgentpipeError: It cannot be written.
+        ConfigError: The path exists, is not a regular file, or its folder is missing.
+        AgentpipeError: The file cannot be written.
     """
     refuse_existing(path, force=force)
     try:
@@ -47,7 +47,7 @@ def new_file(path: Path, *, force: bool, like: Path | None = None) -> Iterator[B
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Refuse a path before any work is done for it; see ``new_file`` for what it raises."""
+    """Check the path before any work is done for it; raises the ``ConfigError`` of ``new_file``."""
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent}: create it first")
     if not os.path.lexists(path):
@@ -60,7 +60,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Of its owner alone; in the same folder, because a rename stays within a file system."""
+    """A private file in the same folder, because a rename stays within a file system."""
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
     )
@@ -87,7 +87,7 @@ def _umask() -> int:
 
 
 def _put(name: Path, path: Path, *, force: bool) -> None:
-    """One step of the file system; without ``force`` it never replaces a file."""
+    """Rename in one step; without ``force``, never replace a file."""
     if force:
         name.replace(path)
         return

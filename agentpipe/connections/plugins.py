@@ -1,4 +1,4 @@
-"""Brokers, sinks and engines, found by entry point: ours and third parties' alike."""
+"""Brokers, sinks and engines, built-in and third-party, found by entry point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOUNS = {
 
 @cache
 def load(group: str, name: str) -> Any:
-    """Import what the entry point ``name`` of ``group`` refers to; once.
+    """Import the object that the entry point ``name`` of ``group`` refers to; cached.
 
     Raises:
         ConfigError: No such entry point is installed, or its import fails.
@@ -46,8 +46,8 @@ def load(group: str, name: str) -> Any:
 
 
 def load_for_url(group: str, url: str) -> Any:
-    """``load`` by the scheme of ``url``."""
-    if "#" in url:  # Its rest would be dropped silently.
+    """Import the plugin for the scheme of ``url``."""
+    if "#" in url:  # The fragment would be dropped silently.
         raise ConfigError(f"{without_password(url)}: write %23 for '#'")
     try:
         scheme = split_url(url).scheme if "://" in url else ""

@@ -1,4 +1,4 @@
-"""Files and folders of a store: of its owner alone, and never through another user's link."""
+"""Files and folders of a store: private to the owner, and never opened through a link."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 OTHERS = 0o007
-# The last bytes of a rollback journal that names a further file.
+# The last bytes of a rollback journal that names another file.
 JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing, each for its owner alone."""
+    """Create a folder and its missing parents, each private to its owner."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -30,18 +30,18 @@ def make_folder(path: Path) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file, unless there is one.
+    """Create an empty file, unless it exists.
 
-    An existing one is not opened: closing it would free this process's locks of it.
+    An existing file is not opened: closing it would release this process's locks on it.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
 
 
 def open_beside(path: Path, database: Path) -> int:
-    """Open a file that belongs to a database, or make it; returns its descriptor.
+    """Open or create a file that belongs to a database; returns its descriptor.
 
-    A link would lead to a file that is not part of the store.
+    Links are refused: they would lead to a file that is not part of the store.
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     with suppress(FileNotFoundError):
@@ -52,8 +52,8 @@ def open_beside(path: Path, database: Path) -> int:
 
 
 def share(file: int, database: Path) -> None:
-    """Open a new file to those who may write the database, where its mode was widened for them."""
-    with suppress(OSError):  # There is no database yet, or the file is another user's.
+    """Give a new file the group and other permissions of a database that others can write."""
+    with suppress(OSError):  # There is no database yet, or another user owns the file.
         mode, found = database.stat().st_mode, os.fstat(file).st_mode
         for bits, write, look in ((0o060, 0o020, 0o010), (0o006, 0o002, 0o001)):
             if mode & write:
@@ -63,26 +63,27 @@ def share(file: int, database: Path) -> None:
 
 
 def keep_from_readers(file: int) -> None:
-    """Take from a lock's file what lets users open it who may not write it.
+    """Remove read permission on a lock file from users who cannot write it.
 
-    A user who can open a file can lock it, and so stop its writers.
+    A user who can open a file can lock it and block its writers.
     """
     mode = stat.S_IMODE(os.fstat(file).st_mode)
-    # The bits of reading (and of looking, for a folder) of those who have no bit of writing.
+    # The read (and, for a folder, search) bits of those without the write bit.
     excess = sum(bits for bits, write in ((0o050, 0o020), (0o005, 0o002)) if not mode & write)
     if mode & excess:
-        with suppress(OSError):  # It is another user's.
+        with suppress(OSError):  # Another user owns it.
             os.fchmod(file, mode & ~excess)
 
 
 def refuse_strange(database: Path) -> None:
-    """Refuse what SQLite would follow out of the folder, before it opens a file of a stranger.
+    """Refuse files that SQLite would follow out of the folder, before it opens the database.
 
-    It writes through links, and deletes a file that the end of a rollback journal names. Who is
-    killed while a file of ours is made leaves a journal without a name, which is played back.
+    SQLite writes through links, and deletes a file named at the end of a rollback journal. A
+    process killed while it creates one of our files leaves a journal without such a name, which
+    SQLite plays back.
 
     Raises:
-        ConfigError: Naming the file.
+        ConfigError: A file is a link, or the journal names another file.
     """
     log, index, journal = (Path(f"{database}{end}") for end in ("-wal", "-shm", "-journal"))
     for path in (log, index, journal):
@@ -105,14 +106,14 @@ def _names_a_file(journal: Path) -> bool:
 
 
 def parts_of(database: Path) -> list[Path]:
-    """The files and the folder of a database that exist."""
+    """The existing files and folders that belong to a database."""
     names = ("", "-wal", "-shm", "-lock", "-readers")
     paths = [database.with_name(database.name + name) for name in names]
     return [path for path in paths if path.exists()]
 
 
 def open_to_others(paths: Iterable[Path]) -> list[Path]:
-    """Those that any user of the machine may read or write."""
+    """The paths that every user of the machine can read or write."""
     found = []
     for path in paths:
         with suppress(OSError):
@@ -122,12 +123,12 @@ def open_to_others(paths: Iterable[Path]) -> list[Path]:
 
 
 def advice(paths: Iterable[Path]) -> str:
-    """The command that closes them."""
+    """The warning and the command that closes these paths to other users."""
     return f"tasks and results are readable by every user: chmod o-rwx {' '.join(map(str, paths))}"
 
 
 def examine_modes(database: Path) -> Finding:
-    """A finding for ``doctor``."""
+    """Check the file permissions for ``doctor``."""
     found = open_to_others(parts_of(database))
     if found:
         names = ", ".join(path.name for path in found)

@@ -1,7 +1,7 @@
-"""Scratch: a space of its own on a server that is in use, for trials that must not disturb it.
+"""Scratch: an isolated space on a server in use, for trials that must not disturb it.
 
-A store's or sink's class may have ``scratch(url, name)``, which connects to nothing yet. ``name``
-has letters, digits and hyphens, and is not used elsewhere.
+A store or sink class can have ``scratch(url, name)``, which does not connect yet. ``name`` has
+letters, digits and hyphens, and must be unique.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Detour:
     """How connections to a server go through a proxy on this machine.
 
     Attributes:
-        servers: Each host and port that the proxy connects to.
-        through: From the proxy's port to the URL of the space.
-        by_name: Clients name one of the servers, by SOCKS 5; otherwise there is one.
+        servers: The hosts and ports that the proxy connects to.
+        through: Maps the proxy's port to the URL of the space.
+        by_name: Whether clients select one of several servers by SOCKS 5; otherwise there is one
+            server.
     """
 
     servers: Callable[[], tuple[tuple[str, int], ...]]
@@ -37,14 +38,14 @@ class Detour:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A space of its own beside what a URL names.
+    """An isolated space on the server or in the folder that a URL names.
 
     Attributes:
-        url: Names it.
-        remove: Removes all that is in it; what is not there is no error.
-        detour: How its connections can be cut.
-        lock: For a file: keeps everybody from writing it for the time of the block.
-        uncut: Why it has neither.
+        url: The URL of the space.
+        remove: Removes everything in the space; missing parts are not an error.
+        detour: A proxy through which its connections can be cut.
+        lock: For a file: blocks all other writers during the ``with`` block.
+        uncut: Why there is neither a detour nor a lock.
     """
 
     url: str
@@ -56,17 +57,17 @@ class Scratch:
 
 @runtime_checkable
 class MakesScratch(Protocol):
-    """Optional: a store's or sink's class that gives spaces of their own."""
+    """Optional: a store or sink class that provides scratch spaces."""
 
     @classmethod
     def scratch(cls, url: str, name: str) -> Scratch:
-        """The space ``name`` beside what ``url`` names."""
+        """The space ``name`` on the server that ``url`` names."""
 
 
 def scratch_on(
     url: str, remove: Callable[[], None], server: tuple[str, int], *, tls: bool = False
 ) -> Scratch:
-    """A space on one server, which a proxy may stand before, unless its clients expect TLS."""
+    """A space on one server, reached through a proxy unless its clients expect TLS."""
     if tls:
         return Scratch(url, remove, uncut="a proxy has no certificate for TLS")
     return Scratch(url, remove, Detour(lambda: (server,), partial(with_server, url, LOOPBACK)))

@@ -1,10 +1,9 @@
 """One SQLite file that many processes write to.
 
-SQLite's own busy handler sleeps between its tries, up to 100 ms, so under contention a short
-transaction waits far longer than the one before it takes. Writers here take an advisory lock of a
-file beside the database instead, for which they look more often; the kernel frees the lock of a
-process that ends. A process that is stopped keeps it, so a wait ends with an error that names the
-process.
+SQLite's own busy handler sleeps up to 100 ms between attempts, so under contention a short
+transaction waits far longer than the previous one takes. Writers here instead poll an advisory lock
+on a file beside the database, with shorter pauses. The kernel frees the lock when its process ends.
+A stopped process keeps it, so a wait ends with an error that names the process.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ if TYPE_CHECKING:
 
     OnReturn = Callable[[sqlite3.Connection, float], None]
 
-# A wait for a lock that other processes hold.
+# How long to wait for a lock that other processes hold.
 PATIENCE_S = 5.0
-# Waits that are shorter need no word and no grace.
+# Shorter waits do not count as an outage.
 OUTAGE_S = 1.0
 # The byte of the shared-memory file that SQLite's writer locks.
 WRITER_BYTE = 120
-# Prepared and kept; a store's turn has some dozens, most of them for one row to four, or for more.
+# Prepared statements to cache. A store's cycle uses dozens, most in variants by number of rows.
 STATEMENTS = 256
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class Database:
     forked child must not use it.
 
     Attributes:
-        failing_since: When the present row of failed writes began, on the monotonic clock.
+        failing_since: When the current series of failed writes began, on the monotonic clock.
         log: Its write-ahead log.
     """
 
@@ -65,10 +64,10 @@ class Database:
         """Open the file.
 
         Args:
-            address: Where it is.
-            layout: Its tables, which are made or brought up to date.
-            on_return: Called at the begin of the first transaction after a time in which nothing
-                could be written (no space, a lock), with the moment when that began.
+            address: The file.
+            layout: Its tables, which are created or upgraded.
+            on_return: Called at the start of the first transaction after an outage of writes (full
+                disk, lock) with the monotonic time when the outage began.
         """
         self.path, self.log = address.path, wal.WriteAheadLog(address.path)
         self._on_return = on_return
@@ -79,7 +78,7 @@ class Database:
         self._mutex = threading.RLock()
         try:
             self._open(layout)
-        except StoreError as error:  # It may be no database, or one that we may not write.
+        except StoreError as error:  # Perhaps not a database, or not writable.
             raise Unreachable(f"cannot use {error}") from error.__cause__
 
     def _open(self, layout: Layout) -> None:
@@ -95,7 +94,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         with self._locked(time.monotonic() + PATIENCE_S):
             private_files.refuse_strange(self.path)
-            private_files.make_file(self.path)  # SQLite would make it readable by all.
+            private_files.make_file(self.path)  # SQLite would make it readable by all users.
             connection = sqlite3.connect(
                 self.path,
                 timeout=PATIENCE_S,
@@ -104,9 +103,9 @@ class Database:
                 cached_statements=STATEMENTS,
             )
             connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA trusted_schema = OFF")  # The file may be a stranger's.
+        connection.execute("PRAGMA trusted_schema = OFF")  # The file can come from a stranger.
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA busy_timeout = 0")  # See ``_begin``.
+        connection.execute("PRAGMA busy_timeout = 0")  # ``_begin`` handles a busy file.
         connection.execute(f"PRAGMA journal_size_limit = {wal.KEPT_BYTES}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {wal.MOST_PAGES}")
         return connection
@@ -131,7 +130,7 @@ class Database:
         rows = connection.execute("SELECT name, type FROM sqlite_schema").fetchall()
         tables = {name for name, kind in rows if kind == "table"}
         if views := sorted(name for name, kind in rows if kind == "view"):
-            # We make none; a stranger's may compute without end.
+            # We create no views; a stranger's view can compute without end.
             raise ConfigError(f"{self.path} holds views ({', '.join(views[:3])}): it is not ours")
         if tables and (not found or layout.table not in tables):
             raise ConfigError(
@@ -143,10 +142,10 @@ class Database:
     def write(
         self, *, durable: bool = True, patience_s: float = PATIENCE_S
     ) -> Iterator[sqlite3.Connection]:
-        """One transaction that commits at the end of the block, or not at all.
+        """One transaction that commits at the end of the block, or rolls back on an error.
 
         Without ``durable`` it does not wait for the disk: a power loss can undo it until the next
-        durable transaction. It waits for other writers for at most ``patience_s``.
+        durable transaction. It waits at most ``patience_s`` for other writers.
         """
         with self._translated():
             with self._transaction(time.monotonic() + patience_s) as connection:
@@ -155,15 +154,15 @@ class Database:
                 self.sync()
 
     def hush(self) -> None:
-        """Wake no listener with the commit of this thread's present transaction."""
+        """Do not wake listeners when this thread's current transaction commits."""
         self._hushed = True
 
     def sync(self) -> None:
-        """Wait until all commits are on the disk, unless the URL says ``normal``.
+        """Wait until all commits are on disk, unless the URL says ``normal``.
 
-        This is what SQLite does for ``synchronous = FULL``, but after the locks are free: while
-        one writer waits for the disk the next one works, and one sync serves them all. For the same
-        reason the log is written back here.
+        SQLite does the same for ``synchronous = FULL``, but here it happens after the locks are
+        released: the next writer works while this one waits, and one sync serves them all. For the
+        same reason the log is checkpointed here.
         """
         if self._durable:
             with self._translated():
@@ -186,8 +185,8 @@ class Database:
             self._write_back.changes += changed
             if (
                 changed and not self._hushed
-            ):  # Else a listener that opens a transaction would wake itself for ever.
-                with suppress(OSError):  # The disk may be full; listeners wake at times anyway.
+            ):  # Else a listener that opens a transaction would wake itself forever.
+                with suppress(OSError):  # The disk can be full; listeners also wake on timeout.
                     file_notify.notify(self._lock.file)
 
     def _returned(self, since: float) -> None:
@@ -197,7 +196,7 @@ class Database:
 
     @contextmanager
     def _outage_noted(self) -> Iterator[float]:
-        """Since when nothing can be written: now, or the first of a row of failures."""
+        """Track an outage: yields when it began, or the current time if there is none."""
         since = self.failing_since or time.monotonic()
         try:
             yield since
@@ -209,18 +208,18 @@ class Database:
 
     @contextmanager
     def _begun(self, deadline: float) -> Iterator[None]:
-        """With the locks of the file and of this connection, in a transaction that may write."""
+        """Hold the locks of the file and of this connection, within a write transaction."""
         for pause_s in pauses():
             with self._locked(deadline), self._mutex:
                 if self._begin("BEGIN IMMEDIATE", deadline):
                     yield
                     return
-            time.sleep(pause_s)  # Without our lock: the other writer does not ask for it.
+            time.sleep(pause_s)  # Our lock is released here: the other writer does not use it.
 
     def _begin(self, statement: str, deadline: float) -> bool:
-        """Whether the transaction has begun; False where a program that is not ours writes.
+        """Begin a transaction; False while a foreign program holds the file.
 
-        SQLite would wait with our lock held, and without a word on what it waits for.
+        SQLite itself would wait while we hold our lock, and would not say what it waits for.
         """
         self._refuse_removed()
         try:
@@ -251,12 +250,12 @@ class Database:
                 self._connection.rollback()
 
     def vacuum(self) -> None:
-        """Write the file anew without its free pages. Writers wait, or find it locked.
+        """Rewrite the file without its free pages. Writers wait, or time out with a lock error.
 
-        SQLite writes the whole into the log first, and then from there into the file.
+        SQLite writes the whole content to the log first, and then from the log to the file.
 
         Raises:
-            Unreachable: The disk has no room for that, or others write.
+            Unreachable: The disk has too little space, or others are writing.
         """
         size = self.path.stat().st_size
         if (free := shutil.disk_usage(self.path.parent).free) < 2 * size:
@@ -299,14 +298,14 @@ class Database:
         return Unreachable(f"{self.path} is locked: {what_to_do(self._holders())}")
 
     def _holders(self) -> list[Holder]:
-        """Who keeps others from writing: a process in a transaction, or before or after one."""
+        """The processes that block writers: in a transaction, or just before or after one."""
         shared = Path(f"{self.path}-shm")
         return holders_of_bytes(shared, WRITER_BYTE, WRITER_BYTE, "WRITE") or holders_of_file(
             self._lock.path
         )
 
     def _refuse_removed(self) -> None:
-        """An open file lives on without its name: no other would see what is written there."""
+        """Refuse a file that lost its name: other processes would not see our writes to it."""
         if _identity(self.path) != self._identity:
             raise Unreachable(
                 f"{self.path} was removed or replaced while it was in use, with all that was in "
@@ -325,13 +324,13 @@ class Database:
 
 @cache
 def _warn_of_others(path: Path) -> None:
-    """Once in a process; see ``doctor``."""
+    """Warn once per process if other users can open the files; ``doctor`` reports it too."""
     if found := private_files.open_to_others(private_files.parts_of(path)):
         log.warning("%s: %s", path, private_files.advice(found))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """The file behind a path; None where there is none."""
+    """The identity of the file at a path; None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""SqliteAddress: which file a URL names, and how durable its commits are."""
+"""SqliteAddress: the file that a URL names, and how durable its commits are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SqliteAddress:
 
 
 def parse_url(url: str) -> SqliteAddress:
-    """``sqlite:///relative.db``, ``sqlite:////absolute.db``, with ``?synchronous=normal``.
+    """Parse ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=normal``.
 
     Raises:
         ConfigError: The URL is invalid; the message shows a valid one.

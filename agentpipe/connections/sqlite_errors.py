@@ -1,4 +1,4 @@
-"""Errors of SQLite: which of them tell of an outage."""
+"""Which SQLite errors mean an outage."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _OUTAGES = frozenset(
 
 
 def is_outage(error: sqlite3.Error | OSError) -> bool:
-    """Whether the file cannot be used for now: it is locked, or the disk is full or broken.
+    """Whether the file is temporarily unusable: locked, or on a full or broken disk.
 
-    All else is the answer to a mistake, or tells of damage: no waiting mends it.
+    All other errors mean a bug, a bad request or damage, which a retry does not fix.
     """
     if isinstance(error, OSError):
         return True
-    code = getattr(error, "sqlite_errorcode", None)  # Python's own errors have none.
+    code = getattr(error, "sqlite_errorcode", None)  # Errors that Python raises have no code.
     return code is not None and code & 0xFF in _OUTAGES

@@ -1,4 +1,4 @@
-"""Layout: the tables of an SQLite file, and how an earlier file is brought up to date."""
+"""Layout: the tables of an SQLite file, and how an older file is upgraded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Layout:
     """The tables of a database.
 
     Attributes:
-        version: Kept in the file; it rises with each change of the tables.
-        table: One of its tables, which no other layout has.
-        schema: Makes them in an empty file.
-        upgrades: The statements that make layout ``n + 1`` of layout ``n``, by ``n``. Processes of
-            the earlier version may have the file open meanwhile: add columns with a default, and
-            tables; never rename or remove.
+        version: Stored in the file; increases with each change of the tables.
+        table: One of its tables that no other layout has.
+        schema: Creates the tables in an empty file.
+        upgrades: The statements that turn layout ``n`` into ``n + 1``, by ``n``. Processes of the
+            older version can have the file open during an upgrade: add tables, or columns with a
+            default; never rename or remove.
     """
 
     version: int
@@ -28,7 +28,7 @@ class Layout:
     upgrades: Mapping[int, str] = field(default_factory=dict)
 
     def statements_from(self, found: int) -> list[str] | None:
-        """What brings a file of layout ``found`` here; None where that is not possible."""
+        """The statements that upgrade a file from layout ``found``; None if that is impossible."""
         if found == 0:
             return self.schema.split(";\n")
         steps = [self.upgrades.get(step) for step in range(found, self.version)]

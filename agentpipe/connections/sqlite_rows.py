@@ -1,7 +1,7 @@
 """Many rows in few statements.
 
-Python gives its lock away with each step of a statement, and waits until the thread that takes it
-pauses: with a busy thread beside it, ``executemany`` waits that long for each of its rows.
+Python releases the GIL at each step of a statement, and gets it back only when the thread that took
+it pauses: beside a busy thread, ``executemany`` waits that long for each row.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-# In one statement. Those of more than a few have a power of two, so that there are few to prepare.
+# Rows per statement. Above FEW, use powers of two, so that few variants need to be prepared.
 MOST, FEW = 64, 4
 
 
 def execute_rows(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Execute it with all rows in the place of its ``{}``, where SQL allows the rows of VALUES."""
+    """Execute a statement for all rows; its ``{}`` stands where SQL allows the rows of VALUES."""
     at = 0
     while at < len(rows):
         left = len(rows) - at

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def scratch_of(url: str, name: str) -> Scratch:
-    """A file of its own in the folder of the database that ``url`` names."""
+    """A separate file in the folder of the database that ``url`` names."""
     path = parse_url(url).path
     own = path.with_name(f"{path.stem}-{name}{path.suffix}")
     query = urlsplit(url).query
@@ -30,7 +30,7 @@ def scratch_of(url: str, name: str) -> Scratch:
 
 
 def _remove(path: Path) -> None:
-    """The file, and what SQLite and we keep beside it."""
+    """Remove the file and everything that SQLite and agentpipe keep beside it."""
     for each in path.parent.glob(f"{_escaped(path.name)}*"):
         each.unlink(missing_ok=True)
 
@@ -41,7 +41,7 @@ def _escaped(name: str) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """As by a program that is not ours: a transaction that stays open."""
+    """Lock the file as a foreign program would: with a transaction that stays open."""
     with closing(sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         yield

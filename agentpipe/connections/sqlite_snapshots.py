@@ -1,4 +1,4 @@
-"""Snapshots: an SQLite file that is only read, beside any writers, and never made."""
+"""Snapshots: read-only access to an existing SQLite file, beside any writers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Snapshots:
-    """A connection that cannot write, shared by the threads of a process.
+    """A read-only connection, shared by the threads of a process.
 
     Every method may raise ``Unreachable``, or ``StoreError`` for an error that is not an outage.
     """
@@ -29,7 +29,7 @@ class Snapshots:
         """Open the file.
 
         Raises:
-            ConfigError: There is none, or it has other tables.
+            ConfigError: The file is missing, or has other tables.
         """
         self.path = path
         self._mutex = threading.RLock()
@@ -50,8 +50,8 @@ class Snapshots:
         except sqlite3.OperationalError:
             if self._has_log():
                 raise
-            # In a folder that we may not write, SQLite cannot make the files of its log. No
-            # process has the file open, else they were there.
+            # In a folder that we cannot write, SQLite cannot create the files of its log. No
+            # process has the file open, otherwise they would exist.
             return self._connected("immutable=1")
 
     def _has_log(self) -> bool:
@@ -66,7 +66,7 @@ class Snapshots:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA trusted_schema = OFF")  # The file may be a stranger's.
+        connection.execute("PRAGMA trusted_schema = OFF")  # The file can come from a stranger.
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
         return connection
 
@@ -75,7 +75,7 @@ class Snapshots:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             rows = db.execute("SELECT name, type FROM sqlite_schema").fetchall()
         if not rows:
-            return  # Its tables are made in this moment.
+            return  # Another process is creating its tables.
         if (layout.table, "table") not in rows or any(kind == "view" for _, kind in rows):
             raise ConfigError(f"{self.path} holds other tables: it is not an archive")
         if layout.statements_from(version) is None:
@@ -85,10 +85,10 @@ class Snapshots:
             )
 
     def refuse_earlier(self, layout: Layout) -> None:
-        """Refuse a file that lacks what later layouts have.
+        """Refuse a file of an older layout.
 
         Raises:
-            Unreachable: Until a process that writes has opened it.
+            Unreachable: The file was not upgraded yet; a process that writes does it on opening.
         """
         with self.read() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -100,7 +100,7 @@ class Snapshots:
             )
 
     def is_empty(self) -> bool:
-        """Whether it has no tables yet."""
+        """Whether the file has no tables yet."""
         with self.read() as db:
             return db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
 
@@ -109,7 +109,7 @@ class Snapshots:
         """One snapshot for all queries of the block.
 
         Raises:
-            Unreachable: Another file is in its place, or none: open it anew.
+            Unreachable: The file was replaced: open it again.
         """
         with self._mutex, self._translated():
             if _identity(self.path) != self._file:

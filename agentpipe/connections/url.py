@@ -33,7 +33,7 @@ class Url:
 
     @classmethod
     def parse(cls, url: str, known: Sequence[str]) -> Self:
-        """Parse ``url``; ``known`` are its possible parameters besides those of TLS.
+        """Parse ``url``; ``known`` are the allowed parameters besides those of TLS.
 
         Raises:
             ConfigError: The URL is malformed, or has an unknown parameter.
@@ -72,7 +72,7 @@ class Url:
         return int(text)
 
     def tls(self) -> ssl.SSLContext:
-        """The trusted authorities, and the client certificate if the URL names one."""
+        """A TLS context with the trusted authorities, and a client certificate if given."""
         import ssl
 
         try:
@@ -85,9 +85,9 @@ class Url:
 
 
 def split_url(url: str) -> SplitResult:
-    """The same as ``urlsplit``, also of a URL with several servers.
+    """Split a URL like ``urlsplit``, but allow several servers.
 
-    Since 3.11.12, 3.12.9 and 3.13.2, Python refuses ``one,[::1]``: brackets behind another host.
+    Since 3.11.12, 3.12.9 and 3.13.2, Python refuses ``one,[::1]``: brackets after another host.
 
     Raises:
         ValueError: The URL is malformed.
@@ -101,12 +101,12 @@ def split_url(url: str) -> SplitResult:
 
 
 def host_in_url(host: str) -> str:
-    """A host as a URL has it: an IPv6 address in brackets."""
+    """A host as written in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and "[" not in host else host
 
 
 def with_parameters(url: str, **values: str) -> str:
-    """The same URL with these parameters, in place of those of the same names."""
+    """Set these parameters in a URL, replacing those of the same names."""
     place, _, query = url.partition("?")
     given = parse_qsl(query, keep_blank_values=True)
     kept = [(name, value) for name, value in given if name not in values]
@@ -114,7 +114,7 @@ def with_parameters(url: str, **values: str) -> str:
 
 
 def with_server(url: str, host: str, port: int) -> str:
-    """The same URL, with its user, for another server."""
+    """The same URL, including its user, for another server."""
     scheme, _, rest = url.partition("://")
     netloc = split_url(url).netloc
     user = netloc[: netloc.rfind("@") + 1]

@@ -1,8 +1,8 @@
-"""The write-ahead log of an SQLite file, which grows while one transaction reads.
+"""The write-ahead log of an SQLite file, which grows while a transaction keeps reading.
 
-SQLite keeps all that is written after the oldest snapshot that is still read. Our own reads take
-milliseconds, so a long one is another program's, or that of a stopped process. It is named, and
-beyond a bound nothing new is accepted or claimed, before the log fills the disk.
+SQLite keeps everything written after the oldest open snapshot. Our own reads take milliseconds, so
+a long read belongs to another program or a stopped process. It is reported by name. Above
+``MAX_BYTES`` no new work is accepted or claimed, before the log fills the disk.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MEBIBYTE = 1024**2
-# The log is begun anew once it is written back and no reader is in it.
+# SQLite restarts the log once it is checkpointed and no reader uses it.
 LARGE_BYTES, MAX_BYTES = 64 * MEBIBYTE, 1024 * MEBIBYTE
-# The size to which the file shrinks then.
+# The size to which the file shrinks on a restart.
 KEPT_BYTES = 16 * MEBIBYTE
 # The bytes of the shared-memory file that SQLite's readers lock.
 FIRST_READER_BYTE, LAST_READER_BYTE = 123, 127
-# Changed rows, about as many as the pages that they fill, after which it is written back beside the
-# writers. A log of more pages is long; at the most, SQLite does the rest within a commit, for which
-# all writers wait.
+# After DUE_CHANGES changed rows (about as many pages), the log is checkpointed in the background.
+# Above LONG_PAGES, the writer that is due runs the checkpoint. At MOST_PAGES, SQLite runs it within
+# a commit, and all writers wait.
 DUE_CHANGES, LONG_PAGES, MOST_PAGES = 1_000, 2_048, 4_096
-# A read of ours has ended by then.
+# Our own reads end within this time.
 LOOK_AGAIN_S = 0.5
 
 
 class WriteAheadLog:
-    """The log of one database, as one process watches it."""
+    """The log of one database, monitored by one process."""
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}-wal")
@@ -47,7 +47,7 @@ class WriteAheadLog:
         self._said_bytes = 0
 
     def size(self) -> int:
-        """Its bytes."""
+        """Size in bytes; 0 if it does not exist."""
         try:
             return self.path.stat().st_size
         except OSError:
@@ -55,16 +55,16 @@ class WriteAheadLog:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has reached its bound."""
+        """Whether the log has reached ``MAX_BYTES``."""
         return self.size() >= MAX_BYTES
 
     def refuse_if_full(self) -> None:
-        """Raise ``Unreachable`` at the bound, before more is written."""
+        """Raise ``Unreachable`` if the log is full, before more is written."""
         if self.is_full:
             raise Unreachable(self._grown(self.readers()))
 
     def watch(self) -> None:
-        """Log a large log each time it has doubled, or is full; to be called now and then."""
+        """Warn about a large log when it has doubled or is full; call this periodically."""
         size = self.size()
         readers = self.readers() if size >= LARGE_BYTES else {}
         lasting = {pid: readers[pid] for pid in readers.keys() & self._before.keys()}
@@ -79,12 +79,12 @@ class WriteAheadLog:
         return size >= 2 * self._said_bytes or size >= MAX_BYTES > self._said_bytes
 
     def readers(self) -> dict[int, Holder]:
-        """Other processes that read at this moment, by pid."""
+        """Other processes that are reading now, by pid."""
         found = holders_of_bytes(self._shared, FIRST_READER_BYTE, LAST_READER_BYTE, "READ")
         return {holder.pid: holder for holder in found}
 
     def examine(self) -> Finding:
-        """A finding for ``doctor``."""
+        """Check the log's size for ``doctor``."""
         size, name = self.size(), "write-ahead log"
         found = f"{size / MEBIBYTE:.1f} MiB"
         if size < LARGE_BYTES:
@@ -102,13 +102,14 @@ class WriteAheadLog:
 
 
 class WriteBack:
-    """Writes the log back into the file in a thread of its own, while others write.
+    """Checkpoints the log in a background thread while others write.
 
-    The log is begun anew only where nothing was written meanwhile. Where it has grown long without
-    that, whoever writes waits for it once, with no lock that others need.
+    SQLite restarts the log only if nothing was written during the checkpoint. If the log has grown
+    long without a restart, the next writer that is due runs the checkpoint itself, holding no lock
+    that other writers need.
 
     Attributes:
-        changes: Rows that this process has changed since.
+        changes: Rows that this process has changed since its last checkpoint.
     """
 
     def __init__(self, database: Path) -> None:
@@ -119,9 +120,9 @@ class WriteBack:
         self._is_long = False
 
     def if_due(self) -> None:
-        """Write back what is in the log, or begin to, if it is worth it and no other does it.
+        """Checkpoint the log if it is due and no other thread does it.
 
-        A failure leaves it to the next one.
+        After a failure, the next due writer tries again.
         """
         wait = self._is_long
         if self.changes < DUE_CHANGES or not self._lock.acquire(blocking=wait):
@@ -133,7 +134,7 @@ class WriteBack:
         writing = threading.Thread(target=self._write, name="agentpipe-write-back", daemon=True)
         try:
             writing.start()
-        except RuntimeError:  # The machine has no thread left.
+        except RuntimeError:  # No more threads available.
             self._lock.release()
 
     def _write(self) -> None:
@@ -145,9 +146,9 @@ class WriteBack:
             self._lock.release()
 
     def _own(self) -> sqlite3.Connection:
-        """A connection of its own: the other one has to be free meanwhile."""
+        """A separate connection: the main one must stay free during a checkpoint."""
         if self._connection is None:
-            # If the file is removed, no empty one takes its place.
+            # ``mode=rw``: if the file was removed, do not create an empty one.
             url = f"{self._database.absolute().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(
                 url, uri=True, timeout=0, isolation_level=None, check_same_thread=False
@@ -155,7 +156,7 @@ class WriteBack:
         return self._connection
 
     def close(self) -> None:
-        """Close its connection, after a write-back that is under way; idempotent."""
+        """Close the connection after any running checkpoint; idempotent."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()

@@ -1,1 +1,1 @@
-"""AMQP, for the broker and the sink alike: a connection, its channels, what goes over them."""
+"""AMQP for the broker and the sink: a connection, its channels and its frames."""

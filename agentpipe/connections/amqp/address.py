@@ -1,4 +1,4 @@
-"""Server: where a RabbitMQ is, by its URL; parameters are broker's and sink's matter."""
+"""Server: the address of a RabbitMQ, from its URL. Broker and sink parse their own parameters."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a RabbitMQ is, and who we are there.
+    """The address and the credentials of a RabbitMQ.
 
     Attributes:
-        shown: The URL as it may be shown.
+        shown: The URL without its password.
     """
 
     host: str
@@ -33,7 +33,7 @@ class Server:
     tls: ssl.SSLContext | None = None
 
     def parameters(self, heartbeat_s: int, name: str) -> pika.ConnectionParameters:
-        """As pika wants them; ``name`` is what the server lists the connection by."""
+        """Connection parameters for pika; the server lists the connection under ``name``."""
         tls: dict[str, Any] = {}
         if self.tls is not None:
             tls["ssl_options"] = pika.SSLOptions(self.tls, self.host)
@@ -52,10 +52,10 @@ class Server:
 
 
 def server_of(url: Url) -> Server:
-    """The server that ``amqp://user:password@host:port/vhost`` names.
+    """Parse ``amqp://user:password@host:port/vhost``.
 
     Raises:
-        ConfigError: The port is none, or a certificate cannot be read.
+        ConfigError: The port is invalid, or a certificate cannot be read.
     """
     parts = url.parts
     try:

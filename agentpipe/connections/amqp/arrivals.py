@@ -1,4 +1,4 @@
-"""Arrivals: what the server sends of messages on one channel. Delivery: a message of it."""
+"""Arrivals: decodes deliveries and confirmations on one channel. Delivery: one message."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _DELIVER, _GET_OK, _GET_EMPTY, _ACK, _NACK = (
     spec.Basic.Ack.INDEX,
     spec.Basic.Nack.INDEX,
 )
-# Of a method's index, of a delivery's tag, and of what stands before a body's size.
+# Sizes in bytes: a method's index, a delivery tag, and the fields before a body's size.
 _INDEX, _TAG, _BEFORE_SIZE = 4, 8, 4
 _MULTIPLE = 1
 
 
 @dataclass(slots=True)
 class Delivery:
-    """What was delivered."""
+    """A delivered message."""
 
     tag: int
     redelivered: bool
@@ -42,13 +42,13 @@ class Delivery:
 
 
 class Arrivals:
-    """Puts deliveries together, and hears of confirmations.
+    """Assembles deliveries from frames and reports confirmations.
 
     Args:
-        delivered: Called with the consumer's tag, None for the answer to a get, and what was
-            delivered, None where there was nothing to get.
-        confirmed: Called with a message's number, whether those before it are meant too, and
-            whether the server has taken them.
+        delivered: Called with the consumer tag (None for the answer to a get) and the delivery
+            (None if the queue was empty).
+        confirmed: Called with a message's number, whether the confirmation includes all earlier
+            messages, and whether the server accepted them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Arrivals:
         self._left, self._parts = 0, list[bytes]()
 
     def take(self, kind: int, frames: bytes, begin: int, end: int) -> bool:
-        """Whether what a frame holds, from ``begin`` to ``end``, was for this."""
+        """Process the frame content from ``begin`` to ``end``; False leaves the frame to pika."""
         if kind == METHOD:
             return self._take_method(frames, begin)
         if self._delivery is None:

@@ -1,4 +1,4 @@
-"""What pika calls back."""
+"""Callbacks for pika."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def resolver(future: asyncio.Future[Any]) -> Callable[[Any], None]:
-    """A callback that ends the future, if it has not ended."""
+    """A callback that resolves the future unless it is already done."""
 
     def resolve(value: Any) -> None:
         if not future.done():
@@ -20,4 +20,4 @@ def resolver(future: asyncio.Future[Any]) -> Callable[[Any], None]:
 
 
 def unused(*_: Any) -> None:
-    """What pika would call if ``Arrivals`` did not come first."""
+    """Placeholder callback: ``Arrivals`` handles these frames before pika does."""

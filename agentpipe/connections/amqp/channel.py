@@ -1,4 +1,4 @@
-"""Channel: an AMQP channel whose calls can be awaited, and whose messages are confirmed."""
+"""Channel: an AMQP channel with awaitable calls and publisher confirms."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
 
 ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
-# The field of AMQP has 16 bits; 0 would be no limit.
+# The AMQP field has 16 bits; 0 would mean no limit.
 MAX_PREFETCH = 0xFFFF
-# Messages that are written in one turn of the loop.
+# Messages written in one turn of the event loop.
 WRITTEN_AT_ONCE = 100
-# What the server says of a message above its max_message_size.
+# Part of the server's error for a message above its max_message_size.
 TOO_LARGE = "larger than configured max size"
 
 
 class ChannelClosed(Exception):  # noqa: N818 - reads as what happened
-    """A channel or connection is gone, and with it what was under way on it.
+    """A channel or connection has closed; its pending operations failed.
 
     Attributes:
-        code: AMQP's, where the server gave one.
+        code: The AMQP reply code, or 0 if the server gave none.
     """
 
     def __init__(self, reason: str, code: int = 0) -> None:
@@ -46,7 +46,7 @@ class ChannelClosed(Exception):  # noqa: N818 - reads as what happened
 
 @contextmanager
 def closed_errors() -> Iterator[None]:
-    """What pika says of something that is closed already, as ours."""
+    """Raise pika's errors about a closed channel or connection as ``ChannelClosed``."""
     try:
         yield
     except (exceptions.AMQPError, exceptions.ChannelError) as error:
@@ -54,7 +54,7 @@ def closed_errors() -> Iterator[None]:
 
 
 class Channel:
-    """A channel on which every message is confirmed; all of its calls fail when it closes."""
+    """A channel that confirms every message; all pending calls fail when it closes."""
 
     def __init__(self, raw: Any, on_closed: Callable[[], None]) -> None:
         self._raw = raw
@@ -74,14 +74,14 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether the channel can be used."""
         return bool(self._raw.is_open)
 
     async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """One of pika's methods that are answered; returns the answer.
+        """Call a pika method that the server answers; returns the answer.
 
         Raises:
-            ChannelClosed: The channel was closed instead, with the server's code.
+            ChannelClosed: The server closed the channel instead; carries its code.
         """
         future = self._future()
         with closed_errors():
@@ -89,7 +89,7 @@ class Channel:
         return (await future).method
 
     async def confirm(self) -> None:
-        """Have all messages confirmed; once, before the first."""
+        """Enable publisher confirms; call once, before the first message."""
         done = self._future()
         arrivals = Arrivals(self._delivered, self._confirmations.confirm)
         self._raw.confirm_delivery(unused, callback=resolver(done))
@@ -97,24 +97,24 @@ class Channel:
         await done
 
     async def declare(self, queue: Declaration) -> int:
-        """Make the queue if there is none; returns how many messages are ready in it."""
+        """Create the queue if it is missing; returns the number of ready messages."""
         answer = await self.call(
             "queue_declare", queue.name, durable=True, arguments=dict(queue.arguments)
         )
         return int(answer.message_count)
 
     def ensure(self, queue: Declaration) -> None:
-        """The same without an answer; the server closes the channel where it is of another kind."""
+        """Declare without waiting; the server closes the channel if the arguments differ."""
         with closed_errors():
             self._raw.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
 
     def lock(self, name: str) -> None:
-        """Make a queue for this connection alone; where another has it, the channel ends."""
+        """Declare an exclusive queue; the channel closes if another connection has it."""
         with closed_errors():
             self._raw.queue_declare(name, exclusive=True)
 
     async def depth(self, name: str) -> int | None:
-        """How many messages are ready; None, and the channel is gone, where there is no queue."""
+        """The number of ready messages; None if the queue is missing, which closes the channel."""
         try:
             answer = await self.call("queue_declare", name, passive=True)
         except ChannelClosed as error:
@@ -124,10 +124,10 @@ class Channel:
         return int(answer.message_count)
 
     async def depths(self, names: Sequence[str]) -> list[int]:
-        """The same of many queues at the price of one, on a channel that does nothing else.
+        """Count the ready messages of many queues in one round trip, on a dedicated channel.
 
-        It ends, and the channel with it, before the first that is not there. pika's own method
-        would wait for each answer before it asks for the next.
+        The counts stop before the first missing queue, which also closes the channel. pika's own
+        method would wait for each answer before it sends the next request.
         """
         counts: list[int] = []
         done = self._future()
@@ -140,7 +140,7 @@ class Channel:
         self._counted = counted
         with closed_errors():
             for name in names:
-                self._raw._send_method(spec.Queue.Declare(queue=name, passive=True))  # noqa: SLF001 - see above
+                self._raw._send_method(spec.Queue.Declare(queue=name, passive=True))  # noqa: SLF001 - pipelined
         try:
             await done
         except ChannelClosed as error:
@@ -151,10 +151,10 @@ class Channel:
         return counts
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> list[Fate]:
-        """Publish all, and wait until the server has them safe, or not.
+        """Publish all messages; returns once the server has stored or refused each one.
 
-        While it stores the first ones, the next are on their way. Of messages with one that
-        cannot be written, none is published.
+        Sends the next batch while the server stores the previous ones. If one message cannot be
+        encoded, none is published.
         """
         for message in messages[WRITTEN_AT_ONCE:]:
             wire.check(message)
@@ -168,7 +168,8 @@ class Channel:
         return [fate for batch in batches for fate in batch.fates]
 
     def _begin(self, messages: Sequence[OutgoingMessage]) -> Batch:
-        # All frames first: half a message would end the connection, and with it all that runs.
+        # Encode all frames first: half a message would close the connection and stop all work on
+        # it.
         frames = list(self._frames(messages, self._confirmations.next_number))
         batch = self._confirmations.expect(len(messages), self._future())
         self._raw.connection.say(frames)
@@ -187,10 +188,10 @@ class Channel:
         cancelled: Callable[[], None] = lambda: None,
         **arguments: Any,
     ) -> str:
-        """Have messages delivered, at most ``prefetch`` unacknowledged; returns the consumer's tag.
+        """Start a consumer with at most ``prefetch`` unacknowledged messages; returns its tag.
 
-        ``cancelled`` is called when the server ends it, because the queue is gone. The server
-        is not waited for: it closes the channel where there is no such queue.
+        ``cancelled`` is called when the server ends the consumer because the queue is gone. This
+        does not wait for the server, which closes the channel if the queue is missing.
         """
         await self._limit(prefetch)
         with closed_errors():
@@ -201,13 +202,13 @@ class Channel:
     async def _limit(self, prefetch: int) -> None:
         prefetch = min(prefetch, MAX_PREFETCH)
         if prefetch != self._prefetch:
-            self._prefetch = prefetch  # First: meanwhile ``catch_up`` must not say the last one.
+            self._prefetch = prefetch  # Set first: ``catch_up`` must not send the old value.
             await self.call("basic_qos", prefetch_count=prefetch)
 
     async def cancel(self, consumers: Iterable[str]) -> None:
-        """Have nothing more delivered; what was delivered stays unacknowledged.
+        """Stop deliveries; messages already delivered stay unacknowledged.
 
-        A classic queue answers behind all that it has delivered.
+        A classic queue answers after everything that it has delivered.
         """
         ended = {}
         for consumer in consumers:
@@ -221,37 +222,37 @@ class Channel:
             self._consumers.forget(consumer)
 
     async def keep_made(self, name: str) -> None:
-        """Return once what was made on this channel survives a kill of the server.
+        """Return once the queues and bindings declared on this channel survive a server crash.
 
-        RabbitMQ 3.10 may answer before the last change of queues and bindings is on disk. Another
-        one writes both: an exchange of this name, which comes and goes.
+        RabbitMQ 3.10 can answer before the last change of queues and bindings is on disk. A later
+        change flushes both: creating and deleting an exchange named ``name``.
         """
         await self.call("exchange_declare", name, "fanout", durable=True)
         await self.call("exchange_delete", name)
 
     async def delete(self, queues: Iterable[str]) -> None:
-        """Delete queues, many at the price of one."""
+        """Delete queues, many in one round trip."""
         for queue in queues:
             self._raw.queue_delete(queue)
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Wait until the server has done all that was asked on this channel."""
+        """Wait until the server has processed all requests on this channel."""
         await self.call("basic_qos", prefetch_count=self._prefetch)
 
     async def get(self, queue: str) -> Delivery | None:
-        """Take one message, if there is one."""
+        """Take one message, or return None if the queue is empty."""
         return next(iter(await self.get_many(queue, 1)), None)
 
     async def get_many(self, queue: str, number: int) -> list[Delivery]:
-        """Take up to so many messages, as far as there are any, at the price of one."""
+        """Take up to ``number`` messages in one round trip."""
         frame = wire.get(self._raw.channel_number, queue)
         answers = self._gets.answers(number, self._future())
         self._raw.connection.say([frame] * number)
         return await answers
 
     def ack(self, tag: int, *, all_before: bool = False) -> None:
-        """Done with it."""
+        """Acknowledge a delivery."""
         if all_before:
             self._unacknowledged.up_to(tag)
             self._say_acknowledged([(tag, True)])
@@ -259,7 +260,7 @@ class Channel:
             self.ack_all([tag])
 
     def ack_all(self, tags: Collection[int]) -> None:
-        """Done with all of these."""
+        """Acknowledge these deliveries."""
         self._say_acknowledged(self._unacknowledged.done(tags))
 
     def _say_acknowledged(self, words: Iterable[tuple[int, bool]]) -> None:
@@ -269,24 +270,24 @@ class Channel:
             self._raw.connection.say(frames)
 
     def requeue(self, tag: int) -> None:
-        """Put it back where it was."""
+        """Return a message to its place in the queue."""
         self._unacknowledged.discard(tag)
         if self.is_open:
             self._raw.basic_nack(tag, requeue=True)
 
     def requeue_all(self) -> None:
-        """Put all that is unacknowledged back where it was."""
+        """Return all unacknowledged messages to their queues."""
         self._unacknowledged.clear()
         if self.is_open:
             self._raw.basic_nack(0, multiple=True, requeue=True)
 
     def close(self) -> None:
-        """Give back all that is unacknowledged."""
+        """Close the channel; the server requeues everything unacknowledged."""
         if self.is_open:
             self._raw.close()
 
     def _refuse_closed(self) -> None:
-        """What is said on a closed channel has the server end the connection."""
+        """Raise ``ChannelClosed``: the server closes the connection if a closed channel is used."""
         if not self.is_open:
             raise ChannelClosed(f"the channel is closed: {self._why_closed}")
 
@@ -298,14 +299,14 @@ class Channel:
         return future
 
     def _delivered(self, consumer: str | None, delivery: Delivery | None) -> None:
-        if not self.is_open:  # It is being closed: all of it goes back.
+        if not self.is_open:  # The channel is closing: the server requeues everything.
             return
         if delivery is not None:
             self._unacknowledged.add(delivery.tag)
         if consumer is None:
             self._gets.answer(delivery)
         elif delivery is not None and not self._consumers.deliver(consumer, delivery):
-            self.requeue(delivery.tag)  # A node of a quorum queue may be late.
+            self.requeue(delivery.tag)  # A quorum queue's node can deliver after the cancel.
 
     def _returned(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
         self._confirmations.returned(int(properties.message_id))
@@ -320,7 +321,7 @@ class Channel:
         for future in list(self._waiting):
             if not future.done():
                 future.set_exception(ChannelClosed(text, code))
-                future.exception()  # It may have no reader.
+                future.exception()  # Mark it as retrieved: perhaps nothing awaits it.
         self._confirmations.clear()
         self._gets.clear()
         self._raw.connection.arrivals.pop(self._raw.channel_number, None)

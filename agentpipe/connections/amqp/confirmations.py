@@ -1,4 +1,4 @@
-"""Confirmations: which published messages the server has safe, and which it refuses."""
+"""Confirmations: which published messages the server has stored, and which it refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Fate = Literal["taken", "refused", "unroutable"]
 
 
 class Batch:
-    """Published messages whose confirmations are awaited together, numbered from ``first``."""
+    """Published messages that are awaited together, numbered from ``first``."""
 
     def __init__(self, first: int, number: int, done: asyncio.Future[Any]) -> None:
         self._first, self.done = first, done
@@ -19,7 +19,7 @@ class Batch:
         self.fates: list[Fate] = ["taken"] * number
 
     def settle(self, number: int, *, taken: bool) -> None:
-        """The server has it, or refuses it."""
+        """Record that the server has taken or refused a message."""
         if not taken:
             self.fates[number - self._first] = "refused"
         self._left -= 1
@@ -27,33 +27,33 @@ class Batch:
             self.done.set_result(None)
 
     def returned(self, number: int) -> None:
-        """No queue takes it."""
+        """Record that no queue accepts the message."""
         self.fates[number - self._first] = "unroutable"
 
 
 class Confirmations:
-    """Those of one channel, where the server counts messages from 1 as we do."""
+    """The confirmations of one channel; both sides count messages from 1."""
 
     def __init__(self) -> None:
         self._published = 0
-        # In the order of their numbers.
+        # Ordered by message number.
         self._unconfirmed: dict[int, Batch] = {}
 
     @property
     def next_number(self) -> int:
-        """That of the first message of the next batch."""
+        """The number of the first message in the next batch."""
         return self._published + 1
 
     def expect(self, number: int, done: asyncio.Future[Any]) -> Batch:
-        """A batch of the next messages, which are published now."""
+        """Register a batch of ``number`` messages that is about to be published."""
         numbers = range(self.next_number, self.next_number + number)
         batch = Batch(numbers.start, number, done)
         self._unconfirmed.update(dict.fromkeys(numbers, batch))
         self._published += number
         return batch
 
-    def confirm(self, number: int, all_before: bool, taken: bool) -> None:  # noqa: FBT001 - see Arrivals
-        """The server says what became of a message, and perhaps of those before it."""
+    def confirm(self, number: int, all_before: bool, taken: bool) -> None:  # noqa: FBT001 - set by Arrivals
+        """Process a confirmation of one message, or of it and all earlier ones."""
         numbers = [number]
         if all_before:
             numbers = []
@@ -65,10 +65,10 @@ class Confirmations:
             self._unconfirmed.pop(each).settle(each, taken=taken)
 
     def returned(self, number: int) -> None:
-        """The server sends it back; its confirmation follows."""
+        """Record that the server returned a message; its confirmation follows."""
         if number in self._unconfirmed:
             self._unconfirmed[number].returned(number)
 
     def clear(self) -> None:
-        """None will come any more."""
+        """Forget all messages: the channel has closed."""
         self._unconfirmed.clear()

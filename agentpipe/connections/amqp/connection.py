@@ -1,4 +1,4 @@
-"""Link: one AMQP connection with an event loop of its own."""
+"""Link: one AMQP connection with its own event loop and thread."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_S = 10.0
-# A server that says nothing for so long is away; one that has blocked us is given as long.
+# Time to wait for an answer before the server counts as unreachable, also if it has blocked us.
 ANSWER_S = 20.0
 FAREWELL_S = 2.0
 
 
 class Session:
-    """One life of the connection.
+    """One open connection, until it is lost.
 
     Attributes:
-        blocked: Why the server takes nothing from us at present, or an empty string.
+        blocked: Why the server accepts no messages from us at present, or an empty string.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -59,17 +59,17 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether it lives."""
+        """Whether the connection is open."""
         return bool(self._connection.is_open)
 
     @property
     def server_version(self) -> str:
-        """As the server reports it when a connection opens."""
+        """The version that the server reports on connect."""
         told = getattr(self._connection, "server_properties", None) or {}
         return str(told.get("version", "of no version"))
 
     async def channel(self, on_closed: Callable[[], None] = lambda: None) -> Channel:
-        """A new channel with confirmations."""
+        """Open a channel with publisher confirms."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with closed_errors():
             raw = self._connection.channel(on_open_callback=resolver(opened))
@@ -78,19 +78,19 @@ class Session:
         try:
             channel = Channel(await opened, on_closed)
             await channel.confirm()
-        except BaseException:  # A server that has blocked us may open it later.
+        except BaseException:  # A server that has blocked us could open it later.
             if not (raw.is_closing or raw.is_closed):
                 raw.close()
             raise
         return channel
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         if self.is_open:
             self._connection.close()
 
     async def ended(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the connection has closed."""
         await self._ended.wait()
 
     def _on_closed(self, _connection: Any, reason: Any) -> None:
@@ -107,13 +107,13 @@ class Session:
 
 
 class Link:
-    """The connection of a process, made when it is needed and made again when it was lost.
+    """The connection of one process, opened on demand and reopened after a loss.
 
-    Operations are coroutines over a ``Session``; they run on the link's own thread.
+    Operations are coroutines that take a ``Session``; they run on the link's own thread.
     """
 
     def __init__(self, parameters: pika.ConnectionParameters, shown_url: str, own: str) -> None:
-        """``own`` is the URL's parameter that gives queues names of one's own."""
+        """Create an unconnected link; ``own`` is the URL parameter that sets own queue names."""
         self._parameters, self._shown, self._own = parameters, shown_url, own
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,11 +125,11 @@ class Link:
     def run(
         self, operation: Callable[[Session], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
     ) -> T:
-        """What the operation returns; from any thread but the link's own.
+        """Run the operation and return its result; callable from any other thread.
 
         Raises:
-            Unreachable: There is no connection, or it was lost meanwhile.
-            StoreError: The server refuses this, and ended the channel with it.
+            Unreachable: There is no connection, or it was lost during the operation.
+            StoreError: The server refused the operation and closed the channel.
         """
         answer: Future[T] = Future()
         self._soon(partial(self.begin, operation, answer_s, answer))
@@ -144,12 +144,12 @@ class Link:
         answer_s: float,
         answer: Future[T],
     ) -> None:
-        """As ``run_coroutine_threadsafe``, in fewer steps; on the link's own thread."""
+        """Start the operation on the link's thread: ``run_coroutine_threadsafe`` in fewer steps."""
         task = asyncio.get_running_loop().create_task(self._perform(operation, answer_s))
         task.add_done_callback(partial(_tell, answer))
 
     def ask(self, question: Callable[[Session], T]) -> T | None:
-        """What a function returns on the link's thread; None without a connection."""
+        """Call a function on the link's thread; returns None without a connection."""
         answer: Future[T | None] = Future()
 
         def tell() -> None:
@@ -157,14 +157,14 @@ class Link:
                 session = self._session
                 is_open = session is not None and session.is_open
                 answer.set_result(question(session) if session and is_open else None)
-            except BaseException as error:  # noqa: BLE001 - it is the caller's
+            except BaseException as error:  # noqa: BLE001 - the caller raises it
                 answer.set_exception(error)
 
         self._soon(tell)
         return answer.result()
 
     def _soon(self, call: Callable[[], None]) -> None:
-        """Have the link's thread call it; before ``close`` ends that, or never."""
+        """Schedule a call on the link's thread. The lock keeps ``close`` from stopping it first."""
         with self._starting:
             self._running_loop().call_soon_threadsafe(call)
 
@@ -205,7 +205,7 @@ class Link:
             return self._session
 
     async def _connect(self) -> Session:
-        logging.getLogger("pika").setLevel(logging.CRITICAL)  # We say it, in one line.
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # We log it, in one line.
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def failed(_connection: Any, error: Exception | str) -> None:
@@ -223,14 +223,14 @@ class Link:
         try:
             return Session(await asyncio.wait_for(opened, CONNECT_S))
         except BaseException as error:
-            if not (connection.is_closing or connection.is_closed):  # Else it might open later.
+            if not (connection.is_closing or connection.is_closed):  # Else it could open later.
                 connection.close()
             if not isinstance(error, Exception):
                 raise
             raise Unreachable(f"{self._shown}: {why_not(error)}") from error
 
     def close(self, before: Callable[[], Awaitable[None]]) -> None:
-        """End the connection, after ``before``; what is unacknowledged goes back."""
+        """Run ``before``, then close the connection; the server requeues what is unacknowledged."""
         with self._starting:
             self._closed = True
             loop, thread, self._loop = self._loop, self._thread, None
@@ -264,15 +264,15 @@ def _tell(answer: Future[T], task: asyncio.Task[T]) -> None:
 
 
 def error_of_channel(error: ChannelClosed, shown: str, own: str) -> AgentpipeError:
-    """The end of a channel as our error; AMQP's code and text say why.
+    """Convert the end of a channel to our error, by AMQP's code and text.
 
     Args:
-        error: With the code and the text.
+        error: The close reason, with its code.
         shown: The URL without its secrets.
-        own: See ``Link``.
+        own: The URL parameter that sets own queue names, as in ``Link``.
     """
     text = str(error)
-    if error.code == NOT_FOUND:  # It is made again with the next connection.
+    if error.code == NOT_FOUND:  # The next connection creates it again.
         return Unreachable(f"{shown}: a queue or exchange was deleted: {text}", answers=True)
     if error.code == ACCESS_REFUSED:
         return StoreError(f"{shown}: the user may not do this ({text}): allow it, or use another")
@@ -285,7 +285,7 @@ def error_of_channel(error: ChannelClosed, shown: str, own: str) -> AgentpipeErr
 
 
 def why_not(error: BaseException) -> str:
-    """Why there is no connection, and what to do, in one line."""
+    """Why there is no connection and what to do about it, in one line."""
     causes = list(_causes(error))
     for kinds, text in _REASONS:
         for cause in causes:
@@ -318,7 +318,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ConnectionRefusedError,), "nothing listens there: start RabbitMQ, or correct the URL"),
     ((socket.gaierror,), "this host name is not known: correct the URL"),
     (
-        (TimeoutError, exceptions.ConnectionOpenAborted),  # pika aborts when time is up.
+        (TimeoutError, exceptions.ConnectionOpenAborted),  # pika aborts on its timeout.
         "no AMQP was spoken in time: is the server up, is it a RabbitMQ, does it want amqps://?",
     ),
     (
@@ -329,7 +329,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and all that pika has wrapped in it, outermost first."""
+    """The error and all errors that pika wrapped in it, outermost first."""
     found = [error]
     inside = (*error.args, *getattr(error, "exceptions", ()), getattr(error, "exception", None))
     for inner in inside:

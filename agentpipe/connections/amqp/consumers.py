@@ -1,7 +1,7 @@
-"""Consumers: those of one channel: who receives what each is delivered, and how they end.
+"""Consumers: the consumers of one channel, their receivers and their cancellation.
 
-Each has a tag of its own. One that is used again while its cancel still waits would have the server
-end the connection.
+Each consumer gets a new tag. Reusing a tag while its cancel is pending would make the server close
+the connection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Consumers:
-    """By their tags.
+    """The consumers of a channel, by tag.
 
     Args:
         raw: pika's channel.
@@ -36,7 +36,7 @@ class Consumers:
         raw.add_callback(self._ended, [spec.Basic.CancelOk], one_shot=False)
 
     def begin(self, queue: str, arguments: dict[str, Any], started: asyncio.Future[Any]) -> str:
-        """Consume; returns the consumer. ``started`` ends when the server has begun."""
+        """Start a consumer and return its tag; ``started`` resolves when the server confirms."""
         consumer = str(
             self._raw.basic_consume(queue, unused, arguments=arguments, callback=resolver(started))
         )
@@ -46,30 +46,31 @@ class Consumers:
     def hear(
         self, consumer: str, receive: Callable[[Delivery], None], cancelled: Callable[[], None]
     ) -> None:
-        """Who hears of its deliveries, and of its end by the server."""
+        """Set the callbacks for the consumer's deliveries and for a cancel by the server."""
         self._receivers[consumer], self._when_cancelled[consumer] = receive, cancelled
 
     async def started(self, consumer: str) -> None:
-        """A server of 3.10 ends the channel when a consumer is cancelled before it has begun."""
+        """Wait for the start: RabbitMQ 3.10 closes the channel on a cancel before that."""
         self._when_cancelled.pop(consumer, None)
         if started := self._starting.pop(consumer, None):
             await started
 
     def end(self, consumer: str, ended: asyncio.Future[Any]) -> None:
-        """Cancel it; ``ended`` ends behind all that a classic queue has delivered.
+        """Cancel the consumer; ``ended`` resolves after all that a classic queue has delivered.
 
-        pika's own ``basic_cancel`` would have the server deliver again what is on its way.
+        pika's own ``basic_cancel`` would reject messages in flight, and the server would redeliver
+        them.
         """
         self._ending[consumer] = ended
-        self._raw._send_method(spec.Basic.Cancel(consumer))  # type: ignore[arg-type]  # noqa: SLF001 - its tag may be a string; see above
+        self._raw._send_method(spec.Basic.Cancel(consumer))  # type: ignore[arg-type]  # noqa: SLF001 - the tag can be a string; see the docstring
 
     def forget(self, consumer: str) -> None:
-        """It has ended; pika, too, would know it as long as the channel lives."""
+        """Remove a consumer that has ended; pika would keep it until the channel closes."""
         self._receivers.pop(consumer, None)
-        self._raw._cleanup_consumer_ref(consumer)  # noqa: SLF001 - see ``end``
+        self._raw._cleanup_consumer_ref(consumer)  # noqa: SLF001 - ``end`` bypasses pika's cancel
 
     def deliver(self, consumer: str, delivery: Delivery) -> bool:
-        """Hand it to the receiver; False where that is forgotten."""
+        """Pass the delivery to its receiver; False if the consumer was forgotten."""
         receive = self._receivers.get(consumer)
         if receive is None:
             return False

@@ -1,4 +1,4 @@
-"""Gets: messages that were asked for one by one, many at a time, and are answered in that order."""
+"""Gets: pipelined requests for single messages; the server answers them in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Asked:
-    """So many answers are still to come."""
+    """A group of requests with ``left`` answers outstanding."""
 
     left: int
     done: asyncio.Future[Any]
@@ -23,10 +23,10 @@ class _Asked:
 
 
 class Gets:
-    """Those of one channel.
+    """The pending gets of one channel.
 
     Args:
-        give_back: Called with the tag of each delivery that its caller no longer waits for.
+        give_back: Called with the tag of each delivery whose caller has stopped waiting.
     """
 
     def __init__(self, give_back: Callable[[int], None]) -> None:
@@ -34,7 +34,7 @@ class Gets:
         self._asked: deque[_Asked] = deque()
 
     async def answers(self, number: int, done: asyncio.Future[Any]) -> list[Delivery]:
-        """What comes of so many requests, which the caller writes before it awaits this."""
+        """Await the answers to ``number`` requests; the caller writes the requests first."""
         asked = _Asked(number, done)
         self._asked.append(asked)
         try:
@@ -46,7 +46,7 @@ class Gets:
         return asked.found
 
     def answer(self, delivery: Delivery | None) -> None:
-        """The server answers the oldest request."""
+        """Assign an answer of the server to the oldest request."""
         asked = self._asked[0]
         asked.left -= 1
         if not asked.left:
@@ -63,5 +63,5 @@ class Gets:
             asked.found.append(delivery)
 
     def clear(self) -> None:
-        """No answer will come any more."""
+        """Forget all requests: the channel has closed."""
         self._asked.clear()

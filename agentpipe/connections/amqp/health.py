@@ -1,4 +1,4 @@
-"""Health: what a RabbitMQ tells of itself over AMQP."""
+"""Health: what a RabbitMQ reports about itself over AMQP."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 PINGS = 3
 OLDEST = (3, 10)
-# From here on a queue may say by itself how long a delivery may take, and ours do.
+# From this version on, a queue can set its own delivery timeout, and ours do.
 QUEUES_SAY = (3, 12)
 
 
 async def examine_broker(session: Session) -> list[Finding]:
-    """Of the server behind a connection, where tasks wait there."""
+    """Check the server of a broker."""
     return await _examine(
         session,
         "each of our queues says 7 days by itself",
@@ -26,7 +26,7 @@ async def examine_broker(session: Session) -> list[Finding]:
 
 
 async def examine_sink(session: Session) -> list[Finding]:
-    """Of the server behind a connection, where results are read there."""
+    """Check the server of a sink."""
     return await _examine(
         session,
         "the queues of groups say 7 days by themselves",
@@ -60,7 +60,7 @@ def _version(version: str) -> Finding:
 
 
 def timeout_of(version: str, said: str, advice: str) -> Finding:
-    """How long a message may be out before the server gives it to another consumer."""
+    """Check how long a message can stay unacknowledged before the server redelivers it."""
     if _numbers(version) >= QUEUES_SAY:
         return ok("consumer_timeout", said)
     found = f"cannot be seen, and RabbitMQ {version} does not take it from queues"

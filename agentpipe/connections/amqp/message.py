@@ -1,4 +1,4 @@
-"""OutgoingMessage: a message to publish. Declaration: a queue to make."""
+"""OutgoingMessage: a message to publish. Declaration: a queue to create."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Agents run for up to an hour, and longer; from RabbitMQ 3.12 a queue may say so itself.
+# Agents can run for an hour or longer. RabbitMQ 3.12 and later accept this timeout per queue.
 CONSUMER_TIMEOUT_MS = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A queue and the arguments it is made with; they cannot be changed later."""
+    """A queue and its arguments, which cannot be changed later."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -25,10 +25,10 @@ class OutgoingMessage:
     """A message to publish.
 
     Attributes:
-        expires_ms: It leaves its queue after so long.
-        lasting: Whether it survives a restart of the server.
-        priority: AMQP's, where higher is first.
-        mandatory: It comes back where no queue takes it.
+        expires_ms: Time after which the message leaves its queue.
+        lasting: Whether the message survives a server restart.
+        priority: The AMQP priority; higher comes first.
+        mandatory: Whether the server returns the message if no queue accepts it.
     """
 
     key: str

@@ -1,8 +1,8 @@
-"""QuickConnection: pika's connection, with a short way for what is said of each message.
+"""QuickConnection: pika's connection with a fast path for messages.
 
-It hands frames to the ``Arrivals`` of their channel as they are, and writes all that is said in one
-turn of the loop at once. Without TLS that goes to the system as soon as it is said, and what comes
-is read once for each time that the loop finds something: pika would ask before, and again after.
+Passes raw frames to the ``Arrivals`` of their channel, and writes all frames of one event loop turn
+together. Without TLS it writes to the socket directly and reads once per loop event, where pika
+polls before each write and reads again after each read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 # pika reads 4 KB at a time.
 READ_BYTES = 64 * 1024
-# What the system takes of a piece only in part, pika copies: a large one again and again.
+# If the kernel accepts only part of a piece, pika copies the rest, repeatedly for a large piece.
 PIECE_BYTES = 128 * 1024
 
 
 class QuickConnection(AsyncioConnection):
-    """As pika's, which it overrides where bytes become frames, and frames bytes.
+    """pika's connection with the conversion between bytes and frames overridden.
 
     Attributes:
-        arrivals: By the number of the channel.
+        arrivals: By channel number.
     """
 
-    # pika's own, which its types leave out.
+    # Private attributes of pika that its type hints omit.
     _transport: Any
     _frame_buffer: bytes
     _body_max_length: int
@@ -49,7 +49,7 @@ class QuickConnection(AsyncioConnection):
         super().__init__(*args, **kwargs)
 
     def say(self, frames: Iterable[bytes]) -> None:
-        """Write these at the end of this turn of the loop."""
+        """Write these frames at the end of this event loop turn."""
         if not self._said:
             self.ioloop.call_soon(self._write)
         for each in frames:
@@ -63,21 +63,21 @@ class QuickConnection(AsyncioConnection):
                 self._adapter_emit_data(left)
 
     def _sent_at_once(self, piece: bytes) -> int:
-        """How many bytes of it the system takes now; nothing may wait before it."""
+        """Send what the kernel accepts now, unless data is waiting; returns the number of bytes."""
         if self._plain is None or self._transport.get_write_buffer_size():
             return 0
         try:
             return self._plain.send(piece)
-        except OSError:  # It takes nothing now, or never again: pika finds out which.
+        except OSError:  # Temporary or permanent: pika finds out which.
             return 0
 
     @property
     def largest_body(self) -> int:
-        """The size of what one frame may hold."""
+        """The maximum body size of one frame."""
         return self._body_max_length
 
     def hear(self, data_in: bytes) -> None:
-        """Take all frames that are whole now."""
+        """Process all complete frames."""
         frames = self._frame_buffer + data_in if self._frame_buffer else data_in
         at = 0
         while size := self._take(frames, at):
@@ -86,7 +86,7 @@ class QuickConnection(AsyncioConnection):
         self._frame_buffer = frames[at:]
 
     def _take(self, frames: bytes, at: int) -> int:
-        """Take the frame that begins there; returns its size, or 0 where it is not whole."""
+        """Process the frame at ``at``; returns its size, or 0 if it is incomplete."""
         if len(frames) - at < BESIDE:
             return 0
         kind, channel, held = HEAD.unpack_from(frames, at)
@@ -106,13 +106,13 @@ class QuickConnection(AsyncioConnection):
             self._process_frame(found)
         return size
 
-    # What pika calls.
+    # Called by pika.
 
     def _proto_connection_made(self, transport: Any) -> None:
-        transport._MAX_RECV_BYTES = READ_BYTES  # noqa: SLF001 - see above
-        if not isinstance(transport._sock, SSLSocket):  # noqa: SLF001 - likewise
-            self._plain = transport._sock  # noqa: SLF001 - likewise
-            transport._MAX_CONSUME_BYTES = 1  # noqa: SLF001 - the loop tells of what is left
+        transport._MAX_RECV_BYTES = READ_BYTES  # noqa: SLF001 - pika has no setting for this
+        if not isinstance(transport._sock, SSLSocket):  # noqa: SLF001 - not exposed
+            self._plain = transport._sock  # noqa: SLF001 - not exposed
+            transport._MAX_CONSUME_BYTES = 1  # noqa: SLF001 - the event loop reports unread data
         super()._proto_connection_made(transport)  # type: ignore[misc]  # pika has no types
 
     def _output_marshaled_frames(self, marshaled_frames: Iterable[bytes]) -> None:
@@ -123,7 +123,7 @@ class QuickConnection(AsyncioConnection):
 
 
 def pieces_of(frames: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, with small frames put together."""
+    """Join small frames into pieces of up to ``PIECE_BYTES``."""
     small: list[bytes] = []
     size = 0
     for each in frames:

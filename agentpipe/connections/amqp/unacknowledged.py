@@ -1,4 +1,4 @@
-"""Unacknowledged: what was delivered on a channel and is not done with. No I/O."""
+"""Unacknowledged: deliveries of a channel that are not yet acknowledged. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Unacknowledged:
-    """Tags of deliveries, in their order."""
+    """Delivery tags in order."""
 
     def __init__(self) -> None:
         self._tags: dict[int, None] = {}
@@ -19,28 +19,29 @@ class Unacknowledged:
         return len(self._tags)
 
     def add(self, tag: int) -> None:
-        """This was delivered."""
+        """Add a delivery."""
         self._tags[tag] = None
 
     def discard(self, tag: int) -> None:
-        """It goes back."""
+        """Remove a delivery that is requeued."""
         self._tags.pop(tag, None)
 
     def clear(self) -> None:
-        """All go back."""
+        """Remove all deliveries: they are requeued."""
         self._tags.clear()
 
     def up_to(self, tag: int) -> list[int]:
-        """Those up to this one, which are there no longer."""
+        """Remove and return the tags up to and including this one."""
         found = list(takewhile(tag.__ge__, self._tags))
         for each in found:
             del self._tags[each]
         return found
 
     def done(self, tags: Collection[int]) -> list[tuple[int, bool]]:
-        """What to say when these are done: each tag, and whether it stands for all before it.
+        """Remove these tags; returns the acks to send, as pairs.
 
-        One word is enough for those that nothing older is left beside.
+        Each pair is a tag and whether the ack includes all earlier tags. One ack covers the oldest
+        tags when all of them are done.
         """
         done = set(tags)
         oldest = list(takewhile(done.__contains__, self._tags))

@@ -1,7 +1,7 @@
-"""AMQP's frames for what is said of each message, written and read in a few steps.
+"""Fast encoding and decoding of the AMQP frames that each message needs.
 
-pika makes an object of each frame and of each part of it, which costs more than all that a worker
-does with the message. What is rare is left to pika, and so are values that our headers have not.
+pika creates objects for each frame and its parts, which costs more than everything else a worker
+does with the message. Rare frames, and value types that our headers do not use, are left to pika.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pika import data, spec  # type: ignore[attr-defined]  # pika exports them without saying so
+from pika import data, spec  # type: ignore[attr-defined]  # pika does not declare these exports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.message import OutgoingMessage
 
 METHOD, HEADER, BODY = spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY
-# Kind, channel and size of a frame.
+# The kind, channel and size of a frame.
 HEAD = struct.Struct(">BHI")
 END = spec.FRAME_END
-# Of a frame, around what it holds.
+# Bytes of a frame around its content.
 BESIDE = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
 
 _END = bytes([END])
@@ -30,7 +30,7 @@ _NUMBER, _LARGE_NUMBER = struct.Struct(">i"), struct.Struct(">q")
 _CONTENT = struct.Struct(">HHQH")
 _ACK = struct.Struct(">BHIIQBB")
 _ACK_SIZE = 13
-# Which properties there are; they follow in this order.
+# Property flags; the values follow in this order.
 _TYPE, _ENCODING, _HEADERS = 1 << 15, 1 << 14, 1 << 13
 _MODE, _PRIORITY, _EXPIRATION, _ID = 1 << 12, 1 << 11, 1 << 8, 1 << 7
 _MORE = 1
@@ -40,7 +40,7 @@ _TEXT = ord("S")
 def publication(
     channel: int, message: OutgoingMessage, message_id: str, largest: int
 ) -> Iterator[bytes]:
-    """The frames that publish it, with bodies of up to ``largest`` bytes."""
+    """The frames that publish a message, with at most ``largest`` body bytes each."""
     yield _publish(channel, message.exchange, message.key, message.mandatory)
     properties = _properties(message, message_id)
     body = message.body
@@ -51,7 +51,7 @@ def publication(
 
 
 def check(message: OutgoingMessage) -> None:
-    """Raise what ``publication`` would raise of it."""
+    """Raise the error that ``publication`` would raise for this message."""
     _publish(0, message.exchange, message.key, message.mandatory)
     _properties(message, "")
 
@@ -64,12 +64,12 @@ def acknowledgement(channel: int, tag: int, *, all_before: bool) -> bytes:
 
 @lru_cache(maxsize=64)
 def get(channel: int, queue: str) -> bytes:
-    """The frame that asks for one message."""
+    """The frame that requests one message."""
     return _frame(METHOD, channel, _method(spec.Basic.Get(queue=queue)))
 
 
 @lru_cache(maxsize=1_024)
-def _publish(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:  # noqa: FBT001 - a cache's key
+def _publish(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:  # noqa: FBT001 - a cache key
     publish = spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
     return _frame(METHOD, channel, _method(publish))
 
@@ -83,7 +83,7 @@ def _frame(kind: int, channel: int, held: bytes) -> bytes:
 
 
 def _properties(message: OutgoingMessage, message_id: str) -> tuple[int, bytes]:
-    """The flags and the values."""
+    """The property flags and the encoded values."""
     flags = _HEADERS | _MODE | _ID
     values = [table(message.headers), b"\2" if message.lasting else b"\1"]
     if message.priority is not None:
@@ -97,7 +97,7 @@ def _properties(message: OutgoingMessage, message_id: str) -> tuple[int, bytes]:
 
 
 def table(values: Mapping[str, Any]) -> bytes:
-    """Headers as they are sent."""
+    """Encode headers."""
     pieces: list[bytes] = []
     for name, value in values.items():
         kind = type(value)
@@ -123,7 +123,7 @@ def _short(text: bytes) -> bytes:
 
 
 def headers_in(frames: bytes, at: int) -> dict[str, Any]:
-    """The headers of a message whose properties begin there."""
+    """Decode the headers of a message whose properties begin at ``at``."""
     (flags,) = _SHORT.unpack_from(frames, at)
     if flags & _MORE or not flags & _HEADERS:
         return {}
@@ -135,7 +135,7 @@ def headers_in(frames: bytes, at: int) -> dict[str, Any]:
 
 
 def read_table(frames: bytes, at: int) -> dict[str, Any]:
-    """The headers that are written there."""
+    """Decode the header table at ``at``."""
     begin = at
     (size,) = _LONG.unpack_from(frames, at)
     at += _LONG.size
@@ -171,12 +171,12 @@ def _name_of(name: bytes) -> str:
 
 
 def number_at(frames: bytes, at: int) -> int:
-    """A delivery's tag, or the size of a body."""
+    """A 64-bit number: a delivery tag or a body size."""
     number: int = _LONGLONG.unpack_from(frames, at)[0]
     return number
 
 
 def method_at(frames: bytes, at: int) -> int:
-    """Which method it is."""
+    """The index that identifies a method."""
     index: int = _LONG.unpack_from(frames, at)[0]
     return index
