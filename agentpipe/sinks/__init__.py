@@ -1,4 +1,4 @@
-"""Sinks: the streams that results go to, chosen by URL; each module is one kind."""
+"""Sinks: the streams that results go to, selected by URL; each module is one kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_sink(settings: Settings) -> Sink:
     """Open the sink that ``settings.sink`` names; the caller closes it.
 
     Raises:
-        ConfigError: The URL is wrong.
+        ConfigError: The URL is invalid.
         Unreachable: The server does not answer.
     """
     factory = plugins.load_for_url("agentpipe.sinks", settings.sink)
@@ -24,15 +24,15 @@ def open_sink(settings: Settings) -> Sink:
 
 
 def is_searchable(settings: Settings) -> bool:
-    """Whether the sink that ``settings.sink`` names is an archive, without connecting to it."""
+    """Whether the sink of ``settings.sink`` is an archive; does not connect to it."""
     return hasattr(plugins.load_for_url("agentpipe.sinks", settings.sink), "search")
 
 
 def open_archive(settings: Settings) -> Searchable:
-    """Open the searchable sink that ``settings.sink`` names, to read; the caller closes it.
+    """Open the searchable sink of ``settings.sink`` for reading; the caller closes it.
 
     Raises:
-        ConfigError: The URL is wrong, or there is no such file.
+        ConfigError: The URL is invalid, or the file is missing.
         Unreachable: It cannot be read.
     """
     factory = plugins.load_for_url("agentpipe.sinks", settings.sink)

@@ -1,4 +1,4 @@
-"""AsyncResults: the results of a stream, for a coroutine."""
+"""AsyncResults: asynchronous iteration over the results of a stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class AsyncResults:
-    """Asks for the next result in the stream's thread.
+    """Requests the next result in the stream's thread.
 
-    A cancelled caller leaves its question open: the next one gets the answer, so that none is lost.
-    Without a next one it stays uncommitted.
+    If the caller is cancelled, its request stays open and the next caller gets the answer, so no
+    result is lost. Without a next caller, the result stays uncommitted.
     """
 
     def __init__(self, results: Iterator[Result], thread: SideThread) -> None:
@@ -27,7 +27,7 @@ class AsyncResults:
         return self
 
     async def __anext__(self) -> Result:
-        import asyncio  # Here, since most readers need none of it.
+        import asyncio  # Most readers do not need it.
 
         if self._asked is None:
             self._asked = self._thread.call(lambda: next(self._results, None))

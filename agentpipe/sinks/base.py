@@ -1,4 +1,4 @@
-"""Sink: the seam between the outbox and the stream that clients read."""
+"""Sink: the interface between the outbox and the stream that clients read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-# A number is Unix seconds: start with the first record published then or later.
+# A number is Unix seconds: start with the first record published at that time or later.
 Start = Literal["beginning", "now"] | float
-# A reader stores within this time what is to be committed, or waits for it.
+# The maximum time by which a reader can store a commit late.
 COMMIT_WITHIN_S = 0.05
 
 
@@ -19,8 +19,8 @@ class Record:
     """One encoded Result.
 
     Attributes:
-        position: In the stream, in the sink's own terms; None before it is published.
-        fault: Why it cannot be read, where the sink knows; it is skipped then.
+        position: Position in the stream, in the sink's own terms; None before it is published.
+        fault: Why the record cannot be read, if the sink knows; readers skip such records.
     """
 
     task_id: str
@@ -31,16 +31,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which results are wanted: those with all the values that are given.
+    """A search for results; all given values must match.
 
     Attributes:
-        run: Its name; its tasks' ids begin with it, see ``core.run_names``.
+        run: The run's name, which its task ids begin with; see ``core.run_names``.
         group: A ``group_id``.
-        finished_from: Unix seconds, as all bounds: at this time or later.
-        finished_before: Earlier than this time.
-        published_from: When the sink took the record, which an outage of the sink delays.
-        after: A position in the stream: only records behind it. A sink may disregard it.
-        last: Only so many, the last of the stream, or some more. A sink may disregard it.
+        finished_from: Unix seconds, inclusive, as are the other lower bounds.
+        finished_before: Unix seconds, exclusive, as are the other upper bounds.
+        published_from: When the sink took the record; an outage of the sink delays this.
+        after: Only records after this position in the stream. A sink can ignore it.
+        last: About this many records from the end of the stream, at least. A sink can ignore it.
     """
 
     task_id: str | None = None
@@ -61,42 +61,41 @@ class Reader(Protocol):
     """Reads the stream once; not thread-safe."""
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
-        """The next records, waiting up to ``timeout_s`` for the first."""
+        """Return the next records; waits up to ``timeout_s`` for the first."""
 
     def commit(self, record: Record) -> None:
         """Mark this record, and all polled before it, as used.
 
-        A sink may store that up to ``COMMIT_WITHIN_S`` later; ``close`` waits for it. What
-        counts is the position: of a record that was held for long, the payload is gone.
+        A sink may store the commit up to ``COMMIT_WITHIN_S`` later; ``close`` waits for it. Only
+        the position counts: a record that was held for long has lost its payload.
         """
 
     def recall(self) -> list[str]:
-        """Task ids of records shortly before the first one of this reader.
+        """Task ids of records shortly before this reader's first record.
 
-        A new reader of a group has not seen them, and repeats of them may come. Each id is
-        returned once; call it after each poll. Empty if the sink cannot read back.
+        A new reader of a group has not seen these records, but repeats of them can arrive. Each id
+        is returned once; call this after each poll. Empty if the sink cannot read back.
         """
 
     def close(self) -> None:
-        """Return uncommitted records to the group."""
+        """Stop reading; uncommitted records return to the group."""
 
 
 class Sink(Protocol):
     """A stream of records. Every method may raise ``Unreachable``."""
 
     def publish(self, records: Sequence[Record]) -> None:
-        """Return once all are durable; after an error, any of them may be.
+        """Publish records; returns once all are durable. After an error, any of them may be.
 
-        Raises ``RecordsRefused`` where the sink refuses a record for what it is, such as its size,
-        and will refuse it again. All other errors are taken for an outage.
-
-        Without records it only connects, so that the first ones do not wait for that.
+        Raises ``RecordsRefused`` if the sink rejects a record for a permanent reason, such as its
+        size. All other errors count as an outage. Without records it only connects, which saves the
+        first records that delay.
         """
 
     def follow(self, group: str | None, start: Start) -> Reader:
-        """A reader from ``start``, or from the last commit of a known group.
+        """Open a reader at ``start``, or at the last commit of a known group.
 
-        Readers of one group share the stream; each group sees all of it. Without a group no
+        The readers of a group share the stream; each group sees all of it. Without a group no
         position is stored.
         """
 
@@ -106,26 +105,26 @@ class Sink(Protocol):
 
 @runtime_checkable
 class LosesRecords(Protocol):
-    """Optional: a reader from which polled records may go back to the group before their use."""
+    """Optional: a reader whose polled records can return to the group before they are used."""
 
     def take(self, record: Record) -> bool:
-        """Begin to use a polled record; False if it is no longer this reader's."""
+        """Begin to use a polled record; False if this reader has lost it."""
 
 
 @runtime_checkable
 class KnowsSubmissions(Protocol):
-    """Optional: a reader that tells the submissions of a recalled id apart.
+    """Optional: a reader that distinguishes the submissions of a recalled id.
 
-    Of one that cannot, every later Result of a recalled id is a repeat.
+    For other readers, every later Result of a recalled id counts as a repeat.
     """
 
     def submissions(self, task_id: str) -> Collection[str | None]:
-        """What ``submission_of`` says of the recalled Results of this id."""
+        """The values of ``submission_of`` for the recalled Results of this id."""
 
 
 @runtime_checkable
 class Index(Protocol):
-    """Optional: a sink that finds single records; of ours, the embedded one."""
+    """Optional: a sink that finds single records; the SQLite sink does."""
 
     def find(self, task_id: str) -> int | None:
         """The position of a task's Result; None if it is not in the stream."""
@@ -133,49 +132,49 @@ class Index(Protocol):
 
 @runtime_checkable
 class Searchable(Protocol):
-    """Optional: a sink that is an archive, too; of ours, the embedded one.
+    """Optional: a sink that is also an archive; the SQLite sink is.
 
-    Its class may have ``archive(url)``, which opens the same for searches alone.
+    Its class can have ``archive(url)``, which opens the same archive for searches only.
     """
 
     def search(self, query: Query) -> Iterator[Record]:
-        """The records that it finds, in the order of the stream, a page in memory at a time."""
+        """The matching records in stream order; holds one page in memory at a time."""
 
     def close(self) -> None:
-        """As of a ``Sink``."""
+        """Close the sink."""
 
 
 @runtime_checkable
 class KnowsRuns(Protocol):
-    """Optional: a searchable sink that names the runs of its results; of ours, the embedded one."""
+    """Optional: a searchable sink that lists the runs of its results; the SQLite sink does."""
 
     def runs(self) -> Sequence[str]:
-        """Each run with a result, in the order of their names."""
+        """Each run with a result, sorted by name."""
 
 
 @runtime_checkable
 class Keeper(Protocol):
-    """Optional: a sink that can keep another one's stream; of ours, the embedded one."""
+    """Optional: a sink that can store a copy of another sink's stream; the SQLite sink can."""
 
     def add_new(self, records: Sequence[Record]) -> int:
-        """Keep, in one durable step, those of submissions without a Result here; their number."""
+        """Store the records of new submissions in one durable step; returns how many were added."""
 
     def reader_group(self) -> str:
-        """The name of the group that reads for this sink alone; stored with it."""
+        """The name of the group that reads for this sink only; stored in the sink."""
 
     def index(self) -> None:
-        """Prepare for searches; may be left out or interrupted."""
+        """Prepare for searches; optional, and safe to interrupt."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSize:
-    """What an archive holds.
+    """The contents of an archive.
 
     Attributes:
-        size_bytes: Of its file.
-        free_bytes: Of these, what its next records use, or ``vacuum`` gives back.
-        unindexed: Records that a search would read one by one.
-        unread: By group, the records that none of its readers has used.
+        size_bytes: The size of its file.
+        free_bytes: The part of the file that new records reuse, or that ``vacuum`` releases.
+        unindexed: Records that a search has to read one by one.
+        unread: Per group, the records that none of its readers has used.
     """
 
     results: int
@@ -187,19 +186,19 @@ class ArchiveSize:
 
 @runtime_checkable
 class Trimmable(Protocol):
-    """Optional: a sink from which records can be removed; of ours, the embedded one."""
+    """Optional: a sink from which records can be removed; the SQLite sink supports it."""
 
     def matching(self, query: Query) -> Sequence[int]:
-        """Positions of what a query finds, which asks for facts of Results."""
+        """The positions of records that match a query, which must include facts of Results."""
 
     def unread(self, positions: Sequence[int]) -> Sequence[int]:
-        """Those of which a group still has to read the record."""
+        """The positions that some group has not read yet."""
 
     def remove(self, positions: Sequence[int]) -> int:
-        """Remove these records, in steps between which others write; the number removed."""
+        """Remove records in steps that let others write in between; returns the number removed."""
 
     def vacuum(self) -> None:
-        """Give free space back to the disk; writers wait meanwhile, readers do not."""
+        """Return free space to the disk; blocks writers, but not readers."""
 
     def size(self) -> ArchiveSize:
-        """What is there."""
+        """Measure the archive."""

@@ -1,4 +1,4 @@
-"""LateReader: a reader that connects at its first use, so that to make it blocks no event loop."""
+"""LateReader: a reader that connects on first use, so creating it does not block an event loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def in_a_loop() -> bool:
 class LateReader:
     """A ``Reader`` of the sink that ``open_sink`` opens; it closes both.
 
-    What is published between its making and its first use is read, where the sink keeps it.
+    It also reads what was published between its creation and its first use, if the sink keeps it.
     """
 
     def __init__(self, open_sink: Callable[[], Sink], group: str | None, start: Start) -> None:
@@ -40,11 +40,11 @@ class LateReader:
         self._reader: Reader | None = None
 
     def open(self) -> Reader:
-        """Connect, unless it is connected.
+        """Connect, unless already connected.
 
         Raises:
-            ConfigError: The sink's URL or the start is wrong.
-            Unreachable: Nothing answers there.
+            ConfigError: The sink's URL or the start is invalid.
+            Unreachable: The server does not answer.
         """
         if self._reader is None:
             if self._sink is None:
@@ -57,7 +57,7 @@ class LateReader:
             return sink.follow(self._group, self._start)
         try:
             return sink.follow(self._group, self._made_at)
-        except ConfigError:  # It keeps nothing of the past.
+        except ConfigError:  # The sink keeps nothing from the past.
             return sink.follow(self._group, "now")
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Polling: a sink that becomes unreachable is waited for, like a silent one."""
+"""Polling: treats an unreachable sink like a silent one, and waits for it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class Polling:
-    """Polls one reader, and says once that it is unreachable.
+    """Polls one reader, and logs once when it becomes unreachable.
 
     Attributes:
-        outage: Why it is now; None while it answers.
+        outage: The current outage's error; None while the sink answers.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -28,7 +28,7 @@ class Polling:
         self.outage: Unreachable | None = None
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
-        """As of a ``Reader``; nothing during an outage."""
+        """Poll the reader; returns nothing during an outage."""
         try:
             records = self._reader.poll(limit, timeout_s)
         except Unreachable as error:

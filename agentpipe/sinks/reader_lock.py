@@ -18,19 +18,19 @@ from agentpipe.connections.private_files import (
 )
 from agentpipe.errors import Unreachable
 
-# A name comes from the stream's file, which others may have written: nothing else becomes a path.
+# Names come from the stream's file, which others can write: only this pattern becomes a path.
 _NAME = re.compile(r"[0-9a-f]{32}")
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-# What is there is a link, a folder or a socket.
+# The path is a link, a folder or a socket.
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
 class ReaderLock:
-    """An advisory lock on a file of its own: the kernel frees it when the process ends.
+    """An advisory lock on the reader's own file: the kernel frees it when the process ends.
 
     Attributes:
-        name: By which others know this reader, 32 hexadecimal digits.
+        name: The reader's name for other processes, 32 hexadecimal digits.
     """
 
     def __init__(self, database: Path) -> None:
@@ -38,7 +38,7 @@ class ReaderLock:
         folder = Path(f"{database}-readers")
         try:
             make_folder(folder)
-            # Names below it are looked up in this very folder, whatever takes its place.
+            # Resolve names in this exact folder, even if its path is replaced later.
             self._folder = os.open(folder, _FOLDER_FLAGS)
             share(self._folder, database)
             keep_from_readers(self._folder)
@@ -49,7 +49,7 @@ class ReaderLock:
             raise Unreachable(f"cannot use {folder}: {error}") from error
 
     def is_alive(self, reader: str) -> bool:
-        """Whether a reader is alive; a dead one's file is removed."""
+        """Whether a reader is alive; removes the file of a dead one."""
         if reader == self.name:
             return True
         if not _NAME.fullmatch(str(reader)):
@@ -59,7 +59,8 @@ class ReaderLock:
         except FileNotFoundError:
             return False
         except OSError as error:
-            # A link or a folder is not a reader. One that we may not open may be alive.
+            # A link or a folder is not a reader. A file that we cannot open can belong to a live
+            # one.
             return error.errno not in _NO_FILE
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +73,7 @@ class ReaderLock:
             os.close(file)
 
     def release(self) -> None:
-        """End; idempotent."""
+        """Release the lock; idempotent."""
         if self._folder >= 0:
             self._remove(self.name)
             os.close(self._file)

@@ -1,4 +1,4 @@
-"""Says once that something takes long, so that a terminal is not silent."""
+"""Logs once that an operation takes long, so that a terminal is not silent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def said_after(sentence: str) -> Iterator[None]:
-    """Warn with ``sentence`` if the block takes longer than a moment."""
+    """Warn with ``sentence`` if the block takes longer than ``SAID_AFTER_S``."""
     timer = threading.Timer(SAID_AFTER_S, log.warning, (sentence,))
     timer.daemon = True
     timer.start()

@@ -1,7 +1,7 @@
-"""Seen: the submissions whose Results a stream has given.
+"""Seen: the submissions whose Results a stream has delivered.
 
-An id may be used again once its broker has forgotten it: that is another submission, and its Result
-is not a repeat. Repeats of one submission come from a crash between publishing and dropping.
+An id can be reused once its broker has forgotten it: that is a new submission, and its Result is
+not a repeat. Repeats of one submission come from a crash between publish and drop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.base import Reader
 
-# Repeats are close together.
+# Repeats arrive close together.
 REMEMBERED = 200_000
 
 
@@ -33,16 +33,16 @@ class Seen:
         self._recalled = OrderedDict[str, None]()
 
     def recall(self, task_ids: Iterable[str]) -> None:
-        """Tasks of which the group's other readers have used a Result."""
+        """Add tasks with a Result that other readers of the group have used."""
         for task_id in task_ids:
             _remember(self._recalled, task_id)
 
     def is_recalled(self, task_id: str) -> bool:
-        """Whether the group's other readers have used a Result of this task."""
+        """Whether other readers of the group have used a Result of this task."""
         return task_id in self._recalled
 
     def is_repeat(self, result: Result) -> bool:
-        """Whether the Result's submission was given before; from now on it was."""
+        """Whether the Result's submission was delivered before; also records this one."""
         key = result.task_id, submission_of(result)
         if key in self._given:
             return True
@@ -62,15 +62,15 @@ class Seen:
 
 
 def submission_of(result: Result) -> str | None:
-    """What tells the submissions of one id apart; None if nothing does.
+    """The submission time, which distinguishes submissions of one id; None if nothing does.
 
-    An id of a replay is derived from the dead letter, so that all its submissions are one.
+    A replay's id is derived from the dead letter, so all its submissions count as one.
     """
     return None if result.replay_of else result.submitted_at
 
 
 def submission_in(payload: bytes) -> str | None:
-    """The same of an encoded Result; None for what is not a Result."""
+    """``submission_of`` for an encoded Result; None if the payload is not a Result."""
     try:
         return submission_of(Result.decode(payload))
     except FormatError:

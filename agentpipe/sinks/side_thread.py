@@ -1,6 +1,6 @@
-"""SideThread: runs what blocks for a coroutine, one call after the other, in one thread.
+"""SideThread: runs blocking calls for a coroutine, one at a time, in one thread.
 
-An executor's thread would keep its process from ending while it waits for a record.
+A thread of an executor would delay the exit of its process while it waits for a record.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Calls: TypeAlias = "SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]"
 
 
 class SideThread:
-    """Starts with its first call; ``end`` lets it go."""
+    """A thread that starts with its first call and stops with ``end``."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: Calls | None = None
 
     def call(self, function: Callable[[], T]) -> Future[T]:
-        """What it returns, once its turn has come."""
+        """Queue a function; the future gets its result."""
         if self._calls is None:
             self._calls = SimpleQueue()
             run, calls = _run, (self._calls,)
@@ -35,7 +35,7 @@ class SideThread:
         return future
 
     def end(self) -> None:
-        """End it after the calls so far; a later call starts another."""
+        """Stop the thread after the queued calls; a later call starts a new one."""
         if self._calls is not None:
             self._calls.put(None)
             self._calls = None
@@ -48,5 +48,5 @@ def _run(calls: Calls) -> None:
             continue
         try:
             future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
             future.set_exception(error)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Nothing(Enum):
-    """No record has come for a moment."""
+    """No record has arrived for a moment."""
 
     NEW = "nothing new"
 
@@ -48,20 +48,22 @@ Entry = Result | GroupEnd | Literal[Nothing.NEW] | None
 class Stream:
     """Iterates over Results; a record is committed when the caller asks for the next one.
 
-    A caller that leaves the loop early does not ask: its group reads the last record again. A
-    later loop over the same stream goes on behind it.
+    If the caller leaves the loop early, its group reads the last record again. A later loop over
+    the same stream continues after it.
+
     Close the stream, or use it in a ``with``::
 
         with Stream.open(Settings(), start="beginning", timeout_s=5) as stream:
             for result in stream: ...
 
-    In a coroutine likewise, and the event loop never waits for the sink::
+    In a coroutine, the event loop never blocks on the sink::
 
         async with Stream.open(settings, start="beginning") as stream:
             async for result in stream: ...
 
-    A cancelled coroutine leaves its last record uncommitted, as a loop that is left early does.
-    A sink that becomes unreachable is waited for, like a silent one.
+    A cancelled coroutine leaves its last record uncommitted, like a loop that is left early.
+
+    The stream waits for a sink that becomes unreachable, as for a silent one.
 
     Attributes:
         skipped: Number of records that were not Results.
@@ -83,14 +85,15 @@ class Stream:
         """Read from ``reader``; the stream closes it, and ``sink`` if given.
 
         Args:
-            reader: Used by this stream alone.
-            timeout_s: End after so many seconds without a record; None waits for ever.
-            commit_every: Commit so many used records together, fewer when no more come; faster,
-                but after a kill as many are repeated.
-            keep: Hold the newest so many used records uncommitted; ``math.inf`` holds all.
+            reader: A reader that only this stream uses.
+            timeout_s: End after this time without a record; None waits forever.
+            commit_every: Number of used records per commit, fewer when no more arrive. A larger
+                number is faster, but a kill repeats up to this many records.
+            keep: Number of the newest used records to hold uncommitted; ``math.inf`` holds all.
             known: Ids of tasks whose next Result to skip.
-            sink: The reader's, to close with it.
-            shown: What the reader reads. A stream with a name says once that it waits for ever.
+            sink: The reader's sink, to close with it.
+            shown: What the reader reads, for messages. A stream with a name logs once that it waits
+                forever.
         """
         self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
         self._commit_every = max(1, commit_every)
@@ -121,14 +124,13 @@ class Stream:
         known: Iterable[str] = (),
         patient: bool = False,
     ) -> Self:
-        """The stream of ``settings.sink``, from ``start`` or the group's last commit.
+        """Open a stream on ``settings.sink``, from ``start`` or from the group's last commit.
 
-        Where an event loop runs in this thread, it connects only at ``async with``, ``with`` or
-        the first result. A stream without a time limit says once that it waits, unless its caller
-        is ``patient``.
+        If this thread runs an event loop, the stream connects only at ``async with``, ``with`` or
+        the first result. A stream without a timeout logs once that it waits, unless ``patient``.
 
         Raises:
-            ConfigError: The sink's URL is wrong.
+            ConfigError: The sink's URL is invalid.
             Unreachable: The server does not answer.
         """
         from agentpipe.sinks import open_sink
@@ -155,7 +157,7 @@ class Stream:
                 self._reader.open()
 
     def close(self) -> None:
-        """Commit what was used; the group reads the rest again."""
+        """Commit used records and close; the group reads the others again."""
         self._closing = True
         if self._thread is None:
             self._close()
@@ -187,7 +189,7 @@ class Stream:
         await closing
 
     def __aiter__(self) -> AsyncIterator[Result]:
-        """As the plain iteration, with the same commits."""
+        """Iterate over Results in a coroutine, with the same commits as plain iteration."""
         return AsyncResults(iter(self), self._side_thread)
 
     @property
@@ -197,7 +199,7 @@ class Stream:
         return self._thread
 
     def _aside(self, function: Callable[[], None]) -> Awaitable[None]:
-        import asyncio  # Here, since most readers need none of it.
+        import asyncio  # Most readers do not need it.
 
         return asyncio.shield(asyncio.wrap_future(self._side_thread.call(function)))
 
@@ -206,14 +208,14 @@ class Stream:
         self._stopped = True
 
     def __iter__(self) -> Iterator[Result]:
-        """Until ``stop``, until ``timeout_s`` passes without a record, or for ever."""
+        """Iterate until ``stop``, until ``timeout_s`` passes without a record, or forever."""
         return (entry for entry in self.entries() if isinstance(entry, Result))
 
     def entries(self) -> Iterator[Entry]:
-        """Every record that is read: Results, how groups ended, and None for what is neither.
+        """Every record read: Results, ends of groups, and None for anything else.
 
-        A record is held from when the next one is asked for. While none comes, ``Nothing.NEW``
-        comes now and then, so that a caller can look after other things.
+        A record is held from the moment the next one is requested. While none arrives, this yields
+        ``Nothing.NEW`` periodically, so that a caller can do other work.
         """
         self._entries = going_on(self._entries, self._read)
         return self._entries
@@ -225,7 +227,7 @@ class Stream:
                 yield Nothing.NEW
                 continue
             yield self._decoded(record)
-            # To commit needs no payload.
+            # A commit needs no payload.
             self._held.append(replace(record, payload=b"") if self.keep else record)
             if self._stopped or len(self._held) - self.keep >= self._commit_every:
                 self._settle()
@@ -234,7 +236,7 @@ class Stream:
 
     @property
     def held(self) -> list[str]:
-        """Task ids of used, uncommitted records, the oldest first."""
+        """Task ids of used, uncommitted records, oldest first."""
         return [record.task_id for record in self._held]
 
     def is_recalled(self, task_id: str) -> bool:
@@ -247,7 +249,7 @@ class Stream:
         if released:
             try:
                 self._reader.commit(released[-1])
-            except Unreachable as error:  # If they come again, they are known here.
+            except Unreachable as error:  # If the records arrive again, ``_seen`` recognizes them.
                 log.warning("cannot commit what was read: %s", error)
 
     def _settle(self) -> None:
@@ -275,7 +277,7 @@ class Stream:
             yield None
 
     def _taken(self, records: list[Record]) -> Iterator[Record]:
-        """Those that are still the reader's when their turn comes."""
+        """Yield the records that still belong to the reader when their turn comes."""
         begun = time.monotonic()
         for record in records:
             if self._loser is None or self._loser.take(record):
@@ -289,7 +291,7 @@ class Stream:
         return records
 
     def _skip(self, record: Record, error: FormatError) -> None:
-        """Say it once: others may write to the stream without end."""
+        """Warn only once: other programs can write to the stream without end."""
         self.skipped += 1
         text = "skipped record %s of the stream, and will count others: %s"
         log.log(
@@ -317,7 +319,7 @@ def _result_of(record: Record) -> Result:
 
 
 class _Waits:
-    """Says once what a silent stream waits for: it looks like one that hangs."""
+    """Logs once what a silent stream waits for: it looks like one that hangs."""
 
     def __init__(self, shown: str) -> None:
         self.shown = shown

@@ -1,8 +1,8 @@
 """truncate: cuts a Result to a sink's size limit, and marks it.
 
-A sink that refuses a record refuses it for ever. The largest field is cut first, so that no small
-answer goes for a large neighbour. Where the answer is the largest, all that explains it goes before
-its end: the answer of a paid run is worth more than its whole trace.
+A sink that refuses a record would refuse it on every retry. The largest field is cut first, so a
+small answer does not suffer for a large neighbour. If the answer is the largest, everything that
+explains it is cut before its end: the answer of a paid run is worth more than its whole trace.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.base import Record
 
-# For the mark itself, commas and brackets.
+# Reserved for the mark itself, commas and brackets.
 MARK_BYTES = 1_024
-# What goes before an answer that is larger.
+# Cut before an answer that is larger, in this order.
 FIRST = ("trace", "evaluation_results", "error", "rollout", "result")
-# What comes with an answer and is not asked for by a trainer.
+# Fields that accompany an answer and that a trainer does not ask for.
 SIDE_FIELDS = ("trace", "evaluation_results", "usage", "usage_total")
 KEPT = frozenset({"schema", "task_id", "outcome", "truncated"})
-# Shorter values are not worth it: numbers, times, names.
+# Shorter values (numbers, times, names) are not worth cutting.
 WORTH_BYTES = 64
 _EMPTY = Result().to_dict()
 
 
 def truncate(record: Record, max_bytes: int, remedy: str) -> bytes:
-    """The record's payload, cut to ``max_bytes``; see ``cut``. That of a group stays whole."""
+    """The record's payload, cut to ``max_bytes`` by ``cut``. The record of a group stays whole."""
     if len(record.payload) <= max_bytes or is_group_record(record.payload):
         return record.payload
     return cut(record, max_bytes, remedy)
@@ -43,11 +43,11 @@ def truncate(record: Record, max_bytes: int, remedy: str) -> bytes:
 def cut(
     record: Record, max_bytes: int, remedy: str, *, reason: str = "", drop: Sequence[str] = ()
 ) -> bytes:
-    """The record's payload without ``drop``, in at most ``max_bytes`` or as few as it needs.
+    """Remove ``drop`` from a record's payload and cut it to ``max_bytes``, as far as possible.
 
-    A cut Result has ``truncated``: its original size (``bytes``), the cut ``fields``, the number
-    of ``spans`` its trace had, the ``remedy``, and the ``reason`` if there is another than the
-    size. Of a Result that was cut before, the original is the first.
+    A cut Result has ``truncated``: its original size (``bytes``), the cut ``fields``, the number of
+    ``spans`` in its trace, the ``remedy``, and the ``reason`` if it is not the size. For a Result
+    that was cut before, "original" means before the first cut.
     """
     result = _parsed(record)
     mark = {
@@ -78,12 +78,12 @@ def _parsed(record: Record) -> dict[str, Any]:
         result = None
     if isinstance(result, dict) and isinstance(result.get("trace"), list):
         return result
-    # Not a Result of ours; all that is known is that the task ended.
+    # Not one of our Results; we know only that the task ended.
     return Result(task_id=record.task_id, outcome="infra_error").to_dict()
 
 
 def _mark_of(result: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier cut says of the original."""
+    """What an earlier cut recorded about the original."""
     before = result.get("truncated")
     if not isinstance(before, dict) or not isinstance(before.get("fields"), list):
         return {}
@@ -97,7 +97,7 @@ def _next(result: dict[str, Any], max_bytes: int, done: Collection[str]) -> str 
     sizes = {n: size for n, size in sizes.items() if n not in fixed and size > WORTH_BYTES}
     others = [name for name in sizes if name != "result"]
     if "rollout" in others and "trace" in sizes:
-        others.remove("rollout")  # A trainer can do without the trace.
+        others.remove("rollout")  # A trainer does not need the trace.
     largest = max(others, key=lambda name: sizes[name], default=None)
     if largest is not None and sizes[largest] > min(max_bytes // 2, sizes.get("result", 0)):
         return largest
@@ -115,7 +115,7 @@ def _smaller(name: str, value: Any, over_bytes: int) -> Any:
 
 
 def _without_largest(task: dict[str, Any], over_bytes: int) -> dict[str, Any]:
-    """The task without its largest fields, of a question its beginning."""
+    """The task without its largest fields; of a string, the beginning stays."""
     kept = dict(task)
     while over_bytes > 0 and kept:
         name = max(kept, key=lambda each: len(orjson.dumps(kept[each])))
@@ -137,7 +137,7 @@ def _ends(trace: Sequence[Any], max_bytes: int) -> list[Any]:
 
 
 def _head(answer: Any, over_bytes: int) -> str | None:
-    """The beginning of a string; a part of any other JSON value would be another answer."""
+    """The beginning of a string; a part of any other JSON value would be a different answer."""
     if not isinstance(answer, str):
         return None
     # A character takes at least one byte, so this removes enough.

@@ -1,7 +1,7 @@
-"""KafkaSink: the stream as a Kafka topic, keyed by group of samples or else by task.
+"""KafkaSink: the stream as a Kafka topic, keyed by sample group, or by task without a group.
 
-Repeats of a task have its key and so its partition: the same reader gets both. The producer is
-idempotent, so its own retries make no repeats.
+Repeats of a task have the same key and therefore the same partition: one reader gets them all. The
+producer is idempotent, so its own retries make no repeats.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class KafkaSink:
             except RecordsRefused:
                 raise
             except BaseException:
-                # Records in flight may or may not arrive: start with a new producer.
+                # Records in flight can still arrive: start with a new producer.
                 self._drop_producer()
                 self._max_bytes = 0
                 raise
 
     def examine(self) -> list[Finding]:
-        """Findings on the brokers and the topic."""
+        """Check the brokers and the topic."""
         return examine(self._address)
 
     @staticmethod
@@ -79,7 +79,7 @@ class KafkaSink:
     def _publish(self, records: Sequence[Record]) -> None:
         if self._producer is None:
             _refuse_missing_package(self._address)
-            # After a failure the topic may be gone, or a new one.
+            # After a failure the topic can be missing or recreated.
             self._max_bytes = self._max_bytes or prepare(self._address)
             self._producer = Producer(self._address, self._max_bytes)
         limit = self._max_bytes
@@ -94,7 +94,7 @@ class KafkaSink:
             self._refuse(refused, remedy)
 
     def _refuse(self, refused: Mapping[int, KafkaError], remedy: str) -> NoReturn:
-        """Say which; the others are confirmed."""
+        """Report the refused records; the others are confirmed."""
         error = next(iter(refused.values()))
         raise RecordsRefused(
             f"{self._address.shown}: {reason(error)} ({type(error).__name__})",
@@ -114,7 +114,7 @@ class KafkaSink:
 
 
 def _refuse_missing_package(address: KafkaAddress) -> None:
-    """A reader skips what it cannot decompress, and that would be all that our workers send."""
+    """Refuse a missing codec: a reader would skip every record that our workers compress."""
     kind = address.compression
     if kind is not None and not getattr(codec, f"has_{kind}")():
         raise ConfigError(f"{address.shown}: Libraries for {kind} compression codec not found")

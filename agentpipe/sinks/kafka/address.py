@@ -36,12 +36,12 @@ class KafkaAddress:
 
     Attributes:
         servers: Each as ``host:port``.
-        partitions: For a topic that has to be created.
-        replication: The same; -1 for the broker's default.
-        max_bytes: Of a record; 0 for the topic's limit.
-        recall: Number of records before its first one whose ids a group's reader learns.
+        partitions: Number of partitions for a new topic.
+        replication: Replication factor for a new topic; -1 for the broker's default.
+        max_bytes: Size limit of a record; 0 for the topic's limit.
+        recall: Number of earlier records whose ids a group's reader learns.
         session_s: A reader silent for longer is removed from its group.
-        proxy: The SOCKS 5 proxy that all connections go through; empty for none.
+        proxy: The SOCKS 5 proxy for all connections; empty for none.
         client: The client library's configuration.
         shown: The URL without its secrets.
     """
@@ -68,7 +68,7 @@ class KafkaAddress:
         """Parse ``kafka://user:password@host:port,host:port/topic?...``.
 
         Raises:
-            ConfigError: It is invalid, or has an unknown parameter.
+            ConfigError: The URL is invalid, or has an unknown parameter.
         """
         parsed = Url.parse(url, PARAMETERS)
         login, _, hosts = parsed.parts.netloc.rpartition("@")
@@ -93,7 +93,7 @@ class KafkaAddress:
 
 def _server(url: Url, text: str) -> str:
     match = _SERVER.fullmatch(text)
-    if not match or not 0 < int(match[2] or PORT) < 65_536:  # noqa: PLR2004 - TCP's ports
+    if not match or not 0 < int(match[2] or PORT) < 65_536:  # noqa: PLR2004 - TCP ports
         raise url.wrong(f"{text!r} is not host:port")
     return f"{match[1]}:{match[2] or PORT}"
 

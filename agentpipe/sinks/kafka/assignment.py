@@ -1,7 +1,7 @@
-"""Assignment: the partitions that a group has given to a reader, and those it cannot give up yet.
+"""Assignment: the partitions assigned to a reader, and those that it cannot give up yet.
 
-A partition that has to go while its record is in use, or its commit under way, stays claimed: no
-other reader gets it before that is over, so none reads the record again.
+If a partition is revoked while its record is in use or its commit is pending, the reader keeps a
+claim on it: no other reader gets the partition before that is over, so none reads the record again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
-    """Called by the client within a rebalance; the reader guards the rest by its lock.
+    """Called by the client during a rebalance; otherwise guarded by the reader's lock.
 
     Attributes:
-        held: What is assigned here.
-        generation: Tells the group's generation; negative when this reader is not a member.
+        held: The partitions assigned to this reader.
+        generation: Returns the group's generation; negative when this reader is not a member.
     """
 
     def __init__(self, topic: str, lent: Lent, commits: Commits, claim_s: float) -> None:
-        """A claim ends after ``claim_s``, even if its record is still in use."""
+        """Create it; a claim ends after ``claim_s``, even if its record is still in use."""
         self.held: set[TopicPartition] = set()
         self.generation: Callable[[], int] = lambda: -1
         self._topic, self._lent, self._commits = topic, lent, commits
@@ -36,20 +36,20 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the client
         self._new: list[TopicPartition] = []
 
     def owned(self) -> set[TopicPartition]:
-        """What no other reader may get now."""
+        """The partitions that no other reader may get now."""
         return {*self.held, *self._claimed_at} if self.generation() >= 0 else set()
 
     def pinned(self) -> set[TopicPartition]:
-        """What should stay here: a record of it is in use."""
+        """The partitions that should stay here, because a record of theirs is in use."""
         return self.owned() & self._in_use()
 
     def take_new(self) -> list[TopicPartition]:
-        """What was assigned since the last call."""
+        """The partitions assigned since the last call."""
         new, self._new = self._new, []
         return [tp for tp in new if tp in self.held]
 
     def end_claims(self) -> bool:
-        """Give up what is no longer in use, or was for too long; whether there was any."""
+        """End claims that are unused or expired; returns whether there were any."""
         in_use, now = self._in_use(), time.monotonic()
         ended = {
             tp
@@ -62,28 +62,28 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the client
         return bool(ended)
 
     def lose(self) -> None:
-        """Others may have read on in all partitions: what is held is as if new."""
+        """Treat all held partitions as new: other readers can have read on in them."""
         self._claimed_at.clear()
         self._lent.clear()
         self._commits.drop(self._commits.partitions())
         self._new = list(self.held)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """See the client's class."""
+        """Add partitions; called by the client."""
         self._new += [tp for tp in assigned if tp not in self.held]
         self.held.update(assigned)
         for tp in assigned:
             self._claimed_at.pop(tp, None)
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """See the client's class."""
+        """Remove partitions, claiming those in use; called by the client."""
         gone = set(revoked)
         self.held -= gone
         self._lent.drop({tp.partition for tp in gone}, also_in_use=False)
         self._claimed_at.update(dict.fromkeys(gone & self._in_use(), time.monotonic()))
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        """See the client's class."""
+        """Remove lost partitions; called by the client."""
         self.held.difference_update(lost)
         self.lose()
 

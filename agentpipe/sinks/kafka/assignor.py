@@ -1,8 +1,8 @@
-"""PinningAssignor: shares partitions evenly, and moves none whose record is in use if it can.
+"""PinningAssignor: distributes partitions evenly, and avoids moving those with a record in use.
 
-It is Kafka's cooperative-sticky assignor, and speaks its protocol: members of other programs may be
-in the group, and lead it. Ours say in their user data, behind the generation that Java's members
-expect there, which partitions have a record in use.
+It is Kafka's cooperative-sticky assignor and speaks its protocol: members of other programs can
+join the group, and lead it. Our members add their partitions in use to the user data, after the
+generation that Java's members expect there.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Partitions = set[TopicPartition]
 
 
 class PinningAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # the client has no types
-    """One member's; the leader's shares for all."""
+    """The assignor of one member; the leader's computes the shares of all."""
 
     def __init__(self, assignment: Assignment) -> None:
         super().__init__()
         self._assignment = assignment
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolSubscription:
-        """What this member tells the leader."""
+        """The data that this member sends to the leader."""
         owned = ConsumerProtocolSubscription.TopicPartition
         pinned = sorted(map(list, self._assignment.pinned()))
         return ConsumerProtocolSubscription(
@@ -51,7 +51,7 @@ class PinningAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # the c
         )
 
     def assign(self, cluster: Any, members: Sequence[Any]) -> dict[str, Any]:
-        """Who gets what now; what moves is first given up by its owner."""
+        """Compute each member's partitions; a moving one is first released by its owner."""
         parsed = {each.member_id: self.parse_member_metadata(each.metadata) for each in members}
         executor = StickyAssignmentExecutor(cluster, parsed)
         executor.perform_initial_assignment()
@@ -70,7 +70,7 @@ class PinningAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # the c
 
 
 def keep_pinned(shares: dict[str, Partitions], pinned: dict[str, Partitions]) -> None:
-    """Give a pinned partition back to its member, for one of its others."""
+    """Return each pinned partition to its member, in exchange for one of its others."""
     for member, pins in pinned.items():
         for pin in sorted(pins - shares[member]):
             taker = next((name for name, share in shares.items() if pin in share), None)
@@ -83,7 +83,7 @@ def keep_pinned(shares: dict[str, Partitions], pinned: dict[str, Partitions]) ->
 
 
 def pinned_in(metadata: Any) -> Partitions:
-    """The partitions that a member reports; none of a member that is not ours."""
+    """The partitions that a member reports as in use; empty for other programs' members."""
     try:
         reported = orjson.loads(bytes(metadata.user_data or b"")[_GENERATION.size :])
         return {TopicPartition(str(topic), int(number)) for topic, number in reported}

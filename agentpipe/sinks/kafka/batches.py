@@ -1,7 +1,7 @@
-"""Batches: what a fetch brings, decoded one batch at a time; one that cannot be is a single fault.
+"""Batches: decodes a fetch batch by batch; an undecodable batch becomes a single fault.
 
-The client raises for a damaged batch, and then never gets past it. Others write to the topic too,
-and disks fail: a reader goes on behind it.
+The client raises for a damaged batch, and then never gets past it. Other programs write to the
+topic too, and disks fail: our reader continues after the batch.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ _PACKAGES = {
 
 
 class Undecodable(str):
-    """Why a batch cannot be decoded: the value of the one record that stands for it."""
+    """Why a batch cannot be decoded: the value of the one record that replaces it."""
 
     __slots__ = ()
 
 
 class TooLargeError(Exception):
-    """A batch that is decompressed to more than the cap."""
+    """The decompressed batch exceeds the cap."""
 
 
 def skip_undecodable(consumer: KafkaConsumer) -> None:
-    """Let a consumer give an ``Undecodable`` value in place of each batch that it cannot decode."""
+    """Make a consumer return an ``Undecodable`` value for each batch that it cannot decode."""
     consumer._fetcher.PartitionRecords = _Batches  # noqa: SLF001 - the only way to get past one
 
 
 class _Batches(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has no types
-    """For readers of what is not committed, too, as ours are."""
+    """Returns uncommitted records too, as our readers expect."""
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *_: Any) -> Iterator[Any]:
         while True:
             try:
                 batch = records.next_batch()
-            except Exception as error:  # noqa: BLE001 - others' bytes, and the client's code
+            except Exception as error:  # noqa: BLE001 - foreign bytes, client code
                 yield self._fault(tp, self.next_fetch_offset, f"{type(error).__name__}: {error}")
-                break  # Where it ends is unknown: the next fetch begins behind its first record.
+                break  # The batch's end is unknown: the next fetch begins after its first record.
             if batch is None:
                 break
             yield from self._records_of(tp, batch)
@@ -64,26 +64,26 @@ class _Batches(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client ha
     def _records_of(self, tp: TopicPartition, batch: Any) -> Iterator[Any]:
         try:
             found = [] if _is_control(batch) else _decoded(tp, batch)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - foreign bytes, client code
             yield self._fault(tp, _last_offset(batch), _explained(batch, error))
             return
         for record in found:
             self.records_read += 1
             self.next_fetch_offset = record.offset + 1
             yield record
-        if batch.magic == DEFAULT_MAGIC:  # Its last records may have been compacted.
+        if batch.magic == DEFAULT_MAGIC:  # The last records can be compacted away.
             self.leader_epoch = batch.leader_epoch
             self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
 
     def _fault(self, tp: TopicPartition, offset: int, why: str) -> Any:
-        """In place of all up to ``offset``; at least one record further than where it began."""
+        """Replace all records up to ``offset``; always advances by at least one record."""
         offset = max(offset, self.next_fetch_offset)
         self.next_fetch_offset = offset + 1
         return _record(tp, offset, None, Undecodable(f"its batch cannot be decoded ({why})"))
 
 
 def _is_control(batch: Any) -> bool:
-    """Marks of transactions, which hold no record."""
+    """Whether the batch holds only transaction markers, no records."""
     if not batch.validate_crc():
         raise kafka.CorruptRecordError("its checksum is wrong")
     return bool(batch.magic == DEFAULT_MAGIC and batch.is_control_batch)
@@ -105,7 +105,7 @@ def _record(
 
 
 def _inflate(batch: DefaultRecordBatch) -> None:
-    """Decompress within the cap what can become a thousand times as much, or more."""
+    """Decompress up to the cap: data can expand a thousandfold or more."""
     packed = memoryview(batch._buffer)[batch._pos :]  # noqa: SLF001 - the client has no limit
     if batch.compression_type == batch.CODEC_GZIP:
         data = zlib.decompressobj(_GZIP).decompress(packed, MAX_BATCH_BYTES + 1)
@@ -117,7 +117,7 @@ def _inflate(batch: DefaultRecordBatch) -> None:
         return
     if len(data) > MAX_BATCH_BYTES:
         raise TooLargeError(f"more than {MAX_BATCH_BYTES:,} bytes: MAX_BATCH_BYTES")
-    batch._buffer, batch._pos, batch._decompressed = bytearray(data), 0, True  # noqa: SLF001 - likewise
+    batch._buffer, batch._pos, batch._decompressed = bytearray(data), 0, True  # noqa: SLF001 - the client has no limit
 
 
 def _explained(batch: Any, error: Exception) -> str:
@@ -128,6 +128,6 @@ def _explained(batch: Any, error: Exception) -> str:
 
 
 def _last_offset(batch: Any) -> int:
-    """Of a damaged batch, only if its parts agree: a wrong one would lose what follows."""
+    """The last offset if the parts of a damaged batch agree; a wrong one would lose records."""
     whole = batch.magic == DEFAULT_MAGIC and batch.last_offset_delta == batch.records_count - 1 >= 0
     return int(batch.last_offset if whole else batch.base_offset)

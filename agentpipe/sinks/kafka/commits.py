@@ -1,7 +1,7 @@
 """Commits: stores in the background what a group's reader has used.
 
-A commit takes a broker some milliseconds. So the reader goes on, and what it used meanwhile travels
-together. It never gets further ahead than ``COMMIT_WITHIN_S``: then it waits.
+A commit takes a broker some milliseconds. The reader continues in that time, and what it uses goes
+into the next commit. If commits lag by more than ``COMMIT_WITHIN_S``, the reader waits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from agentpipe.sinks.kafka.topic import ANSWER_MS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-# What is used within this time is committed together.
+# Offsets used within this time are committed together.
 GATHER_S = 0.015
 RETRY_S = 0.05
-# A reader waits so long for its commits before it says that they fail.
+# How long a reader waits for its commits before it reports a failure.
 PATIENCE_S = ANSWER_MS / 1000
 FAREWELL_S = 5.0
 
 
 class Commits:
-    """Has a thread from the first commit until ``close``.
+    """Runs a thread from the first commit until ``close``.
 
-    ``send`` stores offsets by partition. It raises ``RebalanceInProgressError`` where that has to
-    wait for a rebalance, and ``CommitFailedError`` where the partitions are lost.
+    ``send`` stores offsets by partition. It raises ``RebalanceInProgressError`` if that has to wait
+    for a rebalance, and ``CommitFailedError`` if the partitions are lost.
     """
 
     def __init__(self, send: Callable[[dict[int, int]], None]) -> None:
@@ -38,7 +38,7 @@ class Commits:
         self._changed = threading.Condition()
         self._waiting: dict[int, int] = {}
         self._sending: dict[int, int] = {}
-        # When the oldest use of each began to wait.
+        # When the oldest entry of each began to wait.
         self._waiting_since = self._sending_since = 0.0
         self._error: Exception | None = None
         self._closed_at = 0.0
@@ -47,10 +47,10 @@ class Commits:
         )
 
     def add(self, offsets: dict[int, int]) -> None:
-        """Store these soon.
+        """Schedule offsets for the next commit.
 
         Raises:
-            KafkaError: What was used earlier cannot be stored.
+            KafkaError: Earlier offsets cannot be stored.
         """
         with self._changed:
             if self._thread.ident is None:
@@ -63,17 +63,17 @@ class Commits:
                 raise self._error or kafka.KafkaTimeoutError("commits get no answer")
 
     def partitions(self) -> set[int]:
-        """Those with offsets that are not stored yet."""
+        """Partitions with offsets that are not stored yet."""
         with self._changed:
             return {*self._waiting, *self._sending}
 
     def behind(self, partition: int) -> int:
-        """The offset that will be stored of it; 0 if there is none."""
+        """The offset that will be stored for a partition; 0 if there is none."""
         with self._changed:
             return max(self._waiting.get(partition, 0), self._sending.get(partition, 0))
 
     def drop(self, partitions: Collection[int]) -> None:
-        """Do not store these: others read them now."""
+        """Discard the offsets of partitions that other readers have taken over."""
         with self._changed:
             for offsets in (self._waiting, self._sending):
                 for partition in partitions:
@@ -81,7 +81,7 @@ class Commits:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until all is stored, for a while."""
+        """Wait until everything is stored, up to ``FAREWELL_S``."""
         with self._changed:
             self._closed_at = time.monotonic()
             self._changed.notify_all()
@@ -99,13 +99,13 @@ class Commits:
                 if offsets:
                     self._send(offsets)
             except kafka.CommitFailedError:
-                pass  # Their new readers read them again.
+                pass  # The new readers of these partitions read the records again.
             except (kafka.KafkaError, OSError) as failure:
                 error = failure
             self._end(error)
 
     def _begin(self) -> dict[int, int] | None:
-        """Wait for something to send, which may be dropped meanwhile; None at the end."""
+        """Wait for offsets to send; returns {} if they were dropped since, None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed_at)
             self._changed.wait_for(lambda: self._closed_at, GATHER_S)

@@ -1,7 +1,7 @@
-"""Connection: what a producer says to the brokers of a topic, in the caller's thread.
+"""Connection: a producer's requests to the brokers of a topic, in the caller's thread.
 
-The client's library opens the connections, with TLS, logins and proxies, and knows which broker
-leads which partition. It does so while a caller waits here: there is no thread behind it.
+The client library opens the connections, with TLS, logins and proxies, and knows the leader of each
+partition. It does its work while a caller waits here: there is no background thread.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from agentpipe.sinks.kafka.address import KafkaAddress
 
 _T = TypeVar("_T")
-# Until a broker has answered with what cannot be tried again.
+# Time limit for retries of a request, until a final answer.
 DELIVERY_S = 12.0
 RETRY_MS = 100
 METADATA_MS = 1_000
 
 
 class Connection:
-    """Connections to all brokers of a topic; not thread-safe. Each error is kafka-python's."""
+    """Connections to all brokers of a topic; not thread-safe. All errors are kafka-python's."""
 
     def __init__(self, address: KafkaAddress) -> None:
         self._topic = address.topic
@@ -41,33 +41,33 @@ class Connection:
         self._cluster.config["allow_auto_create_topics"] = False
 
     def open(self) -> None:
-        """Connect, and learn of the topic's partitions."""
+        """Connect and fetch the topic's partitions."""
         self._client.get_broker_version(timeout_ms=CONNECT_MS)
         self._cluster.set_topics([self._topic])
         self.patiently(self.partitions)
 
     def partitions(self) -> int:
-        """How many the topic has."""
+        """The number of partitions."""
         found = self._cluster.partitions_for_topic(self._topic)
         if not found:
             raise kafka.UnknownTopicOrPartitionError(self._topic)
         return len(found)
 
     def leader(self, partition: int) -> int | None:
-        """The broker that takes its records; None while there is none."""
+        """The leader of a partition; None while there is none."""
         node = self._cluster.leader_for_partition(TopicPartition(self._topic, partition))
         return None if node == -1 else node
 
     def send(self, request: Any, node: int | None = None) -> Future:
-        """Send to this broker, or to any."""
+        """Send a request to this broker, or to any."""
         node = self._client.least_loaded_node() if node is None else node
         if node is None:
             return Future().failure(kafka.NodeNotReadyError("no broker"))
         return self._client.send(node, request)
 
     def answer(self, future: Future) -> Any:
-        """The answer to what was sent."""
-        # A request that is not answered in time fails by itself.
+        """Wait for the answer to a request."""
+        # A request without an answer fails by itself after its timeout.
         self._wait(future, ANSWER_MS + METADATA_MS)
         if not future.is_done:
             raise kafka.KafkaTimeoutError("no answer")
@@ -76,7 +76,7 @@ class Connection:
         return future.value
 
     def patiently(self, step: Callable[[], _T]) -> _T:
-        """Repeat a step while it fails for reasons that pass, for up to ``DELIVERY_S``."""
+        """Repeat a step while its errors are retriable, for up to ``DELIVERY_S``."""
         deadline = time.monotonic() + DELIVERY_S
         for failures in itertools.count():
             try:
@@ -85,14 +85,14 @@ class Connection:
                 if time.monotonic() > deadline:
                     raise
                 self._recover(error, failures)
-        raise AssertionError  # The count has no end.
+        raise AssertionError  # The count never ends.
 
     def close(self) -> None:
-        """Close the connections; what is under way is lost."""
+        """Close the connections; pending requests are lost."""
         self._client.close()
 
     def _recover(self, error: kafka.RetriableError, failures: int) -> None:
-        """Where only a connection was closed, as of an idle one, the next try need not wait."""
+        """Prepare a retry; the first needs no pause, such as after a closed idle connection."""
         if isinstance(error, kafka.InvalidMetadataError):
             self._wait(self._cluster.request_update(), METADATA_MS)
         if failures:

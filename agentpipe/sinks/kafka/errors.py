@@ -1,4 +1,4 @@
-"""Kafka's errors as ours, in one line each, with the remedy."""
+"""Kafka's errors as ours, each in one line with its remedy."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 
 TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
-# What the broker says of a record: it says so again, whenever it is sent.
+# The broker's permanent errors about a record: a retry cannot succeed.
 REFUSALS = (*TOO_LARGE, kafka.InvalidRecordError, kafka.InvalidTimestampError)
 
 
@@ -53,7 +53,7 @@ def unreachable(shown: str) -> Iterator[None]:
     """Translate the client library's errors.
 
     Raises:
-        Unreachable: In their place, with the reason and the remedy.
+        Unreachable: With the reason and the remedy.
     """
     try:
         yield
@@ -71,5 +71,5 @@ def reason(error: BaseException) -> str:
 
 
 def quiet() -> None:
-    """Silence the client's log of each connection attempt: our error says it once."""
+    """Silence the client's log of each connection attempt: our error reports it once."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)

@@ -24,7 +24,7 @@ DAY_MS = 86_400_000
 
 
 def examine(address: KafkaAddress) -> list[Finding]:
-    """Findings on the cluster, the topic and its limits."""
+    """Check the cluster, the topic and its limits."""
     with unreachable(address.shown):
         admin = open_admin(address)
         try:
@@ -49,7 +49,7 @@ def _version(admin: KafkaAdminClient, brokers: list[dict[str, Any]]) -> str:
         data = admin.get_broker_version_data(brokers[0]["broker_id"])
         return ".".join(map(str, data.broker_version))
     except (KafkaError, LookupError, AttributeError, TypeError):
-        return "of unknown version"  # The user may not be allowed to ask.
+        return "of unknown version"  # The user may lack the permission to ask.
 
 
 def _topic(admin: KafkaAdminClient, topic: str, least: int) -> Finding:
@@ -88,7 +88,7 @@ def _size(address: KafkaAddress, configs: Mapping[str, str]) -> Finding:
 
 
 def _kept(configs: Mapping[str, str]) -> Finding:
-    """Shown without judgement: it is the user's choice, and easily forgotten."""
+    """Report the retention without a grade: it is the user's choice, and easily forgotten."""
     kept_ms = int(configs.get(KEPT, -1))
     if KEPT not in configs:
         return ok("retention", "unknown: not allowed to read it")

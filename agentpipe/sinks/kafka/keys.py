@@ -1,7 +1,7 @@
-"""Keys: which partition a record goes to, and whose it is.
+"""Keys: the partition of a record, and the task that it belongs to.
 
-All of a group of samples has its key, and so is in one partition, in the order in which it was
-delivered: one reader gets all of it. The task's id is in a header then.
+All records of a sample group have the group's key, so they are in one partition, in the order of
+publication: one reader gets them all. The task's id is then in a header.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SEED, _FACTOR, _BITS = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
 
 def message_of(place: int, record: Record, value: bytes) -> Message:
-    """A record's message with this value, which is its payload or a cut of it."""
+    """The message for a record, with its payload or a cut of it as the value."""
     group = group_in(record.payload)
     task_id = record.task_id.encode()
     if group is None:
@@ -32,13 +32,13 @@ def message_of(place: int, record: Record, value: bytes) -> Message:
 
 
 def task_id_of(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> str:
-    """The id of a record's task; of what others have written, whatever its key is."""
+    """The task id of a record; for foreign records, the key."""
     named = next((value for name, value in headers if name == TASK_ID), None)
     return (named or key or b"").decode(errors="backslashreplace")
 
 
 def partition_of(key: bytes, number: int) -> int:
-    """Which of so many partitions a key goes to: the one that all of Kafka's clients choose."""
+    """The partition for a key among ``number``, as all Kafka clients choose it."""
     return (_murmur2(key) & 0x7FFFFFFF) % number
 
 

@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 
 class Lent:
-    """In the order of polling; the caller guards it by a lock."""
+    """Records in polling order; the caller guards it with a lock."""
 
     def __init__(self) -> None:
-        # By position in the topic: the partition, and whether the caller has begun to use it.
+        # By (partition, offset): whether the caller has begun to use the record.
         self._entries: OrderedDict[tuple[int, int], bool] = OrderedDict()
 
     def add(self, record: Record) -> None:
-        """One that was polled."""
+        """Add a polled record."""
         self._entries[record.position] = False
 
     def take(self, record: Record) -> bool:
-        """Its use begins; False if it is no longer here."""
+        """Mark a record as in use; False if it is no longer here."""
         if record.position not in self._entries:
             return False
         self._entries[record.position] = True
         return True
 
     def use(self, record: Record) -> dict[int, int]:
-        """Its use, and of all before it, is over: by partition, the offset behind them."""
+        """Remove a used record and all before it; returns the next offset by partition."""
         offsets: dict[int, int] = {}
         while record.position in self._entries:
             (partition, offset), _ = self._entries.popitem(last=False)
@@ -38,18 +38,18 @@ class Lent:
         return offsets
 
     def partitions(self) -> set[int]:
-        """Those with a record in use."""
+        """Partitions with a record in use."""
         return {partition for (partition, _), taken in self._entries.items() if taken}
 
     def behind(self, partition: int) -> int:
-        """The offset behind the partition's last record in use; 0 if there is none."""
+        """The offset after the partition's last record in use; 0 if there is none."""
         taken = (
             at for (number, at), taken in self._entries.items() if taken and number == partition
         )
         return max(taken, default=-1) + 1
 
     def drop(self, partitions: Collection[int], *, also_in_use: bool) -> None:
-        """Forget these partitions' records."""
+        """Forget the records of these partitions."""
         gone = [
             position
             for position, taken in self._entries.items()
@@ -59,5 +59,5 @@ class Lent:
             del self._entries[position]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all records."""
         self._entries.clear()

@@ -1,8 +1,8 @@
-"""Producer: sends publications to a topic and waits until all in-sync replicas have them.
+"""Producer: sends records to a topic and waits until all in-sync replicas have them.
 
-All that a broker leads travels in one request, with a batch for each partition. It is idempotent:
-a batch that was not confirmed in time is sent again under its numbers, and a broker that has it
-drops it. Of each partition one batch is under way at a time, so its order stays.
+Each leader gets one request, with one batch per partition. The producer is idempotent: an
+unconfirmed batch is resent under the same sequence numbers, and a broker that has it drops it. One
+batch per partition is in flight at a time, which preserves the order.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from agentpipe.sinks.kafka.address import KafkaAddress
     from agentpipe.sinks.kafka.record_batch import Message
 
-# Of one batch, before compression.
+# Size limit of one batch, before compression.
 BATCH_BYTES = 256 * 1024
 ALL_REPLICAS = -1
-# Of the requests: the oldest that has this format of batches, and the newest that we know.
+# Versions of the produce request: the oldest with this batch format, and the newest we know.
 OLDEST, NEWEST = 3, 9
 NEWEST_IDENTITY = 4
 NUMBERS_END = 2**31
@@ -43,13 +43,13 @@ _Partition = _Topic.PartitionProduceData
 
 @dataclass(slots=True)
 class _Lane:
-    """What is to be sent to a partition, in its order."""
+    """The batches for one partition, in order."""
 
     partition: int
     batches: deque[Sequence[Message]] = field(default_factory=deque)
 
     def halve(self) -> None:
-        """Send the first batch as two."""
+        """Split the first batch in two."""
         batch = self.batches.popleft()
         half = len(batch) // 2
         self.batches.extendleft((batch[half:], batch[:half]))
@@ -58,7 +58,7 @@ class _Lane:
 class Producer:
     """Sends in the caller's thread; not thread-safe.
 
-    After an error it is of no more use: which of the records arrived is unknown.
+    Unusable after an error: it is unknown which records arrived.
     """
 
     def __init__(self, address: KafkaAddress, max_bytes: int) -> None:
@@ -67,7 +67,7 @@ class Producer:
         self._compression = Compression.named(address.compression)
         self._batch_bytes = min(BATCH_BYTES, max_bytes)
         self._connection = Connection(address)
-        # By partition: the number of the next record.
+        # By partition: the sequence number of the next record.
         self._next: defaultdict[int, int] = defaultdict(int)
         try:
             self._connection.open()
@@ -77,7 +77,7 @@ class Producer:
             raise
 
     def send(self, messages: Sequence[Message]) -> dict[int, kafka.KafkaError]:
-        """Send all, and return once they are confirmed; those that are refused, by place."""
+        """Send all messages; returns the errors of refused ones by place, once all are settled."""
         refused: dict[int, kafka.KafkaError] = {}
         lanes = self._lanes(messages)
         while any(lane.batches for lane in lanes):
@@ -113,10 +113,10 @@ class Producer:
         ]
 
     def _send_first(self, lanes: Sequence[_Lane], refused: dict[int, kafka.KafkaError]) -> None:
-        """Send the first batch of each lane, and drop from the lanes what is settled.
+        """Send the first batch of each lane, and remove settled batches from the lanes.
 
         Raises:
-            KafkaError: Why a batch is not; retriable, if it may be sent again.
+            KafkaError: A batch was not settled; retriable if it can be sent again.
         """
         by_leader: dict[int | None, list[_Lane]] = {}
         for lane in filter(lambda lane: lane.batches, lanes):
@@ -126,7 +126,7 @@ class Producer:
         errors = [error for its, future in sent for error in self._settle(its, future, refused)]
         if orphans:
             errors.append(kafka.LeaderNotAvailableError(self._topic))
-        # What ends the publication goes before what may be tried again.
+        # Permanent errors take precedence over retriable ones.
         for error in sorted(errors, key=lambda each: isinstance(each, kafka.RetriableError)):
             raise error
 
@@ -175,7 +175,7 @@ class Producer:
 
 
 def _in_batches(messages: Sequence[Message], max_bytes: int) -> Iterator[Sequence[Message]]:
-    """In order, each within the limit, or of one message."""
+    """Batches in order, each within the limit or of a single message."""
     batch: list[Message] = []
     size = 0
     for message in messages:

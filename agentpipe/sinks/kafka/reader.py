@@ -1,8 +1,8 @@
 """KafkaReader: reads a topic, alone or in a consumer group.
 
-A group expects its members to call in all the time. The caller's thread does all the work while it
-polls; while it is busy elsewhere, a membership thread takes part in the group in its place. What
-was used is committed by a thread of its own.
+A group expects its members to call in continuously. The caller's thread does all the work while it
+polls. While the caller is busy elsewhere, a membership thread takes part in the group in its place.
+A third thread commits what was used.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_BYTES = 1024 * 1024
 STEP_MS = 100
-# So many records are decoded at once; the group may still give their partitions to others.
+# Number of records to decode at once; the group can still reassign their partitions.
 AHEAD = 200
 # Added partitions are noticed within this time.
 METADATA_MS = 5_000
-# The reply announces a rebalance, which takes two rounds.
+# The heartbeat reply announces a rebalance, which takes two rounds.
 HEARTBEAT_MS = 300
 # Limit for a commit that waits for a rebalance.
 REBALANCE_S = 60.0
-# After so long without a poll the caller is busy.
+# Without a poll for this long, the caller counts as busy.
 BUSY_S = 1.0
 # Time to wait for records that are known to exist.
 ARRIVAL_S = 30.0
@@ -64,8 +64,8 @@ class KafkaReader:
         )
         self._member_id = ""
         self._ahead: deque[Record] = deque()
-        # By partition: offsets below were used before it was assigned here. The entry goes once
-        # they are passed: a topic that is created anew starts at 0 again.
+        # By partition: offsets below were used before it was assigned here. The entry is removed
+        # once they are passed: a recreated topic starts at 0 again.
         self._floors: dict[TopicPartition, int] = {}
         self._polled_at = time.monotonic()
         self._closed = threading.Event()
@@ -96,12 +96,12 @@ class KafkaReader:
                     self._fetch(min(STEP_MS, left_ms))
                 if records := self._hand_out(limit):
                     return records
-                # An empty poll may only mean that records have not arrived yet.
+                # An empty poll can mean that records have not arrived yet.
                 if not left_ms and (self._is_at_end() or time.monotonic() > deadline + ARRIVAL_S):
                     return []
 
     def take(self, record: Record) -> bool:
-        """See ``LosesRecords``: a rebalance may have given its partition away."""
+        """Begin to use a record; False if a rebalance has moved its partition."""
         if self._group is None:
             return True
         with self._lock:
@@ -113,7 +113,7 @@ class KafkaReader:
         self._refuse_if_closed()
         with self._lock:
             offsets = self._lent.use(record)
-        if offsets:  # Otherwise it is committed, or another reader's by now.
+        if offsets:  # Otherwise committed, or another reader's.
             with unreachable(self._address.shown):
                 self._commits.add(offsets)
 
@@ -147,7 +147,7 @@ class KafkaReader:
         self._join()
 
     def _keep_up(self) -> None:
-        """Take part in the group; without one, read partitions that were added."""
+        """Take part in the group; without one, add new partitions of the topic."""
         if self._group is not None:
             self._join()
             return
@@ -156,15 +156,15 @@ class KafkaReader:
             self._read(self._starts.beginning(added))
 
     def _read(self, offsets: dict[TopicPartition, int]) -> None:
-        """Read these too, without a group."""
+        """Add partitions to read, without a group."""
         self._consumer.assign([*self._consumer.assignment(), *offsets])
         for tp, offset in offsets.items():
             self._consumer.seek(tp, offset)
 
     def _fetch(self, timeout_ms: int) -> None:
-        """Get records ahead; those below a floor are only for ``recall``."""
+        """Fetch records ahead; those below a floor are only for ``recall``."""
         found = self._consumer.poll(timeout_ms, max_records=AHEAD)
-        # Records of a new partition come again, from its start position.
+        # Records of a new partition arrive again, from its start position.
         for tp in self._start_new():
             found.pop(tp, None)
         for tp, messages in found.items():
@@ -184,7 +184,7 @@ class KafkaReader:
             self._ahead.append(record)
 
     def _hand_out(self, limit: int) -> list[Record]:
-        """Records whose partitions are still assigned here."""
+        """Return records whose partitions are still assigned here."""
         records: list[Record] = []
         while self._ahead and len(records) < limit:
             record = self._ahead.popleft()
@@ -205,7 +205,7 @@ class KafkaReader:
         self._ahead = deque(it for it in self._ahead if it.position[0] not in numbers)
         committed = self._starts.committed(new)
         first = self._starts.unread([tp for tp in new if tp not in committed])
-        self._commit_first(first)  # A new group has started here, even if this reader dies.
+        self._commit_first(first)  # A new group starts here, even if this reader dies.
         for tp, offset in committed.items():
             self._floors[tp] = max(offset, self._used_here(tp.partition))
             self._consumer.seek(tp, max(0, offset - self._recall_each()))
@@ -215,9 +215,9 @@ class KafkaReader:
         return new
 
     def _notice_new_member(self) -> None:
-        """A reader that the group had removed is another member: it has lost all partitions.
+        """Detect that this reader was removed from the group and rejoined without partitions.
 
-        The client does not say so where it learns it while it joins.
+        The client does not report the removal if it learns of it while it joins.
         """
         member_id = self._consumer.group_metadata().member_id if self._group else ""
         if member_id != self._member_id:
@@ -226,7 +226,7 @@ class KafkaReader:
             self._member_id = member_id
 
     def _used_here(self, partition: int) -> int:
-        """The offset behind what is in use here, of a partition that went and came back."""
+        """The offset after the records in use here, for a partition that left and came back."""
         return max(self._lent.behind(partition), self._commits.behind(partition))
 
     def _recall_each(self) -> int:
@@ -241,7 +241,7 @@ class KafkaReader:
         return at_end
 
     def _send(self, offsets: dict[int, int]) -> None:
-        """Commit, for ``Commits``; only as the member that used the records."""
+        """Commit, for ``Commits``; only as the same member that used the records."""
         if self._consumer.group_metadata().member_id != self._member_id:
             raise kafka.CommitFailedError
         commits = {
@@ -253,11 +253,11 @@ class KafkaReader:
         except kafka.CommitFailedError as error:
             cause = error.args[0] if error.args else None
             if isinstance(cause, kafka.RebalanceInProgressError):
-                raise cause from error  # Its partitions are not lost by that.
+                raise cause from error  # The partitions are not lost by that.
             raise
 
     def _commit_first(self, first: dict[TopicPartition, int]) -> None:
-        """Commit for partitions still assigned here, after a rebalance if one is going on."""
+        """Commit for partitions still assigned here; waits for a rebalance in progress."""
         deadline = time.monotonic() + REBALANCE_S
         while first:
             try:
@@ -267,19 +267,19 @@ class KafkaReader:
                 held = self._assignment.held.difference(gone)
                 first = {tp: offset for tp, offset in first.items() if tp in held}
             except kafka.CommitFailedError:
-                return  # Assigned to other readers by now, which begin there.
+                return  # Reassigned to other readers, which begin there.
             else:
                 return
             if time.monotonic() > deadline:
                 raise kafka.KafkaTimeoutError(f"the group's rebalance took over {REBALANCE_S:g} s")
 
     def _join(self) -> list[TopicPartition]:
-        """Complete a rebalance if one is going on; the newly assigned partitions.
+        """Complete a rebalance in progress; returns the newly assigned partitions.
 
-        A poll would do, but one that ends early can leave an unfinished join behind: the client
-        then never resumes it, and every commit fails.
+        A poll would also do it, but one that ends early can leave an unfinished join behind: the
+        client then never resumes it, and every commit fails.
         """
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - see above
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - a poll can leave an unfinished join
         is_stable = self._consumer.group_metadata().state is MemberState.STABLE
         if self._assignment.end_claims() or not is_stable:
             coordinator.request_rejoin()
@@ -305,7 +305,7 @@ def _consumer(address: KafkaAddress, group: str | None, assignment: Assignment) 
         **address.client,
         group_id=group,
         enable_auto_commit=False,
-        # For positions that no longer exist: the topic was created anew, or expired them.
+        # For positions that no longer exist: the topic was recreated, or the records expired.
         auto_offset_reset="earliest",
         allow_auto_create_topics=False,
         partition_assignment_strategy=(PinningAssignor(assignment),),

@@ -1,4 +1,4 @@
-"""Recalled: what a group has used before its reader came, as far as the reader looks back."""
+"""Recalled: what a group used before this reader came, as far as the reader looks back."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Recalled:
         self._new: list[str] = []
 
     def add(self, record: Record) -> None:
-        """One that was used before."""
+        """Add a record that was used before."""
         self._submissions.setdefault(record.task_id, set()).add(submission_in(record.payload))
         self._new.append(record.task_id)
         if len(self._submissions) > REMEMBERED:
             self._submissions.popitem(last=False)
 
     def take_new(self) -> list[str]:
-        """The ids since the last call."""
+        """The ids added since the last call."""
         new, self._new = self._new, []
         return new
 

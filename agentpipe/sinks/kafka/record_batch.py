@@ -1,6 +1,6 @@
 """Record batches as a producer sends them, in Kafka's format 2; ``batches`` reads them.
 
-The client's builder costs ten times as much a record, and makes two objects that are not used.
+The client's builder costs ten times as much per record, and creates two unused objects.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from kafka.record.util import calc_crc32c
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Base offset, length, leader's epoch, format, checksum; what follows is summed: attributes, the
-# last offset, first and last time, producer's id and epoch, first number, and how many.
+# Base offset, length, leader's epoch, format, checksum. The checksum covers the rest: attributes,
+# last offset, first and last time, producer's id and epoch, first sequence number, record count.
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CHECKSUM = struct.Struct(">I")
 _LENGTH_END, _CHECKSUM_AT, _SUMMED_AT = 12, 17, 21
 _FORMAT = 2
-# Half the time of 9 or less, for up to 4 % more bytes of prose.
+# Half the time of level 9 or less, for up to 4 % more bytes of prose.
 _GZIP_LEVEL, _GZIP = 4, 16 + zlib.MAX_WBITS
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-# Of a record beside its key, its value and its headers.
+# Size of a record without its key, value and headers.
 OVERHEAD_BYTES = 24
 
 
 class Message(NamedTuple):
-    """One record to be sent.
+    """One record to send.
 
     Attributes:
-        place: In the publication.
+        place: Index in the publication.
         headers: Encoded; see ``encoded_headers``.
     """
 
@@ -44,9 +44,9 @@ class Message(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """By what a broker knows a batch again: the producer's id, and the number of its first record.
+    """Identify a batch to the broker: the producer's id and epoch, and the first sequence number.
 
-    They begin with 0 in each partition.
+    Sequence numbers start at 0 in each partition.
     """
 
     producer_id: int
@@ -58,7 +58,7 @@ class Compression(NamedTuple):
     """How batches are compressed.
 
     Attributes:
-        attributes: What a batch says of it.
+        attributes: The codec's number in the batch's attributes.
     """
 
     attributes: int
@@ -66,7 +66,7 @@ class Compression(NamedTuple):
 
     @classmethod
     def named(cls, name: str | None) -> Compression:
-        """That of a URL, whose package is installed."""
+        """The compression named in a URL; its package must be installed."""
         if name is None:
             return cls(0, bytes)
         compress = _gzip if name == "gzip" else getattr(codec, f"{name}_encode")
@@ -74,7 +74,7 @@ class Compression(NamedTuple):
 
 
 def encode(messages: Sequence[Message], numbers: Numbers, compression: Compression) -> bytearray:
-    """The batch of these messages, which is compressed where that makes it smaller."""
+    """Encode messages as a batch, compressed if that makes it smaller."""
     body, now_ms = b"".join(_records(messages)), int(time.time() * 1000)
     packed = compression.compress(body) if compression.attributes else body
     attributes = compression.attributes if len(packed) < len(body) else 0
@@ -88,7 +88,7 @@ def encode(messages: Sequence[Message], numbers: Numbers, compression: Compressi
 
 
 def encoded_headers(headers: Sequence[tuple[str, bytes]]) -> bytes:
-    """The headers of a message: their number, and each with its length."""
+    """A message's headers: their count, then each name and value with its length."""
     parts = [_varint(len(headers))]
     for name, value in headers:
         key = name.encode()
@@ -99,19 +99,19 @@ def encoded_headers(headers: Sequence[tuple[str, bytes]]) -> bytes:
 def _records(messages: Sequence[Message]) -> list[bytes]:
     parts: list[bytes] = []
     for offset, (_, key, value, headers) in enumerate(messages):
-        # Its attributes, and the time since the first one: all are sent now.
+        # Attributes, and the time since the first record: all have the same time.
         start = b"\0\0" + _varint(offset) + _varint(len(key)) + key + _varint(len(value))
         parts += (_varint(len(start) + len(value) + len(headers)), start, value, headers)
     return parts
 
 
 def _varint(number: int) -> bytes:
-    """A length, as protocol buffers encode a signed integer."""
+    """Encode a length like a signed integer in protocol buffers."""
     rest = number << 1
     if rest < 0x80:  # noqa: PLR2004 - what fits into seven bits
         return rest.to_bytes()
     digits = bytearray()
-    while rest >= 0x80:  # noqa: PLR2004 - likewise
+    while rest >= 0x80:  # noqa: PLR2004 - what fits into seven bits
         digits.append(rest & 0x7F | 0x80)
         rest >>= 7
     digits.append(rest)

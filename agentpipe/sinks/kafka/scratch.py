@@ -16,7 +16,7 @@ from agentpipe.sinks.kafka.topic import open_admin
 
 
 def scratch_of(url: str, name: str) -> Scratch:
-    """A topic of its own on the same brokers."""
+    """A separate topic on the same brokers."""
     given = KafkaAddress.parse(url)
     own = _with_topic(url, f"{given.topic}-{name}")
     remove = partial(_remove, KafkaAddress.parse(own))
@@ -37,7 +37,7 @@ def _through(url: str, port: int) -> str:
 
 
 def _brokers(address: KafkaAddress) -> tuple[tuple[str, int], ...]:
-    """Those of the URL, and those that the cluster names to its clients."""
+    """The brokers in the URL, and those that the cluster reports to its clients."""
     given = [server.rpartition(":") for server in address.servers]
     found = [(host.strip("[]"), int(port)) for host, _, port in given]
     with unreachable(address.shown), closing(open_admin(address)) as admin:

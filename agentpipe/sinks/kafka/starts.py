@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class Starts:
-    """A partition that was added later is read from its first record on, whatever the start.
+    """The start offsets of one reader.
 
-    Each commit says how many partitions there were when its group began.
+    A partition added later is read from its first record, regardless of the start. To detect these,
+    each commit stores how many partitions existed when its group began.
     """
 
     def __init__(self, consumer: KafkaConsumer, topic: str, start: Start) -> None:
@@ -25,12 +26,12 @@ class Starts:
         self._at_first = 0
 
     def partitions(self) -> list[TopicPartition]:
-        """Those that the topic is known to have."""
+        """The known partitions of the topic."""
         numbers = self._consumer.partitions_for_topic(self._topic) or ()
         return [TopicPartition(self._topic, number) for number in sorted(numbers)]
 
     def first(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """By ``start``, where a reader without commits begins."""
+        """The offsets that ``start`` means, for a reader without commits."""
         if self._start == "beginning":
             return self.beginning(partitions)
         ends: dict[TopicPartition, int] = self._consumer.end_offsets(partitions)
@@ -41,17 +42,17 @@ class Starts:
         return {tp: found[tp].offset if found.get(tp) else ends[tp] for tp in partitions}
 
     def beginning(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Their first records."""
+        """The offsets of the first records."""
         return dict(self._consumer.beginning_offsets(partitions)) if partitions else {}
 
     def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """What the group has committed, where it has."""
+        """The offsets that the group has committed."""
         found = self._commits(partitions)
         self._learn(found)
         return {tp: commit.offset for tp, commit in found.items()}
 
     def unread(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where a group begins in partitions that it has not committed."""
+        """The offsets at which a group begins in partitions without a commit."""
         self._learn(self._commits(self.partitions()))
         self._at_first = self._at_first or len(self.partitions())
         old = [tp for tp in partitions if tp.partition < self._at_first]
@@ -59,7 +60,7 @@ class Starts:
         return {**(self.first(old) if old else {}), **self.beginning(added)}
 
     def commit_at(self, offset: int) -> OffsetAndMetadata:
-        """A commit, with what later readers have to know."""
+        """A commit, with the metadata that later readers need."""
         return OffsetAndMetadata(offset, str(self._at_first or ""), -1)
 
     def _commits(
@@ -71,6 +72,6 @@ class Starts:
     def _learn(self, commits: dict[TopicPartition, OffsetAndMetadata]) -> None:
         for tp, commit in commits.items():
             noted = commit.metadata or ""
-            # A commit of another program says nothing: its partition was there, at least.
+            # Foreign commits carry no number: at least this partition existed.
             number = int(noted) if noted.isdecimal() else tp.partition + 1
             self._at_first = max(self._at_first, number)

@@ -20,14 +20,14 @@ PORT_CHECK_S = 3.0
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000
 LIMIT = "max.message.bytes"
-# Kafka's default, if the topic's configs cannot be read.
+# Kafka's default, used if the topic's configs cannot be read.
 MAX_BYTES = 1_048_588
-# Around a record's value: key, headers, the batch's header.
+# Reserved around a record's value: key, headers, the batch's header.
 OVERHEAD_BYTES = 1_024
 
 
 def prepare(address: KafkaAddress) -> int:
-    """Create the topic if it is missing; the size limit of a record's value in bytes.
+    """Create the topic if it is missing; returns the size limit of a record's value in bytes.
 
     Raises:
         Unreachable: No broker answers, or it refuses the user.
@@ -49,7 +49,7 @@ def open_admin(address: KafkaAddress) -> KafkaAdminClient:
         return KafkaAdminClient(
             **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
         )
-    except kafka.KafkaTimeoutError as error:  # The client's only error, whatever the reason.
+    except kafka.KafkaTimeoutError as error:  # The client raises only this, whatever the reason.
         hint = (
             "correct user and password, or ?sasl="
             if address.has_login

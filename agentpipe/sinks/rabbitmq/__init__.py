@@ -1,8 +1,8 @@
 """RabbitSink: the stream as a topic of RabbitMQ.
 
 Results go to a fanout exchange. The durable queue of the same name collects them for any RabbitMQ
-consumer. Each group has a queue of its own, and so has each reader without a group. A queue
-forgets what was read: only ``?stream=yes`` adds a stream queue, readable from the beginning.
+consumer. Each group has its own queue, and so does each reader without a group. A queue forgets
+what was read: only ``?stream=yes`` adds a stream queue that can be read from the beginning.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class RabbitSink:
         return scratch_of(url, name, lambda own: cls(own).remove_all())
 
     def remove_all(self) -> None:
-        """Delete the topic, and close."""
+        """Delete the topic and close."""
         from agentpipe.sinks.rabbitmq.scratch import remove_all
 
         self._link.run(lambda session: remove_all(session, self._topic))
         self.close()
 
     def examine(self) -> list[Finding]:
-        """Findings on the server's state."""
+        """Check the server."""
         return self._link.run(health.examine_sink)
 
     def publish(self, records: Sequence[Record]) -> None:
@@ -92,7 +92,7 @@ class RabbitSink:
 
     @contextmanager
     def _refusals_told(self) -> Iterator[None]:
-        """The server ends the channel over a message that is too large, and takes none of it."""
+        """Report a message that is too large: the server closes the channel and takes nothing."""
         try:
             yield
         except ChannelClosed as error:
@@ -116,7 +116,7 @@ class RabbitSink:
         return channel
 
     def follow(self, group: str | None, start: Start) -> Reader:
-        """See ``Sink``.
+        """Open a reader.
 
         Raises:
             ConfigError: The start lies in the past, and there is no stream queue.
@@ -132,7 +132,7 @@ class RabbitSink:
         return StreamReader(self._link, self._topic, _since_s(start))
 
     async def _prepare(self, session: Session, start: Start) -> None:
-        """Declare exchange and queues; refuse a start before what they keep."""
+        """Declare exchange and queues; refuse a start that lies before what they keep."""
         forgets = start != "now" and not self._topic.has_stream
         if forgets and await self._exists(session, self._topic.name):
             raise ConfigError(
@@ -199,7 +199,7 @@ class RabbitSink:
 
 
 def _limit_in(text: str) -> int:
-    """The server's own number: message size X is larger than configured max size Y."""
+    """Parse the limit from "message size X is larger than configured max size Y"."""
     found = _LIMIT.search(text)
     return int(found[1]) if found else 0
 
@@ -209,7 +209,7 @@ def _since_s(start: Start) -> float:
 
 
 async def _nothing(_session: Session) -> None:
-    """Only connect."""
+    """Do nothing, to connect only."""
 
 
 async def _farewell() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.message import Declaration
     from agentpipe.sinks.rabbitmq.topic import Topic
 
-# Prefetch of a reader with its own queue; traces can be megabytes each.
+# Prefetch of a reader with its own queue; a trace can be megabytes.
 AHEAD = 100
 ACKED_TOGETHER = 25
 BATCH = 500
@@ -37,7 +37,7 @@ class Inbox:
         self.changed = asyncio.Event()
 
     def receive(self, delivery: Delivery) -> None:
-        """Add one and wake the reader."""
+        """Add a delivery and wake the reader."""
         self.waiting.append(delivery)
         self.changed.set()
 
@@ -86,9 +86,9 @@ class StreamHistory:
 
 
 async def fill(session: Session, topic: Topic, queue: Declaration, since_s: float) -> None:
-    """Declare and bind a queue that starts with the records since then.
+    """Declare and bind a queue that starts with the records published since ``since_s``.
 
-    Records published while it is bound may be in it twice.
+    Records published during the binding can be in it twice.
     """
     history = StreamHistory(topic)
     await history.open(session, moment(since_s))
@@ -114,7 +114,7 @@ async def _copy(history: StreamHistory, queue: Declaration, since_s: float) -> N
 
 
 def moment(since_s: float) -> Any:
-    """An offset for the server that is certainly not later."""
+    """A stream offset that is at or before ``since_s`` despite clock differences."""
     if since_s <= CLOCKS_DIFFER_S:
         return "first"
     return datetime.fromtimestamp(since_s - CLOCKS_DIFFER_S, UTC)

@@ -1,4 +1,4 @@
-"""Readers of a group's queue, of an own queue, and of the stream queue."""
+"""Readers of a group's queue, of a reader's own queue, and of the stream queue."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Record
     from agentpipe.sinks.rabbitmq.topic import Topic
 
-# Ready records arrive within this time, whatever the caller's timeout.
+# Time for ready records to arrive, regardless of the caller's timeout.
 ARRIVAL_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
 class _ChannelReader:
-    """A reader with one channel, which is opened again after a lost connection."""
+    """A reader with one channel, reopened after a lost connection."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -55,9 +55,9 @@ class _ChannelReader:
 
 
 class GroupReader(_ChannelReader):
-    """Shares a queue with its group: it takes no more than the caller asks for.
+    """Shares a queue with its group: it takes no more than the caller requests.
 
-    Delivery tags are valid on their own channel only, so a record's position is the tag and the
+    Delivery tags are valid only on their channel, so a record's position is the tag and the
     channel's number.
     """
 
@@ -107,7 +107,7 @@ class GroupReader(_ChannelReader):
             with suppress(TimeoutError):
                 await asyncio.wait_for(inbox.changed.wait(), max(0.0, deadline - time.monotonic()))
             await channel.cancel([consumer])
-        except BaseException:  # It may consume still, under a name that is taken then.
+        except BaseException:  # The consumer can still be active.
             channel.close()
             raise
         finally:
@@ -119,12 +119,12 @@ class GroupReader(_ChannelReader):
     def _receive(self, channel: Channel, inbox: Inbox, delivery: Delivery) -> None:
         if len(inbox.waiting) < self._wanted:
             inbox.receive(delivery)
-        else:  # Too late for this poll: it goes back to the group.
+        else:  # Too late for this poll: return it to the group.
             channel.requeue(delivery.tag)
 
 
 class _OwnReader(_ChannelReader, ABC):
-    """Has a queue for itself, so that the server may deliver ahead."""
+    """A reader with its own queue, so the server can deliver ahead."""
 
     def __init__(self, link: Link, topic: Topic) -> None:
         super().__init__(link)
@@ -181,7 +181,7 @@ class _OwnReader(_ChannelReader, ABC):
 
     @abstractmethod
     async def _open(self, session: Session) -> tuple[Channel, Inbox]:
-        """A channel and the inbox that its records arrive in."""
+        """Open a channel, and the inbox that its records arrive in."""
 
 
 class TailReader(_OwnReader):
@@ -216,9 +216,9 @@ class TailReader(_OwnReader):
 
 
 class StreamReader(_OwnReader):
-    """Reads the stream queue from a moment on, and removes nothing.
+    """Reads the stream queue from a given time, and removes nothing.
 
-    Records before the mark that it writes first exist already, so it waits for them.
+    It first writes a mark. Records before the mark exist already, so it waits for them.
     """
 
     def __init__(self, link: Link, topic: Topic, since_s: float) -> None:

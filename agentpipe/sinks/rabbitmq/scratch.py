@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def scratch_of(url: str, name: str, remove: Callable[[str], None]) -> Scratch:
-    """A topic of its own; ``remove`` gets its URL."""
+    """A separate topic; ``remove`` is called with its URL."""
     parsed = Url.parse(url, PARAMETERS)
     own = with_parameters(url, topic=f"{Topic.of(parsed).name}-{name}")
     server = server_of(parsed)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from agentpipe.connections.url import Url
 
 PARAMETERS = ("topic", "stream")
-# From 4.0 on, the server closes the connection on larger messages by default.
+# From 4.0 on, the server by default closes the channel on larger messages.
 REMEDY = "use another sink: RabbitMQ 4 takes 16 MiB at most by default"
 MAX_BYTES = 16 * 1024 * 1024 - 64 * 1024
 # The limit is 255 bytes; queue names add a word and an id to the topic.
 MAX_NAME_BYTES = 120
-# A reader without a group may be disconnected for so long before its queue is dropped.
+# How long a reader without a group can be disconnected before its queue is dropped.
 TAIL_EXPIRES_MS = 30 * 60_000
 ID, PUBLISHED, MARK, OFFSET = (
     "agentpipe-id",
@@ -39,8 +39,8 @@ class Topic:
     """A fanout exchange and the queues bound to it.
 
     Attributes:
-        name: Of the exchange, and of the queue that other consumers know.
-        has_stream: There is a stream queue too, which keeps records that were read.
+        name: The name of the exchange, and of the queue that other consumers know.
+        has_stream: Whether there is also a stream queue, which keeps records after they are read.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Topic:
 
     @property
     def queue(self) -> Declaration:
-        """Without arguments, so that other consumers' plain declarations match."""
+        """The topic's queue, without arguments, to match other consumers' plain declarations."""
         return Declaration(self.name, {})
 
     @property
@@ -90,7 +90,7 @@ class Topic:
         )
 
     async def declare(self, channel: Channel) -> None:
-        """Declare exchange and queues, so that results before the first reader are kept."""
+        """Declare exchange and queues, which keep results published before the first reader."""
         await channel.call("exchange_declare", self.name, "fanout", durable=True)
         for queue in (self.queue, self.stream) if self.has_stream else (self.queue,):
             await self.bind(channel, queue)
@@ -101,7 +101,7 @@ class Topic:
         await channel.call("queue_bind", queue.name, self.name)
 
     async def bind_for_good(self, channel: Channel, queue: Declaration) -> None:
-        """The same, so that a server that is killed now does not forget it."""
+        """Bind a queue so that it survives a server crash immediately afterwards."""
         await self.bind(channel, queue)
         await channel.keep_made(f"{queue.name}.made")
 
@@ -112,6 +112,6 @@ def record_of(delivery: Delivery, position: Any) -> Record:
 
 
 def published_us(delivery: Delivery) -> int:
-    """When it was published, by the publisher's clock; 0 if unknown."""
+    """The publication time by the publisher's clock, in microseconds; 0 if unknown."""
     value = delivery.headers.get(PUBLISHED)
     return value if isinstance(value, int) else 0

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from agentpipe.connections.scratch import Scratch
     from agentpipe.sinks.base import ArchiveSize, Query, Record, Start
 
-# What SQLite says of a row, such as a constraint or a value that is too big.
+# SQLite's errors about a row, such as a constraint or a value that is too big.
 _OF_RECORDS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
-# With so few records a publish, a sink has time to index so many.
+# After a publish of at most SMALL records, a sink has time to index up to AT_ONCE.
 SMALL, AT_ONCE = 8, 100
 CUT = "a file of results takes no larger record (MAX_RECORD_BYTES): let the agent answer less"
 REMEDY = "the reason is SQLite's: a constraint of the file, or its limit for one value"
@@ -54,7 +54,7 @@ class SqliteSink:
         try:
             self._publish(records)
         except (StoreError, ValueError, OverflowError, TypeError) as error:
-            # Python's own errors come from values that it cannot hand over.
+            # Python raises its own errors for values that it cannot pass to SQLite.
             if isinstance(error, StoreError) and not isinstance(error.__cause__, _OF_RECORDS):
                 raise
             too_large = isinstance(error.__cause__, sqlite3.DataError)
@@ -64,8 +64,8 @@ class SqliteSink:
             self._index_some()
 
     def _index_some(self) -> None:
-        """Index a few; the runs of this process wait meanwhile for the interpreter."""
-        # What is published is safe: a failure only makes searches slower.
+        """Index some records; this process's runs wait for the GIL in that time."""
+        # Published records are safe: a failure only makes searches slower.
         with suppress(StoreError, Unreachable):
             if index_next(self._database, AT_ONCE) < AT_ONCE:
                 self._unindexed = 0
@@ -75,7 +75,7 @@ class SqliteSink:
             insert(db, _readable(records), time.time())
 
     def add_new(self, records: Sequence[Record]) -> int:
-        """See ``Keeper``."""
+        """Store the records of new submissions; returns how many."""
         self._database.log.refuse_if_full()
         with self._database.write() as db:
             new = unknown(db, _readable(records))
@@ -93,7 +93,7 @@ class SqliteSink:
             pass
 
     def examine(self) -> list[Finding]:
-        """Findings on its folder."""
+        """Check the folder, the file modes and the log."""
         path = self._database.path
         return [*examine_folder(path), examine_modes(path), self._database.log.examine()]
 
@@ -157,7 +157,7 @@ class SqliteSink:
 
 
 def _readable(records: Sequence[Record]) -> list[Record]:
-    """The same, cut where readers would skip them."""
+    """The same records, cut to the size that readers accept."""
     most = caps.MAX_RECORD_BYTES
     return [
         replace(each, payload=truncate(each, most, CUT)) if len(each.payload) > most else each

@@ -1,4 +1,4 @@
-"""SqliteArchive: the embedded sink's file for searches alone."""
+"""SqliteArchive: the SQLite sink's file, opened for searches only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.base import Query, Record
 
-# A message is due for what takes longer than a second or two.
+# Indexing more than this takes a second or two, so it is logged.
 MANY = 50_000
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class SqliteArchive:
         self._snapshots = Snapshots(self._path, LAYOUT)
 
     def search(self, query: Query) -> Iterator[Record]:
-        """See ``Searchable``; what the indices lack is added first, where we may write."""
+        """Search the file; first indexes missing records if the file is writable."""
         if self._snapshots.is_empty():
             return iter(())
         if asks_indices(query):
@@ -58,7 +58,7 @@ def _may_write(path: Path) -> bool:
 
 
 def _index(path: Path, count: int) -> None:
-    """Searches are right without it, and slower; so a file that is locked is left alone."""
+    """Index a file; skipped if it is locked, since searches also work without, only slower."""
     if count > MANY:
         log.warning("indexing %s results of %s, once", f"{count:,}", path)
     with (

@@ -1,8 +1,8 @@
-"""Facts: what a search finds a record by, kept beside it in indices.
+"""Facts: the indexed fields that a search finds records by.
 
-Records are indexed in the order of the stream, but after their publication, which would take half
-as long again: where a sink has little to do, and before a search that would have to read many. So
-an upgrade takes no time either, and a writer of an earlier version does no harm.
+Records are indexed in stream order, but after their publication, which indexing would slow down by
+half: when a sink has little to do, and before a search that would have to read many records. So an
+upgrade takes no time, and a writer of an earlier version does no harm.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
     from agentpipe.connections.sqlite import Database
 
-# A search reads so many one by one.
+# A search reads up to this many unindexed records one by one.
 FEW = 1_000
 LAYOUT_OF_FACTS = 3
-# What one transaction indexes: its writers wait meanwhile.
+# Limits of one indexing transaction, which blocks writers.
 CHUNK, CHUNK_BYTES = 4_000, 32 * 1024**2
-# The last keys of a Result begin with this one: its large ones stand before it.
+# A Result's last keys begin with this one, after its large fields.
 _LAST_KEYS = b',"task_id":'
 _INDEXED = "indexed"
 
 
 class Readable(Protocol):
-    """A file of which snapshots can be taken."""
+    """A file that can be read in snapshots."""
 
     def read(self) -> AbstractContextManager[sqlite3.Connection]:
         """One snapshot for all queries of the block."""
 
 
 class Facts(NamedTuple):
-    """What a Result says of itself; None for what is missing or of another type.
+    """A Result's searchable fields; None if missing or of another type.
 
     Attributes:
         finished_at: Unix seconds.
@@ -58,7 +58,7 @@ _TEXTS = ("run", "group_id", "collection", "agent", "outcome")
 
 
 def facts_of(payload: bytes) -> Facts:
-    """The facts of an encoded Result; ``NONE`` of what is not a JSON object."""
+    """The facts of an encoded Result; ``NONE`` if it is not a JSON object."""
     record = _last_keys(payload)
     if record is None:
         record = _parsed(payload)
@@ -69,9 +69,9 @@ def facts_of(payload: bytes) -> Facts:
 
 
 def _last_keys(payload: bytes) -> Any:
-    """The object from ``task_id`` on, None where that is not an object: then another has that key.
+    """The object from ``task_id`` on; None if that is invalid, because the key occurred elsewhere.
 
-    Parsing the whole takes five times as long, and more with a long trace.
+    Parsing the whole Result takes five times as long, and longer with a long trace.
     """
     at = payload.rfind(_LAST_KEYS)
     return _parsed(b"{" + payload[at + 1 :]) if at > 0 else None
@@ -85,7 +85,7 @@ def _parsed(payload: bytes) -> Any:
 
 
 def has_facts(db: sqlite3.Connection) -> bool:
-    """Whether the file has this layout; one that is only read may have an earlier one."""
+    """Whether the file has this layout; a read-only file can have an earlier one."""
     return bool(db.execute("PRAGMA user_version").fetchone()[0] >= LAYOUT_OF_FACTS)
 
 
@@ -100,14 +100,14 @@ def indexed_to(db: sqlite3.Connection) -> int:
 
 
 def count_unindexed(database: Readable) -> int:
-    """How many positions a search would read one by one."""
+    """The number of positions that a search has to read one by one."""
     with database.read() as db:
         (last,) = db.execute("SELECT max(position) FROM records").fetchone()
         return max(0, int(last or 0) - indexed_to(db))
 
 
 def index_next(database: Database, limit: int | None = None) -> int:
-    """Index the next records of any writer, at most ``limit``; returns how many it has found.
+    """Index the next records of any writer, up to ``limit``; returns how many were read.
 
     Not durable: after a power loss they are indexed again.
     """
@@ -117,7 +117,7 @@ def index_next(database: Database, limit: int | None = None) -> int:
     if not rows:
         return 0
     with database.write(durable=False) as db:
-        if indexed_to(db) == mark:  # Else another process was faster.
+        if indexed_to(db) == mark:  # Otherwise another process was faster.
             _keep(db, rows)
     return len(rows)
 

@@ -1,4 +1,4 @@
-"""Keeping: what another stream brings, each submission once."""
+"""Keeping: stores each submission of another stream once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLLECTOR = "collector"
 
 
 def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: float) -> None:
-    """Add those that are not here to the letter."""
+    """Add the records that are not stored yet in exactly this form."""
     # Not OR IGNORE, which would lose a record that breaks any other constraint.
     db.executemany(
         "INSERT INTO records (task_id, digest, body, published_at) VALUES (?, ?, ?, ?)"
@@ -29,7 +29,7 @@ def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: floa
 
 
 def unknown(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
-    """Those of submissions that have no Result here; of several in ``records``, the first."""
+    """The records of submissions without a stored Result; of repeats in ``records``, the first."""
     found: dict[str, list[Record]] = {}
     for record in records:
         others = found.get(record.task_id, [])
@@ -54,7 +54,7 @@ def _is_one_of(record: Record, payloads: Sequence[bytes]) -> bool:
 
 
 def collector_of(db: sqlite3.Connection) -> str:
-    """The group in which this file collects: a new file begins anew, a copy or a move goes on."""
+    """The file's own group for collecting; a new file starts over, a copied file continues."""
     row = db.execute("SELECT position FROM marks WHERE name = ?", (_COLLECTOR,)).fetchone()
     number = row[0] if row else secrets.randbits(62)
     if row is None:

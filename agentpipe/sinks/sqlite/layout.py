@@ -1,4 +1,4 @@
-"""The tables of the embedded sink's file, and how its rows become records."""
+"""The tables of the SQLite sink's file, and the conversion of rows to records."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
 
-# What a search finds records by, see ``facts``. Its indices lie apart from the records, so that an
-# upgrade copies none, and are filled a thousand at a time: in each publish they would cost more.
+# The fields that ``facts`` indexes for searches. They are in a separate table, so that an upgrade
+# copies no records, and are filled in large batches, which costs less than in each publish.
 _FACTS = """
 CREATE TABLE facts (
     position INTEGER PRIMARY KEY, run TEXT, group_id TEXT, collection TEXT, agent TEXT,
@@ -36,22 +36,25 @@ CREATE TABLE loans (
 CREATE INDEX loans_by_owner ON loans (owner);
 {_FACTS.strip()}
 """
-# Records in memory at a time; a search may stop anywhere.
+# Bytes of records in memory at a time; a search can stop anywhere.
 PAGE_BYTES = 16 * caps.MIB
 LAYOUT = Layout(3, "records", _SCHEMA, {2: _FACTS})
-# Others may write here, too: SQLite keeps values of any type, and a text that is not UTF-8.
+# Other programs can write here too: SQLite keeps values of any type, and invalid UTF-8.
 TASK_ID = "CAST(task_id AS BLOB)"
-# Of one that is too large, which is none of ours, an empty one.
+# The body, or an empty one if it is too large, and therefore foreign.
 BODY = f"CASE WHEN length(body) <= {caps.MAX_RECORD_BYTES} THEN CAST(body AS BLOB) ELSE x'' END"
 
 
 def records_of(rows: Iterable[tuple[bytes, bytes, int]]) -> Iterator[Record]:
-    """The records of rows of ``TASK_ID``, ``BODY`` and their position."""
+    """Convert rows of ``TASK_ID``, ``BODY`` and position to records."""
     return (Record(text_of(task_id), body, position) for task_id, body, position in rows)
 
 
 def page_of(cursor: sqlite3.Cursor) -> list[Record]:
-    """The first records of a query, of ``PAGE_BYTES`` or one more than fit; it is closed then."""
+    """The first records of a query, up to and including the one that fills ``PAGE_BYTES``.
+
+    The cursor is closed afterwards.
+    """
     page, size = [], 0
     with closing(cursor):
         for record in records_of(cursor):
@@ -63,12 +66,12 @@ def page_of(cursor: sqlite3.Cursor) -> list[Record]:
 
 
 def text_of(task_id: bytes) -> str:
-    """An id, whatever bytes it has."""
+    """Decode a task id, even if it is not UTF-8."""
     return task_id.decode(errors="backslashreplace")
 
 
 def next_records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -> list[Record]:
-    """Those after a position, up to another one: a page, of ``limit`` at most."""
+    """A page of up to ``limit`` records after one position, and up to another."""
     cursor = db.execute(
         f"SELECT {TASK_ID}, {BODY}, position FROM records"
         " WHERE position > ?1 AND (?2 IS NULL OR position <= ?2) ORDER BY position LIMIT ?3",

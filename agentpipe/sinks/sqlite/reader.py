@@ -1,8 +1,8 @@
-"""Readers of the embedded stream, with a group and without.
+"""Readers of the SQLite stream, with and without a group.
 
 A group's readers share it by loans: a range of records is lent to one reader, which commits it
-record by record. A reader is alive while it holds an advisory lock on a file of its own: the
-kernel frees the lock when the process dies, however long a record takes.
+record by record. A reader is alive while it holds an advisory lock on its own file: the kernel
+frees the lock when the process dies, however long a record takes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from agentpipe.connections.file_notify import Listener
     from agentpipe.sinks.base import Record
 
-# Number of records before its first one whose ids a group's reader knows.
+# Number of earlier records whose ids a group's reader knows.
 RECALLED = 20_000
-# A lent record may still come back, and is then not a repeat.
+# A lent record can still return to the group, and is then not a repeat.
 _USED_BEFORE = """
 FROM records WHERE position >= ? AND position < ? AND NOT EXISTS (
     SELECT 1 FROM loans WHERE owner = ? AND position BETWEEN first AND last)
@@ -65,13 +65,13 @@ class SqliteGroupReader:
     """Reads as a member of a group, from the group's last commit."""
 
     def __init__(self, address: SqliteAddress, group: str, after: int) -> None:
-        # A power loss may undo a commit, which repeats a record but loses none: ``normal`` is
+        # A power loss can undo a commit, which repeats a record but loses none: ``normal`` is
         # enough here, and eight times as fast.
         self._database = Database(SqliteAddress(address.path, "normal"), LAYOUT)
         self._listener = self._database.listener()
         self._group = group
         self._lock = ReaderLock(address.path)
-        self._lent: list[_Loan] = []  # In the order of polling, not of the stream.
+        self._lent: list[_Loan] = []  # In polling order, not stream order.
         with self._database.write() as db:
             db.execute("INSERT OR IGNORE INTO groups VALUES (?, ?)", (group, after + 1))
         self._first = 0
@@ -85,7 +85,7 @@ class SqliteGroupReader:
             return [text_of(task_id) for (task_id,) in rows]
 
     def submissions(self, task_id: str) -> set[str | None]:
-        """See ``KnowsSubmissions``; read only now, because a trace may be large."""
+        """The submissions of a recalled id; read on demand, because a trace can be large."""
         with self._database.read() as db:
             rows = db.execute(
                 f"SELECT CAST(body AS BLOB) {_USED_BEFORE} AND task_id = ? AND length(body) <= ?",
@@ -124,7 +124,7 @@ class SqliteGroupReader:
         self._database.close()
 
     def _borrow(self, limit: int) -> list[Record]:
-        """A dead reader's records, or else the group's next ones."""
+        """Borrow a dead reader's records, or else the group's next ones."""
         with self._database.write() as db:
             records = self._borrow_from_dead(db, limit) or self._borrow_next(db, limit)
             if not records:
@@ -167,7 +167,7 @@ class SqliteGroupReader:
 
 @dataclass(frozen=True, slots=True)
 class _Loan:
-    """A range of positions polled and not committed by this reader."""
+    """A range of positions that this reader has polled and not committed."""
 
     rowid: int
     first: int

@@ -1,4 +1,4 @@
-"""Search: the records that a query asks for, by indices as far as they reach."""
+"""Search: finds the records of a query, by index where records are indexed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Query, Record
     from agentpipe.sinks.sqlite.facts import Facts, Readable
 
-    # A column, how it compares, and with which value.
+    # A column, the comparison, and the value to compare with.
     Asked = tuple[tuple[str, Callable[[Any, Any], Any], Any], ...]
 
-# Number of found records in memory at a time, and of fewer large ones: see ``page_of``.
+# Maximum records in memory at a time; ``page_of`` also limits their bytes.
 PAGE = 256
-# The facts by which a query's fields are found, the most selective first.
+# The columns for a query's fields, the most selective first.
 _COLUMNS = {
     "group": "group_id",
     "run": "run",
@@ -51,7 +51,7 @@ _NEXT_ID = (
 
 
 def search(database: Readable, query: Query) -> Iterator[Record]:
-    """See ``Searchable``. Memory holds a page of records, and 8 bytes for each that is found."""
+    """Find records. Memory holds a page of records, and 8 bytes per match."""
     if query.task_id is not None:
         yield from _of_task(database, query)
         return
@@ -64,7 +64,7 @@ def search(database: Readable, query: Query) -> Iterator[Record]:
 
 
 def asks_indices(query: Query) -> bool:
-    """Whether it is slow where records are not indexed; ids of tasks always are."""
+    """Whether unindexed records slow the query down; task ids are always indexed."""
     return query.task_id is None and query.run is None and bool(_asked(query))
 
 
@@ -80,7 +80,7 @@ def _of_task(database: Readable, query: Query) -> list[Record]:
 
 
 def positions_of(db: sqlite3.Connection, query: Query) -> array[int]:
-    """The indexed records with the facts that a query asks for, in the order of the stream."""
+    """Positions of the indexed records with a query's facts, in stream order."""
     conditions: list[str] = []
     values: list[Any] = []
     for name, column in _COLUMNS.items():
@@ -90,7 +90,7 @@ def positions_of(db: sqlite3.Connection, query: Query) -> array[int]:
     if query.after is not None:
         conditions.append("position > ?")
         values.append(query.after)
-    # The last ones are found from the end of the stream, without a look at the others.
+    # The last records are found from the end of the stream, without reading the others.
     rows = db.execute(
         f"SELECT position FROM facts WHERE {' AND '.join(conditions)} ORDER BY position DESC"
         " LIMIT ?",
@@ -102,7 +102,7 @@ def positions_of(db: sqlite3.Connection, query: Query) -> array[int]:
 
 
 def _use(column: str, before: Sequence[str]) -> str:
-    """Without statistics SQLite may choose a bad index: a plus sign keeps it from all but one."""
+    """Restrict SQLite to one index: it can choose a bad one; a plus sign disables the others."""
     return column if not before or before[0].startswith(column) else f"+{column}"
 
 
@@ -111,7 +111,7 @@ def _operator(name: str) -> str:
 
 
 def _at(db: sqlite3.Connection, query: Query, positions: Sequence[int]) -> list[Record]:
-    """The first of them, as many as a page has; empty where none is left."""
+    """The first page of records at these positions; empty if none is left."""
     times, values = _published(query)
     cursor = db.execute(
         f"SELECT {TASK_ID}, {BODY}, position FROM records"
@@ -122,7 +122,7 @@ def _at(db: sqlite3.Connection, query: Query, positions: Sequence[int]) -> list[
 
 
 def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
-    """What is not indexed yet, or asked for by nothing that is."""
+    """Matching records after ``mark``, which are not indexed or whose query uses no index."""
     if query.run is not None and count_unindexed(database) > FEW:
         yield from _of_run(database, query, query.run, mark)
         return
@@ -143,7 +143,7 @@ def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
 
 
 def _of_run(database: Readable, query: Query, run: str, mark: int) -> Iterator[Record]:
-    """By the index of ids, each of which begins with its run."""
+    """Find a run's records by the index of task ids, which begin with the run."""
     with database.read() as db:
         rows = db.execute(
             "SELECT position FROM records WHERE task_id >= ? AND task_id < ? AND +position > ?"
@@ -156,11 +156,11 @@ def _of_run(database: Readable, query: Query, run: str, mark: int) -> Iterator[R
 
 
 def runs_of(database: Readable) -> list[str]:
-    """The runs that ids of tasks name, by their index: a step for each run or other prefix."""
+    """The runs in task ids, by their index: one query per run or other prefix."""
     found: list[str] = []
     at, before = "", None
     with database.read() as db:
-        # Ids of strange bytes sort in another way than their texts.
+        # Ids with invalid UTF-8 sort differently from their decoded text, so stop without progress.
         while at != before and (row := db.execute(_NEXT_ID, (at,)).fetchone()):
             task_id = text_of(row[0])
             run = run_of(task_id)
@@ -176,7 +176,7 @@ def _pages(database: Readable, query: Query, found: array[int]) -> Iterator[list
         with database.read() as db:
             records = _at(db, query, found[start:end])
         yield records
-        # After the last one: a page of large records ends early.
+        # Continue after the last one: a page of large records ends early.
         is_cut = sum(len(record.payload) for record in records) >= PAGE_BYTES
         start = bisect_right(found, records[-1].position) if is_cut else end
 
@@ -202,7 +202,7 @@ def _agree(asked: Asked, facts: Facts) -> bool:
 
 @lru_cache(maxsize=8)
 def _asked(query: Query) -> Asked:
-    """Asked of each record of a search: the facts of ``query`` that it has to have."""
+    """The facts that each record of a search must have; cached, as it is called per record."""
     return tuple(
         (column, _HOLDS[_operator(name)], value)
         for name, column in _COLUMNS.items()

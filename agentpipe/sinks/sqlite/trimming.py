@@ -1,4 +1,4 @@
-"""Trimming: records are removed, but no position is ever used again."""
+"""Trimming: removes records; their positions are never reused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from agentpipe.connections.sqlite import Database
 
-# One transaction, for which writers wait.
+# Records per transaction, which blocks writers.
 STEP = 500
 
 
 def unread(db: sqlite3.Connection, positions: Sequence[int]) -> list[int]:
-    """Those that a group has before it, or has lent."""
+    """The positions that a group has not reached yet, or has lent."""
     (first,) = db.execute("SELECT min(CAST(next AS INTEGER)) FROM groups").fetchone()
     loans = db.execute("SELECT CAST(first AS INTEGER), CAST(last AS INTEGER) FROM loans").fetchall()
     return [
@@ -29,7 +29,7 @@ def unread(db: sqlite3.Connection, positions: Sequence[int]) -> list[int]:
 
 
 def remove(database: Database, positions: Sequence[int]) -> int:
-    """Remove records and their facts; returns how many there were."""
+    """Remove records and their facts; returns how many were removed."""
     removed = 0
     for start in range(0, len(positions), STEP):
         step = [(each,) for each in positions[start : start + STEP]]
@@ -41,7 +41,7 @@ def remove(database: Database, positions: Sequence[int]) -> int:
 
 
 def size(db: sqlite3.Connection) -> ArchiveSize:
-    """What a file holds."""
+    """Measure a file's contents."""
     mark = indexed_to(db)
     groups = db.execute("SELECT CAST(name AS TEXT), CAST(next AS INTEGER) FROM groups").fetchall()
     page_bytes = _number(db, "PRAGMA page_size")
