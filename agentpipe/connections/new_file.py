@@ -25,8 +25,8 @@ def new_file(path: Path, *, force: bool, like: Path | None = None) -> Iterator[B
     Args:
         path: The final name.
         force: Whether to replace an existing file.
-        like: A file whose permissions the new file gets, reduced by the umask. Without it, and
-            until it is complete, only the owner can open the file.
+        like: A file whose group and other permissions to copy, within the umask. Without it, and
+            until the new file is complete, only the owner can open it.
 
     Raises:
         ConfigError: The path exists, is not a regular file, or its folder is missing.

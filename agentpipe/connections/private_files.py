@@ -52,7 +52,7 @@ def open_beside(path: Path, database: Path) -> int:
 
 
 def share(file: int, database: Path) -> None:
-    """Give a new file the group and other permissions of a database that others can write."""
+    """Open a new file to the group or other users if they can write the database."""
     with suppress(OSError):  # There is no database yet, or another user owns the file.
         mode, found = database.stat().st_mode, os.fstat(file).st_mode
         for bits, write, look in ((0o060, 0o020, 0o010), (0o006, 0o002, 0o001)):

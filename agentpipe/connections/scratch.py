@@ -1,6 +1,6 @@
 """Scratch: an isolated space on a server in use, for trials that must not disturb it.
 
-A store or sink class can have ``scratch(url, name)``, which does not connect yet. ``name`` has
+A store or sink class may have ``scratch(url, name)``, which does not connect yet. ``name`` has
 letters, digits and hyphens, and must be unique.
 """
 

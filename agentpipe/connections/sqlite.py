@@ -186,7 +186,7 @@ class Database:
             if (
                 changed and not self._hushed
             ):  # Else a listener that opens a transaction would wake itself forever.
-                with suppress(OSError):  # The disk can be full; listeners also wake on timeout.
+                with suppress(OSError):  # The disk may be full; listeners also wake on timeout.
                     file_notify.notify(self._lock.file)
 
     def _returned(self, since: float) -> None:

@@ -18,7 +18,7 @@ class Layout:
         table: One of its tables that no other layout has.
         schema: Creates the tables in an empty file.
         upgrades: The statements that turn layout ``n`` into ``n + 1``, by ``n``. Processes of the
-            older version can have the file open during an upgrade: add tables, or columns with a
+            older version may have the file open during an upgrade: add tables, or columns with a
             default; never rename or remove.
     """
 

@@ -134,7 +134,7 @@ class Index(Protocol):
 class Searchable(Protocol):
     """Optional: a sink that is also an archive; the SQLite sink is.
 
-    Its class can have ``archive(url)``, which opens the same archive for searches only.
+    Its class may have ``archive(url)``, which opens the same archive for searches only.
     """
 
     def search(self, query: Query) -> Iterator[Record]:

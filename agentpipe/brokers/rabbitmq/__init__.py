@@ -1,30 +1,33 @@
-"""RabbitStore: tasks in RabbitMQ, for those who have one already.
+"""RabbitStore: tasks in RabbitMQ, for users who already run one.
 
-AMQP has no transaction over a publish and an acknowledgement: whatever moves from one queue into
-another is published, confirmed, and only then acknowledged. A crash in between repeats it and loses
-nothing. So a task is run at least once, and answered exactly once behind the stream.
+AMQP has no transaction over a publish and an acknowledgement. To move a message between queues, we
+publish a copy, wait for its confirmation, and only then acknowledge the original. A crash in
+between duplicates the message but loses nothing. So a task runs at least once, and readers of the
+stream see exactly one result.
 
-Each agent has a queue for first offers, bounded by the server, and one without a bound for what
-comes back. One worker at a time serves an agent, under an exclusive queue as the lock: so no agent
-runs more than its concurrency over the whole fleet. A lease is the connection's: when it ends, the
-server delivers again what was not acknowledged.
+Each agent has a queue for first offers, whose length the server limits, and an unbounded queue for
+returned tasks. One worker at a time serves an agent, with an exclusive queue as the lock, so an
+agent's concurrency limit holds for the whole fleet. A lease is the connection's: when it ends, the
+server redelivers everything unacknowledged.
 
-Everything runs on the connection's event loop; callers wait for it, and only ``Wakeup`` is shared
-with their threads. The parts, each of which imports only earlier ones:
+Everything runs on the connection's event loop, and callers wait for it. Only ``Wakeup`` is shared
+with their threads. Each of these parts imports only earlier ones:
 
-- ``topology``, ``messages``: the queues, and a task in one. ``rpc``: what workers say and ask.
-- ``shared_state``: a JSON document that all processes change; ``registry`` (queues, limits and
-  pauses), ``cancel_marks`` and ``schedules`` are such documents. ``cooldowns`` are the workers'.
-- ``connection`` is data; ``services`` are all parts that the workers of a process share on it.
-- ``worker`` composes one joined worker: ``membership`` (who is in the fleet), ``assignment`` (which
-  worker serves which agent), ``consumption``, ``reception`` and ``deliveries`` (prefetch, crashes,
-  turns, last chances), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to others).
-  ``verdicts`` tell whom a worker's death counts for, by its last word and what is noted ``ahead``.
-- ``operations`` are what operators and senders ask, beside the core here.
+- ``topology``, ``messages``: the queues, and a task in a queue. ``rpc``: requests to workers.
+- ``shared_state``: a JSON document that all processes change. ``registry`` (queues, limits and
+  pauses), ``cancel_marks``, ``drains``, ``runs``, ``suspects`` and ``verdicts`` are such documents.
+  Workers keep ``cooldowns``.
+- ``connection`` is data; ``services`` are the parts that all workers of a process share on it.
+- ``worker`` composes one joined worker: ``membership`` (the workers of the fleet), ``assignment``
+  (which worker serves which agent), ``consumption``, ``reception`` and ``deliveries`` (prefetch,
+  crashes, turns, last chances), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to
+  other processes). ``verdicts`` decide which tasks a worker's death counts for, from its last
+  report and its notes in ``ahead``.
+- ``operations`` are the requests of operators and senders, besides the core here.
 
-What this broker does not do: it remembers no ids, so that a task that is sent twice runs twice; it
-reads no queue, so that a waiting task that is cancelled is answered at its turn; it knows three
-priorities, below, at and above 0.
+Limits of this broker: it remembers no ids, so a task sent twice runs twice. It cannot search a
+queue, so a cancelled task that waits is answered at its turn. It has three priorities: below, at
+and above 0.
 """
 
 from __future__ import annotations
@@ -67,15 +70,15 @@ if TYPE_CHECKING:
     from agentpipe.connections.scratch import Scratch
 
 T = TypeVar("T")
-# A sender notices within this time that agents came or went.
+# A sender notices within this time that agents were added or removed.
 GROUP_S = 5.0
 
 
 class RabbitStore(RabbitOperations, Store):
-    """The ``Store`` over ``amqp://`` and ``amqps://``; the seam says what each operation promises.
+    """The ``Store`` over ``amqp://`` and ``amqps://``; see ``Store`` for what each method promises.
 
     Raises:
-        ConfigError: The URL is wrong.
+        ConfigError: The URL is invalid.
         Unreachable: The server does not answer, or refuses the user or the vhost.
     """
 
@@ -83,7 +86,7 @@ class RabbitStore(RabbitOperations, Store):
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._address = RabbitAddress.parse(url)
-        # The server notices a silent connection after one to two of these.
+        # The server detects a silent connection after one to two heartbeat intervals.
         heartbeat_s = max(1, int(settings.lease_s / 2))
         self._link = Link(
             self._address.parameters(heartbeat_s), self._address.shown, own="?prefix="
@@ -108,7 +111,7 @@ class RabbitStore(RabbitOperations, Store):
         return scratch_of(url, name, lambda own: cls(own, Settings(own)).remove_all())
 
     def remove_all(self) -> None:
-        """Delete all queues, and close."""
+        """Delete all queues and close."""
         from agentpipe.brokers.rabbitmq.scratch import remove_all
 
         self._run(remove_all, LONG_S)
@@ -145,7 +148,7 @@ class RabbitStore(RabbitOperations, Store):
 
     def join(self, worker: Worker) -> None:
         async def join(services: Services) -> None:
-            if worker.name in self._workers:  # The new one begins with nothing.
+            if worker.name in self._workers:  # The new one starts empty.
                 await self._workers.pop(worker.name).close()
             joining = RabbitWorker(services, worker, self._wakeup, self._notes)
             await joining.open()
@@ -167,13 +170,13 @@ class RabbitStore(RabbitOperations, Store):
         return self._run(renew)
 
     def _alive(self, worker: Worker) -> RabbitWorker | None:
-        """The worker, while its lease holds."""
+        """The worker, while its lease is valid."""
         found = self._workers.get(worker.name)
         return found if found is not None and found.is_alive else None
 
     @property
     def in_doubt(self) -> bool:
-        return False  # What was lost with a connection is delivered again, and known by its id.
+        return False  # Lost deliveries come again, and their ids identify them.
 
     def compare(
         self,
@@ -199,13 +202,13 @@ class RabbitStore(RabbitOperations, Store):
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
         alive = self._alive(request.worker)
-        if alive is not None and alive.has_nothing:  # What comes now wakes the caller.
+        if alive is not None and alive.has_nothing:  # A new delivery wakes the caller.
             return []
         claims = self._link.ask(lambda session: self._claim_known(session, request))
         return self._run(partial(self._claim, request)) if claims is None else claims
 
     def _claim_known(self, session: Session, request: ClaimRequest) -> list[Claim] | None:
-        """Without a question to the server; None where one is needed."""
+        """Claim without asking the server; None if it has to be asked."""
         services, alive = self._services, self._alive(request.worker)
         if services is None or services.connection.session is not session or alive is None:
             return None
@@ -221,7 +224,7 @@ class RabbitStore(RabbitOperations, Store):
         alive = self._alive(request.worker)
         if alive is None or await services.outbox.is_above(request.outbox):
             return []
-        return await alive.claim(request.limit)  # Agents are shared out, not their tasks.
+        return await alive.claim(request.limit)  # Workers share agents, not the tasks of one.
 
     def wait(self, timeout_s: float) -> None:
         self._wakeup.wait(timeout_s)
@@ -292,7 +295,7 @@ class RabbitStore(RabbitOperations, Store):
         return self._link.run(perform, answer_s)
 
     async def _services_on(self, session: Session) -> Services:
-        """Those of this session; after a lost one, with its workers, which go on here."""
+        """The services of this session; after a lost one, also moves the workers to it."""
         known = self._services
         if known is not None and known.connection.session is session:
             return known
@@ -316,4 +319,4 @@ class RabbitStore(RabbitOperations, Store):
 
 
 async def _nothing(_: Services) -> None:
-    """Connecting was all."""
+    """Do nothing, to connect only."""

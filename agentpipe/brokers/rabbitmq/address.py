@@ -1,4 +1,4 @@
-"""RabbitRabbitAddress: an amqp:// URL as the broker's."""
+"""RabbitAddress: a parsed amqp:// URL of the broker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUEUES = ("classic", "quorum")
 
 @dataclass(frozen=True, slots=True)
 class RabbitAddress:
-    """Where the server is, and under which names this fleet lives there.
+    """The server, and the names that this fleet uses on it.
 
     Attributes:
         management: URL of the management API, or an empty string.
@@ -30,10 +30,10 @@ class RabbitAddress:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Take ``amqp://user:password@host:port/vhost?prefix=...`` apart.
+        """Parse ``amqp://user:password@host:port/vhost?prefix=...``.
 
         Raises:
-            ConfigError: It cannot be read, or has a parameter that is not known.
+            ConfigError: The URL is invalid, or has an unknown parameter.
         """
         parsed = Url.parse(url, PARAMETERS)
         quorum = parsed.one_of("queues", QUEUES) == "quorum"
@@ -42,9 +42,9 @@ class RabbitAddress:
 
     @property
     def shown(self) -> str:
-        """The URL as it may be shown."""
+        """The URL without its password."""
         return self.server.shown
 
     def parameters(self, heartbeat_s: int) -> pika.ConnectionParameters:
-        """As pika wants them."""
+        """Connection parameters for pika."""
         return self.server.parameters(heartbeat_s, self.topology.prefix)

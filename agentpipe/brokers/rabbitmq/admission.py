@@ -1,4 +1,4 @@
-"""Offering: which queue takes an offered task; the server keeps the bound."""
+"""Offering: selects a queue for each offered task; the server enforces the bound."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.confirmations import Fate
     from agentpipe.connections.amqp.message import OutgoingMessage
 
-# Larger groups are offered to without looking first which queues have room.
+# For larger groups, the room in the queues is not checked before the offers are sent.
 LOOK_AT_MOST = 64
 
 
 class Offering:
-    """One batch of offers on its way into one queue, or round-robin into several.
+    """One batch of offers, for one queue or round-robin over several.
 
     Attributes:
-        cursor: Where the next batch begins.
+        cursor: Index of the queue where the next batch begins.
     """
 
     def __init__(self, services: Services, queues: Sequence[Queue], cursor: int) -> None:
@@ -37,10 +37,10 @@ class Offering:
         self._room: dict[str, float] = {queue.name: math.inf for queue in queues}
 
     async def make(self, offers: Sequence[Offer]) -> Admission:
-        """Offer all of them, in order.
+        """Offer all tasks, in order.
 
         Raises:
-            TaskError: One is larger than the server takes; it would end the connection.
+            TaskError: A task exceeds the server's limit; sending it would close the channel.
         """
         await self._check_sizes(offers)
         await self._look(offers)
@@ -71,7 +71,7 @@ class Offering:
             )
 
     def next_queue(self) -> Queue | None:
-        """The next queue with room, which is one less from now on."""
+        """The next queue with room, which is reduced by one."""
         for _ in self._queues:
             queue = self._queues[self.cursor]
             self.cursor = (self.cursor + 1) % len(self._queues)
@@ -94,7 +94,7 @@ class Offering:
         return message.to(self._topology.admission(queue.name, queue.max_waiting))
 
     async def _publish(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
-        """Each one's fate; a delayed one needs a ticket first."""
+        """Publish the offers and return their fates; a delayed offer needs a ticket first."""
         fates: list[Fate] = ["taken"] * len(placed)
         delayed = [at for at, (it, _) in enumerate(placed) if it.delay_s > 0 and it.bounded]
         if delayed:
@@ -111,7 +111,7 @@ class Offering:
         return fates
 
     async def _send(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
-        """Publish them; queues that do not exist yet are made."""
+        """Publish the offers; creates queues that do not exist yet."""
         publisher = self._services.connection.publisher
         messages = [await self._message(offer, queue) for offer, queue in placed]
         fates = await publisher.publish(messages)
@@ -124,14 +124,14 @@ class Offering:
         return fates
 
     async def _look(self, offers: Sequence[Offer]) -> None:
-        """Count the room where the server's bound is not enough.
+        """Count the room if the server's bound is not enough.
 
-        It counts neither what waits under another bound, nor what waits and is delayed together.
+        The server counts neither tasks under another bound, nor waiting and delayed tasks together.
         """
         if not all(offer.bounded for offer in offers):
             return
         few = 1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST)
-        # Replicated queues refuse late: what is known to be too much is not even sent.
+        # Quorum queues refuse late: do not even send what exceeds the known room.
         each = few or self._topology.quorum
         if any(offer.delay_s > 0 for offer in offers):
             each = True
@@ -140,7 +140,7 @@ class Offering:
         await self.count_room([it for it in self._queues if each or len(bounds(it.name)) > 1])
 
     async def count_room(self, queues: Iterable[Queue] | None = None) -> None:
-        """Look how much room there is in these, or in all."""
+        """Count the room in these queues, or in all."""
         asked = list(self._queues if queues is None else queues)
         taken = await self._services.queues.taken(asked)
         for queue in asked:
@@ -148,7 +148,7 @@ class Offering:
 
 
 async def offer_to_runs(runs: Runs, offering: Offering, offers: Sequence[Offer]) -> Admission:
-    """Offer those that their runs have not got yet, and note what is taken."""
+    """Offer the tasks that their runs do not have yet, and note those accepted."""
     known = await runs.known([offer.task_id for offer in offers])
     new = [offer for offer in offers if offer.task_id not in known]
     admission = await offering.make(new)

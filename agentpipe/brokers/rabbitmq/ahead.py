@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 class Ahead:
-    """Those of one worker's deliveries on one connection, by their tags.
+    """The notes of one worker's deliveries on one connection, by tag.
 
-    Each stays until the task is settled or has gone back: that it has begun, the worker notes.
+    A note stays until the task is settled or put back. The worker notes separately that a task has
+    begun.
 
     Args:
-        notes: Where they are kept; None for nowhere.
+        notes: Where to store the notes; None to store none.
     """
 
     def __init__(self, notes: NotesAhead | None) -> None:
@@ -25,17 +26,17 @@ class Ahead:
         self._places: dict[int, int] = {}
 
     def add(self, tag: int, message: Message) -> None:
-        """It was delivered."""
+        """Note a delivery."""
         if self._notes is not None and tag not in self._places:
             self._places[tag] = self._notes.lay(message.delivered)
 
     def drop(self, tags: Iterable[int]) -> None:
-        """These are here no longer."""
+        """Remove the notes of deliveries that are no longer here."""
         if self._notes is not None:
             for tag in tags:
                 if (place := self._places.pop(tag, None)) is not None:
                     self._notes.let_go(place)
 
     def clear(self) -> None:
-        """Nothing is here."""
+        """Remove all notes."""
         self.drop(list(self._places))

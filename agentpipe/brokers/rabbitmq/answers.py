@@ -1,4 +1,4 @@
-"""Answers: what a worker does about requests of other processes, and what it replies."""
+"""Answers: handles requests of other processes to a worker, and replies."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Respondent:
     """The worker that answers.
 
     Attributes:
-        me: What it is now.
-        drained: Queues of which nothing waits on the server.
-        drain: Has it finish what it runs, and end.
-        tallies: What it has counted.
-        wakeup: Hears of runs that must end.
+        me: Returns its current description.
+        drained: Returns the queues with nothing waiting on the server.
+        drain: Makes it finish its runs and end.
+        tallies: Its counters.
+        wakeup: Receives the runs that must end.
     """
 
     me: Callable[[], Member]
@@ -45,10 +45,10 @@ class Respondent:
 
 
 class Answers:
-    """One worker's.
+    """The answers of one worker.
 
     Attributes:
-        under_way: Replies that are being made.
+        under_way: Tasks that are preparing replies.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Answers:
         self._worker = worker
 
     def hear(self, request: Request) -> None:
-        """Do what is asked, and reply where the request says to whom."""
+        """Handle a request, and reply if it names a queue for the reply."""
         if request.kind == "change":
             self._channel.begin(self._services.reread())
         elif request.kind == "judged":
@@ -72,7 +72,7 @@ class Answers:
         elif request.kind == "runs":
             self._channel.begin(self._services.hear_runs(request))
         elif request.kind == "cooldown":
-            queues = request.queues or {request.queue}  # An earlier version names one.
+            queues = request.queues or {request.queue}  # An earlier version names only one.
             self._services.note_cooldowns(queues, request.cooldown_s)
             self._consumption.rest(queues)
         elif request.to:
@@ -86,7 +86,7 @@ class Answers:
 
     async def _reply(self, request: Request) -> Reply:
         if request.kind == "tallies":
-            # All that was confirmed to its sender before has been delivered then.
+            # Wait for all tasks whose senders already have a confirmation to be delivered.
             await self._channel.raw.catch_up()
             return self._worker.tallies.reply(self._worker.me(), self._worker.drained())
         if request.kind == "cancel":
@@ -108,7 +108,7 @@ class Answers:
         return ending
 
     async def _yield(self, queues: frozenset[str]) -> None:
-        """Leave the waiting tasks of these agents to an operator for a moment."""
+        """Put back the waiting tasks of these agents, to leave them to an operator for a moment."""
         for name in queues & self._deliveries.agents.keys():
             agent = self._deliveries.agents[name]
             agent.yields_until = time.monotonic() + YIELD_S
@@ -116,7 +116,7 @@ class Answers:
         asyncio.get_running_loop().call_later(YIELD_S, self._channel.look.set)
 
     def _locate(self, task_id: str) -> Reply:
-        """What this worker knows of a task, and of the agents that it serves."""
+        """What this worker knows about a task, and about the agents that it serves."""
         held = self._deliveries.held.values()
         found = [self._found(it.message, it.since) for it in held if it.claim.task_id == task_id]
         ready = [prefetched.message for _, prefetched in self._deliveries.ready()]

@@ -1,11 +1,11 @@
 """Assignment: which worker serves which agent. A pure function.
 
-An agent stays with the worker that serves it, as far as its part allows: each change of hands has
-to wait until nothing of the agent runs, and costs what was prefetched its place in the queue. So
-the end of one worker moves its agents alone.
+An agent stays with the worker that serves it, within that worker's share. Each handover has to wait
+until nothing of the agent runs, and its prefetched tasks lose their places in the queue. So the end
+of one worker moves only its own agents.
 
-All workers that have heard of the same members come to the same shares. Where their views differ
-the server's exclusive queues decide: only the owner of an agent's lock serves it.
+Workers with the same view of the members compute the same shares. If their views differ, the
+server's exclusive queues decide: only the owner of an agent's lock serves it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def share_of(name: str, members: Iterable[Member], unit_of: Callable[[str], str] = str) -> set[str]:
-    """The queues that the member ``name`` serves: about as many as its slots are of all slots.
+    """The queues that the member ``name`` serves, in proportion to its slots.
 
-    Queues of one unit go to one member, one that serves all of them if there is one: the queues
-    that it does not serve are left out.
+    All queues of a unit go to one member, if possible to one that can serve them all; queues that
+    it cannot serve are left out.
     """
     members = sorted(members, key=lambda member: member.name)
     units: dict[str, set[str]] = defaultdict(set)
@@ -53,7 +53,7 @@ def _candidates(members: Sequence[Member], queues: set[str]) -> tuple[int, ...]:
 def _shares(
     members: Sequence[Member], units: Sequence[str], owned: Mapping[str, set[str]]
 ) -> dict[str, list[str]]:
-    """The units of each member: first those that it owns already, then what no member keeps."""
+    """The units of each member: first those that it already owns, then unowned ones."""
     there = set(units)
     theirs = {member.name: sorted(owned[member.name] & there) for member in members}
     room = _parts(members, len(units), {name: len(its) for name, its in theirs.items()})
@@ -69,7 +69,7 @@ def _shares(
 
 
 def _parts(members: Sequence[Member], units: int, owned: Mapping[str, int]) -> dict[str, int]:
-    """How many units each member gets by its slots; of equals, who owns more gets the odd one."""
+    """The number of units per member, by slots; among equals, the largest owner gets one more."""
     slots = {member.name: max(1, member.slots) for member in members}
     total = sum(slots.values())
     parts = {name: units * its // total for name, its in slots.items()}

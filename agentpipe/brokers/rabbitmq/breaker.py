@@ -1,7 +1,7 @@
-"""FleetBreaker: rows of equal failures, as this process counts and hears them.
+"""FleetBreaker: streaks of equal failures, as this process counts and hears them.
 
-The server counts nothing: each worker tells the others how runs end, and all add up the same. So a
-row may be a few runs longer here than with a store that counts in its transaction.
+The server counts nothing: each worker tells the others how runs end, and all keep the same count.
+So a streak can be a few runs longer here than with a store that counts in its transaction.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class FleetBreaker:
-    """The collections' streaks; it survives the connection.
+    """The streaks of the collections; it survives the connection.
 
     Attributes:
-        tripped: What this process has paused, until it is taken.
+        tripped: Collections that this process has paused, until the caller takes them.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class FleetBreaker:
         self._heard: dict[str, int] = {}
 
     def count(self, runs: Iterable[RunEnded]) -> dict[str, str]:
-        """Count runs in their order; returns the collections to pause, and why."""
+        """Count runs in order; returns the collections to pause, with the reasons."""
         tripping: dict[str, str] = {}
         for run in runs:
             streak = self._streaks.pop(run.collection, Streak()).after(run.digest)
@@ -46,29 +46,29 @@ class FleetBreaker:
         return tripping
 
     def news(self, runs: Sequence[RunEnded]) -> list[RunEnded]:
-        """Those that change what is counted: most runs change nothing."""
+        """The runs that change the count; most do not."""
         failing = {run.collection for run in runs if run.digest} | self._streaks.keys()
         return [run for run in runs if run.collection in failing]
 
     def said(self, runs: Iterable[RunEnded]) -> Request:
-        """The message to the other workers."""
+        """The message about these runs to the other workers."""
         number = next(self._numbers)
         return Request("runs", runs=tuple(runs), origin=self._origin, number=number)
 
     def is_new(self, request: Request) -> bool:
-        """Whether it is another process's, and heard for the first time: workers share this."""
+        """Whether another process sent it and it is new; all workers of this process receive it."""
         heard = self._heard.get(request.origin, 0)
         self._heard[request.origin] = max(heard, request.number)
         return request.origin != self._origin and request.number > heard
 
     def forget(self, collections: Collection[str]) -> None:
-        """Begin their count anew."""
+        """Reset the counts of these collections."""
         for collection in collections:
             self._streaks.pop(collection, None)
 
 
 def run_ended(settlement: Settlement, collection: str | None) -> RunEnded | None:
-    """What a settled run means for the breaker; None where it means nothing."""
+    """The record of a settled run for the breaker; None if it does not matter."""
     if collection is None or not matters(settlement):
         return None
     limit = settlement.failure.limit if settlement.failure else 0

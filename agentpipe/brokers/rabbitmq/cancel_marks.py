@@ -1,7 +1,7 @@
-"""CancelMarks: which tasks must not run, by id, queue or group, if they were submitted before.
+"""CancelMarks: cancelled tasks, by id, queue, run or group, and time of submission.
 
-A task that waits cannot be found, so that the mark waits for it: a worker that claims a marked
-task answers ``cancelled``. All workers receive each mark, and read the earlier ones when they join.
+A waiting task cannot be found, so the mark waits for it: a worker that claims a marked task answers
+``cancelled``. All workers receive each mark, and read the earlier ones when they join.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
 
-# A marked task may be delayed for so long, and wait a day more.
+# A marked task can be delayed this long, and wait a day more.
 KEPT_MS = LONGEST_DELAY_MS + 86_400_000
 
 
 class CancelMarks:
-    """What one process knows of them: by key, until when tasks were submitted, in Unix ms."""
+    """The marks known to one process: per key, the latest submission covered, in Unix ms."""
 
     def __init__(self, session: Session, topology: Topology) -> None:
         self._state = SharedState[int](session, topology.shared("cancels"), max, values_of(int))
@@ -36,19 +36,19 @@ class CancelMarks:
         return covers(self.until_ms, message)
 
     def note(self, until_ms: Mapping[str, int]) -> None:
-        """Learn of marks."""
+        """Learn marks."""
         for key, until in until_ms.items():
             self.until_ms[key] = max(until, self.until_ms.get(key, 0))
 
     async def add(self, keys: Iterable[str]) -> dict[str, int]:
-        """Keep marks for everything submitted before now; returns them."""
+        """Store marks for everything submitted until now; returns them."""
         until_ms = dict.fromkeys(keys, now_ms())
         self.note(until_ms)
         await self._state.add(until_ms)
         return until_ms
 
     async def read(self) -> None:
-        """Learn of all that are kept, and drop old ones."""
+        """Learn all stored marks, and drop old ones."""
 
         def drop_old(marks: dict[str, int]) -> None:
             oldest = now_ms() - KEPT_MS
@@ -59,7 +59,7 @@ class CancelMarks:
 
 
 def covers(until_ms: Mapping[str, int], message: Message) -> bool:
-    """Whether any of these marks is of this task."""
+    """Whether any of these marks covers this task."""
     queue = message.queue
     keys = [by_id(message.task_id), by_queue(queue), by_queue(queue, message.group_id)]
     if run := run_of(message.task_id):
@@ -73,7 +73,7 @@ def by_id(task_id: str) -> str:
 
 
 def by_filter(queue: str, wanted: TaskFilter) -> str:
-    """The key of all tasks of a queue that a filter wants."""
+    """The key of all tasks of a queue that match a filter."""
     if wanted.run is not None:
         return _by_run(queue, wanted.run)
     return by_queue(queue, wanted.group_id)
@@ -84,5 +84,5 @@ def _by_run(queue: str, run: str) -> str:
 
 
 def by_queue(queue: str, group_id: str | None = None) -> str:
-    """The key of all tasks of a queue, or of those of a group; no queue's name has a space."""
+    """The key of all tasks of a queue, or of one group in it; queue names have no spaces."""
     return f"queue {queue}" if group_id is None else f"group {queue} {group_id}"

@@ -1,4 +1,4 @@
-"""Connection: a session with its names and the channels that all share."""
+"""Connection: a session with its names and shared channels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SpareChannel:
-    """A channel for calls that may fail and take it with them; one user at a time."""
+    """A channel for calls that can fail and close it; one user at a time."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -25,7 +25,7 @@ class SpareChannel:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Channel]:
-        """The channel, opened again where it was closed."""
+        """The channel, reopened if it was closed."""
         async with self._busy:
             if self._channel is None or not self._channel.is_open:
                 self._channel = await self._session.channel()
@@ -34,12 +34,12 @@ class SpareChannel:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One life of the connection.
+    """One open connection, until it is lost.
 
     Attributes:
-        publisher: For offers and for what is said to workers. Without this one, or that of the
-            outbox, nothing works: it takes the session with it.
-        admin: For locks, and queues that are made or deleted.
+        publisher: For offers and messages to workers. Nothing works without this channel or the
+            outbox's, so if either closes, it closes the session.
+        admin: For locks, and for creating and deleting queues.
         counter: For the depths of many queues at once.
     """
 
@@ -52,11 +52,11 @@ class Connection:
 
     @classmethod
     async def open(cls, session: Session, topology: Topology) -> Self:
-        """Open the channels, and make what everything needs."""
+        """Open the channels, and create what all parts need."""
         publisher = await session.channel(session.close)
         outbox = await session.channel(session.close)
         await outbox.declare(topology.shared("outbox"))
-        # Last: where both are new, what is made before it survives a kill of the server.
+        # Last: if both are new, this flushes the earlier declaration, which then survives a crash.
         await publisher.call("exchange_declare", topology.fleet, "fanout", durable=True)
         spare = SpareChannel(session), SpareChannel(session)
         return cls(session, topology, publisher, outbox, *spare)

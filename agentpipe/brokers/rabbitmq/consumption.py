@@ -1,7 +1,7 @@
-"""Consumption: takes deliveries from the queues of the agents that a worker serves.
+"""Consumption: consumes the queues of the agents that a worker serves.
 
-Nothing is consumed from an agent in cooldown, or paused: its tasks lie on the server. A task in its
-last chance runs alone: until it has ended, nothing that has crashed before is consumed.
+A worker does not consume from an agent in cooldown or paused: its tasks stay on the server. A task
+in its last chance runs isolated: until it has ended, no task that has crashed before is consumed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.message import Declaration
 
-# A task in its last chance that may not run beside another one comes again after so long.
+# Delay of a task in its last chance that would run beside another one in its last chance.
 APART_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
 class Consumption:
-    """One worker's consumers; each delivery goes to ``receive``, with whether it was returned."""
+    """One worker's consumers; passes each delivery to ``receive``, with whether it was returned."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Consumption:
         self._moving = 0
 
     async def adjust(self, agents: Sequence[ServedAgent]) -> None:
-        """Consume from all queues in which tasks of these may wait, within their limits."""
+        """Consume from all queues of these agents, within their limits."""
         for agent in agents:
             agent.resting = self.is_left_alone(agent)
             limits = self._services.registry.limits(agent.queue.name)
@@ -52,26 +52,27 @@ class Consumption:
             self._deliveries.set_limits(agent, limits)
         await self._consume([agent for agent in agents if not self.is_left_alone(agent)])
         for agent in agents:
-            if self.is_left_alone(agent):  # Perhaps since a moment ago only.
+            if self.is_left_alone(agent):  # Its state may have just changed.
                 await self.withdraw(agent)
 
     def rest(self, queues: Iterable[str]) -> None:
-        """Have nothing more claimed from these that are in cooldown."""
+        """Stop claiming from those of these queues that are in cooldown."""
         for name in queues:
             agent = self._deliveries.agents.get(name)
             if agent is not None and self.is_left_alone(agent):
                 agent.resting = True
 
     def is_left_alone(self, agent: ServedAgent) -> bool:
-        """Whether this worker may take none of its tasks now."""
+        """Whether this worker must not take the agent's tasks now."""
         yields = time.monotonic() < agent.yields_until
         return yields or self._services.is_left_alone(agent.queue.name)
 
     async def _consume(self, agents: Sequence[ServedAgent]) -> None:
-        """Take returned tasks, and first offers of those of whom none of them waits.
+        """Consume returned tasks, and first offers of agents without waiting returned tasks.
 
-        When a worker dies, all that it had goes behind what was returned before. First offers that
-        it takes meanwhile would go there too, and tasks that were run would wait behind them.
+        When a worker dies, its tasks are requeued behind earlier returned ones. First offers
+        consumed too early would be among them, and tasks that have run before would wait behind
+        these.
         """
         for agent in agents if not self._isolating else ():
             back = self._services.topology.back(agent.queue.name)
@@ -80,7 +81,7 @@ class Consumption:
                 agent.is_withheld = not agent.is_consumed
         withheld = [agent for agent in agents if agent.is_withheld and not self._isolating]
         if withheld:
-            await self._channel.raw.catch_up()  # Until what waits there has been delivered.
+            await self._channel.raw.catch_up()  # Wait until returned tasks are delivered.
         for agent in withheld:
             agent.is_withheld = self._deliveries.may_have_returned(agent)
         for agent in agents:
@@ -111,14 +112,14 @@ class Consumption:
         self._channel.look.set()
 
     async def stop(self, *agents: ServedAgent) -> None:
-        """Have nothing more delivered."""
+        """Stop all deliveries of these agents."""
         consumers = [it for agent in agents for it in agent.consumers.values()]
         for agent in agents:
             agent.consumers, agent.is_consumed, agent.is_withheld = {}, False, False
         await self._channel.raw.cancel(consumers)
 
     async def withdraw(self, agent: ServedAgent) -> None:
-        """Take nothing more for this agent, and give back what is not claimed."""
+        """Stop deliveries of this agent, and put back what is not claimed."""
         await self.stop(agent)
         unclaimed = list(agent.ready)
         agent.ready.clear()
@@ -128,13 +129,13 @@ class Consumption:
     # Last chances.
 
     def is_isolated(self) -> bool:
-        """Whether nothing that one crash more would end can be delivered now; sees to it."""
+        """Start isolation; True once no other task with a prior crash can be delivered."""
         if self._isolating is None:
             self._isolating = self._channel.begin(self._isolate())
         return self._isolating.done() and not self._moving
 
     async def _isolate(self) -> None:
-        """Take no returned tasks: no others have crashed before."""
+        """Stop consuming returned tasks: only these may have crashed before."""
         topology, consumers = self._services.topology, []
         for agent in self._deliveries.agents.values():
             agent.is_consumed = False
@@ -144,13 +145,13 @@ class Consumption:
         self._channel.wake()
 
     def end_isolation(self) -> None:
-        """Take returned tasks again, unless one in its last chance is here."""
+        """Consume returned tasks again, unless a task in its last chance is here."""
         if self._isolating is not None and not self._deliveries.has_one_in_last_chance():
             self._isolating = None
             self._channel.look.set()
 
     async def keep_apart(self, prefetched: Prefetched) -> None:
-        """Have it delivered again later: two in their last chance must not die together."""
+        """Redeliver it later: two tasks in their last chance must not die together."""
         self._moving += 1
         try:
             later = prefetched.message.delayed(self._services.topology, APART_S)

@@ -1,8 +1,8 @@
-"""DeadLetters: tasks that were given up, in a durable queue.
+"""DeadLetters: dead tasks in a durable queue.
 
-A queue can only be read by taking from it: while one process looks, another one sees less. What
-was looked at stays unacknowledged for a moment, so that the next page goes on from there and what
-is dropped need not be searched for; then it goes back.
+AMQP can read a queue only by taking messages: while one process reads, another sees fewer. Messages
+that were read stay unacknowledged for a moment, so the next page continues from there and a drop
+needs no search; then they are requeued.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.connection import Session
 
-# Of one call, so that it is answered in time and holds little in memory.
+# Limits per call, which bound the time to answer and the memory used.
 PORTION = 500
 PORTION_BYTES = 8 * 1024 * 1024
 HOLD_S = 5.0
 
 
 class DeadLetters:
-    """The queue of dead letters; task and Result lie in the body, one after the other."""
+    """The queue of dead letters; a body holds the task, followed by its Result."""
 
     def __init__(self, topology: Topology, session: Session, kind: str) -> None:
-        """``kind`` names the queue: ``dead``, or ``undeliverable`` for what the sink refuses."""
+        """``kind`` names the queue: ``dead``, or ``undeliverable`` for refused Results."""
         self._queue, self._session = topology.shared(kind), session
         self._channel: Channel | None = None
         self._looking = asyncio.Lock()
@@ -56,7 +56,7 @@ class DeadLetters:
     def message(
         self, settlement: Settlement, collection: str | None, fits: Callable[[int], bool]
     ) -> OutgoingMessage:
-        """A task on its way there; without its Result where the server takes not both."""
+        """The dead letter of a task; omits the Result if the server does not accept both."""
         claim, result = settlement.claim, settlement.result
         payload = settlement.payload or claim.payload
         if not fits(len(payload) + len(result)):
@@ -73,7 +73,7 @@ class DeadLetters:
         return OutgoingMessage(self._queue.name, payload + result, headers)
 
     def refused(self, refusal: Refusal) -> OutgoingMessage:
-        """A Result that the sink refuses on its way there."""
+        """The dead letter of a Result that the sink refused."""
         headers = {
             "agentpipe-id": refusal.record.task_id,
             "agentpipe-queue": refusal.queue,
@@ -87,21 +87,21 @@ class DeadLetters:
 
     @property
     def queue(self) -> str:
-        """The name of its queue."""
+        """The queue's name."""
         return self._queue.name
 
     @property
     def looked_at(self) -> int:
-        """How many are not back in the queue."""
+        """The number of letters that were read and are not requeued."""
         return sum(map(len, self._tags.values()))
 
     async def page(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        """What a portion of the queue has; from its beginning, unless the last page ended there."""
+        """A page of letters, from the queue's beginning or from where the last page ended."""
         _moment_ms(after)
         async with self._looking:
             try:
                 return await self._page(wanted, after, limit)
-            finally:  # Not before: what is taken later would stay here.
+            finally:  # Set the timer last: what is taken after it fires would stay here.
                 loop = asyncio.get_running_loop()
                 self._release = loop.call_later(HOLD_S, self.give_back)
 
@@ -120,7 +120,7 @@ class DeadLetters:
         return DeadPage(tuple(found), self._place if more else None)
 
     async def _look(self, after: str) -> Channel:
-        """Begin anew, unless the place is where the last look ended."""
+        """Start over, unless ``after`` is where the last page ended."""
         if self._release is not None:
             self._release.cancel()
         if self._channel is None or not self._channel.is_open:
@@ -147,7 +147,7 @@ class DeadLetters:
         return len(self._read) >= PORTION or self._bytes >= PORTION_BYTES
 
     def _is_behind(self, letter: DeadSummary) -> bool:
-        """Whether it comes after the place that was asked for, which the look goes past here."""
+        """Whether the letter comes after the requested place; advances past it."""
         place = f"{round(letter.died_at * 1000)}-{letter.task_id}"
         if self._sought:
             if place == self._sought:
@@ -157,22 +157,22 @@ class DeadLetters:
         return letter.died_at * 1000 >= self._since_ms
 
     def _seek_by_time(self, after: str) -> None:
-        """The letter of that place was dropped: begin anew with those that died no earlier."""
+        """The letter at that place is gone: start over, skipping those that died earlier."""
         self.give_back()
         self._place, self._since_ms = after, _moment_ms(after)
 
     def give_back(self) -> None:
-        """Put back all that was looked at and not dropped."""
+        """Requeue everything that was read and not dropped."""
         if self._channel is not None and self._tags:
             self._channel.requeue_all()
         self._forget()
 
     def read(self, task_ids: Collection[str]) -> list[DeadLetter]:
-        """Those of them that the last page looked at, whole."""
+        """The full letters among these that the last page read."""
         return [self._read[task_id] for task_id in task_ids if task_id in self._read]
 
     async def drop(self, task_ids: Collection[str]) -> set[str]:
-        """Drop those of them that were looked at and are not back; returns which."""
+        """Drop those of these letters that were read and not requeued; returns their ids."""
         if self._channel is None or not self._channel.is_open:
             return set()
         dropped = self._tags.keys() & set(task_ids)
@@ -182,7 +182,7 @@ class DeadLetters:
         return dropped
 
     async def close(self) -> None:
-        """Give back what was looked at, and wait until the server has it."""
+        """Requeue everything that was read, and wait until the server has done it."""
         self.give_back()
         if self._channel is not None:
             with suppress(ChannelClosed):

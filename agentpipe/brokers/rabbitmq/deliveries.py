@@ -1,4 +1,4 @@
-"""Deliveries: what a worker has of each agent, what it may claim, and in which order. No I/O."""
+"""Deliveries: a worker's tasks per agent, what it can claim, and in which order. No I/O."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.records import Queue, Worker
 
-# A worker with more has enough to claim, and what is delivered to it has to be noted.
+# A worker with more agents has enough to claim without a deep prefetch, which costs notes.
 FEW_AGENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A claimed task, since when in Unix seconds."""
+    """A claimed task; ``since`` is the claim time in Unix seconds."""
 
     claim: Claim
     message: Message
@@ -35,19 +35,19 @@ class Held:
 
 
 class Deliveries:
-    """One worker's, on one connection.
+    """The deliveries of one worker on one connection.
 
     Args:
-        marks: Of tasks that are claimed as cancelled.
-        wake: Called when a claim may have become possible.
-        ahead: Where it is noted what is here.
+        marks: Tasks to claim as cancelled.
+        wake: Called when a new claim may be possible.
+        ahead: Notes of what is here.
 
     Attributes:
-        worker: Its name.
-        agents: Those that it serves, by queue.
+        worker: The worker's name.
+        agents: The agents that it serves, by queue.
         held: Its claims, by number.
-        settling: The numbers of those whose runs have ended while they are being settled.
-        awaited: Runs of the last connection, by id, that are not delivered again yet.
+        settling: Numbers of claims whose runs have ended and that are being settled.
+        awaited: Runs of the last connection whose tasks are not redelivered yet, by id.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Deliveries:
         self._may_have_suspects = False
 
     def inherit(self, earlier: Deliveries) -> None:
-        """Await what ran when the connection was lost."""
+        """Await the tasks that ran when the connection was lost."""
         self.awaited = earlier.awaited | {it.claim.task_id: it for it in earlier.held.values()}
         was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
         self._was_ready = earlier._was_ready.union(was_ready)
@@ -76,7 +76,7 @@ class Deliveries:
     # Agents.
 
     def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> ServedAgent:
-        """Begin to serve an agent; runs that are awaited count."""
+        """Start to serve an agent; counts runs whose tasks are awaited."""
         awaited = [it.claim.queue for it in self.awaited.values()]
         running = awaited.count(queue.name)
         agent = ServedAgent(queue, unit, running=running, active=running)
@@ -89,7 +89,7 @@ class Deliveries:
         return agent
 
     def remove(self, agent: ServedAgent) -> None:
-        """Serve it no longer."""
+        """Stop serving the agent."""
         del self.agents[agent.queue.name]
         if agent.group is not None:
             agent.group.agents.pop(agent.queue.name, None)
@@ -97,7 +97,7 @@ class Deliveries:
             self._groups.pop(agent.unit, None)
 
     def ahead_of(self, agent: ServedAgent, concurrency: int) -> int:
-        """How many first offers are to lie ready beside what may run."""
+        """How many first offers to prefetch beyond the concurrency limit."""
         is_deep = agent.is_brief and len(self.agents) <= FEW_AGENTS
         return AHEAD if is_deep else min(concurrency, AHEAD)
 
@@ -112,14 +112,14 @@ class Deliveries:
     # Tasks.
 
     def is_lost(self, message: Message, *, redelivered: bool) -> bool:
-        """Whether its delivery means that a claim ended with its worker."""
+        """Whether this delivery means that a claim ended with its worker."""
         if redelivered and message.task_id in self._was_ready:
             self._was_ready.discard(message.task_id)
             return False
         return redelivered
 
     def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
-        """Whether it runs here still: the claim is the same, only the delivery is another one."""
+        """Whether the task still runs here: then its claim continues with the new delivery."""
         before = self.awaited.pop(prefetched.message.task_id, None)
         if before is None:
             return False
@@ -129,32 +129,32 @@ class Deliveries:
         return True
 
     def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:
-        """Let it be claimed: what was returned before first offers, which were sent later."""
+        """Make a task claimable; returned tasks go before first offers, which were sent later."""
         ready = agent.ready
         ahead = sum(it.returned for it in ready) if prefetched.returned else len(ready)
         ready.insert(ahead, prefetched)
         self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
         self.note(prefetched)
-        if agent.has_room:  # Otherwise the end of a run gives it its turn.
+        if agent.has_room:  # Otherwise the end of a run gives it a turn.
             self._turns[agent.queue.name] = None
             self._wake()
 
     def note(self, prefetched: Prefetched) -> None:
-        """This is here, and has not begun, as far as this knows."""
+        """Note that this delivery is here and, as far as we know, has not begun."""
         self._ahead.add(prefetched.tag, prefetched.message)
 
     def gone_back(self, unclaimed: Iterable[Prefetched]) -> None:
-        """These are no longer here."""
+        """Remove the notes of deliveries that were put back."""
         self._ahead.drop(each.tag for each in unclaimed)
 
     def clear(self) -> None:
-        """Nothing is here any more."""
+        """Forget everything."""
         self.held.clear()
         self.agents.clear()
         self._ahead.clear()
 
     def claim(self, limit: int, is_isolated: Callable[[], bool]) -> list[Claim]:
-        """Up to ``limit`` tasks, one of each agent in turn; one in its last chance if isolated."""
+        """Claim up to ``limit`` tasks, one per agent in turn; last chances only if isolated."""
         claims: list[Claim] = []
         postponed: dict[str, None] = {}
         while len(claims) < limit and self._turns:
@@ -173,14 +173,14 @@ class Deliveries:
 
     @property
     def has_nothing(self) -> bool:
-        """Whether it is no agent's turn, and no suspect's; from any thread."""
+        """Whether no agent has a turn, nor a suspect; from any thread."""
         return not self._turns
 
     # Suspects.
 
     @property
     def has_suspect(self) -> bool:
-        """Whether one runs, or waits to run alone: nothing else is to be claimed before it."""
+        """Whether a suspect runs, or waits to run alone: nothing else is claimed before it."""
         if not self._may_have_suspects:  # Most workers never have one, and claim often.
             return False
         runs, ready = self.runs(), self.ready()
@@ -189,7 +189,7 @@ class Deliveries:
         return self._suspect() is not None or any(it.agent.suspects(it.message) for it in runs)
 
     def claim_suspect(self) -> Claim | None:
-        """Claim the one that waits, if nothing runs."""
+        """Claim the waiting suspect, if nothing runs."""
         found = self._suspect()
         if found is None or self.runs():
             return None
@@ -202,7 +202,7 @@ class Deliveries:
         return next(((it, each) for it, each in ready if it.suspects(each.message)), None)
 
     def _whose_turn(self, name: str) -> ServedAgent | None:
-        """The agent, or that of its group which was served longest ago; None without room."""
+        """The agent, or the one of its group that was served longest ago; None without room."""
         agent = self.agents.get(name)
         if agent is None or not agent.has_room:
             return None
@@ -234,7 +234,7 @@ class Deliveries:
         return held if held is not None and held.claim.task_id == claim.task_id else None
 
     def let_go(self, held: Held) -> None:
-        """The claim has ended."""
+        """Remove a claim that has ended."""
         if self.held.pop(held.claim.number, None) is None:
             return
         self._ahead.drop([held.tag])
@@ -243,18 +243,18 @@ class Deliveries:
             self.settling.discard(held.claim.number)
         else:
             self._end(held)
-        if self._turns:  # The worker may have waited for this: it goes on while it settles.
+        if self._turns:  # The worker may have waited for this: it continues while it settles.
             self._wake()
 
     def begin_settling(self, claims: Iterable[Claim]) -> None:
-        """The runs of these have ended: what runs next may be claimed."""
+        """Note that the runs of these claims have ended, so the next tasks can be claimed."""
         for held in filter(None, map(self.find, claims)):
             if held.claim.number not in self.settling:
                 self.settling.add(held.claim.number)
                 self._end(held)
 
     def stop_settling(self, claims: Iterable[Claim]) -> None:
-        """Those of them that are held still are settled again later."""
+        """Undo this for claims that are still held: they are settled again later."""
         for held in filter(None, map(self.find, claims)):
             if held.claim.number in self.settling:
                 self.settling.discard(held.claim.number)
@@ -267,21 +267,21 @@ class Deliveries:
             self._reopen(held.agent.group)
 
     def _reopen(self, group: Group) -> None:
-        """Give its agents their turns, which they lost if they had them while it was full."""
+        """Give turns to the group's agents, which lost them while the group was full."""
         if ready := group.ready():
             self.give_turns(ready)
             self._wake()
 
     def give_turns(self, agents: Iterable[ServedAgent]) -> None:
-        """Let them be claimed from, as far as they have room."""
+        """Add the agents that have room to the turns."""
         self._turns.update({it.queue.name: None for it in agents if it.has_room})
 
     # What there is.
 
     def may_have_returned(self, agent: ServedAgent) -> bool:
-        """Whether returned tasks of this agent wait, here or perhaps on the server.
+        """Whether returned tasks of this agent wait, here or possibly on the server.
 
-        The server delivers no more than may run. What is awaited may lie among first offers.
+        The server delivers at most as many as can run. An awaited task can be among first offers.
         """
         if any(it.claim.queue == agent.queue.name for it in self.awaited.values()):
             return False
@@ -289,15 +289,15 @@ class Deliveries:
         return full or agent.judging > 0 or any(it.returned for it in agent.ready)
 
     def ready(self) -> list[tuple[ServedAgent, Prefetched]]:
-        """What is not claimed."""
+        """Deliveries that are not claimed."""
         return [(agent, each) for agent in self.agents.values() for each in agent.ready]
 
     def runs(self) -> list[Held]:
-        """What was claimed, also while its delivery is awaited anew."""
+        """Claimed tasks, including those whose redelivery is awaited."""
         return [*self.held.values(), *self.awaited.values()]
 
     def has_one_in_last_chance(self) -> bool:
-        """Whether one crash more would end any of the tasks here."""
+        """Whether one more crash would end any of the tasks here."""
         ready = ((agent, prefetched.message) for agent, prefetched in self.ready())
         held = ((each.agent, each.message) for each in self.held.values())
         return any(agent.in_last_chance(message) for agent, message in (*ready, *held))

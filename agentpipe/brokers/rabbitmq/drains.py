@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Drains:
-    """By host, in Unix microseconds; that of the fleet has an empty name."""
+    """Drain times by host, in Unix microseconds; the fleet has an empty name."""
 
     def __init__(self, session: Session, topology: Topology) -> None:
         self._state = SharedState[int](session, topology.shared("drains"), max, values_of(int))
 
     async def note(self, host: str | None) -> None:
-        """Remember one; forget what is long ago."""
+        """Record a drain; drops old ones."""
 
         def add(known: dict[str, int]) -> None:
             now_us, oldest_us = _noted_us()
@@ -31,13 +31,13 @@ class Drains:
         await self._state.change(add)
 
     async def last(self, host: str) -> int:
-        """The last that covers this host; 0 for none, or none of late."""
+        """The last drain that covers this host; 0 if there is no recent one."""
         known, (_, oldest_us) = await self._state.read(), _noted_us()
         noted_us = max(known.get("", 0), known.get(host, 0))
         return noted_us if noted_us >= oldest_us else 0
 
 
 def _noted_us() -> tuple[int, int]:
-    """Now, and since when drains are remembered."""
+    """The current time, and the time since which drains are remembered."""
     now_us = time.time_ns() // 1_000
     return now_us, now_us - int(DRAIN_NOTED_S * 1e6)

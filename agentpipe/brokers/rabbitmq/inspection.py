@@ -1,8 +1,8 @@
-"""Inspection: one snapshot of what the server and the workers know.
+"""Inspection: a snapshot of what the server and the workers know.
 
-Workers know what was delivered to them, and of which queues that is all; so they are asked first.
-The server counts the messages that are ready in the others, one request for each. What neither
-knows is None.
+The workers are asked first, because they know what was delivered to them and from which queues
+nothing more waits. The server counts the ready messages in the other queues, with one request per
+queue. A number that neither knows is None.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
     from agentpipe.brokers.records import Queue
 
-# The registry changes seldom, and reading it takes its lock.
+# The registry changes rarely, and reading it takes its lock.
 REGISTRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the workers said, and what waits on the server.
+    """What the workers reported, and what waits on the server.
 
     Attributes:
-        queues: All that are shown: those that left their group only while they hold any tasks.
-        gone: Those of them that left.
-        asked: Those whose messages the server counted.
+        queues: All queues to show; those that left their group only while they hold tasks.
+        gone: The shown queues that left.
+        asked: The queues whose messages the server counted.
     """
 
     replies: Replies
@@ -48,16 +48,16 @@ class Asked:
 
 
 async def count(services: Services, address: RabbitAddress, seen: MeasuresSeen) -> Stats:
-    """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed.
+    """Take a snapshot. A task that moves meanwhile can be counted twice, but is never missed.
 
-    ``seen`` keeps what workers have counted, from snapshot to snapshot.
+    ``seen`` accumulates the workers' counters across snapshots.
     """
     registry = services.registry
     await registry.read(REGISTRY_S)
     due = await services.queues.delayed()
     found = await _ask(services)
     replies, waiting = found.replies, found.waiting
-    # Twice: before the workers for what was due meanwhile, after them for what was delayed anew.
+    # Count twice: the first includes tasks that come due meanwhile, the second newly delayed ones.
     delayed = max(due, await services.queues.delayed())
     outbox = await _outbox(services, address)
     tallies = by_queue(replies.each)
@@ -85,7 +85,7 @@ async def count(services: Services, address: RabbitAddress, seen: MeasuresSeen) 
 
 
 async def _ask(services: Services) -> Asked:
-    """The workers first, then the server about queues of which they do not know all."""
+    """Ask the workers, then ask the server about the queues that they do not fully know."""
     current, former = services.registry.current(), services.registry.former()
     replies = await services.ask(Request("tallies"))
     drained = {name for reply in replies.each for name in reply.drained}
@@ -101,7 +101,7 @@ async def _ask(services: Services) -> Asked:
 
 
 async def _outbox(services: Services, address: RabbitAddress) -> QueueFigures:
-    """As the management API knows it; AMQP's count is newer, where all workers say theirs."""
+    """The outbox by the management API, with AMQP's newer count if all workers reply."""
     name = services.topology.shared("outbox").name
     ready = await services.queues.depth(name)
     forwarders = await services.ask(Request("members"))
@@ -120,7 +120,7 @@ class _Depths:
     tallies: dict[str, Tally]
 
     def of(self, queue: Queue) -> QueueDepth:
-        """Of one queue."""
+        """The depth of one queue."""
         registry, replies = self.services.registry, self.found.replies
         cooldown_s = cooldown_of(queue.name, replies)
         return QueueDepth(
@@ -141,12 +141,12 @@ class _Depths:
 
 
 async def count_letters(services: Services, letters: DeadLetters) -> int:
-    """How many letters of a kind there are."""
+    """The number of letters of a kind."""
     return await services.queues.depth(letters.queue) + letters.looked_at
 
 
 def cooldown_of(queue: str, replies: Replies) -> float:
-    """The seconds that are left, as the workers know; 0 without a cooldown."""
+    """The remaining seconds that the workers report; 0 without a cooldown."""
     return max([0.0, *(member.cooldowns.get(queue, 0.0) for member in replies.members)])
 
 

@@ -1,4 +1,4 @@
-"""Letters: dead letters, and results that the sink refuses, as callers of the store see them."""
+"""Letters: dead letters, and Results that the sink refuses, for callers of the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         """Runs an operation on the connection, from any thread."""
 
         def __call__(self, operation: Callable[[Services], Coroutine[Any, Any, T]], /) -> T:
-            """What the operation returns."""
+            """Return the operation's result."""
 
 
 class Letters:
@@ -35,13 +35,13 @@ class Letters:
         return self._run(lambda services: self._of(services).page(wanted, after, limit))
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
-        """The number of all of them."""
+        """The number of letters; None if a filter is given."""
         if wanted != DeadFilter():
             return None
         return self._run(lambda services: inspection.count_letters(services, self._of(services)))
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        """The whole letters with these ids."""
+        """The full letters with these ids."""
 
         async def read(services: Services) -> list[DeadLetter]:
             return self._of(services).read(missing)
@@ -54,7 +54,7 @@ class Letters:
         return sorted(found, key=lambda letter: letter.died_at)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        """Delete letters; returns how many there were."""
+        """Delete letters; returns how many were deleted."""
 
         async def drop(services: Services) -> set[str]:
             return await self._of(services).drop(missing)
@@ -64,7 +64,7 @@ class Letters:
     def move(
         self, task_ids: Sequence[str], message: Callable[[Services, DeadLetter], OutgoingMessage]
     ) -> int:
-        """Publish a message for each of these, and then delete it; returns how many."""
+        """Publish a message for each letter, and then delete it; returns how many were moved."""
 
         async def move(services: Services) -> set[str]:
             letters = self._of(services)
@@ -85,7 +85,7 @@ class Letters:
         return len(set(task_ids)) - len(missing)
 
     def _looks(self, missing: Collection[str]) -> Iterator[None]:
-        """What was looked at last, then each page of the queue, until nothing is missing."""
+        """Iterate over the last page read, then all pages of the queue, while any are missing."""
         after: str | None = ""
         yield
         while missing and after is not None:

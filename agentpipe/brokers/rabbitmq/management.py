@@ -1,4 +1,4 @@
-"""What RabbitMQ's management API says of queues and nodes, where the broker's URL names it."""
+"""Queues and nodes by RabbitMQ's management API, if the broker's URL names it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_REPORTED = "AMQP does not report it: add ?management= to the broker's URL"
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue: its messages, those with a consumer among them, and their size."""
+    """One queue: its messages including unacknowledged ones, and their size."""
 
     messages: int | None = None
     size_bytes: int | None = None
@@ -38,7 +38,7 @@ UNKNOWN = QueueFigures()
 
 
 def queue_figures(address: RabbitAddress) -> dict[str, QueueFigures]:
-    """Each queue of this fleet's prefix, by name, some seconds old; none without the API.
+    """The queues with this fleet's prefix, by name, some seconds old; empty without the API.
 
     Raises:
         Unreachable: The API does not answer, or refuses the user.
@@ -54,7 +54,7 @@ def queue_figures(address: RabbitAddress) -> dict[str, QueueFigures]:
 
 
 def examine(address: RabbitAddress) -> list[Finding]:
-    """Alarms and the clock; an API that does not answer is a warning."""
+    """Check alarms and the clock; warns if the API does not answer."""
     if not address.management:
         return [ok("alarms", NOT_REPORTED), ok("clock", NOT_REPORTED)]
     begun = time.time()
@@ -65,14 +65,14 @@ def examine(address: RabbitAddress) -> list[Finding]:
     found = [_alarms(node) for node in nodes]
     if not date:
         return found
-    # HTTP gives whole seconds, and this server looks at its clock once a second: up to two
-    # seconds have passed since.
+    # HTTP gives whole seconds, and this server reads its clock once a second: the date can be up to
+    # two seconds old.
     theirs = parsedate_to_datetime(date).timestamp() + 1.0
     return [*found, clock_skew(theirs - (begun + time.time()) / 2, 1.0)]
 
 
 def _alarms(node: dict[str, Any]) -> Finding:
-    """A node with an alarm takes nothing from any publisher of the cluster."""
+    """Check a node; one with an alarm blocks all publishers of the cluster."""
     used = f"memory {_mib(node, 'mem_used')} of {_mib(node, 'mem_limit')} MiB"
     found = f"{node['name']}: {used}, disk {_mib(node, 'disk_free')} MiB free"
     on = [word for word in ("mem", "disk_free") if node.get(f"{word}_alarm")]
@@ -88,7 +88,7 @@ def _mib(node: dict[str, Any], name: str) -> str:
 
 
 def _get(address: RabbitAddress, path: str) -> tuple[Any, str]:
-    """What the API answers, and the server's time as HTTP has it."""
+    """The API's answer, and the server's time as an HTTP date."""
     parts = urlsplit(address.management)
     host = parts.netloc.rpartition("@")[2]
     user = unquote(parts.username or address.server.user)
@@ -97,7 +97,7 @@ def _get(address: RabbitAddress, path: str) -> tuple[Any, str]:
     token = b64encode(f"{user}:{password}".encode()).decode()
     request.add_header("Authorization", f"Basic {token}")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - likewise
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the user's own URL
             return orjson.loads(answer.read()), answer.headers.get("Date", "")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)

@@ -1,7 +1,7 @@
-"""Membership: which workers there are, as one of them knows it, and its messages to them.
+"""Membership: the workers of the fleet as one of them knows it, and messages between them.
 
-Workers send to each other by a fanout exchange. Each has a queue of its own there, which goes with
-its connection: a message that cannot be delivered to it shows that its worker is dead.
+Workers send to each other through a fanout exchange. Each has its own queue there, which disappears
+with its connection: an undeliverable message shows that the worker is dead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Membership:
 
     Args:
         me: Describes this worker.
-        heard: Called with each request that is not about who there is.
+        heard: Called with each request that is not about membership.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Membership:
         await self.say_hello(reply=True)
 
     async def say_hello(self, *, reply: bool = False) -> None:
-        """Tell the others who this is and what it serves."""
+        """Announce this worker and the agents that it serves."""
         await self._say(Request("hello", self._me(), greet=reply))
 
     async def _say(self, request: Request) -> None:
@@ -74,7 +74,7 @@ class Membership:
             self._channel.begin(self.say_hello())
 
     def _forget(self, gone: Member) -> bool:
-        """A worker is gone, unless it has come back at another address."""
+        """Forget a dead worker, unless it has returned at another address."""
         known = self.members.get(gone.name)
         if known is None or known.address != gone.address:
             return False
@@ -83,16 +83,16 @@ class Membership:
         return True
 
     async def probe(self) -> None:
-        """Check whether two of the others live.
+        """Check whether two of the other workers live.
 
-        The next one of the round, so that each is checked each second, and any other one, for
-        rounds may differ.
+        Probes the next one in the ring, so that each is checked every second, and a random one,
+        because views of the ring can differ.
         """
         mine = self._me().name
         names = sorted([*self.members, mine])
         following = names[(names.index(mine) + 1) % len(names)]
-        asked = {following, random.choice(names)} - {mine}  # noqa: S311 - no secret
-        # One may go while another is asked, so that all are looked up before.
+        asked = {following, random.choice(names)} - {mine}  # noqa: S311 - not a secret
+        # Look up all first: a member can disappear while another is probed.
         for member in [self.members[name] for name in asked]:
             sent = await self._channel.raw.publish([encode(PROBE, key=member.address)])
             if sent == ["unroutable"] and self._forget(member):

@@ -1,8 +1,8 @@
-"""MessageSizes: which messages the server takes, found out before it matters.
+"""MessageSizes: finds out which message sizes the server accepts before it matters.
 
-AMQP does not tell a server's ``max_message_size``. A larger message ends its channel, and what was
-delivered on that is delivered again: it would run twice. So a size beyond any before is tried
-first, with zeros that go nowhere, on a channel of its own. The server's error names the limit.
+AMQP does not report a server's ``max_message_size``. A larger message closes its channel, and the
+channel's deliveries are redelivered: they would run twice. So each new maximum size is first tried
+on a separate channel, with zeros that no queue receives. The server's error contains the limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentpipe.connections.amqp.message import OutgoingMessage
 if TYPE_CHECKING:
     from agentpipe.connections.amqp.connection import Session
 
-# Every server takes so much.
+# Every server accepts this size.
 SAFE_BYTES = 16 * 1024
 REMEDY = "raise max_message_size in rabbitmq.conf, or have the agent return and trace less"
 # No queue has this name.
@@ -26,7 +26,7 @@ _REFUSAL = re.compile(r"message size \d{1,20} .{0,200}larger than .{0,200}max si
 
 
 class MessageSizes:
-    """What one server takes; on one connection."""
+    """The sizes that one server accepts; on one connection."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -35,14 +35,14 @@ class MessageSizes:
         self._trying = asyncio.Lock()
 
     async def limit_below(self, size: int) -> int | None:
-        """The server's limit in bytes, if it is known or ``size`` exceeds it."""
+        """The server's limit in bytes; None while it is unknown and ``size`` fits."""
         async with self._trying:
             if self._limit is None and size > self._largest_bytes:
                 await self._try(size)
             return self._limit
 
     def fits(self, size: int) -> bool:
-        """Whether a message of that size may be published, as far as is known."""
+        """Whether a message of that size can be published, as far as we know."""
         return self._limit is None or size <= self._limit
 
     async def _try(self, size: int) -> None:
@@ -60,6 +60,6 @@ class MessageSizes:
 
 
 def _limit_in(text: str) -> int | None:
-    """The limit that the server's error names; None if that is about something else."""
+    """Parse the limit from the server's error; None for any other error."""
     found = _REFUSAL.search(text)
     return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""Message: a task as it lies in a queue."""
+"""Message: a task in a queue."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ NUMBERS = (
     "failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms", "judged_ms",
 )  # fmt: skip
 READ = tuple((name, header, int if name in NUMBERS else str) for name, header in HEADERS.items())
-# What AMQP's largest number leaves of an UUID's bits.
+# The bits of a UUID that do not fit into AMQP's largest number.
 UNSIGNED_BITS = 128 - 63
-# What most messages have, and need not carry.
+# Default values, which are not sent.
 UNSET: tuple[Any, ...] = (None, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A task in a queue: everything but the payload is in the headers.
+    """A task in a queue: everything except the payload is in the headers.
 
     Attributes:
-        ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
-        suspect: Not 0 if it may have killed a worker that had others, and one crash is the
-            limit: then a number that no other copy of it has.
-        judged_ms: When it was last blamed for the end of a worker that had it. So it differs from
-            what that had, and from what is said of that.
+        ticket: The queue that holds the ticket of a delayed first offer, until a worker receives
+            the task.
+        suspect: Nonzero if the task possibly killed a worker that had other tasks too, and
+            ``max_crashes`` is 1: then a number that is unique to this copy.
+        judged_ms: When the task was last blamed for a worker's death. Distinguishes this copy from
+            the one that the worker had, and from verdicts about that one.
     """
 
     task_id: str
@@ -83,9 +84,9 @@ class Message:
 
     @classmethod
     def read(cls, delivery: Delivery, queue: str = "") -> Self:
-        """A delivered one; a message from elsewhere gets an id of ours.
+        """Decode a delivery; a foreign message gets a new id.
 
-        Its ``queue`` is known from where it came, but for the delay queues.
+        ``queue`` is known from the consumed queue, except for the delay queues.
         """
         headers = delivery.headers
         found: dict[str, Any] = {
@@ -100,74 +101,74 @@ class Message:
         return cls(**{**found, "queue": queue or found.get("queue", ""), "payload": delivery.body})
 
     def failed(self, error: str) -> Self:
-        """The same with one failure more."""
+        """A copy with one more failure."""
         return replace(self.noting(error), failures=self.failures + 1, suspect=0)
 
     def noting(self, error: str) -> Self:
-        """The same with its last error, where there was one."""
+        """A copy with the last error, if there was one."""
         return replace(self, error=error or self.error)
 
     def cooled(self, cooldown_s: float) -> Self:
-        """The same with one cooldown more."""
+        """A copy with one more cooldown."""
         return replace(self, cooled_ms=self.cooled_ms + round(cooldown_s * 1000))
 
     def carrying(self, payload: bytes) -> Self:
-        """The same with another payload, if there is one."""
+        """A copy with another payload, if one is given."""
         return replace(self, payload=payload or self.payload)
 
     def crashed(self) -> Self:
-        """The same with one crash more."""
+        """A copy with one more crash."""
         return replace(self, crashes=self.crashes + 1)
 
     def lost(self, max_crashes: int) -> Self:
-        """The same after the end of its worker, which may have been another task's doing.
+        """A copy after its worker died, possibly because of another task.
 
-        A crash that would be the first and the last does not count then.
+        If the first crash would be the last, it does not count yet: the copy becomes a suspect.
         """
         return self.suspected() if max_crashes == 1 else self.crashed()
 
     @property
     def delivered(self) -> Delivered:
-        """What the worker has of it to which it is delivered now."""
+        """The identity of this delivery, for verdicts."""
         return Delivered(self.task_id, self.judged_ms)
 
     def judged(self) -> Self:
-        """The same after it was blamed for the end of a worker; see ``Verdicts``."""
+        """A copy after it was blamed for a worker's death; see ``Verdicts``."""
         return replace(self, judged_ms=max(now_ms(), self.judged_ms + 1))
 
     def suspected(self) -> Self:
-        """The same as a suspect that has not run alone yet."""
+        """A copy as a suspect that has not run alone yet."""
         return replace(self, suspect=uuid.uuid4().int >> UNSIGNED_BITS)
 
     def given_back(self) -> Self:
-        """The same after a run that does not count."""
+        """A copy after a run that does not count."""
         return self.suspected() if self.suspect else self
 
     def with_ticket(self, name: str | None) -> Self:
-        """The same with another ticket, or with none."""
+        """A copy with another ticket, or without."""
         return self if self.ticket == name else replace(self, ticket=name)
 
     def to(self, queue: Declaration) -> OutgoingMessage:
-        """On its way to that queue."""
+        """The message to publish to that queue."""
         level = 1 + (self.priority < 0) - (self.priority > 0)
         return OutgoingMessage(queue.name, self.payload, self._headers(), priority=level)
 
     def delayed(self, topology: Topology, delay_s: float) -> OutgoingMessage:
-        """On its way to the delay queues, and from there to where returned tasks wait."""
+        """The message to a delay queue, which forwards it to the queue of returned tasks."""
         delay_ms = delay_ms_of(delay_s)
         later = topology.later(delay_level(delay_ms)).name
-        # Each delay queue has a fanout exchange of its own name: the key is left to say where to.
+        # Each delay queue has a fanout exchange of the same name, so the key can name the target.
         key = topology.back(self.queue).name
         return OutgoingMessage(key, self.payload, self._headers(), later, expires_ms=delay_ms)
 
     def _headers(self) -> dict[str, Any]:
         values = ((header, getattr(self, name)) for name, header in HEADERS.items())
         headers = {header: value for header, value in values if value not in UNSET}
-        return {HEADERS["task_id"]: self.task_id} | headers  # Any text is an id, also none.
+        return {HEADERS["task_id"]: self.task_id} | headers  # Any string is an id, even "".
 
 
 def delay_ms_of(delay_s: float) -> int:
-    """As long as a delay queue holds it."""
+    """The time in a delay queue."""
     return min(LONGEST_DELAY_MS, max(1, round(delay_s * 1000)))
 
 

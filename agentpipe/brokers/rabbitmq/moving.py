@@ -1,7 +1,7 @@
-"""Moving: tasks of agents that have left their collection, to those that it has.
+"""Moving: moves tasks of agents that left their collection to its current agents.
 
-Each is published where it goes to, confirmed, and only then acknowledged. A task that was sent with
-a delay, or is tried again later, can be moved when it is due: until then it cannot be found.
+Each task is published to its new queue, confirmed, and only then acknowledged. A delayed task, or
+one that waits for a retry, can be moved only when it is due: until then it cannot be found.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class Moving:
-    """One portion of a collection's tasks on their way."""
+    """Moves one portion of a collection's tasks."""
 
     def __init__(self, services: Services, queues: list[Queue], limit: int) -> None:
         self._services, self._left = services, limit
         self._offering = Offering(services, queues, 0)
         self._queues = queues
-        self._unused: Queue | None = None  # It was its turn, and there was no task.
+        self._unused: Queue | None = None  # The target of the last turn, which found no task.
         self._channel: Channel
 
     async def run(self, agents: Collection[str]) -> int:
-        """Move what waits with these; returns how many tasks."""
+        """Move the waiting tasks of these agents; returns how many were moved."""
         services, moved = self._services, 0
         former = services.registry.former()
         collection = self._queues[0].collection
@@ -55,7 +55,7 @@ class Moving:
         return moved
 
     async def _move(self, source: str, agent: str) -> int:
-        """Take and publish as many as have room; one that is refused goes back."""
+        """Take and publish as many tasks as there is room for; a refused one goes back."""
         taken: list[tuple[Delivery, Message]] = []
         messages: list[OutgoingMessage] = []
         while len(taken) < self._left and (target := self._target()) is not None:
@@ -64,7 +64,7 @@ class Moving:
                 self._unused = target
                 break
             message = Message.read(delivery, agent)
-            # Its worker has died, and no worker serves the agent, which would have counted it.
+            # Its worker died, and no worker serves the agent and would count the crash.
             message = message.crashed() if delivery.redelivered else message
             taken.append((delivery, message))
             messages.append(await self._outgoing(message, target))
@@ -81,18 +81,18 @@ class Moving:
         return target
 
     async def _outgoing(self, message: Message, target: Queue) -> OutgoingMessage:
-        """One that has crashed goes where all of those are, see ``Consumption``."""
+        """The message to the new agent; a task that has crashed goes to the returned ones."""
         topology, marks = self._services.topology, self._services.marks
         moved = replace(message, queue=target.name, ticket=None)
-        if message in marks:  # As a task of its old agent, or of its group there.
+        if message in marks:  # Cancelled as a task of its old agent, run or group: keep that.
             await marks.add([by_id(message.task_id)])
-        elif moved in marks:  # The mark is not about this one.
+        elif moved in marks:  # The new agent's mark must not apply to it.
             moved = replace(moved, submitted_ms=now_ms())
         if message.crashes:
             return moved.to(topology.back(target.name))
         return moved.to(topology.admission(target.name, target.max_waiting))
 
     async def _put_back(self, messages: list[Message]) -> None:
-        """A copy: the server would deliver the original as one whose worker has died."""
+        """Put back copies: a requeued original would look as if its worker had died."""
         back, publisher = self._services.topology.back, self._services.connection.publisher
         await publisher.publish([message.to(back(message.queue)) for message in messages])

@@ -1,4 +1,4 @@
-"""RabbitOperations: what operators and senders ask of the store, beside its core."""
+"""RabbitOperations: the store's operations for operators and senders, besides its core."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from agentpipe.core.delivered import Delivered
 
 T = TypeVar("T")
-# Queues may have to be made first, or many messages taken.
+# Time limit of operations that create queues or take many messages.
 LONG_S = 60.0
 
 
 class RabbitOperations(WithDeadLetters, ABC):
-    """The capabilities of the store that no worker needs to run tasks; see ``capabilities``."""
+    """Capabilities of the store that workers do not need to run tasks; see ``capabilities``."""
 
     _address: RabbitAddress
     _link: Link
@@ -57,13 +57,13 @@ class RabbitOperations(WithDeadLetters, ABC):
     def _run(
         self, operation: Callable[[Services], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
     ) -> T:
-        """What the operation returns, on the connection's loop."""
+        """Run the operation on the connection's event loop and return its result."""
 
     def stats(self) -> Stats:
         def count(services: Services) -> Coroutine[Any, Any, Stats]:
             return inspection.count(services, self._address, self._measures)
 
-        return self._run(count, LONG_S)  # Each queue that was not made yet costs a channel.
+        return self._run(count, LONG_S)  # Each missing queue costs a channel.
 
     def locate(self, task_id: str) -> TaskLocation:
         return self._run(lambda services: locate(services, task_id))
@@ -158,5 +158,5 @@ class RabbitOperations(WithDeadLetters, ABC):
         return self._run(lambda services: services.runs.drop(name))
 
     def examine(self) -> list[Finding]:
-        """What the server says of itself, over AMQP and by its management API."""
+        """Check the server over AMQP and by its management API."""
         return self._link.run(health.examine_broker) + management.examine(self._address)

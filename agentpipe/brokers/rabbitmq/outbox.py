@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
 
 COUNT_EVERY_S = 0.25
-# So many are asked for first, and then so many times more each time, as long as there are some.
+# The number of Results to request first, and its growth factor while more are found.
 FEW, GROWTH = 2, 4
-# And at most so many: each may be of any size, whatever those before it were.
+# The most to request at once: each can be of any size, regardless of earlier ones.
 AT_ONCE = 32
 SIZES_REMEMBERED = 100
 
 
 class Outbox:
-    """The outbox as one process sees it; what is lent goes back when the connection ends."""
+    """The outbox as one process sees it; lent Results return when the connection ends."""
 
     def __init__(self, topology: Topology, channel: Channel) -> None:
         self._queue, self._channel = topology.shared("outbox"), channel
-        # A number of an earlier connection must not stand for another record of this one.
+        # A number of an earlier connection must not refer to another record of this one.
         self._numbers = itertools.count(time.time_ns())
-        # By number: the delivery's tag, and the worker.
+        # By number: the delivery tag, and the worker.
         self._lent: dict[int, tuple[int, str]] = {}
         self._records = 0
         self._counted_at = float("-inf")
         self._mean_bytes, self._sizes = 0.0, 0
 
     def message(self, task_id: str, result: bytes) -> OutgoingMessage:
-        """A Result on its way into the outbox."""
+        """The message that carries a Result into the outbox."""
         return OutgoingMessage(self._queue.name, result, {"agentpipe-id": task_id})
 
     def note(self, published: Iterable[OutgoingMessage]) -> None:
@@ -50,15 +50,15 @@ class Outbox:
                 self._weigh(len(message.body))
 
     def lent_to(self, worker: str) -> int:
-        """How many results the worker is forwarding."""
+        """The number of Results that the worker is forwarding."""
         return sum(owner == worker for _, owner in self._lent.values())
 
     def lends(self, number: int, worker: str) -> bool:
-        """Whether the worker has borrowed this result."""
+        """Whether this Result is lent to the worker."""
         return self._lent.get(number, (0, None))[1] == worker
 
     async def is_above(self, limits: OutboxLimits) -> bool:
-        """Whether it has reached either limit. AMQP tells no sizes: a mean stands in for them."""
+        """Whether the outbox has reached a limit; estimates the bytes, as AMQP reports none."""
         if (above := self.is_known_above(limits)) is not None:
             return above
         ready = await self._channel.declare(self._queue)
@@ -67,7 +67,7 @@ class Outbox:
         return self._has_reached(limits)
 
     def is_known_above(self, limits: OutboxLimits) -> bool | None:
-        """The same without a question to the server; None where it has to be asked again."""
+        """Same without asking the server; None if the last count is too old."""
         counted = time.monotonic() - self._counted_at <= COUNT_EVERY_S
         return self._has_reached(limits) if counted else None
 
@@ -75,11 +75,11 @@ class Outbox:
         return limits.reached_by(self._records, round(self._records * self._mean_bytes))
 
     async def take(self, worker: str, limit: int, max_bytes: int) -> list[OutboxRecord]:
-        """Lend the oldest results that are not lent, at least one where there is one."""
+        """Lend the oldest Results that are not lent, at least one if there is any."""
         taken: list[OutboxRecord] = []
         try:
             await self._take(worker, limit, max_bytes, taken)
-        except BaseException:  # Where the server is blocked, the connection goes on without them.
+        except BaseException:  # The connection can outlive this, such as on a blocked server.
             for record in taken:
                 if lent := self._lent.pop(record.number, None):  # Unless the worker has left.
                     self._channel.requeue(lent[0])
@@ -110,13 +110,13 @@ class Outbox:
         return OutboxRecord(number, str(delivery.headers.get("agentpipe-id", "")), delivery.body)
 
     def drop(self, worker: str, numbers: Sequence[int]) -> None:
-        """Forget what the sink has confirmed."""
+        """Acknowledge Results that the sink has confirmed."""
         mine = [number for number in numbers if self.lends(number, worker)]
         self._channel.ack_all([self._lent.pop(number)[0] for number in mine])
         self._records -= len(mine)
 
     def take_back(self, worker: str, kept: Collection[int] = ()) -> int:
-        """Let others have what this worker was forwarding, but for these; returns how many."""
+        """Requeue the Results lent to a worker, except ``kept``; returns how many."""
         lost = [it for it, (_, owner) in self._lent.items() if owner == worker and it not in kept]
         for number in lost:
             self._channel.requeue(self._lent.pop(number)[0])

@@ -20,17 +20,17 @@ PAGE = 500
 
 
 class Purge:
-    """Of these queues, or of all. Delayed tasks of others are taken too, and go back at the end."""
+    """Purges these queues, or all. It also takes others' delayed tasks, and requeues them."""
 
     def __init__(self, queues: Collection[str] | None) -> None:
         self._queues = queues
-        # Where tasks lie, and whose they are where that is known.
+        # The queues that hold tasks, with the owner's name where it is known.
         self._places: list[tuple[str, str]] = []
-        # Of delayed tasks that were taken, by number.
+        # The tickets of delayed tasks that were taken, by delivery tag.
         self._tickets: dict[int, str] = {}
 
     async def open(self, services: Services) -> None:
-        """Find where tasks lie, and have the workers put back what is not claimed."""
+        """Find the queues that hold tasks, after the workers have put back unclaimed tasks."""
         registry = services.registry
         self._channel: Channel = await services.connection.session.channel()
         await registry.read()
@@ -44,7 +44,7 @@ class Purge:
         self._places = [(name, owners[name]) for name, depth in depths.items() if depth]
 
     async def take(self, _: Services) -> list[TaskSeen]:
-        """The next tasks; none at the end."""
+        """The next tasks; empty at the end."""
         found: list[TaskSeen] = []
         while self._places and len(found) < PAGE:
             name, owner = self._places[0]
@@ -74,6 +74,6 @@ class Purge:
         await services.tickets.take([name for name in taken if name])
 
     async def close(self, _: Services) -> None:
-        """Put back what was taken and not settled."""
+        """Requeue what was taken and not settled."""
         await self._channel.catch_up()
         self._channel.close()

@@ -1,4 +1,4 @@
-"""Queues: makes them, counts the messages that are ready in them, and locks what is served."""
+"""Queues: creates queues and counts their ready messages. UnitLocks: locks what is served."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.tickets import Tickets
     from agentpipe.brokers.records import Queue
 
-# The depths of so many queues are asked for at once.
+# The number of queue depths to request at once.
 AT_ONCE = 250
-# And so many that may be missing, each of which costs a channel.
+# The number to request at once if queues can be missing; each missing one costs a channel.
 PROBED_AT_ONCE = 32
 
 
@@ -33,7 +33,7 @@ class Queues:
         self._making_delays = asyncio.Lock()
 
     async def make(self, queues: Collection[Queue]) -> None:
-        """Make the queues of agents."""
+        """Create the queues of agents."""
         async with self._connection.admin.use() as channel:
             for queue in queues:
                 for source in self._registry.sources(queue):
@@ -42,11 +42,11 @@ class Queues:
         self._made.update(queue.name for queue in queues)
 
     def is_made(self, queue: Queue) -> bool:
-        """Whether this connection has made it."""
+        """Whether this connection has created the agent's queues."""
         return queue.name in self._made
 
     async def make_delays(self) -> None:
-        """Make the delay queues, once per connection."""
+        """Create the delay queues, once per connection."""
         async with self._making_delays:
             if not self._delays_made:
                 async with self._connection.admin.use() as channel:
@@ -54,12 +54,12 @@ class Queues:
             self._delays_made = True
 
     async def depth(self, name: str) -> int:
-        """How many messages are ready in a queue; 0 without such a queue."""
+        """The number of ready messages; 0 if the queue is missing."""
         async with self._connection.admin.use() as channel:
             return await channel.depth(name) or 0
 
     async def depths(self, names: Sequence[str]) -> dict[str, int]:
-        """The same of many; queues that do not exist are left out."""
+        """The ready messages of many queues; omits queues that do not exist."""
         counts: dict[str, int] = {}
         left = list(names)
         while left:
@@ -68,12 +68,12 @@ class Queues:
                 found = await channel.depths(asked)
             counts.update(zip(asked, found, strict=False))
             left = left[len(found) :]
-            if len(found) < len(asked):  # What is asked behind a missing one is asked in vain.
+            if len(found) < len(asked):  # Requests after a missing queue failed.
                 left = await self._probe(left, counts)
         return counts
 
     async def _probe(self, names: Sequence[str], counts: dict[str, int]) -> list[str]:
-        """Ask for each on a channel of its own, as long as some are missing; returns the rest."""
+        """Count each queue on its own channel until none is missing; returns the rest."""
         for first in range(0, len(names), PROBED_AT_ONCE):
             asked = names[first : first + PROBED_AT_ONCE]
             found = await asyncio.gather(*map(self._probe_one, asked))
@@ -90,10 +90,10 @@ class Queues:
             channel.close()
 
     async def waiting(self, queues: Iterable[Queue]) -> dict[str, int]:
-        """How many tasks lie in each agent's queues.
+        """The number of tasks in each agent's queues.
 
-        A queue that is not there costs a channel. Before its others an agent gets the one for what
-        comes back: without that, there are none to ask for.
+        A missing queue costs a channel. An agent's queue for returned tasks is created before its
+        other queues: if it is missing, the others are not requested.
         """
         sources = {it.name: [each.name for each in self._registry.sources(it)] for it in queues}
         counts = await self.depths([names[0] for names in sources.values()])
@@ -102,7 +102,7 @@ class Queues:
         return {name: sum(counts.get(it, 0) for it in names) for name, names in sources.items()}
 
     async def taken(self, queues: Iterable[Queue]) -> dict[str, int]:
-        """How many first offers wait, also under bounds of old, or are known to be delayed."""
+        """The number of first offers that wait, under any bound, or are known to be delayed."""
         places: dict[str, list[str]] = {}
         for queue in queues:
             _, *waiting = self._registry.sources(queue)
@@ -111,16 +111,16 @@ class Queues:
         return {agent: sum(counts.get(it, 0) for it in names) for agent, names in places.items()}
 
     async def delayed(self) -> int:
-        """How many tasks of all agents are delayed."""
+        """The number of delayed tasks of all agents."""
         names = [later.name for later in self._connection.topology.delays()]
         async with self._connection.admin.use() as channel:
             if await channel.depth(names[0]) is None:
-                return 0  # They are made all at once, in this order.
+                return 0  # All are created together, in this order.
         return sum((await self.depths(names)).values())
 
 
 class UnitLocks:
-    """Which worker of this process serves what, by exclusive queues of its connection.
+    """Which worker of this process serves which unit, by exclusive queues of its connection.
 
     A unit is an agent, or all agents of a concurrency group.
     """
@@ -130,13 +130,13 @@ class UnitLocks:
         self._owners: dict[str, object] = {}
 
     async def take(self, units: Sequence[str], owner: object) -> set[str]:
-        """Those of the units that ``owner`` serves from now on."""
+        """Lock units for ``owner``; returns those of the units that it now serves."""
         free = [unit for unit in units if unit not in self._owners]
-        self._owners.update(dict.fromkeys(free, owner))  # No other worker here asks meanwhile.
+        self._owners.update(dict.fromkeys(free, owner))  # Keeps other workers of this process away.
         locked: Collection[str] = ()
         try:
             locked = free if await self._lock(free) else await self._lock_each(free)
-        except BaseException:  # The owner ends; its connection may go on, and would keep them.
+        except BaseException:  # The connection can outlive the owner, and would keep the locks.
             await self._unlock_each(free)
             raise
         finally:
@@ -148,14 +148,17 @@ class UnitLocks:
         return [unit for unit in units if await self._lock([unit])]
 
     async def _unlock_each(self, units: Sequence[str]) -> None:
-        """One by one: another's lock ends the channel. So may what was asked, which is first."""
+        """Delete the locks one by one: deleting another connection's lock closes the channel.
+
+        The first, empty deletion waits for earlier requests, which can close the channel too.
+        """
         for deleted in ([], *([self._connection.topology.lock(unit)] for unit in units)):
             with suppress(ChannelClosed):
                 async with self._connection.admin.use() as channel:
                     await channel.delete(deleted)
 
     async def _lock(self, units: Sequence[str]) -> bool:
-        """All of them at the price of one, or none where another connection has any."""
+        """Lock all units in one round trip, or none if another connection has any of them."""
         connection = self._connection
         async with connection.admin.use() as channel:
             try:
@@ -169,7 +172,7 @@ class UnitLocks:
         return True
 
     async def release(self, owner: object, units: Iterable[str] | None = None) -> None:
-        """Let other workers serve these, or all that ``owner`` serves."""
+        """Release these units of ``owner``, or all of them."""
         mine = [unit for unit, its in self._owners.items() if its is owner]
         mine = mine if units is None else [unit for unit in units if unit in mine]
         for unit in mine:

@@ -1,4 +1,4 @@
-"""Reception: what becomes of a delivery: a run that goes on, a crash to count, a task to claim."""
+"""Reception: classifies a delivery: a run that continues, a crash to count, a task to claim."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Reception:
     """Receives one worker's deliveries.
 
     Args:
-        patience_s: So long a task waits for a verdict on what became of its worker.
+        patience_s: How long a task waits for a verdict on its worker's death.
 
     Attributes:
-        is_closed: Nothing is kept any more, all goes back.
+        is_closed: Whether all deliveries are put back instead of kept.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Reception:
         self.is_closed, self._patience_s = False, patience_s
         self._channel, self._services = channel, channel.services
         self._deliveries, self._consumption = deliveries, consumption
-        # Tasks that are being replaced, and what was delivered of them meanwhile.
+        # Tasks that are being replaced, and their copies that were delivered meanwhile.
         self._replacing: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
 
     def receive(self, agent: ServedAgent, delivery: Delivery, *, returned: bool) -> None:
-        """Take it in; ``returned`` if the task was accepted before."""
+        """Receive a delivery; ``returned`` if the task was accepted before."""
         message = Message.read(delivery, agent.queue.name)
         if message.ticket and not delivery.redelivered:
             self._channel.begin(self._services.tickets.take([message.ticket]))
@@ -59,11 +59,11 @@ class Reception:
             self._admit(agent, prefetched)
 
     async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
-        """A worker ended with this: it may be to blame."""
+        """Decide about a task whose worker died: it may be to blame."""
         agent.judging += 1
         try:
             await self._judge_one(agent, lost)
-        except ChannelClosed:  # Of another channel, if this one goes on: it is judged again.
+        except ChannelClosed:  # If only another channel closed, the task is judged again.
             self._channel.raw.requeue(lost.tag)
             raise
         finally:
@@ -86,10 +86,10 @@ class Reception:
         await self._replace(lost, judged)
 
     async def _spare(self, agent: ServedAgent, lost: Prefetched) -> None:
-        if lost.message.suspect:  # It may have a mark, which says nothing of its next run.
+        if lost.message.suspect:  # Its mark, if any, must not apply to its next run.
             await self._replace(lost, lost.message.given_back())
             return
-        self._deliveries.note(lost)  # If this worker ends meanwhile, too, it has not begun.
+        self._deliveries.note(lost)  # If this worker dies too, the task had not begun.
         await self._services.carry_out(lost.message.delivered)
         self._admit(agent, replace(lost, returned=True))
 
@@ -99,20 +99,20 @@ class Reception:
         agent.undecided.discard(task)
 
     async def _let_others_first(self, agent: ServedAgent) -> None:
-        """What ended with it goes back before it does: it may end the same neighbours each time."""
+        """Requeue tasks that died with it first: it must not kill the same neighbours each time."""
         for source in self._services.registry.sources(agent.queue):
-            if source.name in agent.consumers:  # It answers behind all that it has delivered,
+            if source.name in agent.consumers:  # The queue answers after all its deliveries.
                 await self._channel.raw.declare(source)
-        await self._channel.raw.catch_up()  # And the channel behind all that it has sent.
+        await self._channel.raw.catch_up()  # The channel answers after everything sent on it.
         if agent.undecided:
             await asyncio.wait(set(agent.undecided))
 
     async def _replace(self, lost: Prefetched, judged: Message) -> None:
-        """Replace the task by a copy, of which no verdict is said yet.
+        """Replace the task by a copy that no verdict refers to yet.
 
-        The copy may arrive before the original is acknowledged. If it ran at once and killed this
-        worker too, there would be two of them; so it waits. One that crashes again comes later than
-        its neighbours, of which some may wait as first offers.
+        The copy can arrive before the original is acknowledged. If it ran at once and killed this
+        worker too, both would exist; so it waits. A task that crashes again is delayed behind its
+        neighbours, some of which can be first offers.
         """
         topology, message = self._services.topology, judged.judged()
         arrived = self._replacing.setdefault(message.task_id, [])

@@ -1,7 +1,7 @@
-"""Registry: which collections and queues exist, their limits, and what is paused.
+"""Registry: the collections and queues, their limits, and what is paused.
 
-AMQP lists no queues, and a queue whose bound has changed is another queue: the registry remembers
-both. What this process has declared comes before what the registry says.
+AMQP lists no queues, and a queue with a changed bound is a different queue: the registry remembers
+both. What this process has declared takes precedence over the registry.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class RegistryEntry:
     """A collection with its queues in order, or a queue outside any collection.
 
     Attributes:
-        former: Queues that have left; tasks may wait there still.
-        bounds: All that its queues have had; the last one holds.
+        former: Queues that have left; tasks can still wait there.
+        bounds: All bounds that its queues have had; the last one is current.
         noted_at: Unix seconds.
-        gates: Each queue's concurrency group with its limit; empty where none of them has one.
-        all_paused: The whole collection is.
-        paused: Queues that are paused on their own.
-        paused_at: Unix seconds; when the two were changed.
-        reasons: Why, by queue, and of the whole collection under an empty name.
-        sources: Who has declared it: the last ``sender``, the last ``worker``, and the one that the
-            ``group`` follows.
+        gates: Each queue's concurrency group with its limit; empty if no queue has one.
+        all_paused: Whether the whole collection is paused.
+        paused: Queues that are paused individually.
+        paused_at: When the pauses last changed, in Unix seconds.
+        reasons: The pause reasons, by queue; the whole collection has an empty name.
+        sources: Who has declared it: the last ``sender``, the last ``worker``, and the one whose
+            ``group`` is current.
     """
 
     collection: str | None
@@ -57,7 +57,7 @@ class RegistryEntry:
 
     @classmethod
     def of(cls, queues: Iterable[Queue]) -> list[Self]:
-        """Entries that say the same as ``queues``; a collection's limits are its first queue's."""
+        """The entries for ``queues``; a collection's limits are its first queue's."""
         found: dict[tuple[str | None, str], list[Queue]] = defaultdict(list)
         for queue in queues:
             found[(queue.collection, "" if queue.collection else queue.name)].append(queue)
@@ -79,7 +79,7 @@ class RegistryEntry:
 
     @classmethod
     def decode(cls, record: Mapping[str, Any]) -> Self:
-        """From JSON; raises for what is not an entry."""
+        """Decode JSON; raises if it is not an entry."""
         fields = {name: record[name] for name in cls.__slots__ if name in record}
         for name in ("queues", "bounds", "former", "paused"):
             fields[name] = tuple(fields.get(name, ()))
@@ -94,11 +94,11 @@ class RegistryEntry:
 
     @property
     def key(self) -> str:
-        """The collection, or the queue outside any; two entries of one key are merged."""
+        """The collection, or the queue outside any; two entries with the same key are merged."""
         return f"collection {self.collection}" if self.collection else self.queues[0]
 
     def after(self, earlier: RegistryEntry) -> Self:
-        """Itself, with what must not be forgotten of an earlier entry."""
+        """A copy that keeps the history of an earlier entry."""
         bounds = (*(bound for bound in earlier.bounds if bound != self.bounds[-1]), *self.bounds)
         before = dict.fromkeys((*earlier.former, *earlier.queues, *self.former))
         former = tuple(name for name in before if name not in self.queues)
@@ -115,7 +115,7 @@ class RegistryEntry:
         )
 
     def declared_by(self, given: RegistryEntry) -> RegistryEntry:
-        """This entry once ``given`` is declared; of an outdated one only its sender is kept."""
+        """This entry after ``given`` is declared; an outdated one contributes only its sender."""
         if self._outdates(given):
             return replace(self, sources={**self.sources, "sender": given.sources["sender"]})
         return merged(self, given)
@@ -131,7 +131,7 @@ class RegistryEntry:
         paused: bool,
         reason: str = "",
     ) -> Self:
-        """Itself, with what of these is its own paused or resumed."""
+        """A copy with those of these queues and collections that are its own paused or resumed."""
         mine = {name for name in (*self.queues, *self.former) if name in queues}
         names = {*self.paused, *mine} if paused else {*self.paused} - mine
         whole = paused if self.collection in collections else self.all_paused
@@ -149,7 +149,7 @@ class RegistryEntry:
         )
 
     def says(self, other: RegistryEntry) -> bool:
-        """Whether declaring it would add nothing to ``other``."""
+        """Whether declaring this entry would add nothing to ``other``."""
         if other._outdates(self):
             return self.sources["sender"] == other.sources.get("sender")
         return self._limits == other._limits and self.sources.items() <= other.sources.items()
@@ -164,7 +164,7 @@ class RegistryEntry:
         return [self._queue(*pair) for pair in zip(self.queues, gates, strict=True)]
 
     def left(self) -> list[Queue]:
-        """Its former queues; they share nothing with others."""
+        """Its former queues; they belong to no concurrency group."""
         return [self._queue(name, None) for name in self.former]
 
     def _queue(self, name: str, gate: tuple[str, int] | None) -> Queue:
@@ -173,7 +173,7 @@ class RegistryEntry:
 
 
 def merged(earlier: RegistryEntry, later: RegistryEntry) -> RegistryEntry:
-    """Of two about the same, the one that was noted later; it remembers the other."""
+    """Merge two entries with the same key: the later one, with the history of the other."""
     if earlier.noted_at > later.noted_at:
         earlier, later = later, earlier
     return later.after(earlier)
@@ -186,7 +186,7 @@ def _sources_of(source: Source | None) -> dict[str, Source]:
 
 
 class Registry:
-    """What one process knows of the registry."""
+    """The registry as one process knows it."""
 
     def __init__(self, session: Session, topology: Topology, declared: Mapping[str, Queue]) -> None:
         self._topology, self._declared = topology, declared
@@ -203,18 +203,18 @@ class Registry:
         self._read_at = float("-inf")
 
     def limits(self, name: str) -> Queue:
-        """The queue as it is declared or registered; else with default limits."""
+        """The queue as it is declared or registered; otherwise with default limits."""
         return self._known(name) or Queue(name)
 
     def _known(self, name: str) -> Queue | None:
         return self._declared.get(name) or self._queues.get(name)
 
     def unit_of(self, name: str) -> str:
-        """What one worker serves as a whole, and this queue with it."""
+        """The unit that one worker serves as a whole, and that includes this queue."""
         return unit_of(self.limits(name))
 
     def targets(self, target: str, *, round_robin: bool) -> list[Queue]:
-        """The queues that an offer may go to, in order."""
+        """The queues that an offer can go to, in order."""
         if not round_robin:
             known = self._known(target)
             return [known] if known else []
@@ -223,28 +223,28 @@ class Registry:
         return (self.agents_of(target) or mine) if sends else mine
 
     def agents_of(self, collection: str) -> list[Queue]:
-        """The queues that the fleet has of a collection, in order."""
+        """The fleet's queues of a collection, in order."""
         entry = self._entries.get(f"collection {collection}")
         return entry.current() if entry else []
 
     def bounds(self, name: str) -> tuple[int, ...]:
-        """All bounds that it has had: tasks may wait under each."""
+        """All bounds that the queue has had: tasks can wait under each."""
         entry = self._by_queue.get(name)
         return entry.bounds if entry else ()
 
     def sources(self, queue: Queue) -> list[Declaration]:
-        """All queues in which its tasks may wait: the unbounded one, then one for each bound."""
+        """All queues in which its tasks can wait: the unbounded one, then one per bound."""
         bounds = dict.fromkeys([queue.max_waiting, *self.bounds(queue.name)])
         waiting = [self._topology.admission(queue.name, bound) for bound in bounds]
         return [self._topology.back(queue.name), *waiting]
 
     def pauses(self, name: str) -> tuple[bool, bool]:
-        """Whether it is paused itself, and whether its collection is."""
+        """Whether the queue itself is paused, and whether its collection is."""
         entry = self._by_queue.get(name)
         return (name in entry.paused, entry.all_paused) if entry else (False, False)
 
     def pause_reason(self, name: str) -> str:
-        """Why it or its collection is paused; empty without a reason."""
+        """The pause reason of its collection, or else its own; empty without a reason."""
         entry = self._by_queue.get(name)
         return entry.reasons.get("") or entry.reasons.get(name, "") if entry else ""
 
@@ -254,7 +254,7 @@ class Registry:
         return {it.collection for it in every if it.collection and "" in it.reasons}
 
     def current(self) -> list[Queue]:
-        """All queues that belong to their collection now, or to none."""
+        """All queues that belong to a collection now, or to none."""
         return [queue for entry in self._entries.values() for queue in entry.current()]
 
     def former(self) -> list[Queue]:
@@ -263,7 +263,7 @@ class Registry:
         return [queue for queue in left if self._queues[queue.name] == queue]
 
     def declared(self) -> tuple[Declared, ...]:
-        """Who has declared which collection."""
+        """The sources that declared each collection."""
         return tuple(
             Declared(entry.collection, by, source)
             for entry in self._entries.values()
@@ -273,12 +273,12 @@ class Registry:
         )
 
     async def read(self, max_age_s: float = 0.0) -> None:
-        """Read it, unless that was done within ``max_age_s``."""
+        """Read the registry, unless it was read within ``max_age_s``."""
         if time.monotonic() - self._read_at >= max_age_s or not self._entries:
             self._keep(await self._state.read())
 
     async def introduce(self, names: Iterable[str]) -> bool:
-        """Enter declared queues with their collections; whether the registry has changed."""
+        """Enter declared queues with their collections; returns whether anything changed."""
         wanted = set(names)
         groups = {self._declared[name].collection for name in wanted & self._declared.keys()}
         groups.discard(None)
@@ -310,7 +310,7 @@ class Registry:
         paused: bool,
         reason: str = "",
     ) -> bool:
-        """Note what is paused, or resumed; whether that is new."""
+        """Store what is paused or resumed; returns whether that changed anything."""
 
         def change(known: dict[str, RegistryEntry]) -> None:
             for key, entry in known.items():

@@ -1,4 +1,4 @@
-"""Requests to all workers of the fleet, and each one's reply, as JSON."""
+"""Requests to all workers of the fleet, and their replies, as JSON."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ T = TypeVar("T", "Request", "Reply")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker, as it describes itself.
+    """A worker's description of itself.
 
     Attributes:
-        address: Its own queue, gone as soon as its connection is.
-        queues: What it could serve.
-        owned: What it serves.
-        running: Its claims, by queue.
-        prefetched: What was delivered to it and is not claimed, by queue.
-        lent: How many results it is forwarding.
-        known: How many workers it knows, itself among them.
-        cooldowns: The seconds that are left of each, as it has heard.
-        report: Of its last heartbeat.
-        seen_s: How long ago that was.
-        draining: It finishes what it runs, and ends.
+        address: Its own queue, which disappears with its connection.
+        queues: The queues that it can serve.
+        owned: The queues that it serves.
+        running: The number of its claims, by queue.
+        prefetched: The number of its unclaimed deliveries, by queue.
+        lent: The number of Results that it is forwarding.
+        known: The number of workers that it knows, including itself.
+        cooldowns: The remaining seconds of each cooldown that it knows.
+        report: The report of its last heartbeat.
+        seen_s: The age of that heartbeat.
+        draining: Whether it only finishes its runs and then ends.
     """
 
     name: str
@@ -66,8 +66,8 @@ class RunEnded:
 
     Attributes:
         digest: Equal for runs that failed the same way; empty for ``ok``.
-        limit: So many equal failures in a row pause the collection.
-        reason: What that pause would say.
+        limit: The number of consecutive equal failures that pauses the collection.
+        reason: The reason that such a pause would give.
     """
 
     collection: str
@@ -78,17 +78,17 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one says to all workers; those that name a queue ``to`` reply to are questions.
+    """A message to all workers; they reply to those that name a queue in ``to``.
 
     Attributes:
-        kind: ``hello``: a ``member`` came, or serves something else. ``gone``: the ``member`` is.
-            ``runs``: how ``runs`` ended, as ``number`` of its ``origin``.
-            ``judged``: ``marks`` are ``Verdicts``. ``change``: of the registry.
-            ``cooldown``: of ``queues``. ``probe``: whether it arrives.
-            ``members``: who are you? ``tallies``: what have you settled? ``cancel``: by ``marks``.
-            ``put_back``: what is prefetched of ``queues``. ``locate``: the task of this id.
-            ``drain``: take nothing new, if your name is in ``workers``.
-        greet: With ``hello``: say it, too.
+        kind: ``hello``: a ``member`` joined, or serves other queues. ``gone``: the ``member`` has
+            ended. ``runs``: how ``runs`` ended, as ``number`` of its ``origin``. ``judged``:
+            ``marks`` are ``Verdicts``. ``change``: the registry changed. ``cooldown``: of
+            ``queues``. ``probe``: tests whether it arrives. ``members``: describe yourself.
+            ``tallies``: report your counters. ``cancel``: by ``marks``. ``put_back``: the
+            prefetched tasks of ``queues``. ``locate``: the task with this id. ``drain``: take
+            nothing new, if your name is in ``workers``.
+        greet: With ``hello``: reply with a ``hello``.
     """
 
     kind: Literal[
@@ -111,7 +111,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class TaskHeld:
-    """A task that a worker has; it runs ``since`` then, unless that is None."""
+    """A task that a worker has; ``since`` is when its run began, or None if it does not run."""
 
     queue: str
     failures: int
@@ -124,15 +124,16 @@ class TaskHeld:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One worker's; what was not asked for is empty.
+    """The reply of one worker; fields that were not requested are empty.
 
     Attributes:
-        tallies: By queue, since it joined; so are ``outcomes``, by outcome.
-        recent: How many tasks ended lately.
+        tallies: Counters by queue, since it joined.
+        outcomes: Counters by outcome, since it joined.
+        recent: The number of tasks that ended recently.
         ending: Ids of its runs that the marks end.
-        found: The task, where the worker has it.
-        run_s: How long runs took lately, by queue.
-        drained: Queues of which everything that waited was delivered to it.
+        found: The task, if the worker has it.
+        run_s: The mean duration of recent runs, by queue.
+        drained: Queues whose waiting tasks were all delivered to it.
         measures: The numbers of ``Measures``, by collection, since it joined ``age_s`` ago.
     """
 
@@ -151,7 +152,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """Those of all workers, or, unless it is ``complete``, of all but some."""
+    """The replies of the workers; some are missing unless ``complete``."""
 
     each: tuple[Reply, ...]
     complete: bool
@@ -163,13 +164,13 @@ class Replies:
 
 
 def encode(content: Request | Reply, *, key: str = "", exchange: str = "") -> OutgoingMessage:
-    """A message that does not survive a restart of the server."""
+    """A message that does not survive a server restart."""
     body = orjson.dumps(content, default=sorted)
     return OutgoingMessage(key, body, {}, exchange, lasting=False)
 
 
 def decode(content: type[T], body: bytes) -> T | None:
-    """What ``encode`` wrote; None for messages of another version or another program."""
+    """Decode a message of ``encode``; None if another version or program wrote it."""
     try:
         return cast("T", _built(content, orjson.loads(body)))
     except (ValueError, TypeError, LookupError):
@@ -177,7 +178,7 @@ def decode(content: type[T], body: bytes) -> T | None:
 
 
 def _built(cls: Any, record: Mapping[str, Any] | None) -> Any:
-    """One of a record; fields that are not known here are left out."""
+    """Build an instance from a record; ignores unknown fields."""
     if record is None:
         return None
     names = [each.name for each in fields(cls) if each.name in record]
@@ -193,7 +194,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-# What JSON does not keep.
+# Conversions for types that JSON does not have.
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "member": partial(_built, Member),
     "queues": frozenset,
@@ -208,7 +209,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
 
 
 async def ask(session: Session, exchange: str, request: Request) -> Replies:
-    """Ask all workers; each says how many it knows, which is how many have to reply."""
+    """Ask all workers; each reports how many it knows, which is how many must reply."""
     channel = await session.channel()
     try:
         return await _ask(channel, exchange, request)

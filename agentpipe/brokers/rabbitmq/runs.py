@@ -1,8 +1,8 @@
-"""Runs: their records, and which ids each has, so that a file that is sent again adds the rest.
+"""Runs: their records and task ids, so that a file sent again adds only the missing tasks.
 
-This broker remembers no ids. Those of a run are noted once they are published: a sender that dies
-in between sends them again, and readers drop the repeats. Two senders of one run at the same time
-may both send a task.
+This broker remembers no task ids. The ids of a run are stored after they are published: if a sender
+dies in between, they are sent again, and readers drop the repeats. Two concurrent senders of one
+run can both send a task.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
 
-# All of a run's are one message at last, which servers limit to 16 MiB.
+# All ids of a run end up in one message, which servers limit to 16 MiB.
 MAX_IDS = 400_000
 READ_AGAIN_S = 5.0
 
 
 class Runs:
-    """What one process knows of them, on one connection."""
+    """The runs known to one process, on one connection."""
 
     def __init__(self, session: Session, topology: Topology) -> None:
         self._session, self._topology = session, topology
@@ -40,13 +40,13 @@ class Runs:
         self._read_at = float("-inf")
 
     async def begin(self, name: str, record: bytes) -> bytes:
-        """Keep the record unless there is one; returns the one that is kept."""
+        """Store the record unless there is one; returns the stored one."""
         new = {"record": record.decode(), "begun_us": time.time_ns() // 1_000}
         self._keep((await self._state.change(lambda known: _begin(known, name, new)))[0])
         return bytes(self._records[name]["record"].encode())
 
     async def read(self) -> list[KeptRun]:
-        """All runs, in the order in which they were begun."""
+        """All runs, in the order of their start."""
         self._keep(await self._state.read())
         found = []
         for _, name, record in sorted(readable("runs", self._records.items(), _kept)):
@@ -67,7 +67,7 @@ class Runs:
         return dropped
 
     async def known(self, task_ids: Collection[str]) -> set[str]:
-        """Which of these a run has already; those of no run, or of one without a record, never."""
+        """The ids that their runs already have; never ids without a run, or without its record."""
         named = {run for task_id in task_ids if (run := run_of(task_id)) is not None}
         if named and time.monotonic() - self._read_at > READ_AGAIN_S:
             self._keep(await self._state.read())
@@ -76,7 +76,7 @@ class Runs:
         return {task_id for task_id in task_ids if _digest(task_id) in self._of(task_id)}
 
     async def note(self, task_ids: Iterable[str]) -> None:
-        """These are in their queues."""
+        """Note that these tasks are in their queues."""
         new: dict[str, dict[str, int]] = {}
         for task_id in task_ids:
             run = run_of(task_id)

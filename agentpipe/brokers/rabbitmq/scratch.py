@@ -1,4 +1,4 @@
-"""A scratch set of queues beside a store's own, and how all of a set is removed."""
+"""A scratch set of queues beside a store's own, and the removal of a set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def scratch_of(url: str, name: str, remove: Callable[[str], None]) -> Scratch:
-    """Queues under a prefix of their own; ``remove`` gets their URL."""
+    """Queues under a separate prefix; ``remove`` is called with their URL."""
     address = RabbitAddress.parse(url)
     own = with_parameters(url, prefix=f"{address.topology.prefix}-{name}")
     server = address.server
@@ -27,9 +27,9 @@ def scratch_of(url: str, name: str, remove: Callable[[str], None]) -> Scratch:
 
 
 async def remove_all(services: Services) -> None:
-    """Delete each queue and exchange of the prefix: those that the registry knows, and shared ones.
+    """Delete all queues and exchanges of the prefix that the registry knows, and shared ones.
 
-    AMQP lists no queues. Those of named runs are left.
+    AMQP lists no queues, so those of named runs remain.
     """
     registry, topology = services.registry, services.topology
     await registry.read()

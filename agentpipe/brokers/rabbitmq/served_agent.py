@@ -1,4 +1,4 @@
-"""ServedAgent: an agent that a worker serves, what was delivered of it, and what may run now."""
+"""ServedAgent: an agent that a worker serves, its deliveries, and what can run now."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.records import Queue
 
-# So many first offers lie ready beside what runs: as many as may run, up to this; and this many
-# where runs are brief, which end faster than the server stores what came of them.
+# First offers to prefetch beyond the concurrency limit: as many as the limit, at most AHEAD; always
+# AHEAD if runs are brief, which end faster than the server stores their results.
 AHEAD = 16
 BRIEF_S, BRIEF_RUNS = 0.1, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """A task that was delivered and is not claimed; ``returned`` if it was accepted before."""
+    """A delivered, unclaimed task; ``returned`` if it was accepted before."""
 
     message: Message
     tag: int
@@ -31,14 +31,14 @@ class Prefetched:
 
 @dataclass(slots=True)
 class Group:
-    """A concurrency group, all of whose agents this worker serves, by queue."""
+    """A concurrency group; this worker serves all its agents, by queue."""
 
     limit: int
     active: int = 0
     agents: dict[str, ServedAgent] = field(default_factory=dict)
 
     def ready(self) -> list[ServedAgent]:
-        """Those with a task that may run now, the longest unserved first."""
+        """Agents with a task that can run now, the least recently served first."""
         if self.active >= self.limit:
             return []
         return sorted((it for it in self.agents.values() if it.has_room), key=lambda it: it.served)
@@ -50,20 +50,21 @@ class ServedAgent:
 
     Attributes:
         unit: What its lock covers.
-        consumers: Their tags, by the queue's name.
-        is_consumed: There is one for each queue in which its tasks may wait.
-        is_withheld: There is none for first offers, since returned tasks wait.
-        ahead: So many first offers are delivered beside what may run.
-        judging: So many were delivered again whose worker died, and are being put back.
-        undecided: Those of them of which it is not known yet whether that counts, or that do not.
-        running: Its claims.
-        active: Those of them whose runs have not ended, as far as is known.
-        resting: Nothing may be claimed of it now, whatever was delivered.
-        leaving: It becomes another worker's as soon as nothing of it runs.
+        consumers: Consumer tags, by queue name.
+        is_consumed: Whether each queue of its tasks has a consumer.
+        is_withheld: Whether first offers are not consumed, because returned tasks wait.
+        ahead: The number of first offers to prefetch beyond the concurrency limit.
+        judging: The number of redelivered tasks whose worker died and that are being judged.
+        undecided: Judgements that have not decided yet whether the death counts, or decided that it
+            does not.
+        running: The number of its claims.
+        active: The number of claims whose runs have not ended, as far as we know.
+        resting: Whether nothing can be claimed now, although tasks were delivered.
+        leaving: Whether it moves to another worker once nothing of it runs.
         served: The number of its last claim.
-        yields_until: Until then what waits is an operator's; on the monotonic clock.
+        yields_until: Until when waiting tasks are left to an operator, on the monotonic clock.
         run_s: Mean duration of its last runs; None before the first.
-        is_brief: Its last runs were brief, ``BRIEF_RUNS`` at least.
+        is_brief: Whether its last runs, at least ``BRIEF_RUNS``, were brief.
     """
 
     queue: Queue
@@ -88,7 +89,7 @@ class ServedAgent:
 
     @property
     def has_room(self) -> bool:
-        """Whether a task could be claimed now."""
+        """Whether a task can be claimed now."""
         if self.leaving or self.resting:
             return False
         return bool(self.ready) and self.active < self.queue.concurrency
@@ -97,19 +98,19 @@ class ServedAgent:
     def prefetch(self) -> int:
         """How many first offers the server may deliver: the next is here while one is settled.
 
-        What was returned may have killed its worker: no more of that than may run.
+        Returned tasks may have killed their worker: the server delivers only as many as can run.
         """
         return self.queue.concurrency + self.ahead
 
     @property
     def is_drained(self) -> bool:
-        """Whether all that waits was delivered: the server would deliver more, if it had any."""
+        """Whether all waiting tasks were delivered: there is room, but the server sends no more."""
         if self.leaving or self.resting or not self.is_consumed:
             return False
         return self.running + len(self.ready) < self.queue.concurrency
 
     def note_run_s(self, run_s: float) -> bool:
-        """A run has ended; the latest weigh most. Whether runs are brief now, or no longer."""
+        """Record a run's duration; returns whether ``is_brief`` changed."""
         mean = run_s if self.run_s is None else self.run_s
         self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
         self._runs += 1
@@ -119,15 +120,15 @@ class ServedAgent:
         return self.is_brief is not was_brief
 
     def count_active(self, runs: int) -> None:
-        """So many more are active, or fewer."""
+        """Change the number of active runs."""
         self.active += runs
         if self.group is not None:
             self.group.active += runs
 
     def suspects(self, message: Message) -> bool:
-        """Whether it must run alone: it may have killed a worker, and one crash is the limit."""
+        """Whether the task must run alone: it may have killed a worker, and one crash is final."""
         return message.suspect > 0 and self.queue.max_crashes == 1
 
     def in_last_chance(self, message: Message) -> bool:
-        """Whether one crash more would end a task that has crashed before."""
+        """Whether one more crash would end a task that has crashed before."""
         return 0 < message.crashes == self.queue.max_crashes - 1

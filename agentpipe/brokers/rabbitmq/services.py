@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Queue
     from agentpipe.connections.amqp.message import OutgoingMessage
 
-# A look at the very moment at which a cooldown ends may find it not over.
+# Margin after a cooldown's end: a check at that exact moment can find it unfinished.
 CLOCK_S = 0.001
 TRIES = 3
-# The worker that settles the last failure of a row pauses its collection: the others wait for it.
+# The worker that settles the last failure of a streak pauses the collection; others wait for it.
 HEARD_S = 0.05
 
 log = logging.getLogger(__name__)
@@ -70,12 +70,12 @@ class Services:
         self._calendar = SharedState[int](session, topology.shared("calendar"), max, values_of(int))
 
     def inherit(self, earlier: Services) -> None:
-        """Go on with the cooldowns and the breaker of a lost connection."""
+        """Take over the cooldowns and the breaker of a lost connection."""
         self.cooldowns, self.breaker = earlier.cooldowns, earlier.breaker
         self._watch_cooldowns(self.cooldowns.all())
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Publish lasting messages, confirmed; a queue that is not there is made."""
+        """Publish durable messages with confirms; creates missing queues."""
         publisher = self.connection.publisher
         fates = await publisher.publish(messages)
         lost = [it for it, fate in zip(messages, fates, strict=True) if fate != "taken"]
@@ -91,10 +91,10 @@ class Services:
         return await ask(self.connection.session, self.topology.fleet, request)
 
     async def cancel(self, keys: Collection[str]) -> set[str]:
-        """Mark all that these keys name, and signal what runs of it; returns the ids of that."""
+        """Mark everything that these keys cover; returns the ids of the signalled runs."""
         request = Request("cancel", marks=await self.marks.add(keys))
         ending: set[str] = set()
-        for _ in range(TRIES):  # The others notice a moment later that a worker has died.
+        for _ in range(TRIES):  # Workers notice another's death a moment later.
             replies = await self.ask(request)
             ending.update(task_id for reply in replies.each for task_id in reply.ending)
             if replies.complete:
@@ -103,30 +103,30 @@ class Services:
         return ending
 
     async def judge(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> None:
-        """Say of what one worker had whether its end counts for it, and have all note it."""
+        """Store and announce verdicts on the tasks that a dead worker had."""
         await self._tell(Request("judged", marks=await self.verdicts.add(spared, blamed)))
 
     async def carry_out(self, spared: Delivered) -> None:
-        """Keep, and tell all, that what was said of this one is true of no later end."""
+        """Store and announce that this verdict was used, so that it covers no later death."""
         self._spared.append(spared)
-        async with self._sparing:  # Those of a worker that had many are kept together.
+        async with self._sparing:  # Tasks of the same dead worker are stored together.
             spared_now, self._spared = self._spared, []
             if spared_now:
                 await self._tell(Request("judged", marks=await self.verdicts.carry_out(spared_now)))
 
     def changed(self) -> None:
-        """Have each worker see what has changed."""
+        """Notify the workers of changes."""
         for listener in list(self.listeners):
             listener()
 
     async def introduce(self, names: Collection[str]) -> None:
-        """Enter these queues into the registry, unless it knows them as they are."""
+        """Enter these queues into the registry, unless it already has them unchanged."""
         if await self.registry.introduce(names):
             await self._tell(Request("change"))
         self.changed()
 
     async def prepare(self, queues: Collection[Queue]) -> None:
-        """Make the queues of agents; the registry knows them first, so that no crash hides them."""
+        """Register the agents' queues, then create them; a crash in between hides none."""
         await self.introduce([queue.name for queue in queues])
         await self.queues.make(queues)
 
@@ -138,7 +138,7 @@ class Services:
         paused: bool,
         reason: str = "",
     ) -> bool:
-        """Enter a pause into the registry, and have the workers read it; whether it is new."""
+        """Store a pause and notify the workers; returns whether it is new."""
         new = await self.registry.pause(queues, collections, paused=paused, reason=reason)
         self.breaker.forget(collections)
         await self._tell(Request("change"))
@@ -150,7 +150,7 @@ class Services:
         await self.connection.publisher.publish([message])
 
     async def reread(self) -> None:
-        """The registry has changed elsewhere."""
+        """Read the registry after another process has changed it."""
         await self.registry.read()
         self.breaker.forget(self.registry.explained())
         self.changed()
@@ -159,7 +159,7 @@ class Services:
         """Count runs that were settled here, and tell the other workers.
 
         Returns:
-            The collections that are paused now, because their runs fail the same way.
+            The collections that are now paused, because their runs fail the same way.
         """
         news = self.breaker.news(self._counted(runs))
         if not news:
@@ -171,12 +171,12 @@ class Services:
         return set(tripping)
 
     async def hear_runs(self, request: Request) -> None:
-        """Count runs that another process has settled; pause what it might not have seen."""
+        """Count runs that another process settled; pauses collections that it perhaps missed."""
         if not self.breaker.is_new(request):
             return
         tripping = self.breaker.count(self._counted(request.runs))
         if tripping:
-            await asyncio.sleep(HEARD_S * random.random())  # noqa: S311 - no secret
+            await asyncio.sleep(HEARD_S * random.random())  # noqa: S311 - not a secret
         for collection in tripping.keys() - self.registry.explained():
             await self._trip(collection, tripping[collection])
 
@@ -189,11 +189,11 @@ class Services:
             self.breaker.tripped.append(Tripped(collection, reason))
 
     def is_left_alone(self, queue: str) -> bool:
-        """Whether no worker may take its tasks now: it is in cooldown, or paused."""
+        """Whether no worker may take the queue's tasks now: it is in cooldown, or paused."""
         return self.cooldowns.left_s(queue) > 0 or any(self.registry.pauses(queue))
 
     def begin_cooldown(self, queues: Collection[str], cooldown_s: float) -> OutgoingMessage:
-        """Leave these alone; returns what tells the other workers."""
+        """Begin a cooldown of these queues; returns the announcement to the other workers."""
         for queue in queues:
             self.cooldowns.begin(queue, cooldown_s)
         self._watch_cooldowns(queues)
@@ -201,14 +201,14 @@ class Services:
         return encode(request, exchange=self.topology.fleet)
 
     def note_cooldowns(self, queues: Collection[str], cooldown_s: float) -> None:
-        """A worker reports that these are in cooldown."""
+        """Apply a cooldown that a worker reports."""
         new = [queue for queue in queues if self.cooldowns.note(queue, cooldown_s)]
         if new:
             self.changed()
             self._watch_cooldowns(new)
 
     def _watch_cooldowns(self, queues: Collection[str]) -> None:
-        """Have them claimed from again as soon as their cooldowns are over."""
+        """Notify the workers when these cooldowns end."""
         loop = asyncio.get_running_loop()
         for left_s in {round(self.cooldowns.left_s(queue) + CLOCK_S, 3) for queue in queues}:
             loop.call_later(left_s + CLOCK_S, self.changed)
@@ -216,7 +216,7 @@ class Services:
     async def progress(self, schedule: str, mark: int) -> int | None:
         """The highest mark ever set; None while another connection owns the schedules.
 
-        No ids are remembered: what two schedulers send would run twice.
+        No ids are remembered, so tasks sent by two schedulers would run twice.
         """
 
         def advance(marks: dict[str, int]) -> None:

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 class Settling:
     """Settles one worker's claims, one batch at a time.
 
-    Beside that, results of good runs: nothing else follows from them, so that their order is free.
+    Results of good runs are settled concurrently: they have no other consequences, so their order
+    does not matter.
     """
 
     def __init__(
@@ -45,15 +46,16 @@ class Settling:
     ) -> None:
         self._busy = asyncio.Lock()
         self._beside: set[asyncio.Task[Any]] = set()
-        # By the claim's number: what goes on, or has ended, where no caller waits any more.
+        # By claim number: settlements that are running, or ended after their caller stopped
+        # waiting.
         self._carried: dict[int, asyncio.Task[None]] = {}
         self._channel, self._services, self._deliveries = channel, channel.services, deliveries
         self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Publish what follows from each, have it confirmed, and only then acknowledge.
+        """Publish what follows from each settlement, wait for confirms, then acknowledge.
 
-        One that is being settled beside this is as one whose claim was lost.
+        A claim that ``settle_beside`` is settling counts as lost.
         """
         async with self._busy:
             mine = [each.claim.number not in self._deliveries.settling for each in settlements]
@@ -62,11 +64,11 @@ class Settling:
             return [is_mine and next(done) for is_mine in mine]
 
     def begin_beside(self, settlements: Sequence[Settlement]) -> None:
-        """From now on what runs next may be claimed; ``settle_beside`` has to follow."""
+        """Free the slots of these claims for the next runs; ``settle_beside`` must follow."""
         self._deliveries.begin_settling(each.claim for each in settlements)
 
     async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """The same of results of good runs, while others are being settled."""
+        """Settle results of good runs, concurrently with other settlements."""
         task = asyncio.current_task()
         assert task is not None
         self._beside.add(task)
@@ -78,7 +80,7 @@ class Settling:
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
-        """When nothing is being settled; a task that is must not be given back as well."""
+        """Wait for running settlements and block new batches; no task is put back as well."""
         async with self._busy:
             if under_way := self._beside.union(self._carried.values()):
                 await asyncio.wait(under_way)
@@ -106,9 +108,9 @@ class Settling:
         return {number: self._carried[number] for number in numbers}
 
     def _begun(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[asyncio.Task[None]]:
-        """Settle these once: a server that blocks us may take them when nobody waits any more.
+        """Start to settle these once: a blocked server can accept them after callers have left.
 
-        Who settles them again then waits for the same.
+        A repeated call for the same claims waits for the same task.
         """
         if not pairs:
             return []
@@ -125,12 +127,12 @@ class Settling:
 
     async def _carry_out_and_count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         await self._carry_out(pairs)
-        with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
+        with suppress(ChannelClosed):  # They are settled, even if the count fails.
             await self._count(pairs)
         self._tallies.add(pairs)
 
     async def _count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
-        """Count runs for the breaker, and claim nothing more of what it pauses."""
+        """Count runs for the breaker, and stop claiming from collections that it pauses."""
         runs = [run_ended(it, held.agent.queue.collection) for it, held in pairs]
         tripped = await self._services.count_runs([run for run in runs if run])
         for agent in list(self._deliveries.agents.values()) if tripped else ():
@@ -138,7 +140,7 @@ class Settling:
                 await self._consumption.withdraw(agent)
 
     def _find(self, settlements: Sequence[Settlement]) -> list[Held | None]:
-        """The claim of each; None where it was lost, or is settled twice."""
+        """Each settlement's claim; None if it was lost, or is settled twice."""
         if not self._is_alive():
             return [None] * len(settlements)
         if any(each.claim.task_id in self._deliveries.awaited for each in settlements):
@@ -154,10 +156,11 @@ class Settling:
     async def _fitting(
         self, pairs: Sequence[tuple[Settlement, Held]]
     ) -> list[tuple[Settlement, Held]]:
-        """The same without new payloads that are too large for the server.
+        """The same settlements, without new payloads that are too large for the server.
 
         Raises:
-            ResultTooLarge: A result is; it ends this channel, and all that runs here runs twice.
+            ResultTooLarge: A result is too large; it would close this channel, and all tasks
+                running here would run twice.
         """
         sizes = self._services.sizes
         largest = max((len(it.payload) + len(it.result) for it, _ in pairs), default=0)
@@ -175,13 +178,13 @@ class Settling:
         messages = [message for pair in pairs for message in self._consequences(*pair)]
         cooling = self._cooling(pairs)
         self._consumption.rest([agent.queue.name for agent in cooling])
-        if cooling:  # First, so that what is put back is not delivered at once again.
+        if cooling:  # Before the publish, so that returned tasks are not redelivered at once.
             await self._consumption.stop(*cooling)
         await self._channel.publish(messages)
         self._services.outbox.note(messages)
         self._channel.raw.ack_all([held.tag for _, held in pairs])
         if any(held.agent.suspects(held.message) for _, held in pairs):
-            # What runs next may end this process, and with it what the server has not read.
+            # The next run can kill this process, and unsent acknowledgements with it.
             await self._channel.raw.catch_up()
         for _, held in pairs:
             self._deliveries.let_go(held)
@@ -190,16 +193,16 @@ class Settling:
         self._consumption.end_isolation()
         for agent in cooling:
             await self._consumption.withdraw(agent)
-        if cooling:  # It may cover agents of another worker of this process.
+        if cooling:  # It can cover agents of other workers of this process.
             self._services.changed()
 
     def _cooling(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[ServedAgent]:
-        """The agents of this worker from which nothing may be claimed now."""
+        """The agents of this worker that a cooldown covers."""
         found = {name for each, held in pairs for name in _covered(each, held)}
         return [agent for name, agent in self._deliveries.agents.items() if name in found]
 
     def _consequences(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
-        """What has to be published before the task is acknowledged."""
+        """The messages to publish before the task is acknowledged."""
         topology = self._services.topology
         back = topology.back(held.agent.queue.name)
         if settlement.action in ("release", "cooldown"):
@@ -222,7 +225,7 @@ class Settling:
         return messages
 
     def _returning(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
-        """As if it had never been claimed, now or later."""
+        """Return the task as if it had not been claimed, now or after a delay."""
         topology, delay_s = self._services.topology, settlement.delay_s
         returned = held.message.noting(settlement.reason).given_back().carrying(settlement.payload)
         covered = _covered(settlement, held)
@@ -236,7 +239,7 @@ class Settling:
 
 
 def _covered(settlement: Settlement, held: Held) -> frozenset[str]:
-    """The queues from which nothing may be claimed now."""
+    """The queues that the settlement's cooldown covers."""
     if settlement.action != "cooldown" or settlement.delay_s <= 0:
         return frozenset()
     return frozenset((held.agent.queue.name, *settlement.cooldown_queues))
@@ -248,9 +251,9 @@ def _dead_bytes(settlement: Settlement) -> int:
 
 
 def _room(settlement: Settlement, limit: int) -> int:
-    """The size that the result may have, so that it fits beside the task in a dead letter.
+    """The maximum size of the result, so that it fits beside the task in a dead letter.
 
-    Where the task leaves it too little, the dead letter goes without.
+    If the task leaves too little room, the dead letter omits the result.
     """
     if settlement.action != "bury":
         return limit
@@ -259,7 +262,7 @@ def _room(settlement: Settlement, limit: int) -> int:
 
 
 def _without_large_payload(settlement: Settlement, limit: int) -> Settlement:
-    """Where the task with what it carries is too large, it goes on as it was sent."""
+    """Drop a new payload that is too large: the task continues with its old one."""
     if len(settlement.payload) <= limit:
         return settlement
     log.warning(

@@ -1,8 +1,9 @@
 """SharedState: a JSON document that all processes read and change, in a durable queue.
 
 The document is the merge of the messages in its queue, usually one. A change takes them, publishes
-the new document, and then acknowledges them; an exclusive queue is the lock meanwhile. A crash in
-between leaves both, so ``merge`` must accept a value that it has merged before.
+the new document, and then acknowledges them, with an exclusive queue as the lock. A crash in
+between leaves both old and new messages, so ``merge`` must accept a value that it has merged
+before.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.message import Declaration
 
 V = TypeVar("V")
-# A holder needs some milliseconds; one that takes longer hangs.
+# A lock holder needs some milliseconds; after this time it counts as hanging.
 LOCK_S = 15.0
 RETRY_S = 0.01
-# More messages than these are merged into one.
+# More messages than this are merged into one.
 MANY = 20
 
 
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def values_of(kind: type[V]) -> Callable[[Any], Mapping[str, V]]:
-    """A ``decode`` for documents with values of one type."""
+    """Make a ``decode`` for documents with values of one type."""
 
     def decode(values: Any) -> Mapping[str, V]:
         if not isinstance(values, dict) or not all(isinstance(it, kind) for it in values.values()):
@@ -52,8 +53,8 @@ class SharedState(Generic[V]):
 
     Args:
         merge: Combines the earlier and the later of two values of one key.
-        decode: From the JSON of a message to the document; raises where it is none.
-        encode: From the document to what ``orjson`` can write.
+        decode: Converts the JSON of a message to the document; raises if it is invalid.
+        encode: Converts the document to types that ``orjson`` can write.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class SharedState(Generic[V]):
         return True
 
     async def read(self) -> dict[str, V]:
-        """The document as it is."""
+        """Read the document."""
         return (await self.change(lambda _: None))[0]
 
     async def change(self, change: Callable[[dict[str, V]], None]) -> tuple[dict[str, V], bool]:
-        """Change the document in place; returns it, and whether it differs from before."""
+        """Change the document in place; returns it, and whether it has changed."""
         async with self._busy:
             channel = await self._locked(LOCK_S)
             try:
@@ -101,7 +102,7 @@ class SharedState(Generic[V]):
                 channel.close()
 
     async def add(self, values: Mapping[str, V]) -> None:
-        """Merge values in without a look at the document, and without its lock."""
+        """Merge values into the document without reading it, and without its lock."""
         channel = await self._session.channel()
         try:
             await channel.declare(self._queue)
@@ -118,7 +119,7 @@ class SharedState(Generic[V]):
             except ChannelClosed as error:
                 if error.code != LOCKED or time.monotonic() >= ends:
                     raise
-                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - no secret
+                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - not a secret
             else:
                 return channel
 
@@ -142,7 +143,7 @@ class SharedState(Generic[V]):
         return found, changed
 
     def _with(self, found: Mapping[str, V], body: bytes) -> dict[str, V]:
-        """What was found, with a message merged into it, unless others have written that."""
+        """Merge a message into the document; skips it if it is foreign."""
         merged = dict(found)
         try:
             for key, value in self._decode(orjson.loads(body)).items():

@@ -1,7 +1,7 @@
-"""SuspectRun: how a worker claims a suspect, so that its mark is true of it and of no other task.
+"""SuspectRun: claims a suspect so that its mark covers exactly this run.
 
-A suspect is claimed when nothing runs, marked, and handed out as soon as the mark is stored, all in
-one claim: a mark on what only lay there would blame it for another one's crash.
+A suspect is claimed when nothing else runs, marked, and handed out once the mark is stored, all in
+one claim. A mark on a task that only waited here would blame it for another task's crash.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class SuspectRun:
         self._suspects, self._deliveries = channel.services.suspects, deliveries
 
     async def claim(self) -> list[Claim]:
-        """Claim and mark the next one, if there is one and nothing runs.
+        """Claim and mark the next suspect, if there is one and nothing runs.
 
-        Where this fails, stored or not: as a claim without a holder, it is released.
+        If marking fails, whether stored or not, the claim has no holder and is released as such.
         """
         claim = self._deliveries.claim_suspect()
         if claim is None:
             return []
         await self._suspects.mark(self._deliveries.held[claim.number].message)
-        return [claim] if self._deliveries.find(claim) else []  # It may be given back by now.
+        return [claim] if self._deliveries.find(claim) else []  # It can be given back by now.

@@ -1,8 +1,8 @@
-"""Suspects: tasks with ``max_crashes: 1`` that their worker had beside others when it died.
+"""Suspects: tasks with ``max_crashes: 1`` whose worker died while it had other tasks too.
 
-The first crash would be the last, and the end of a connection does not tell what ran. So none of
-them is blamed, and each runs alone. Before it does, a durable mark says so: one that is delivered
-again with a mark has killed its worker, one without only lay there.
+The first crash would be the last, and the end of a connection does not show what ran. So none of
+them is blamed, and each runs alone. A durable mark is stored before that run: a task that is
+redelivered with a mark has killed its worker; one without a mark was only waiting there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
 
-# Marks of tasks that have ended stay for so long.
+# How long marks of ended tasks are kept.
 KEPT_MS = 7 * 86_400_000
 
 
@@ -28,11 +28,11 @@ class Suspects:
         self._state = SharedState[int](session, topology.shared("suspects"), max, values_of(int))
 
     async def mark(self, message: Message) -> None:
-        """It is about to run alone."""
+        """Mark a task that is about to run alone."""
         await self._state.add({_key(message): now_ms()})
 
     async def is_marked(self, message: Message) -> bool:
-        """Whether it ran alone; drops old marks."""
+        """Whether the task ran alone; drops old marks."""
 
         def drop_old(marks: dict[str, int]) -> None:
             oldest = now_ms() - KEPT_MS
@@ -40,7 +40,7 @@ class Suspects:
                 del marks[key]
 
         marks, _ = await self._state.change(drop_old)
-        # An id may be sent again on this broker.
+        # An id can be sent again on this broker.
         return marks.get(_key(message), -1) >= message.submitted_ms
 
 

@@ -1,6 +1,6 @@
 """TallyKeeper: counts what one worker has settled since it joined; the server does not.
 
-``MeasuresSeen`` adds up what workers say of their counters, for as long as its process looks.
+``MeasuresSeen`` sums the counters of all workers while its process runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Settlement
 
 
-# What a worker counted that was not heard for so long is forgotten; it has ended.
+# Counters of a worker that has not replied for this long are forgotten; it has ended.
 REMEMBER_S = 3_600.0
 
 
@@ -38,7 +38,7 @@ class TallyKeeper:
         self._ended: deque[float] = deque()
 
     def add(self, settled: Iterable[tuple[Settlement, Held]]) -> None:
-        """Count settlements that were carried out just now, with their claims."""
+        """Count settlements that were just carried out, with their claims."""
         now = time.time()
         for each, held in settled:
             queue, tally = each.claim.queue, Tally.of(each)
@@ -58,7 +58,7 @@ class TallyKeeper:
             self._ended.popleft()
 
     def reply(self, member: Member, drained: frozenset[str]) -> Reply:
-        """What was counted up to now; nothing waits on the server for ``drained`` queues."""
+        """The current counts; nothing waits on the server for ``drained`` queues."""
         self._forget()
         now = time.monotonic()
         by_queue = {
@@ -82,7 +82,7 @@ def _numbers(counts: Mapping[int, float]) -> list[float]:
 
 
 def by_queue(replies: Iterable[Reply]) -> dict[str, Tally]:
-    """What several workers count of the same queues, together; the youngest error counts."""
+    """The sum of several workers' counts per queue, with the latest error."""
     tallies: dict[str, Tally] = {}
     for reply in replies:
         for queue, tally in reply.tallies.items():
@@ -95,9 +95,9 @@ def by_queue(replies: Iterable[Reply]) -> dict[str, Tally]:
 class MeasuresSeen:
     """What workers have counted since this process first asked them.
 
-    A worker takes its counters with it when it ends. What they rose by from look to look only
-    rises, so that a scraper takes no worker's end for a new beginning. It begins at 0, as all
-    counters do with their process.
+    A worker's counters disappear when it ends. The sum of their increases only grows, so a scraper
+    does not take a worker's end for a counter reset. It starts at 0, like all counters of a
+    process.
     """
 
     def __init__(self) -> None:
@@ -106,12 +106,12 @@ class MeasuresSeen:
         self._began: float | None = None
 
     def add(self, replies: Iterable[Reply]) -> dict[str, Measures]:
-        """Add what is new; returns all, by collection."""
+        """Add the increases; returns the sums by collection."""
         now = time.monotonic()
         self._began = now if self._began is None else self._began
         for reply in replies:
             _, before = self._last.get(reply.member.name, (now, None))
-            if before is None:  # One that began after us has counted nothing before.
+            if before is None:  # A worker that joined after our start began at 0.
                 before = {} if reply.age_s <= now - self._began else reply.measures
             for owner, numbers in reply.measures.items():
                 self._rise(owner, numbers, before.get(owner, ()))
@@ -126,6 +126,6 @@ class MeasuresSeen:
     def _rise(self, owner: str, numbers: Sequence[float], before: Sequence[float]) -> None:
         sums = self._sums.setdefault(owner, [0.0] * WIDTH)
         earlier = [*before, *[0.0] * (WIDTH - len(before))]
-        # One of a later version may count more; those places are not ours.
+        # A later version may have more counters; ignore those.
         for place, number in enumerate(numbers[:WIDTH]):
             sums[place] += max(0.0, number - earlier[place])

@@ -1,7 +1,7 @@
-"""Where a task is, as far as workers know it.
+"""Where a task is, as far as workers know.
 
-A message in a queue cannot be found without taking all that lie before it, so that this is not
-tried. What is known besides is how many tasks wait, are delayed, are in the outbox, and are dead.
+Finding a message in a queue would mean taking all messages before it, so it is not tried. We also
+know how many tasks wait, are delayed, are in the outbox, and are dead.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Queue
 
-# Agents with whom a task may wait; more would not be read.
+# Maximum number of agents to list for a task that was not found; longer lists are not read.
 MAX_CANDIDATES = 20
 
 
 async def locate(services: Services, task_id: str) -> TaskLocation:
-    """What workers know of it; ``unknown`` with what may explain it where none has it."""
+    """What workers know about a task; if no worker has it, ``unknown`` with candidates."""
     await services.registry.read()
     replies = await services.ask(Request("locate", task_id=task_id))
     found = [(reply.member, held) for reply in replies.each for held in reply.found]
     if found:
-        # A copy that lies ready elsewhere says less than the run.
+        # A run is more informative than a copy that waits elsewhere.
         place = await _held(services, task_id, replies, *min(found, key=lambda it: not it[1].since))
     else:
         place = await _unknown(services, task_id, replies)
@@ -75,7 +75,7 @@ async def _unknown(services: Services, task_id: str, replies: Replies) -> TaskLo
 
 
 async def _agents(services: Services, queues: Sequence[Queue], replies: Replies) -> list[AgentSeen]:
-    """Agents with what waits on the server and with workers, and what could hold them up."""
+    """Agents with their tasks waiting on the server and at workers, and what can block them."""
     waiting = Counter(await services.queues.waiting(queues))
     for member in replies.members:
         waiting.update(member.prefetched)

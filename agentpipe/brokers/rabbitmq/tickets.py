@@ -1,8 +1,8 @@
 """Tickets: how many first offers of an agent are delayed.
 
-Delayed tasks of all agents share their queues, where the server cannot count those of one. So each
-has a ticket beside it, in a queue of its agent's that takes no more than the bound. The worker that
-receives the task takes the ticket away; all tickets of an agent are alike.
+Delayed tasks of all agents share queues, where the server cannot count those of one agent. So each
+has a ticket in a queue of its agent, whose length is bounded. The worker that receives the task
+removes a ticket; all tickets of an agent are alike.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Offer, Queue
     from agentpipe.connections.amqp.confirmations import Fate
 
-# A ticket whose task was lost with its sender leaves by itself, so long after the task was due.
+# How long after its task was due a ticket expires, if its task was lost with the sender.
 KEPT_MS = 86_400_000
 
 
 class Tickets:
-    """Those of all agents, over one connection."""
+    """The tickets of all agents, over one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._topology = connection, connection.topology
         self._made: dict[str, dict[int, str]] = defaultdict(dict)
 
     def of(self, agent: str) -> Iterable[str]:
-        """Where this connection has put tickets of an agent."""
+        """The queues where this connection has put tickets of an agent."""
         return self._made[agent].values()
 
     async def make(self, queues: Iterable[Queue]) -> None:
-        """Make the queues of these agents' tickets, once per connection."""
+        """Create the ticket queues of these agents, once per connection."""
         missing = {queue for queue in queues if queue.max_waiting not in self._made[queue.name]}
         if missing:
             async with self._connection.admin.use() as channel:
@@ -49,11 +49,11 @@ class Tickets:
             self._made[queue.name][queue.max_waiting] = self.name(queue)
 
     def name(self, queue: Queue) -> str:
-        """The queue of an agent's tickets."""
+        """The name of the agent's ticket queue."""
         return self._topology.tickets(queue.name, queue.max_waiting).name
 
     async def put(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
-        """Put a ticket for each offer; ``refused`` where there is no room for it."""
+        """Put a ticket for each offer; ``refused`` if there is no room."""
         return await self._connection.publisher.publish(
             [
                 OutgoingMessage(
@@ -64,9 +64,9 @@ class Tickets:
         )
 
     async def take(self, names: Iterable[str]) -> None:
-        """Take one ticket away from each of these queues, as often as it is named."""
+        """Remove one ticket per name from these queues."""
         for name in names:
-            with suppress(ChannelClosed):  # An operator has deleted it, or the connection ends.
+            with suppress(ChannelClosed):  # The queue was deleted, or the connection ends.
                 async with self._connection.admin.use() as channel:
                     if ticket := await channel.get(name):
                         channel.ack(ticket.tag)

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Queue
     from agentpipe.connections.amqp.channel import Channel
 
-# Each delay queue holds delays of up to twice those of the one before, so that a message never
-# waits for one ahead of it for longer than it would have waited anyway.
+# Each delay queue takes delays up to twice those of the previous one, so a message waits behind
+# longer ones for less than its own delay.
 SHORTEST_DELAY_MS = 100
 DELAY_QUEUES = 24
-# The queues of a whole fleet, but for those of named runs.
+# The queues of a whole fleet, except those of named runs.
 SHARED = (
     "calendar",
     "cancels",
@@ -29,27 +29,27 @@ SHARED = (
     "verdicts",
 )
 LONGEST_DELAY_MS = 40 * 86_400_000
-# Numbers count up, and higher ones are delivered first; each level costs the server memory.
+# The number of levels; higher ones are delivered first, and each costs the server memory.
 PRIORITIES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """All names begin with the URL's ``prefix``, so that several fleets may share a vhost.
+    """All names begin with the URL's ``prefix``, so several fleets can share a vhost.
 
     Attributes:
-        quorum: Whether queues are replicated ones.
+        quorum: Whether to use quorum queues.
     """
 
     prefix: str
     quorum: bool = False
 
     def admission(self, queue: str, bound: int) -> Declaration:
-        """Where first offers wait; the bound is a part of the name since it cannot be changed.
+        """The queue of first offers; its bound is part of the name because it cannot be changed.
 
-        After a restart the server applies the bound to what was unacknowledged as well, and
-        drops the oldest, whatever ``x-overflow`` says: they are dead-lettered to where returned
-        tasks wait, which must exist before.
+        After a restart the server also applies the bound to messages that were unacknowledged, and
+        drops the oldest regardless of ``x-overflow``. They are dead-lettered to the queue of
+        returned tasks, which must exist first.
         """
         limits = {
             "x-max-length": bound,
@@ -62,16 +62,16 @@ class Topology:
         return self.durable(f"{self.prefix}.{queue}.in.{bound}", **limits)
 
     def back(self, queue: str) -> Declaration:
-        """Where returned tasks wait, without a bound."""
+        """The queue of returned tasks, without a bound."""
         return self.durable(f"{self.prefix}.{queue}.back")
 
     def tickets(self, queue: str, bound: int) -> Declaration:
-        """One for each delayed first offer, up to the bound."""
+        """The queue with a ticket for each delayed first offer, up to the bound."""
         limits = {"x-max-length": bound, "x-overflow": "reject-publish"}
         return self.durable(f"{self.prefix}.{queue}.delayed.{bound}", **limits)
 
     def lock(self, unit: str) -> str:
-        """An exclusive queue: its owner serves the agent, or all agents of the group."""
+        """The exclusive queue whose owner serves the agent, or all agents of the group."""
         return f"{self.prefix}.{unit}.lock"
 
     def shared(self, noun: str) -> Declaration:
@@ -79,12 +79,12 @@ class Topology:
         return self.durable(f"{self.prefix}.{noun}")
 
     def all_shared(self) -> set[str]:
-        """The names of these queues."""
+        """The names of the fleet's queues."""
         return {self.shared(noun).name for noun in SHARED}
 
     @property
     def made(self) -> str:
-        """The exchange that comes and goes; see ``Channel.keep_made``."""
+        """The temporary exchange for ``Channel.keep_made``."""
         return f"{self.prefix}.made"
 
     @property
@@ -93,24 +93,24 @@ class Topology:
         return f"{self.prefix}.crew"
 
     def later(self, level: int) -> Declaration:
-        """Delayed tasks; a message keeps its key on the way back, which names its queue."""
+        """A queue of delayed tasks; an expired message's key names the queue that it returns to."""
         return self.durable(f"{self.prefix}.later.{level}", **{"x-dead-letter-exchange": ""})
 
     def delays(self) -> list[Declaration]:
-        """All delay queues, in the order in which they are made."""
+        """All delay queues, in the order of their creation."""
         return [self.later(level) for level in range(DELAY_QUEUES)]
 
     def durable(self, name: str, **arguments: Any) -> Declaration:
         """A queue by its full name."""
         if self.quorum:
-            # Crashes are counted by us: a limit here would drop a task without a Result.
+            # We count crashes ourselves: a limit here would drop a task without a Result.
             kind = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
             arguments = {**kind, **arguments}
         return Declaration(name, {"x-consumer-timeout": CONSUMER_TIMEOUT_MS, **arguments})
 
 
 def unit_of(queue: Queue) -> str:
-    """What one worker serves as a whole: an agent, or all agents of a concurrency group."""
+    """The unit that one worker serves as a whole: an agent, or a concurrency group."""
     group = queue.concurrency_group
     return queue.name if group is None else f"gate {group}"
 
@@ -121,7 +121,7 @@ def delay_level(delay_ms: int) -> int:
 
 
 async def make_delays(channel: Channel, topology: Topology) -> None:
-    """Make the delay queues, and for each an exchange that leaves a message's key as it is."""
+    """Create the delay queues, each with an exchange that preserves a message's key."""
     for later in topology.delays():
         await channel.call("exchange_declare", later.name, "fanout", durable=True)
         await channel.declare(later)

@@ -1,12 +1,13 @@
-"""Verdicts: which tasks are to blame for the end of their worker, and which are not.
+"""Verdicts: which tasks are to blame for the death of their worker, and which are not.
 
-The end of a connection does not tell what ran on it. Who watched the worker knows, and says so when
-it ends the worker, or as soon as that has died. A task without a verdict counts a crash.
+The end of a connection does not show what ran on it. The worker's watcher knows, and publishes a
+verdict when it ends the worker, or as soon as the worker has died. A task without a verdict counts
+a crash.
 
-A verdict is about what one worker had: the task as it was delivered to that. So what was said of an
-earlier end, or is said too late, says nothing of the next one: a task that is blamed is replaced by
-a copy with another number, and of one that is spared it is kept that this was carried out. A copy
-of that, too, would be there twice where who makes it is killed meanwhile.
+A verdict applies to the task as it was delivered to one worker. A verdict on an earlier death, or a
+late one, must not apply to the next death. So a blamed task is replaced by a copy with another
+number. A spared task is not copied, because both copies would exist if its worker were killed
+before the acknowledgement; instead, we store that the verdict was carried out.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.connection import Session
     from agentpipe.core.delivered import Delivered
 
-# The server gives the tasks of a dead worker back before its watcher has opened a connection.
+# The server redelivers a dead worker's tasks before its watcher has opened a connection.
 PATIENCE_S = 2.0
-# And a worker that takes them may have to boot.
+# The worker that receives the tasks possibly has to boot first.
 KEPT_MS = 60_000
 
 
 def patience_s(lease_s: float) -> float:
-    """For how long a worker with that lease waits for a verdict: well within the lease."""
+    """How long a worker with that lease waits for a verdict: well within the lease."""
     return min(PATIENCE_S, lease_s / 4)
 
 
 class Verdicts:
-    """What one process knows of them: when each was said, in Unix ms; negative for blame.
+    """The verdicts known to one process: when each was published, in Unix ms; negative for blame.
 
-    Beside one that was carried out stands, by a key of its own, when that one was said.
+    A second key stores the time of the verdict that was carried out.
     """
 
     def __init__(self, session: Session, topology: Topology) -> None:
@@ -48,14 +49,14 @@ class Verdicts:
         self._heard = asyncio.Event()
 
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
-        """Keep a verdict on each of these; returns what the others have to note."""
+        """Store a verdict on each task; returns what other processes have to note."""
         now = now_ms()
         said = dict.fromkeys(map(_key, spared), now) | dict.fromkeys(map(_key, blamed), -now)
         await self._add(said)
         return said
 
     async def carry_out(self, spared: Iterable[Delivered]) -> dict[str, int]:
-        """These go on, and may end the next worker; returns what the others have to note."""
+        """Mark these verdicts as carried out; returns what other processes have to note."""
         done = {_done(key): abs(self._said[key]) for key in map(_key, spared) if self._is_open(key)}
         await self._add(done)
         return done
@@ -65,7 +66,7 @@ class Verdicts:
         await self._state.add(said)
 
     def note(self, said: Mapping[str, int]) -> None:
-        """Learn of verdicts, and forget old ones."""
+        """Learn verdicts, and forget old ones."""
         self._said = {key: at for key, at in self._said.items() if _counts(at)}
         for key, at in said.items():
             self._said[key] = _later(self._said.get(key, 0), at)
@@ -73,7 +74,7 @@ class Verdicts:
         self._heard = asyncio.Event()
 
     async def read(self) -> None:
-        """Learn of all that are kept, and drop old ones."""
+        """Learn all stored verdicts, and drop old ones."""
 
         def drop_old(said: dict[str, int]) -> None:
             for key in [key for key, at in said.items() if not _counts(at)]:
@@ -82,7 +83,7 @@ class Verdicts:
         self.note((await self._state.change(drop_old))[0])
 
     async def blame(self, delivered: Delivered, patience_s: float) -> bool:
-        """Whether the end of the worker that had this counts; so it does without a verdict."""
+        """Whether the death of the worker that had this counts; without a verdict it does."""
         key = _key(delivered)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
@@ -91,7 +92,7 @@ class Verdicts:
         return self._said.get(key, 0) < 0 or not self._is_open(key)
 
     def _is_open(self, key: str) -> bool:
-        """Whether there is a verdict that nobody has carried out."""
+        """Whether there is a verdict that was not carried out yet."""
         return abs(self._said.get(key, 0)) > self._said.get(_done(key), 0)
 
 

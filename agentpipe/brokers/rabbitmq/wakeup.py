@@ -1,4 +1,4 @@
-"""Wakeup: wakes the thread that waits for something to claim, and says which runs must end."""
+"""Wakeup: wakes the thread that waits for claims, and tells it which runs must end."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ if TYPE_CHECKING:
 
 
 class Wakeup:
-    """Set from the connection's thread, awaited in one other."""
+    """Set on the connection's thread, awaited on one other thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._cancelled: deque[str] = deque()
 
     def set(self) -> None:
-        """A claim may have become possible."""
+        """Wake the thread: a new claim may be possible."""
         self._event.set()
 
     def cancel(self, task_ids: Iterable[str]) -> None:
-        """These run here and must end."""
+        """Report runs of this worker that must end."""
         self._cancelled.extend(task_ids)
         if self._cancelled:
             self._event.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Return as soon as anything happens."""
+        """Wait until anything happens, at most ``timeout_s``."""
         self._event.wait(timeout_s)
         self._event.clear()
 
     def take_cancelled(self) -> list[str]:
-        """Those since the last call."""
+        """The ids reported since the last call."""
         return [self._cancelled.popleft() for _ in range(len(self._cancelled))]

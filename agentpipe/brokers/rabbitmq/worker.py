@@ -1,8 +1,8 @@
-"""RabbitWorker: one joined worker on one connection, put together from its parts.
+"""RabbitWorker: one joined worker on one connection, composed of its parts.
 
-An agent is served by one worker at a time, which holds its lock; agents that share a concurrency
-group are served by the same one, under one lock, so that it alone has to count what runs of them.
-They change hands together, once nothing runs of any of them.
+One worker at a time serves an agent, and holds its lock. Agents of a concurrency group are served
+by the same worker, under one lock, so that it can count their runs alone. They change hands
+together, once nothing of any of them runs.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.arrivals import Delivery
 
 TICK_S = 1.0
-# Another worker still holds the lock of an agent that should be ours.
+# Another worker still holds this agent's lock.
 RETRY_S = 0.1
-# Agents taken over per round.
+# Agents to take over per round.
 PORTION = 50
-# Workers introduce themselves again this often, for those that missed a message.
+# Interval at which workers introduce themselves again, for those that missed a message.
 HELLO_EVERY_S = 10.0
 # Time for all workers to resume their runs after a lost connection.
 REUNION_S = 5.0
-# What is under way when a worker leaves: otherwise its tasks are delivered again, and count.
+# Time for pending operations of a leaving worker; otherwise their tasks count a crash.
 LEAVE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class RabbitWorker:
     """Takes over and gives up agents, and answers requests of other processes.
 
     Attributes:
-        draining: It finishes what it runs, and is to end.
+        draining: Whether it only finishes its runs and is to end.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RabbitWorker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its claims still count."""
+        """Whether its claims are still valid."""
         now = time.monotonic()
         strayed = self._deliveries.awaited and now >= self._reunion_ends
         gone = self._reception.is_closed
@@ -96,13 +96,13 @@ class RabbitWorker:
         self._report = self._report if report is None else report
 
     async def check(self) -> None:
-        """Return once the server has answered: a connection to one that is frozen stays open."""
+        """Return once the server has answered: a connection to a frozen server stays open."""
         await self._channel.raw.catch_up()
 
     def inherit(self, earlier: RabbitWorker) -> None:
-        """Resume the runs of the lost connection, once their tasks are delivered here again.
+        """Resume the runs of the lost connection, once their tasks are redelivered here.
 
-        The other workers reconnect as well, so that each gets its own deliveries.
+        The other workers reconnect too, so each gets its own deliveries.
         """
         self._deliveries.inherit(earlier._deliveries)
         self._members = earlier._membership.members
@@ -111,7 +111,7 @@ class RabbitWorker:
         self._reunion_ends = time.monotonic() + REUNION_S
 
     def drain(self) -> None:
-        """Leave all agents to the other workers, each as soon as nothing of it runs here."""
+        """Leave all agents to other workers, each once nothing of it runs here."""
         self.draining = True
         self.worker = replace(self.worker, queues=frozenset())
         self._hello_at = 0.0
@@ -146,7 +146,7 @@ class RabbitWorker:
                 await services.queues.make_delays()
                 await services.introduce(self.worker.queues)
             await self._membership.open()
-            # From here on changes are received: read those made before.
+            # Changes are received from here on: read the earlier ones.
             await services.registry.read()
             await services.marks.read()
             await services.verdicts.read()
@@ -165,12 +165,12 @@ class RabbitWorker:
             except ChannelClosed as error:
                 if self._channel.raw.is_open:
                     log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
-            except Exception:  # If this loop ended, no worker would serve its agents.
+            except Exception:  # Without this loop, no worker would serve its agents.
                 log.exception("unexpected error while agents are taken over; continuing")
-            with suppress(TimeoutError):  # ``wait_for`` may lose a cancellation.
+            with suppress(TimeoutError):  # ``wait_for`` can lose a cancellation.
                 async with asyncio.timeout(tick_s if self._balanced else min(tick_s, RETRY_S)):
                     await self._look.wait()
-        # Otherwise who ends it gives back what it has, or its successor resumes what it held.
+        # Otherwise ``leave`` puts back its tasks, or its successor resumes its runs.
         if self._channel.raw.is_open and not self._reception.is_closed:
             await self.close()
             self._services.outbox.take_back(self.worker.name)
@@ -199,7 +199,8 @@ class RabbitWorker:
         theirs = {unit_of(name) for member in others for name in member.owned}
         missing = sorted(share - self._deliveries.agents.keys())
         wanted = [name for name in missing if unit_of(name) not in theirs]
-        # The first to come fill the slots: not the same ones in each worker that dies young.
+        # The first agents fill the slots; if workers die early, these should not always be the
+        # same.
         random.shuffle(wanted)
         for first in range(0, len(wanted), PORTION):
             if not self.is_alive:
@@ -245,7 +246,7 @@ class RabbitWorker:
         return self._deliveries.has_nothing
 
     def claim_at_once(self, limit: int) -> list[Claim] | None:
-        """Claim up to ``limit`` tasks, one per agent in turn; None where a suspect comes first."""
+        """Claim up to ``limit`` tasks, one per agent in turn; None if a suspect comes first."""
         if not self.is_alive or limit <= 0:
             return []
         if self._deliveries.has_suspect:
@@ -253,14 +254,14 @@ class RabbitWorker:
         return self._deliveries.claim(limit, self._consumption.is_isolated)
 
     async def claim(self, limit: int) -> list[Claim]:
-        """The same; a suspect alone, once nothing else runs here."""
+        """Claim up to ``limit`` tasks; a suspect only alone, once nothing else runs here."""
         claims = self.claim_at_once(limit)
         return await self._alone.claim() if claims is None else claims
 
     async def compare(
         self, held: Collection[tuple[str, int]], forwarding: Collection[int] | None
     ) -> Comparison:
-        """Release what was claimed here and is not held; see ``ComparesClaims``."""
+        """Release claims that the worker does not hold; see ``ComparesClaims``."""
         mine = {it.claim.key: it.claim for it in self._deliveries.held.values()}
         awaited = {it.claim.key for it in self._deliveries.awaited.values()}
         strays = [Settlement(mine[key], "release") for key in mine.keys() - {*held}]
@@ -295,7 +296,7 @@ class RabbitWorker:
         return replace(self._introduction(), report=self._report.decode(), seen_s=seen_s)
 
     def _drained(self) -> frozenset[str]:
-        """Queues of which nothing waits on the server; none while anything is on its way there."""
+        """Queues with nothing waiting on the server; none while a message is on its way there."""
         moving = self._channel.tasks - self._answers.under_way - {self._steward}
         if moving or self._look.is_set() or not (self._balanced and self.is_alive):
             return frozenset()
@@ -305,7 +306,7 @@ class RabbitWorker:
     # How it ends.
 
     async def leave(self) -> int:
-        """Release everything, uncounted; returns how many claims."""
+        """Release all claims without counting a crash; returns how many."""
         claims = len(self._deliveries.held) if self.is_alive else 0
         await self._dismiss_steward(LEAVE_S)
         with suppress(ChannelClosed):
@@ -320,13 +321,13 @@ class RabbitWorker:
         held = [Prefetched(each.message.given_back(), each.tag) for each in running]
         unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
         await self._channel.put_back([*held, *unclaimed])
-        # A task that is not acknowledged by the end would be delivered twice.
+        # A task that is not acknowledged in time would be delivered twice.
         if others := self._channel.tasks - {self._steward}:
             await asyncio.wait(others, timeout=LEAVE_S)
         await self._channel.raw.catch_up()
 
     async def close(self) -> None:
-        """End at once: what it holds counts a crash when it is delivered again."""
+        """End at once: the tasks it holds count a crash when they are redelivered."""
         await self._dismiss_steward()
         self._services.listeners.discard(self._look.set)
         self._channel.raw.close()
@@ -341,7 +342,7 @@ class RabbitWorker:
             await connection.publisher.publish([gone])
 
     async def _dismiss_steward(self, patience_s: float = 0.0) -> None:
-        """Stop changing the agents, after the change that is under way if there is time for it."""
+        """Stop changing the agents; waits up to ``patience_s`` for a change in progress."""
         self._reception.is_closed = True
         if self._steward is not None and self._steward is not asyncio.current_task():
             self._look.set()

@@ -1,4 +1,4 @@
-"""WorkerChannel: the channel of one worker, and what its parts share beside it."""
+"""WorkerChannel: the channel of one worker, and what its parts share."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WorkerChannel:
-    """Puts messages in the place of deliveries, and runs a worker's coroutines.
+    """Replaces deliveries by messages, and runs a worker's coroutines.
 
     Attributes:
-        wake: Called when a claim may have become possible.
+        wake: Called when a new claim may be possible.
         look: Set when the worker's agents have to be checked.
-        tasks: What runs in the background.
+        tasks: The running background tasks.
     """
 
     raw: Channel
@@ -36,14 +36,14 @@ class WorkerChannel:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run it in the background, at most until the channel is closed."""
+        """Run a coroutine in the background; it ends at the latest with the channel."""
         task = asyncio.get_running_loop().create_task(_until_closed(work))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Publish all of them, confirmed; a queue that was deleted is made again."""
+        """Publish all messages with confirms; creates queues that were deleted."""
         topology = self.services.topology
         fates = await self.raw.publish(messages)
         lost = [it for it, fate in zip(messages, fates, strict=True) if fate != "taken"]
@@ -57,19 +57,19 @@ class WorkerChannel:
                 raise ChannelClosed("the server refuses to store tasks or results")
 
     async def replace(self, pairs: Sequence[tuple[OutgoingMessage, int]]) -> None:
-        """Publish each message, then acknowledge the delivery whose place it takes."""
+        """Publish each message, then acknowledge the delivery that it replaces."""
         await self.publish([message for message, _ in pairs])
         self.raw.ack_all([tag for _, tag in pairs])
 
     async def put_back(self, prefetched: Iterable[Prefetched]) -> None:
-        """As if they had never been delivered: a copy, for a requeued one looks crashed."""
+        """Return tasks as if never delivered: as copies, because a requeue looks like a crash."""
         back = self.services.topology.back
         await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in prefetched])
 
 
 @asynccontextmanager
 async def closed_on_failure(raw: Channel) -> AsyncIterator[None]:
-    """Half a worker must not stay: the connection to a server that is blocked goes on."""
+    """Close the channel on an error: a half-built worker must not stay on a live connection."""
     try:
         yield
     except BaseException:

@@ -62,7 +62,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the client
         return bool(ended)
 
     def lose(self) -> None:
-        """Treat all held partitions as new: other readers can have read on in them."""
+        """Treat all held partitions as new: other readers may have read on in them."""
         self._claimed_at.clear()
         self._lent.clear()
         self._commits.drop(self._commits.partitions())

@@ -85,7 +85,7 @@ def _parsed(payload: bytes) -> Any:
 
 
 def has_facts(db: sqlite3.Connection) -> bool:
-    """Whether the file has this layout; a read-only file can have an earlier one."""
+    """Whether the file has this layout; a read-only file may have an earlier one."""
     return bool(db.execute("PRAGMA user_version").fetchone()[0] >= LAYOUT_OF_FACTS)
 
 
