@@ -99,7 +99,7 @@ class Reception:
         agent.undecided.discard(task)
 
     async def _let_others_first(self, agent: ServedAgent) -> None:
-        """Requeue tasks that died with it first: it must not kill the same neighbours each time."""
+        """Wait until tasks that died with it are requeued: it may kill the same ones each time."""
         for source in self._services.registry.sources(agent.queue):
             if source.name in agent.consumers:  # The queue answers after all its deliveries.
                 await self._channel.raw.declare(source)

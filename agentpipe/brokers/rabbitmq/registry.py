@@ -37,8 +37,8 @@ class RegistryEntry:
         paused: Queues that are paused individually.
         paused_at: When the pauses last changed, in Unix seconds.
         reasons: The pause reasons, by queue; the whole collection has an empty name.
-        sources: Who has declared it: the last ``sender``, the last ``worker``, and the one whose
-            ``group`` is current.
+        sources: Who has declared it: the last ``sender``, the last ``worker``, and the one that the
+            current ``group`` comes from.
     """
 
     collection: str | None

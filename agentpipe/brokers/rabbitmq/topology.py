@@ -29,7 +29,7 @@ SHARED = (
     "verdicts",
 )
 LONGEST_DELAY_MS = 40 * 86_400_000
-# The number of levels; higher ones are delivered first, and each costs the server memory.
+# The highest priority; higher ones are delivered first, and each level costs server memory.
 PRIORITIES = 2
 
 

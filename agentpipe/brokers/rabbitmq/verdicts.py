@@ -6,8 +6,8 @@ a crash.
 
 A verdict applies to the task as it was delivered to one worker. A verdict on an earlier death, or a
 late one, must not apply to the next death. So a blamed task is replaced by a copy with another
-number. A spared task is not copied, because both copies would exist if its worker were killed
-before the acknowledgement; instead, we store that the verdict was carried out.
+number. A spared task, unless it is a suspect, is not copied, because both copies would exist if its
+worker were killed before the acknowledgement; instead, we store that the verdict was carried out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # The server redelivers a dead worker's tasks before its watcher has opened a connection.
 PATIENCE_S = 2.0
-# The worker that receives the tasks possibly has to boot first.
+# The worker that receives the tasks may have to boot first.
 KEPT_MS = 60_000
 
 
