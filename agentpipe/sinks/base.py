@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 # A number is Unix seconds: start with the first record published at that time or later.
 Start = Literal["beginning", "now"] | float
-# The maximum time by which a reader can store a commit late.
+# A reader stores a commit within this time; if it cannot, it waits.
 COMMIT_WITHIN_S = 0.05
 
 
