@@ -1,7 +1,8 @@
 """The command line: parse, call one function, print.
 
-Each module named like a command, or ``try_`` for a keyword, has ``add(parser)`` for its arguments
-and ``run(args)``, which returns the exit code. Only the module of the command in use is imported.
+Each command has a module of its name (``try_`` for the keyword ``try``) with ``add(parser)``, which
+adds the arguments, and ``run(args)``, which returns the exit code. Only the module of the command
+in use is imported.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if "_ARGCOMPLETE" in os.environ:
         return _complete(os.environ["COMP_LINE"].split())
-    if arguments[:1] == ["help"]:  # As git and others have it.
+    if arguments[:1] == ["help"]:  # Like `git help COMMAND`.
         arguments = [*arguments[1:], "--help"]
     _open_missing_streams()
     _escape_what_the_terminal_lacks()
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             return _run_and_flush(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # The reader is gone, as with `| head`.
+    except BrokenPipeError:  # The reader closed the pipe, as `| head` does.
         _drop_output(sys.stdout)
         return OK
     except OSError as error:
@@ -94,25 +95,26 @@ def main(argv: list[str] | None = None) -> int:
         try:
             say(f"cannot write the output: {error.strerror}: make room for it")
             sys.stderr.flush()
-        except OSError:  # It is on the same disk.
+        except OSError:  # stderr is on the same full disk.
             _drop_output(sys.stderr)
         return FAILED
 
 
 def _open_missing_streams() -> None:
-    """A program may be started without them: a database would get the number of one.
+    """Open standard streams that are closed, so that no other file gets their descriptors.
 
-    What is printed then, by any library or child, would be written into that file.
+    Otherwise a database could get descriptor 1 or 2, and anything that a library or child prints
+    would be written into it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - stays open
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
 
 
 def _run_and_flush(arguments: list[str]) -> int:
-    """A reader that is gone shows here, and not when Python flushes at its end."""
+    """Run and flush, so that a closed pipe raises here and not when Python exits."""
     try:
         return _run(arguments)
     finally:
@@ -120,7 +122,7 @@ def _run_and_flush(arguments: list[str]) -> int:
 
 
 def _drop_output(stream: TextIO) -> None:
-    """What is left in the buffer goes nowhere, or Python would end with an error of its own."""
+    """Discard what is still buffered; Python would fail to flush it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -152,7 +154,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _unfit(error: Exception, arguments: list[str]) -> str:
-    """What is wrong with an argument that no store, server or JSON can take; else nothing."""
+    """Explain an argument that no store, server or JSON can hold; empty for other errors."""
     if isinstance(error, FileNotFoundError) and not _has_folder():
         return "the current folder was removed: change to one that there is"
     if isinstance(error, OverflowError) or "64-bit" in str(error):
@@ -167,7 +169,7 @@ def _unfit(error: Exception, arguments: list[str]) -> str:
 
 
 def _is_of_output(error: Exception) -> bool:
-    """Whether stdout takes no more: its reader is gone, or its disk is full."""
+    """Whether writing to stdout failed: its reader is gone, or its disk is full."""
     is_full = isinstance(error, OSError) and error.errno in _FULL and error.filename is None
     return is_full or isinstance(error, BrokenPipeError)
 
@@ -188,25 +190,25 @@ def _is_huge(value: str) -> bool:
 
 
 def _has_surrogates(argument: str) -> bool:
-    """Python passes bytes that are not UTF-8 on as these."""
+    """Whether it has bytes that are not UTF-8: Python decodes those as surrogates."""
     return any("\ud800" <= each <= "\udfff" for each in argument)
 
 
 def _take_credentials() -> None:
-    """In a service of systemd's, variables are files."""
+    """Set variables from systemd's credentials, which are files."""
     from agentpipe.connections.credentials import from_credentials
 
     os.environ.update(from_credentials(os.environ))
 
 
 def _escape_what_the_terminal_lacks() -> None:
-    """An answer in another script must not end a command on an ASCII terminal."""
+    """Escape characters that stdout cannot encode, so that an ASCII terminal raises no error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _complete(words: list[str]) -> int:
-    """Answer a shell that asks how a line can go on."""
+    """Answer a shell's completion request."""
     from agentpipe.cli.completion import complete
 
     complete(_parser(words))
@@ -228,7 +230,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Allow options between arguments: ``send NAME -c FILE QUESTION``."""
-        # With ``--``, intermixed parsing would take an argument after it for an option.
+        # Intermixed parsing would treat an argument after ``--`` as an option.
         plain = self._subparsers is not None or "--" in (args or ()) or "_ARGCOMPLETE" in os.environ
         if self._intermixing or plain:
             return super().parse_known_args(args, namespace)
@@ -255,12 +257,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """With the options of all commands."""
+    """The parser with the options of all commands."""
     return _parser(list(COMMANDS))
 
 
 def module_of(command: str) -> str:
-    """The module's name, which is not a keyword."""
+    """The command's module name, with ``_`` appended to a Python keyword."""
     name = command.replace("-", "_")
     return f"{name}_" if iskeyword(name) else name
 
@@ -282,7 +284,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
             epilog=epilog(name),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name in arguments:  # Other commands are only listed.
+        if name in arguments:  # Only list the other commands.
             module = import_module(f"agentpipe.cli.{module_of(name)}")
             module.add(command)
             command.set_defaults(run=module.run)

@@ -1,4 +1,4 @@
-"""``agentpipe archive``: trim or shrink an archive, or tell its size."""
+"""``agentpipe archive``: trim or vacuum an archive, or show its size."""
 
 from __future__ import annotations
 

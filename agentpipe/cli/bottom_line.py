@@ -1,4 +1,4 @@
-"""BottomLine: the last row of a terminal, kept for one line while others scroll above it."""
+"""BottomLine: one line fixed in the terminal's last row while the others scroll above it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def has_rows(stream: TextIO) -> bool:
 
 
 class BottomLine:
-    """Keeps the last row out of what scrolls, so that child processes may write to the terminal.
+    """Excludes the last row from scrolling, so that child processes can write to the terminal.
 
-    It is a context manager; leaving it gives the row back. A process that is killed meanwhile
-    leaves the row reserved: ``reset`` frees it.
+    A context manager; its exit releases the row. If the process is killed before that, the row
+    stays reserved until the user runs ``reset``.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -42,7 +42,7 @@ class BottomLine:
             self._write(f"{SAVE}\x1b[r{RESTORE}{SAVE}\x1b[{self._rows};1H{ERASE}{RESTORE}")
 
     def show(self, text: str) -> None:
-        """Replace the line; it is cut to the terminal's width."""
+        """Replace the line; cut it to the terminal's width."""
         columns, rows = shutil.get_terminal_size()
         if rows < MIN_ROWS:
             return
@@ -51,7 +51,7 @@ class BottomLine:
         self._write(f"{SAVE}\x1b[{rows};1H{ERASE}{text[: columns - 1]}{RESTORE}")
 
     def _reserve(self, rows: int) -> None:
-        """Scroll once, in case the cursor is in the last row, and keep all to the rows above."""
+        """Scroll once, in case the cursor is in the last row; limit scrolling to the rows above."""
         self._rows = rows
         self._write(f"\n{SAVE}\x1b[1;{rows - 1}r{RESTORE}\x1b[1A")
 

@@ -9,7 +9,7 @@ from agentpipe.core.budgets import Budget
 
 
 def add_budget(parser: argparse.ArgumentParser, whose: str) -> None:
-    """Add both."""
+    """Add both options."""
     parser.add_argument(
         "--budget-usd", metavar="USD", type=_usd, help=f"what {whose} may cost, all in all"
     )
@@ -19,7 +19,7 @@ def add_budget(parser: argparse.ArgumentParser, whose: str) -> None:
 
 
 def budget_of(args: argparse.Namespace) -> Budget:
-    """What they give."""
+    """The budget that the options set."""
     return Budget(args.budget_usd, args.budget_tokens)
 
 
@@ -34,6 +34,6 @@ def _usd(text: str) -> float:
 
 
 def _tokens(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 16 or not int(text):  # noqa: PLR2004 - a double holds it
+    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 16 or not int(text):  # noqa: PLR2004 - exact in a double
         raise argparse.ArgumentTypeError(f"{text!r}: expected tokens, from 1 to 10^15 - 1")
     return int(text)

@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cancel, and forward the results: no worker may be running."""
+    """Cancel tasks and forward their results, in case no worker is running."""
     from agentpipe.operations.delivery import deliver
 
     _check(args)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_run(args: argparse.Namespace, settings: Settings) -> None:
-    """A broker that lists no tasks may have some that no record names: those are marked as well."""
+    """Refuse an unknown run; only warn if the broker cannot list tasks, as it may hold some."""
     sentence = unknown_run(settings, args.run_name)
     with opened_store(settings) as store:
         lists = isinstance(store, ReadsTasks)

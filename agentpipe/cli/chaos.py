@@ -1,4 +1,4 @@
-"""``agentpipe chaos``: a trial under faults on the user's own broker and sink."""
+"""``agentpipe chaos``: test the user's own broker and sink under injected faults."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a trial in a scratch space; the ledger decides the exit code."""
+    """Run a trial in a scratch space; its ledger decides the exit code."""
     from agentpipe.chaos.space import remove_left
 
     settings, plan = settings_of(args), _plan(args)
@@ -91,7 +91,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _interruptible(args: argparse.Namespace, settings: Settings, plan: Plan) -> Report:
-    """Like Ctrl-C, a SIGTERM cleans up."""
+    """Clean up on SIGTERM and SIGHUP as on Ctrl-C."""
     kinds = (signal.SIGTERM, signal.SIGHUP)
     before = {kind: signal.signal(kind, signal.default_int_handler) for kind in kinds}
     try:

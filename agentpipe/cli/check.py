@@ -1,4 +1,4 @@
-"""``agentpipe check``: report every problem at once, and how files run."""
+"""``agentpipe check``: report all problems of a collection, or how files run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    """2 if a config is wrong, 4 if only a server is unreachable."""
+    """Print all problems; return 2 if a config is invalid, 4 if only a server is unreachable."""
     from agentpipe.operations.check import check
 
     args.collection_file = next(iter(args.paths), args.collection_file)
@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _survey(args: argparse.Namespace, paths: list[Path]) -> int:
-    """Print how each file runs; 2 if one does not."""
+    """Print how each file runs; return 2 if one does not."""
     from agentpipe.operations.project.survey import NO, RUNS, survey
 
     found = []
@@ -135,10 +135,10 @@ def file_as_dict(each: Surveyed) -> dict[str, Any]:
 
 
 def _with_absolute_file(problem: Problem, given: str) -> Problem:
-    """For programs, which may run elsewhere; the collection file stays as it was given."""
+    """Make the path absolute for programs that run elsewhere; keep the collection file as given."""
     if problem.file in ("", given):
         return problem
-    return replace(problem, file=os.path.abspath(problem.file))  # noqa: PTH100 - links stay
+    return replace(problem, file=os.path.abspath(problem.file))  # noqa: PTH100 - keeps symlinks
 
 
 def _as_dict(problem: Problem) -> dict[str, str | int | None]:

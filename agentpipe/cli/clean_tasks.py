@@ -1,4 +1,4 @@
-"""``agentpipe clean-tasks``: MCP-Universe's name for a ``purge`` of a file's collections."""
+"""``agentpipe clean-tasks``: MCP-Universe's name for ``purge`` of a file's collections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def clean(path: Path, settings: Settings) -> int:
-    """Purge the file's collections; with the sink down, workers forward the results later."""
+    """Purge the file's collections; if the sink is down, workers forward the results later."""
     from agentpipe.config.collection import load
     from agentpipe.errors import Unreachable
     from agentpipe.operations.cancel import purge

@@ -1,4 +1,4 @@
-"""``agentpipe collect``: keep the stream of a server in an archive."""
+"""``agentpipe collect``: copy a server's stream into an archive."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agentpipe.archive.collect import Collected
     from agentpipe.settings import Settings
 
-# A stream without a record for so long is read to its end.
+# A stream without a new record for this long counts as read to its end.
 AT_END_S = 2.0
 
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _send(args: argparse.Namespace, settings: Settings) -> int:
-    """Traces to a collector, as a group that resumes after what the collector has accepted."""
+    """Send traces to a collector; the group resumes after what the collector has accepted."""
     if args.to is not None:
         raise ConfigError("--to and --otlp cannot be together: run one command for each")
     sender = trace_sender(args.otlp, content=args.content)
@@ -121,7 +121,7 @@ def _target(settings: Settings, url: str) -> Settings:
     """Settings whose sink is the archive.
 
     Raises:
-        ConfigError: There is nothing to collect, or no place for it.
+        ConfigError: The archive's file is the sink's or the broker's own file.
     """
     path = parse_url(url).path
     if settings.sink.startswith("sqlite:") and parse_url(settings.sink).path == path:
@@ -135,7 +135,7 @@ def _target(settings: Settings, url: str) -> Settings:
 
 
 def _collect(args: argparse.Namespace, collector: Collector, ended_by: list[int]) -> Collected:
-    """Until a signal: the first ends the batch in hand, a second one ends at once."""
+    """Collect until a signal: the first ends after the current batch, the second ends at once."""
 
     def stop(number: int, _frame: object) -> None:
         ended_by.append(number)

@@ -1,4 +1,4 @@
-"""Colours for words on a terminal; none without one, or with ``NO_COLOR`` (no-color.org)."""
+"""Coloured words on a terminal; plain elsewhere, or with ``NO_COLOR`` (no-color.org)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _WORD = re.compile(r"(?<![\w:])(" + "|".join(_COLOURS) + r")(?![\w:])(?! 0\b)")
 
 
 def shows_colours() -> bool:
-    """Whether stdout is a terminal that takes them."""
+    """Whether stdout is a terminal that supports colours."""
     able = os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
     return able and sys.stdout.isatty()
 
 
 def coloured(text: str) -> str:
-    """``text`` with each outcome and state in its colour; one with a count of 0 stays plain."""
+    """Colour each outcome and state in ``text``, except those with a count of 0."""
     return _WORD.sub(lambda match: f"\x1b[{_COLOURS[match[1]]}m{match[1]}\x1b[0m", text)

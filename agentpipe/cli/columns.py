@@ -1,4 +1,4 @@
-"""Columns of a table in text."""
+"""Tables in plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row, of a name and of cells that are aligned at their right."""
+    """One line per row: a name, then right-aligned cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_line(cells, widths) for cells in rows]
 

@@ -38,7 +38,7 @@ _MAX_PORT = 65_535
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command."""
+    """Add the options that all commands have."""
     parser.add_argument(
         "-c",
         "--collection-file",
@@ -64,7 +64,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_address(parser: argparse.ArgumentParser, default_port: int) -> None:
-    """Add ``--host`` and ``--port`` of a command that listens."""
+    """Add ``--host`` and ``--port`` to a command that listens."""
     parser.add_argument(
         "--host",
         default=LOCALHOST,
@@ -95,14 +95,14 @@ def add_run(parser: argparse.ArgumentParser, text: str = "only tasks of this run
 
 
 def run_name(text: str) -> str:
-    """The name of a run, from the command line."""
+    """Parse the name of a run."""
     if not is_run_name(text):
         raise argparse.ArgumentTypeError(f"{text[:80]!a}: expected {RUN_NAME}")
     return text
 
 
 def seconds(text: str) -> float:
-    """A duration, from the command line: a limit of NaN would never be reached."""
+    """Parse a duration; refuse NaN, which no time limit would ever reach."""
     value = _number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected seconds from 0, got {text[:80]!a}")
@@ -110,14 +110,14 @@ def seconds(text: str) -> float:
 
 
 def port(text: str) -> int:
-    """Where to listen, from the command line; 0 for any port that is free."""
+    """Parse a port number; 0 means any free port."""
     if not (text.isascii() and text.isdecimal() and int(text[:9]) <= _MAX_PORT):
         raise argparse.ArgumentTypeError(f"expected a number from 0 to {_MAX_PORT}, got {text!r}")
     return int(text)
 
 
 def finite(text: str) -> float:
-    """A number, from the command line: none is below NaN, and none above."""
+    """Parse a finite number; comparisons with NaN are always false."""
     value = _number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a number, got {text[:80]!a}")
@@ -146,17 +146,17 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def warn_of_password(option: str, url: str) -> None:
-    """A process list shows arguments to every user of the machine, for as long as this runs."""
+    """Warn of a password in an argument: every user of the machine can list it."""
     if without_password(url) != url:
         variable = URL_VARIABLES[option]
         say(f"warning: --{option} shows its password in the process list: set {variable} instead")
 
 
 def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
-    """The path from ``-c`` or from the environment, or ``collection.yaml`` of this folder.
+    """The path from ``-c``, from the environment, or ``collection.yaml`` in the current folder.
 
     Raises:
-        ConfigError: There is none of the three.
+        ConfigError: None of the three is there.
     """
     from pathlib import Path
 
@@ -173,7 +173,7 @@ def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
 
 
 def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collection, ...]:
-    """The collections in that file."""
+    """The collections in the collection file."""
     from agentpipe.config.collection import load
 
     return load(collection_file(args, settings), settings.max_queue_size)
@@ -182,10 +182,10 @@ def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collec
 def named_collection(
     collections: Iterable[Collection], args: argparse.Namespace, settings: Settings
 ) -> Collection:
-    """That of the argument ``COLLECTION``.
+    """The collection that the argument ``COLLECTION`` names.
 
     Raises:
-        ConfigError: The file has no such collection; with the nearest name.
+        ConfigError: The file has no such collection; the message suggests the nearest name.
     """
     named = {each.name: each for each in collections}
     if args.collection not in named:
@@ -209,19 +209,19 @@ def opened_sink(settings: Settings) -> closing[Sink]:
 
 
 def refuse_below_one(option: str, value: int | None) -> None:
-    """Raise ``ConfigError`` for a number that is given and less than 1."""
+    """Raise ``ConfigError`` if the option is given and less than 1."""
     if value is not None and value < 1:
         raise ConfigError(f"{option} must be at least 1, got {value}")
 
 
 def print_json(value: Any) -> None:
-    """Print one line of data, which steers no terminal either."""
+    """Print one line of JSON, without characters that control a terminal."""
     sys.stdout.buffer.write(printable_json(orjson.dumps(value)) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def print_text(*lines: str, head: int = 0) -> None:
-    """Print data. Each argument is one line: a line break in a name begins no other.
+    """Print data. Each argument is one line: line breaks in it are escaped.
 
     On a terminal, outcomes and states in the first ``head`` characters of a line are coloured.
     """
@@ -244,23 +244,23 @@ def say(*lines: str) -> None:
 
 
 def say_skipped(stream: Stream | ResultsOfRuns) -> None:
-    """Say how many records were no results, if any."""
+    """Report how many records were skipped because they are not results."""
     if stream.skipped:
         say(f"{stream.skipped} records could not be read")
 
 
 def confirms(question: str) -> bool:
-    """Ask on the terminal; only yes confirms."""
+    """Ask on the terminal; only ``y`` or ``yes`` confirms."""
     sys.stderr.write(f"{printable(question, keep='')} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def confirm(args: argparse.Namespace, question: str, unasked: str) -> None:
-    """Ask before what cannot be undone; ``--yes`` has answered.
+    """Ask before an action that cannot be undone, unless ``--yes`` is given.
 
     Raises:
-        ConfigError: There is no terminal to ask on; ``unasked`` says what would happen.
+        ConfigError: There is no terminal to ask on; the message begins with ``unasked``.
         AgentpipeError: The answer is no.
     """
     if args.yes:
@@ -272,5 +272,5 @@ def confirm(args: argparse.Namespace, question: str, unasked: str) -> None:
 
 
 def say_where(settings: Settings) -> None:
-    """Name the broker and the sink that a command uses."""
+    """Print the broker and the sink that a command uses."""
     say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")

@@ -1,4 +1,4 @@
-"""``agentpipe compare``: two runs, task by task."""
+"""``agentpipe compare``: compare two runs, task by task."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare them; exit code 5 if the second one is worse beyond chance."""
+    """Compare the runs; return 5 if the second is worse beyond chance."""
     settings = settings_of(args)
     key = _key_of(args.by) if args.by else None
     require_results(args, settings)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _key_of(field: str) -> Callable[[Result], str]:
-    """As in reports; but a task has the same name in both runs."""
+    """The key as in reports, except ``group``: task names are the same in both runs."""
     return (lambda result: Sample.of(result).task) if field == "group" else key_of(field)
 
 

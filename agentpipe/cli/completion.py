@@ -1,4 +1,4 @@
-"""``agentpipe completion``: connects a shell to argcomplete, which runs the parser at each Tab."""
+"""``agentpipe completion``: connect a shell to argcomplete, which runs the parser at each Tab."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # The parser's metavars for files and folders.
 FILES = ("FILE", "PATH", "FOLDER", "TASKS")
 SHELLS = ("bash", "zsh", "fish")
-# The program as it was typed, which may not be on the PATH. argcomplete runs it without expanding
-# the tilde, and in fish runs the first `agentpipe` on the PATH instead.
+# Complete with the program as typed, which may not be on the PATH. argcomplete does not expand its
+# tilde, and in fish it runs the first `agentpipe` on the PATH instead.
 _AS_TYPED = {
     "${script:-$1}": '"${1/#\\~/$HOME}"',
     "${script:-${words[1]}}": '"${words[1]/#\\~/$HOME}"',
@@ -40,23 +40,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"shell": args.shell, "script": script})
     else:
-        print(script, end="")  # noqa: T201 - each character as it is
+        print(script, end="")  # noqa: T201 - no escapes
     return OK
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell, which has the line in the environment, and exit."""
+    """Answer the shell, which passes the line in the environment, and exit."""
     from argcomplete import autocomplete
     from argcomplete.finders import safe_actions
 
-    safe_actions.add(GivenOnce)  # Of other actions than its own it takes no values.
-    autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]  # any callable of its arguments will do
+    safe_actions.add(GivenOnce)  # It completes values only for actions it knows.
+    autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]  # any callable with its arguments works
 
 
 def _script(shell: str) -> str:
     from argcomplete.shell_integration import shellcode
 
-    # Without `-o default`: where nothing fits, bash would offer files.
+    # Leave out `-o default`: bash would offer files where nothing matches.
     script = shellcode(
         ["agentpipe"],
         shell=shell,
@@ -71,7 +71,7 @@ def _script(shell: str) -> str:
 def _values(
     prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: object
 ) -> Iterable[str]:
-    """The values of an option or argument without choices."""
+    """Complete the value of an option or argument without choices."""
     if action.metavar in FILES:
         from argcomplete.completers import FilesCompleter
 
@@ -82,11 +82,11 @@ def _values(
 
 
 def _collections(args: argparse.Namespace) -> list[str]:
-    """The names in the collection file, whatever else is wrong with it."""
+    """The collection names in the file, even if other parts of it are invalid."""
     from agentpipe.config.collection import read
 
     given = getattr(args, "collection_file", None)
-    # No shell expands the tilde of a line that it only completes.
+    # Shells do not expand the tilde in a line that they complete.
     file = argparse.Namespace(collection_file=given and Path(given).expanduser())
     try:
         collections, _ = read(collection_file(file, Settings.from_env(os.environ)))

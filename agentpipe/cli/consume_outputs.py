@@ -1,4 +1,4 @@
-"""``agentpipe consume-outputs``: MCP-Universe's name for ``tail`` with its group."""
+"""``agentpipe consume-outputs``: MCP-Universe's name for ``tail`` with MCP-Universe's group."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ ACTIONS = {
     "replay": "send dead letters again, as new tasks",
     "drop": "delete dead letters",
 }
-# Up to this many are replayed or dropped without asking.
+# Up to this many dead letters are replayed or dropped without confirmation.
 FEW = 3
 PAGE = 1_000
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
@@ -133,7 +133,7 @@ def _filter(args: argparse.Namespace) -> DeadFilter:
 
 
 def moment_of(option: str, text: str | None) -> float | None:
-    """Unix seconds of an age, such as ``3d``, or of ISO 8601 with a zone."""
+    """Unix seconds of an age such as ``3d``, or of an ISO 8601 time with a zone."""
     if text is None:
         return None
     if found := _AGE.fullmatch(text):
@@ -153,7 +153,7 @@ def _select(
     """Dead letters by id, by filter, or all; exactly one of these must be given.
 
     Raises:
-        AgentpipeError: An id has no dead letter, or the answer was no.
+        AgentpipeError: An id has no dead letter, or the user declined.
     """
     wanted = _filter(args)
     ways = [bool(args.tasks), wanted != DeadFilter(), args.all]
@@ -168,7 +168,7 @@ def _select(
 
 
 def _confirm(args: argparse.Namespace, verb: str, count: Callable[[], int]) -> None:
-    """Ask before many, on a terminal."""
+    """Ask for confirmation on a terminal if there are more than ``FEW``."""
     if args.yes or not sys.stdin.isatty() or (number := count()) <= FEW:
         return
     if not confirms(f"{verb} {number:,} {_noun(args)}s?"):
@@ -278,7 +278,7 @@ def _print_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> No
 
 
 def _deliver_again(args: argparse.Namespace, store: KeepsUndeliverable) -> int:
-    """Put results back into the outbox, from where the next forwarder takes them."""
+    """Put results back into the outbox, for the next forwarder."""
     if args.to is not None:
         raise ConfigError("--to is for dead letters: a result goes to the sink of its workers")
     task_ids: list[str] = []

@@ -1,4 +1,4 @@
-"""A dead letter as text of at most 80 columns, with control characters escaped."""
+"""A dead letter as text of at most 80 columns; control characters are escaped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LABEL = 10
-# Limits for long parts; `--json` prints them whole.
+# Limits for long parts; `--json` prints them in full.
 MAX_LINES = 24
 LAST_SPANS = 8
 
@@ -48,7 +48,7 @@ def as_lines(letter: DeadLetter) -> list[str]:
 
 
 def readable(data: bytes) -> Any:
-    """Decoded JSON, with a note in place of what is too deep; other bytes as escaped text."""
+    """Decoded JSON, with a note in place of parts nested too deep; other bytes as escaped text."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -57,7 +57,7 @@ def readable(data: bytes) -> Any:
 
 
 def age(moment: float) -> str:
-    """Time since then."""
+    """The time since ``moment``, in Unix seconds, as text."""
     return duration(time.time() - moment)
 
 
@@ -70,7 +70,7 @@ def _field(name: str, value: Any) -> Iterator[str]:
 
 
 def _block(name: str, value: Any, *, keep_end: bool) -> Iterator[str]:
-    """Lines below a heading."""
+    """The heading ``name`` with the value's lines below it."""
     if not value:
         return
     yield name
@@ -99,7 +99,7 @@ def _trace(spans: Any) -> Iterator[str]:
 
 
 def _span(span: dict[str, Any]) -> str:
-    """Its duration and title, then its last error, response or calls."""
+    """The span's duration and title, then its last error, response or tool calls."""
     records = span.get("records") or [{}]
     data = records[-1].get("data") or {}
     took_s = span.get("running_time") or 0.0
@@ -111,7 +111,7 @@ def _span(span: dict[str, Any]) -> str:
 
 
 def _wrapped(lines: Iterable[str], width: int) -> Iterator[str]:
-    """Break lines at the width, not at spaces: they may be code."""
+    """Break lines at the width, not at spaces: the lines can be code."""
     for line in lines:
         shown = printable(line.expandtabs(4))
         for first in range(0, max(1, len(shown)), width):

@@ -1,4 +1,4 @@
-"""``agentpipe deploy``: print what runs a fleet elsewhere."""
+"""``agentpipe deploy``: print Kubernetes manifests or systemd units for a fleet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 TARGETS = ("kubernetes", "systemd")
-# What the trigger `redis` is for, where the broker of this environment is another one.
+# The trigger `redis` uses this server if this environment's broker is not Redis.
 USUAL_SERVER = "redis://redis"
 
 
@@ -110,7 +110,7 @@ def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print to stdout; what must exist beside it to stderr."""
+    """Print the files to stdout, and what else they need to stderr."""
     import os
 
     from agentpipe.config.collection import load
@@ -193,7 +193,7 @@ def _scaling(args: argparse.Namespace, settings: Settings) -> Scaling:
 
 
 def _server_trigger(address: str, settings: Settings) -> Callable[[int], dict[str, Any]]:
-    """By the broker's URL, which may be another one here than in the Secret."""
+    """Build the trigger from this environment's broker URL; the Secret's can differ."""
     from functools import partial
 
     from agentpipe.brokers.scaling import TellsScaler

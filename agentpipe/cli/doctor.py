@@ -22,7 +22,7 @@ MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
 ROLES = ("broker", "sink")
 NAME_WIDTH = 22
 INDENT = " " * 6
-# Without a terminal, one line per finding: it is searched by lines.
+# Without a terminal, print one line per finding, so that grep finds whole findings.
 WIDEST = 10_000
 
 

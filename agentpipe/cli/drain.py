@@ -1,4 +1,4 @@
-"""``agentpipe drain``: end workers without ending runs."""
+"""``agentpipe drain``: stop workers once their runs have finished."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drain workers; they finish their runs whatever becomes of this command."""
+    """Drain workers; they finish their runs even if this command is interrupted."""
     from agentpipe.operations.drain import drain, wait_until_gone
 
     _check(args)

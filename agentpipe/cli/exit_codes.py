@@ -1,4 +1,4 @@
-"""Exit codes of every command; a contract that scripts depend on."""
+"""Exit codes of all commands; scripts depend on them."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _OF_ERRORS = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable
 
 
 def exit_code(error: AgentpipeError) -> int:
-    """The exit code of a command that ended with this error."""
+    """The exit code for an error."""
     return next((code for kind, code in _OF_ERRORS.items() if isinstance(error, kind)), FAILED)

@@ -1,4 +1,4 @@
-"""``agentpipe export``: results as a file that other tools open."""
+"""``agentpipe export``: write results to a file that other tools read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file, and say how many results it has."""
+    """Write the file, and print how many results it has."""
     settings = settings_of(args)
     if args.format == OTLP:
         return _send(args, settings)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _send(args: argparse.Namespace, settings: Settings) -> int:
-    """Traces go to a collector, not into a file."""
+    """Send traces to a collector instead of a file."""
     for name in (*_NAMES.values(), "--force"):
         if getattr(args, name[2:].replace("-", "_")):
             raise ConfigError(f"{name} has no effect on {OTLP}")
@@ -139,9 +139,9 @@ def _stdout(*, is_json: bool) -> BinaryIO:
 
 
 class _Terminal:
-    """Shows what would steer the terminal as escapes; each write is one line."""
+    """Escapes characters that control a terminal; each write is one line."""
 
-    def __init__(self, stream: TextIO, is_json: bool) -> None:  # noqa: FBT001 - of this module only
+    def __init__(self, stream: TextIO, is_json: bool) -> None:  # noqa: FBT001 - used only here
         self._stream, self._is_json = stream, is_json
 
     def write(self, line: bytes) -> int:
@@ -153,7 +153,7 @@ class _Terminal:
 
 
 def _source(settings: Settings) -> Path | None:
-    """The file that the results come from: who may not read it must not read a copy."""
+    """The file of the results; an export gets its permissions."""
     is_file = settings.sink.partition(":")[0] == "sqlite"
     return parse_url(settings.sink).path if is_file else None
 

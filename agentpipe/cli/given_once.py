@@ -1,4 +1,4 @@
-"""GivenOnce: an option with one value: an empty one would be none, a second file the only one."""
+"""GivenOnce: an argparse action that refuses empty values and repeated selections."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# Which tasks are meant: of two, one would be passed over without a word.
+# Options that select tasks: if one is repeated, the first value would be silently ignored.
 ONCE = frozenset({"file", "run_name", "collection", "group", "outcome", "queue", "error", "to"})
-# The place before the first of a listing's pages.
+# Options that can be empty: an empty place in a listing means its first page.
 EMPTY = frozenset({"after"})
 
 
 class GivenOnce(argparse.Action):
     """Stores the value.
 
-    An empty value is mostly a variable of the shell that is not set: what is meant for one run, one
-    group or one file would go on as if the option were not there. What says which tasks are meant
-    is refused a second time; of how a command works the last one counts, so that scripts can
-    override it.
+    An empty value is usually an unset shell variable. It is refused, since the command would run
+    as if the option were absent, for instance on all runs instead of one. Options that select tasks
+    (``ONCE``) are refused when repeated. For all other options the last value wins, so that scripts
+    can override it.
     """
 
-    _given_in: argparse.Namespace | None = None  # That of the last command line which has it.
+    _given_in: argparse.Namespace | None = None  # The last command line that has this option.
 
     def __call__(
         self,
@@ -33,7 +33,7 @@ class GivenOnce(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Store it, unless it is given again or empty."""
+        """Store the value, or end with a usage error if it is empty or repeated."""
         if option_string is not None:
             self._refuse(parser, option_string, values, is_again=self._given_in is namespace)
             self._given_in = namespace

@@ -1,7 +1,7 @@
-"""Stands before stdout and stderr: nothing that a command prints can control a terminal.
+"""Wraps stdout and stderr, so that nothing a command prints can control the terminal.
 
-Commands print by ``agentpipe.cli.common``, which escapes first. This covers all else: argparse,
-warnings, libraries that log, tracebacks.
+Commands print with ``agentpipe.cli.common``, which escapes first. The guard covers all other
+output: argparse, warnings, logging libraries, tracebacks.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from agentpipe.core.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Both are harmless, and scripts and tables have them.
+# Not escaped: both are harmless, and scripts and tables contain them.
 KEEP = "\n\t"
 
 
 class GuardedStream:
-    """A text stream that escapes what it writes; for all else, the stream behind it."""
+    """A text stream that escapes what it writes, and delegates the rest to the stream behind it."""
 
     def __init__(self, behind: TextIO) -> None:
         self.behind = behind
 
     def write(self, text: str) -> int:
-        """Write ``text`` with control characters as escapes."""
+        """Write ``text`` with control characters escaped."""
         self.behind.write(printable(text, KEEP))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write each of them."""
+        """Write each line."""
         for line in lines:
             self.write(line)
 
@@ -40,13 +40,13 @@ class GuardedStream:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """The stream behind the guard, for colours and bars of ours around text that is escaped."""
+    """The stream behind the guard, for our own colours and bars around escaped text."""
     return stream.behind if isinstance(stream, GuardedStream) else stream
 
 
 @contextmanager
 def guarded_output() -> Iterator[None]:
-    """Guard stdout and stderr, whatever stands behind them."""
+    """Guard the current stdout and stderr; restore them on exit."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast("TextIO", GuardedStream(stream)) for stream in before)
     try:

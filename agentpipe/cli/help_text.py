@@ -1,4 +1,4 @@
-"""What the help of each command ends with: examples, and the exit codes."""
+"""The end of each command's help: examples and exit codes."""
 
 from __future__ import annotations
 

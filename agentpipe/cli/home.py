@@ -1,4 +1,4 @@
-"""The embedded store of the current folder: commands that only read do not create one."""
+"""The embedded store of the current folder, which commands that only read must not create."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
-    """Refuse to read tasks where no embedded broker is; any other broker is named on purpose.
+    """Refuse to read tasks from an embedded broker that does not exist.
+
+    Any other broker is named explicitly, and is not checked here.
 
     Raises:
-        AgentpipeError: With the nearest one.
+        AgentpipeError: There is no broker file; the message names the nearest one.
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
@@ -29,15 +31,15 @@ def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def has_tasks(settings: Settings) -> bool:
-    """Whether there is a broker to ask: to open an embedded one would make it."""
+    """Whether the broker exists; opening an embedded one would create it."""
     return not is_unmade(settings.broker)
 
 
 def require_results(args: argparse.Namespace, settings: Settings) -> None:
-    """Refuse to read results of an embedded sink that no broker here will ever fill.
+    """Refuse to read results if neither the embedded sink nor the embedded broker exists.
 
     Raises:
-        AgentpipeError: With the nearest one.
+        AgentpipeError: There is no results file; the message names the nearest one.
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
@@ -46,13 +48,13 @@ def require_results(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _refuse_absent_file(args: argparse.Namespace) -> None:
-    """Such a command reads no collection, but a wrong path is a mistake all the same."""
+    """Refuse a wrong ``-c`` path, even in commands that do not read the file."""
     if args.collection_file and not os.path.lexists(args.collection_file):
         raise ConfigError(Problem("no such file: check the path", args.collection_file))
 
 
 def elsewhere(args: argparse.Namespace, settings: Settings, name: str) -> Path | None:
-    """The nearest folder with such a store: beside the collection file, or above this one."""
+    """The nearest other folder with this store: beside the collection file, or a parent folder."""
     here = Path.cwd()
     found = (folder for folder in _places(args, settings) if _exists(folder, name))
     return next((folder for folder in found if folder != here), None)
@@ -68,7 +70,7 @@ def _places(args: argparse.Namespace, settings: Settings) -> Iterator[Path]:
 def _exists(folder: Path, name: str) -> bool:
     try:
         return (folder / HOME / name).exists()
-    except OSError:  # A folder that this user may not read.
+    except OSError:  # This user cannot read the folder.
         return False
 
 

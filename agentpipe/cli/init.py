@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Create the project, and print the next commands."""
+    """Create the project, and print commands to try next."""
     from agentpipe.operations.project.scaffold import create_from, create_sample
 
     folder = Path(args.folder)

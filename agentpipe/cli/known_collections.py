@@ -1,4 +1,4 @@
-"""Refuses the name of a collection that is nowhere: most likely it is misspelt."""
+"""Refuses unknown collection names, which are usually misspelt."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 def refuse_unknown(args: argparse.Namespace, settings: Settings, name: str | None) -> None:
-    """Refuse a name that neither the collection file, nor the broker, nor the sink has.
+    """Refuse a name that is not in the collection file, on the broker or in the sink.
 
-    Without a readable file and names on the broker any passes: nothing is there to compare with.
+    If the file is not readable and the broker has no names, every name passes: there is nothing to
+    compare it with.
 
     Raises:
-        ConfigError: With the nearest name.
+        ConfigError: The name is unknown; the message suggests the nearest one.
     """
     if name is None:
         return
@@ -38,7 +39,7 @@ def refuse_unknown(args: argparse.Namespace, settings: Settings, name: str | Non
 
 
 def _known(args: argparse.Namespace, settings: Settings) -> Iterator[tuple[str, set[str]]]:
-    """A collection may have left its file, and may have been another file's."""
+    """Yield places with their names; the broker may know collections that the file does not."""
     with suppress(ConfigError):
         path = collection_file(args, settings)
         yield f"in {path}", {each.name for each in collections_of(args, settings)}

@@ -1,4 +1,4 @@
-"""Refuses the name of a run that is nowhere: most likely it is misspelt."""
+"""Refuses unknown run names, which are usually misspelt."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def refuse_unknown_run(settings: Settings, run: str | None) -> None:
-    """Refuse a run without record, task, dead letter or result, as far as all can be asked.
+    """Refuse a run without a record, task, dead letter or result, if all of these can be read.
 
     Raises:
-        ConfigError: With the nearest name.
+        ConfigError: The run is unknown; the message suggests the nearest name.
     """
     if sentence := unknown_run(settings, run):
         raise ConfigError(sentence)
 
 
 def unknown_run(settings: Settings, run: str | None) -> str:
-    """Why it is unknown; empty where it is known, or where that cannot be found out."""
+    """Why the run is unknown; empty if it is known, or if that cannot be determined."""
     if run is None:
         return ""
     from agentpipe.operations.known_runs import why_unknown

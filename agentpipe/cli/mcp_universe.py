@@ -60,10 +60,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _mq_type(args: argparse.Namespace, environ: dict[str, str]) -> str | None:
-    """The one given; kafka where MCP-Universe's variables do not decide.
+    """The sink's type, kafka by default; None leaves the choice to ``Settings``.
 
-    ``AgentPipeline`` passes kafka by default, and stays with the embedded stream when no variable
-    is set; so does this.
+    Kafka, given or by default, applies only if one of MCP-Universe's variables names a sink, and
+    the default yields to ``AGENTPIPE_SINK``. ``AgentPipeline`` does the same: it passes kafka by
+    default, but uses the embedded stream if no variable is set.
     """
     queues = names_a_queue(environ)
     kind: str | None = args.mq_type

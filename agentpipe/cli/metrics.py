@@ -1,4 +1,4 @@
-"""``agentpipe metrics``: an exporter for Prometheus."""
+"""``agentpipe metrics``: a Prometheus exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands that send traces share."""
+"""Shared parts of the commands that send traces over OTLP."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def add_content(parser: argparse.ArgumentParser) -> None:
 
 
 def group_of(shown: str) -> str:
-    """The group that reads for this collector."""
+    """The consumer group for this collector."""
     return f"otlp-{hashlib.blake2b(shown.encode(), digest_size=8).hexdigest()}"
 
 
 def trace_sender(url: str, *, content: bool) -> TraceSender:
-    """The sender to the collector at this URL.
+    """Create a sender for the collector at this URL.
 
     Raises:
         MissingExtra: OpenTelemetry is not installed.
-        ConfigError: It is not a URL of a collector.
+        ConfigError: The URL is not that of a collector.
     """
     if without_password(url) != url:
         say(

@@ -33,12 +33,12 @@ def add(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pause claims; running tasks and sending go on."""
+    """Pause claims; running tasks continue, and tasks can still be sent."""
     return change(args, paused=True)
 
 
 def change(args: argparse.Namespace, *, paused: bool) -> int:
-    """Pause or resume."""
+    """Pause or resume the targets, and print what changed."""
     from agentpipe.operations.pause import pause, resume
 
     settings = settings_of(args)
@@ -78,7 +78,7 @@ def _say_held(done: Paused) -> None:
 
 
 def _declare(args: argparse.Namespace, settings: Settings, store: Store) -> None:
-    """Allow a collection to be paused before its first task."""
+    """Declare the file's collections, so that one can be paused before its first task."""
     from agentpipe.sending.dispatcher import Dispatcher
 
     depths = store.stats().queues

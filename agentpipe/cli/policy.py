@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _declare(args: argparse.Namespace, store: Store) -> None:
-    """Allow a version to be published before the first task, and the first worker."""
+    """Declare the file's collections: a version can then be published before any task or worker."""
     from agentpipe.sending.dispatcher import Dispatcher
 
     Dispatcher(store).declare(collections_of(args, settings_of(args)))

@@ -1,4 +1,4 @@
-"""``agentpipe probe``: for the probes of Kubernetes and other supervisors, and by hand."""
+"""``agentpipe probe``: liveness and readiness, for Kubernetes and other supervisors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0 if all is well, 1 if not, 4 if the broker is away."""
+    """Print the finding; return 0 if good, 1 if not. The exit code is 4 without a broker."""
     settings = settings_of(args)
     probed = _live(args, settings) if args.what == "live" else _ready(args, settings)
     print_either(args, {"good": probed.good, "found": probed.found}, probed.found)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def progress_bar(
     label: str, *, shown: bool, redirect: bool, total: int | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Give the function that advances the bar; it does nothing unless ``shown``.
+    """Yield the function that advances the bar; it does nothing unless ``shown``.
 
-    With ``redirect``, rich prints stdout and stderr above the bar: off for a piped stdout. Its
-    streams take the place of the guard, so there is another one before them.
+    With ``redirect``, rich prints stdout and stderr above the bar; do not use it if stdout is
+    piped. rich replaces the guarded streams with its own, so those are guarded again.
     """
     if not shown:
         yield lambda _number: None

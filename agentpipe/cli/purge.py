@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Purge, and forward the results: no worker may be running."""
+    """Purge tasks and forward their results, in case no worker is running."""
     from agentpipe.operations.cancel import purge
     from agentpipe.operations.delivery import deliver
 

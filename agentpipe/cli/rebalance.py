@@ -1,4 +1,4 @@
-"""``agentpipe rebalance``: give waiting tasks of removed agents to those that there are."""
+"""``agentpipe rebalance``: move waiting tasks from removed agents to the remaining ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Move them; 5 if some have no room, 3 if none has."""
+    """Move the tasks; return 5 if some have no room, 3 if none has."""
     from agentpipe.operations.rebalance import rebalance
 
     settings = settings_of(args)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _declare(args: argparse.Namespace, settings: Settings, store: Store) -> None:
-    """The file may have fewer agents than the broker knows of."""
+    """Declare the file's agents, which can be fewer than the broker knows."""
     from agentpipe.sending.dispatcher import Dispatcher
 
     if args.collection_file or settings.collection_file:

@@ -1,4 +1,4 @@
-"""``agentpipe report``: what the stream says, as a whole and by a field."""
+"""``agentpipe report``: summarize the stream or a run, as a whole and by a field."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the stream from its beginning to its present end, or a run from the archive."""
+    """Read the stream from its beginning to its current end, or a run from the archive."""
     settings = settings_of(args)
     refuse_unknown(args, settings, args.collection)
     key = key_of(args.by) if args.by else None

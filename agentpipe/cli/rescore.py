@@ -1,4 +1,4 @@
-"""``agentpipe rescore``: judge the stored answers of a run again, without a run of an agent."""
+"""``agentpipe rescore``: judge the stored answers of a run again, without running agents."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge them, and print what became of them."""
+    """Judge the answers, and print the outcome."""
     from agentpipe.operations.rescore import Names
 
     if args.run_name is None:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluators(path: Path, collections: tuple[Collection, ...]) -> NewEvaluators:
-    """By the rules of the first collection; each answer is judged by its own's."""
+    """Read the evaluators by the first collection's rules; each answer is judged by its own's."""
     from agentpipe.operations.new_evaluators import read_evaluators
 
     return read_evaluators(path, collections[0].task_rules, sys.stdin.buffer)

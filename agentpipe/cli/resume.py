@@ -1,4 +1,4 @@
-"""``agentpipe resume``: resume paused agents and collections, and what has spent its budget."""
+"""``agentpipe resume``: resume paused agents and collections, or raise a spent budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Resume; an agent stays paused while its collection is."""
+    """Resume the targets; an agent stays paused while its collection is paused."""
     if bool(args.targets) == (args.run_name is not None):
         raise ConfigError("give TARGETs to resume, or --run NAME with a budget")
     return pause.change(args, paused=False) if args.targets else _resume_run(args)

@@ -1,4 +1,4 @@
-"""``agentpipe retry``: send the tasks of a run that ended badly again."""
+"""``agentpipe retry``: send the failed tasks of a run again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send them, and print what became of them."""
+    """Send the tasks again, and print the counts."""
     if args.run_name is None:
         raise ConfigError("name the run: --run NAME")
     outcomes = checked_outcomes(args.outcome)

@@ -1,4 +1,4 @@
-"""What commands say of the runs that they read."""
+"""Messages about runs that several commands print."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAX_HASHES, HASH_CHARS = 4, 12
 
 
 def no_results_of(settings: Settings, run: str) -> AgentpipeError:
-    """The error of a command that found none: most likely the name is misspelt."""
+    """The error for a run without results; usually its name is misspelt."""
     if sentence := unknown_run(settings, run):
         return ConfigError(sentence)
     return AgentpipeError(f"the run {run!r} has no results here: wait for its tasks")
 
 
 def say_drift(run: str, configs: Mapping[str, int]) -> None:
-    """Name the configs of a run that has more than one."""
+    """Warn if a run has results of more than one config."""
     found = {name: number for name, number in configs.items() if name}
     if len(found) > 1:
         shown = [f"{name[:HASH_CHARS]} ({number:,})" for name, number in found.items()]

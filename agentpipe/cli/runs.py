@@ -1,4 +1,4 @@
-"""``agentpipe runs``: list runs, show where one comes from, forget one."""
+"""``agentpipe runs``: list runs, show the provenance of one, or forget one."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _say_flaws(found: RunSummary) -> None:
 
 
 def show_one(args: argparse.Namespace, settings: Settings) -> int:
-    """Print the line of one run, ``args.run_name``."""
+    """Print the line of the run ``args.run_name``."""
     from agentpipe.operations.runs import summary
 
     with opened_store(settings) as store:

@@ -1,4 +1,4 @@
-"""``agentpipe schedule``: send task files at their cron times, or list those times."""
+"""``agentpipe schedule``: send task files at their cron times, or list the next times."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _stop_on_signals(clock: WallClock, ended_by: list[int]) -> None:
-    """Finish the present round trip; a second signal ends at once."""
+    """Stop after the current round trip; a second signal ends at once."""
 
     def stop(number: int, _frame: object) -> None:
         ended_by.append(number)

@@ -66,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send the tasks, and print what became of them."""
+    """Send the tasks, and print the counts, or with ``--wait`` the results."""
     settings = settings_of(args)
     if (args.question is None) == (args.file is None):
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
-    """Agents that are gone, a file that is older than the fleet's, and workers with another."""
+    """Warn of removed agents, of a file older than the fleet's, and of workers with other files."""
     from agentpipe.operations.misfits import misfits
 
     for sentence in misfits(dispatcher.stats(), collection):
@@ -111,7 +111,7 @@ def _tasks(args: argparse.Namespace, rules: TaskRules) -> Iterable[AdmittedTask]
 
 
 def _nonempty(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[AdmittedTask]:
-    """The tasks, unless there are none: that is a mistake, and no run begins with it."""
+    """The tasks; refuse an empty file before a run begins."""
     left = iter(tasks)
     if (first := next(left, None)) is None:
         source = "stdin" if args.file == "-" else args.file
@@ -156,7 +156,7 @@ def _report(args: argparse.Namespace, sent: Sent) -> int:
 
 
 def _name_duplicates(args: argparse.Namespace, sent: Sent) -> None:
-    """They may be meant, as when a file is sent again, or a mistake in its ids."""
+    """List duplicates: intended when a file is sent again, otherwise a mistake in its ids."""
     if sent.duplicates:
         shown = ", ".join(sent.duplicate_ids[:NAMED])
         rest = f" and {sent.duplicates - NAMED:,} more" if sent.duplicates > NAMED else ""
@@ -180,7 +180,7 @@ def _admission_code(args: argparse.Namespace, sent: Sent) -> int:
 def _await(
     args: argparse.Namespace, sent: Sent, waiter: ResultWaiter, dispatcher: Dispatcher
 ) -> int:
-    """Print the results; 0 if all are ok, 5 if some are, 1 if none is."""
+    """Print the results; return 0 if all are ok, 5 if some are, 1 if none is."""
     _say_all_known(args, sent)
     if sent.duplicates:
         try:
@@ -222,7 +222,7 @@ def _progress(
     label: str, args: argparse.Namespace, total: int | None = None
 ) -> AbstractContextManager[Callable[[int], None]]:
     to_terminal = sys.stdout.isatty()
-    # JSON lines on the same terminal would run through the bar.
+    # JSON lines on the same terminal would overwrite the bar.
     shown = sys.stderr.isatty() and not (args.json and to_terminal)
     many = args.file is not None or args.wait
     return progress_bar(label, shown=shown and many, redirect=to_terminal, total=total)

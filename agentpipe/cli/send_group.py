@@ -1,4 +1,4 @@
-"""The options of ``send`` for groups, which the broker counts."""
+"""The options of ``send`` for groups of samples, which the broker counts."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse numbers that do not fit each other.
+    """Refuse numbers that contradict each other.
 
     Raises:
-        ConfigError: Saying which.
+        ConfigError: The message names them.
     """
     if args.group_size is None:
         _refuse_alone(args)
@@ -88,7 +88,7 @@ def plan_of(args: argparse.Namespace) -> GroupPlan:
 def batches(
     args: argparse.Namespace, dispatcher: Dispatcher, tasks: Iterable[AdmittedTask]
 ) -> Iterator[Sent]:
-    """Send the tasks, as groups if that is asked for."""
+    """Send the tasks, as groups with ``--group``."""
     if args.group_size is None:
         return dispatcher.send_batches(args.collection, tasks, on_full=args.on_full)
     plan = plan_of(args)

@@ -46,10 +46,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def set_budget(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collection) -> None:
-    """Give the run its budget before its first task can be claimed.
+    """Set the run's budget before its first task can be claimed.
 
     Raises:
-        ConfigError: Its cost could not be known, or this broker keeps no budgets.
+        ConfigError: The cost of a model is unknown, or this broker keeps no budgets.
     """
     budget = budget_of(args)
     if budget or collection.budget:
@@ -63,10 +63,10 @@ def set_budget(args: argparse.Namespace, dispatcher: Dispatcher, collection: Col
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse options that mean nothing without another one.
+    """Refuse numbers out of range, and options that need another option.
 
     Raises:
-        ConfigError: Saying which.
+        ConfigError: The message names the option.
     """
     for option, value in (("--samples", args.samples), ("--limit", args.limit)):
         refuse_below_one(option, value)
@@ -91,7 +91,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def rules_for(args: argparse.Namespace, collection: Collection) -> TaskRules:
-    """The collection's rules, and what a run asks of its tasks."""
+    """The collection's rules for tasks, with the run's plan."""
     from agentpipe.config.questions import rules_of
 
     return replace(rules_of(collection), plan=_plan(args))
@@ -104,7 +104,7 @@ def _plan(args: argparse.Namespace) -> RunPlan | None:
 
 
 def chosen(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[AdmittedTask]:
-    """Of these tasks those to send, as their run's."""
+    """The tasks to send, after ``--limit`` or ``--sample-tasks``, with the run's ids."""
     if args.limit is not None:
         tasks = islice(tasks, args.limit)
     elif args.sample_tasks is not None:
@@ -114,7 +114,7 @@ def chosen(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[
 
 
 def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collection) -> None:
-    """Keep where the run comes from, at its first send; later, say how this one differs."""
+    """Store the run's provenance at its first send; at later sends, print what differs."""
     if args.run_name is None:
         return
     from agentpipe.operations.provenance import command_line, record_of

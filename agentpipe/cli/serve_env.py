@@ -1,4 +1,4 @@
-"""``agentpipe serve-env``: a collection as an environment of prime-rl's."""
+"""``agentpipe serve-env``: serve a collection to prime-rl as an environment."""
 
 from __future__ import annotations
 

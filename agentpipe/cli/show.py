@@ -1,4 +1,4 @@
-"""``agentpipe show``: one task's Result, as a page, as a conversation, or as JSON."""
+"""``agentpipe show``: print a task's Result as a page, as a conversation, or as JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the last Result of the task, or say why there is none."""
+    """Print the last Result of the task, or why there is none."""
     from agentpipe.archive import Archive
 
     settings = settings_of(args)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         opened = Archive.open(settings)
     except ConfigError:
-        if _say_state(task_id, settings):  # Nothing has ended yet, so that there is no file.
+        if _say_state(task_id, settings):  # No task has ended yet, so there is no file.
             return FAILED
         raise
     with opened as archive:
@@ -71,7 +71,7 @@ def _print(args: argparse.Namespace, result: Result) -> None:
 
 
 def print_page(page: Page, stream: TextIO) -> None:
-    """Print and forget its lines; colours only on a terminal that takes them."""
+    """Print the page's lines and clear them; use colours only on a terminal that supports them."""
     from agentpipe.tui.terminal import console
 
     screen = console(stream)
@@ -103,7 +103,7 @@ def _say_others(archive: Archive, task_id: str, number: int) -> None:
 
 
 def _say_absent(archive: Archive, task_id: str, settings: Settings) -> int:
-    """Where the task is, if the broker knows it; else what may have been meant."""
+    """Print where the task is, if the broker knows it; suggest a similar id."""
     from agentpipe.archive.relatives import likely_id
 
     if not _say_state(task_id, settings):
@@ -114,7 +114,7 @@ def _say_absent(archive: Archive, task_id: str, settings: Settings) -> int:
 
 
 def _say_state(task_id: str, settings: Settings) -> bool:
-    """Say what ``why`` says; False where the broker cannot, or the sink is none to look into."""
+    """Print what ``why`` says; False if the broker fails, or if the sink is not searchable."""
     from agentpipe.operations.explain.lookup import look_up
     from agentpipe.sinks import is_searchable
 

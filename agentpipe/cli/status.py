@@ -1,4 +1,4 @@
-"""``agentpipe status``: task counts, agents, workers."""
+"""``agentpipe status``: show task counts, agents and workers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[str]:
-    """By the limits that are set here, which may differ from the workers'."""
+    """Warn of a full outbox, by this environment's limits; the workers' can differ."""
     records, size = status["outbox"] or 0, status["outbox_bytes"] or 0
     if limits.reached_by(records, size):
         yield (
@@ -74,7 +74,7 @@ def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[st
 
 
 def _misfits(stats: Stats) -> Iterator[str]:
-    """What no worker runs, or what may run otherwise than its sender meant."""
+    """Tasks of removed agents, and configs that differ between workers."""
     from agentpipe.brokers.removed import removed_agents
     from agentpipe.worker.claims.configs import configs_in_use, sentences
 
@@ -93,7 +93,7 @@ def _undeliverable(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _pauses(status: dict[str, Any]) -> Iterator[str]:
-    """Why collections are paused, and what to do; a pause by hand has no reason."""
+    """Why collections are paused, and what to do; a manual pause has no reason."""
     from agentpipe.brokers.breaker import remedy
 
     reasons = {
@@ -106,7 +106,7 @@ def _pauses(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _budgets(stats: Stats) -> Iterator[str]:
-    """What is spent of each budget, and what to do once all of it is."""
+    """How much of each budget is spent, and what to do once all of it is."""
     for spending in stats.spendings:
         if spending.cap:
             yield f"{spending.kind} {spending.name}: {budget_line(spending)}"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
 
-# A line begins with the time and the outcome.
+# Colour only the head of a line: the time and the outcome.
 OUTCOME_ENDS = 20
 
 
@@ -69,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _start(text: str) -> Start:
-    """``beginning``, ``now``, Unix seconds, or ISO 8601 with a zone."""
+    """Parse ``beginning``, ``now``, Unix seconds, or an ISO 8601 time with a zone."""
     if text == "beginning":
         return "beginning"
     if text == "now":
@@ -94,12 +94,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def follow(args: argparse.Namespace, settings: Settings) -> int:
-    """Do the same with other settings."""
+    """Print results as ``run`` does, with the given settings."""
     refuse_below_one("--limit", args.limit)
     if args.start == "now" and args.group is None and sys.stderr.isatty():
         say("new results from now on; --from beginning shows those that are there")
     unknown = unknown_run(settings, args.run_name)
-    if unknown:  # It may be sent while this follows.
+    if unknown:  # The run can still be sent later.
         say(f"{unknown}; waiting for its results")
     with Stream.open(
         settings,
@@ -152,7 +152,7 @@ def _line(result: Result) -> str:
 
 
 def _said(result: Result) -> str:
-    """The error, or the answer; nothing of a task that did not run."""
+    """The error or the answer; empty for a task that did not run."""
     if result.error is not None:
         return f"{result.error.get('type')}: {result.error.get('message')}"
     if isinstance(result.result, str):

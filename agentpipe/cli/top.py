@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         from agentpipe.operations.runs import kept_run
 
         with opened_store(settings) as store:
-            kept_run(store, args.run_name)  # An unknown one is refused here.
+            kept_run(store, args.run_name)  # Raises for an unknown run.
     if args.json:
         return _print_snapshots(args, settings)
     if args.once or not _is_terminal():
@@ -77,7 +77,7 @@ def _is_terminal() -> bool:
 
 
 def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
-    """One per line; retries while the broker is unreachable."""
+    """Print one snapshot per line; retry while the broker is unreachable."""
     from agentpipe.core.timestamps import utc
     from agentpipe.operations.runs import by_store, kept_run
     from agentpipe.operations.stats import as_dict
@@ -114,7 +114,7 @@ def _print_frame(args: argparse.Namespace, settings: Settings) -> int:
     display = _display(settings, time.monotonic(), time.strftime("%H:%M:%S"))
     lines = draw(history, ScreenState(run=args.run_name or ""), display, width, height)[
         :-1
-    ]  # Without the keys.
+    ]  # Drop the line of keys.
     while lines and not lines[-1]:
         lines.pop()
     screen = console(unguarded(sys.stdout))
@@ -161,7 +161,7 @@ def _draw(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _exit_code(number: int) -> int:
-    """Die of the signal, so that the parent sees it in the wait status."""
+    """End by the signal itself, so that the parent sees it in the wait status."""
     if number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""``agentpipe try``: one run in this process, shown as it happens; without broker and sink."""
+"""``agentpipe try``: run one task in this process, without broker and sink, and show its steps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the task, and print what it does and what came of it."""
+    """Run the task, and print its steps and its result."""
     from agentpipe.core.process_privacy import harden, scrub
     from agentpipe.worker.trial import Trial
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     harden()
     scrub()
     if args.json:
-        sys.stdout = sys.stderr  # What the agent prints is not part of the Result.
+        sys.stdout = sys.stderr  # Keep the agent's own output out of the JSON.
     trial = Trial(collection, agent, settings.grace_s)
     logs.configure(settings.log_level, settings.log_format)
     code = _watched(args, trial, task, screen)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watched(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -> int:
-    """Also Ctrl-C leaves nothing behind that the run has started."""
+    """Run the task, and stop what it started even on Ctrl-C."""
     try:
         result = _printed(args, trial, task, screen)
     except KeyboardInterrupt:
@@ -102,7 +102,7 @@ def _run_to_its_end(trial: Trial, task: Task) -> Result:
 
 
 def _drawn(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -> Result:
-    """Each span as it ends, then what ``show`` has beside the trace."""
+    """Print each span as it ends, then what ``show`` prints besides the trace."""
     from agentpipe.cli.show import print_page
     from agentpipe.core.masking import masked
     from agentpipe.core.transcript import Conversations
@@ -130,7 +130,7 @@ def _drawn(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -
 
 
 def _agent(args: argparse.Namespace, collection: Collection) -> AgentSpec:
-    """The first one of the context."""
+    """The first agent of the context ``--context``."""
     for agent in collection.agents:
         if (agent.context_index or 0) == args.context:
             return agent
@@ -152,7 +152,7 @@ def _task(args: argparse.Namespace, collection: Collection) -> Task:
 
 
 def _leave(code: int, screen: TextIO) -> NoReturn:
-    """Code of the agent's goes on in a thread that only the end of its process can end."""
+    """End the process at once: a thread still runs the agent's code and cannot be stopped."""
     screen.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""``agentpipe web``: pages of the fleet, of runs and of tasks; they only read."""
+"""``agentpipe web``: serve read-only pages of the fleet, of runs and of tasks."""
 
 from __future__ import annotations
 

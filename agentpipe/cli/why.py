@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agentpipe.operations.explain import Explanation
     from agentpipe.settings import Settings
 
-# Tasks of a run that are explained at most.
+# Most tasks of a run that are explained.
 MOST = 20
 
 

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Run workers with the settings from options and environment."""
     refuse_below_one("--processes", args.processes)
     if args.processes and args.processes > MAX_PROCESSES:
-        # A slip of the keyboard would keep the machine busy with starting them.
+        # A typo would keep the machine busy starting processes.
         raise ConfigError(
             f"--processes may be at most {MAX_PROCESSES:,}, got {args.processes:,}: one per core "
             "is usual, --slots says how much each runs at once"
@@ -117,8 +117,8 @@ def serve_here(
 
 
 def _say_if_nothing(args: argparse.Namespace, settings: Settings) -> None:
-    """The embedded store follows the current folder: tasks may wait in another one."""
-    if _stats(settings).accepted != 0:  # None where the broker keeps no ledger.
+    """Report if no task was ever sent here: tasks can wait in another folder's embedded store."""
+    if _stats(settings).accepted != 0:  # None if the broker keeps no ledger.
         return
     say(f"no task was ever sent to {without_password(settings.broker)}")
     folder = elsewhere(args, settings, BROKER_FILE)

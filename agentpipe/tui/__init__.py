@@ -1,1 +1,1 @@
-"""``agentpipe top``: the fleet in a terminal, with its bottleneck."""
+"""``agentpipe top``: shows the fleet and its bottleneck in a terminal."""

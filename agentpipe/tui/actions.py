@@ -1,4 +1,4 @@
-"""Runs the commands of ``top`` one after another, in a thread of its own."""
+"""Runs the commands of ``top`` one after another, in their own thread."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Actions(Protocol):
-    """What keys can do to a fleet. Each method that changes it returns a short message.
+    """What keys can do to a fleet.
 
-    Failures raise ``AgentpipeError``.
+    Methods that change the fleet return a short message. Failures raise ``AgentpipeError``.
     """
 
     def pause(self, targets: Sequence[str]) -> str:
@@ -41,14 +41,14 @@ class Actions(Protocol):
         """The newest dead letters, newest first."""
 
     def ended(self, queue: str) -> Sequence[EndedRow]:
-        """The tasks of this agent that ended last, the youngest first."""
+        """The tasks of this agent that ended last, newest first."""
 
     def page(self, task_id: str) -> Sequence[Text]:
-        """What is known of a task."""
+        """The page of a task: its Result, or where it is."""
 
 
 class ActionThread(threading.Thread):
-    """Runs commands, and hands their results to the screen.
+    """Runs commands and passes their results to the screen.
 
     Args:
         on_change: Called in this thread when ``apply_results`` has something to apply.
@@ -61,17 +61,17 @@ class ActionThread(threading.Thread):
         self._results: queue.SimpleQueue[Change] = queue.SimpleQueue()
 
     def submit(self, command: Command) -> None:
-        """Run it after those submitted before."""
+        """Queue the command."""
         self._commands.put(command)
 
     def apply_results(self, state: ScreenState) -> ScreenState:
-        """The state after everything that has finished since the last call."""
+        """Apply the results of all commands that finished since the last call."""
         while not self._results.empty():
             state = self._results.get()(state)
         return state
 
     def run(self) -> None:
-        """Until the process exits."""
+        """Run commands until the process exits."""
         while True:
             for change in self._perform(self._commands.get()):
                 self._results.put(change)
@@ -124,7 +124,7 @@ def _list_dead(letters: Sequence[DeadRow]) -> Change:
 
 
 def _list_ended(agent: str, rows: Sequence[EndedRow], problem: str = "") -> Change:
-    """Unless another agent is looked at by now."""
+    """Show the tasks, unless the user has opened another agent meanwhile."""
 
     def listed(state: ScreenState) -> ScreenState:
         if state.agent != agent:

@@ -1,4 +1,4 @@
-"""Chart: tasks that ended per second, over the time that ``top`` has watched, in several lines."""
+"""Chart: tasks that ended per second while ``top`` watched, as bars of several lines."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from agentpipe.tui.table import FAINT, GOOD, HEAD
 if TYPE_CHECKING:
     from agentpipe.monitoring.history import FleetHistory
 
-# The scale stands left of it.
+# Width of the scale, left of the bars.
 MARGIN = 9
 LEAST_LINES, MOST_LINES = 4, 14
 BUCKET_S = 2.0
 
 
 def chart(history: FleetHistory, width: int, height: int) -> list[Text]:
-    """A gap, a title and the bars; empty where there is no room, or nothing to be seen yet."""
+    """A gap, a title and the bars; empty without enough room or values."""
     rows = min(MOST_LINES, height - 1)
     values = throughput(history, max(1, width - MARGIN - 1), BUCKET_S)
-    if rows < LEAST_LINES or len(values) < 2:  # noqa: PLR2004 - two make a line
+    if rows < LEAST_LINES or len(values) < 2:  # noqa: PLR2004 - a chart needs two
         return []
     top = max(values)
     title = f"ended per second, the last {numbers.duration(len(values) * BUCKET_S)}"
@@ -36,7 +36,7 @@ def chart(history: FleetHistory, width: int, height: int) -> list[Text]:
 
 
 def _cell(part: float, row: int, rows: int) -> str:
-    """The part of a bar in one line, counted from below."""
+    """The character of a bar in one line; ``row`` counts from the bottom."""
     eighths = round(part * rows * len(numbers.BARS)) - row * len(numbers.BARS)
     if row == 0 and part > 0:
         eighths = max(1, eighths)

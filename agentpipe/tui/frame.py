@@ -1,4 +1,4 @@
-"""Draws the screen as lines of a given size. Pure."""
+"""Draws the screen as lines of text for a given size. Pure."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """What a frame shows besides history and state.
+    """Values that a frame shows besides history and state.
 
     Attributes:
-        broker: Its URL, without a password.
-        now: On the monotonic clock, as in the history.
+        broker: The broker's URL, without a password.
+        now: The time on the monotonic clock, as in the history.
         clock: The time of day; ``clock_s`` is the same in Unix seconds.
-        late_s: Without a snapshot for this long, the broker counts as unreachable.
+        late_s: The broker counts as unreachable without a snapshot for this long.
     """
 
     broker: str
@@ -77,7 +77,7 @@ class Display:
 def draw(
     history: FleetHistory, state: ScreenState, display: Display, width: int, height: int
 ) -> list[Text]:
-    """At most ``height`` lines of at most ``width`` cells; the last one lists the keys."""
+    """At most ``height`` lines of at most ``width`` cells; the last line lists the keys."""
     lines = _body(history, state, display, width, height - 1)[: max(0, height - 1)]
     lines.append(_footer(state))
     lines = [harmless(line) for line in lines[: max(0, height)]]
@@ -120,7 +120,7 @@ def _title(display: Display, width: int) -> Text:
 
 
 def _banner(history: FleetHistory, display: Display) -> list[Text]:
-    """Shown while the rest of the screen is stale."""
+    """The banner that is shown while the broker is unreachable and the screen is stale."""
     since, why = None, "no answer"
     if history.outage is not None:
         since, why = history.outage.since, plain(history.outage.why, 300)
@@ -153,14 +153,14 @@ def _overview(history: FleetHistory, now: Snapshot, display: Display) -> list[Te
 
 
 def _misfits(stats: Stats) -> list[str]:
-    """What no worker takes, and configs that differ."""
+    """Tasks of removed agents, and configs that differ between workers."""
     collections = {depth.collection for depth in stats.queues if depth.collection}
     removed = [each.sentence for each in removed_agents(stats, collections)]
     return [*removed, *sentences(configs_in_use(stats))]
 
 
 def _speed(history: FleetHistory, rates: Rates) -> Text:
-    """Throughput now and recently, and the outcomes."""
+    """Current and recent throughput, the rate of each outcome, and the ETA."""
     bars = numbers.sparkline(throughput(history, SPARK, BUCKET_S))
     line = Text.assemble("now    ", (f"{numbers.rate(rates.ended):>7} ", STRONG), (bars, GOOD))
     for name, per_s in _by_number(outcome_rates(history)):
@@ -192,7 +192,7 @@ def _totals(stats: Stats) -> Text:
 
 
 def _policy(state: PolicyState) -> Text:
-    """A trainer's policy: how far it is, and how much may begin."""
+    """A trainer's policy: its version, and how many tasks can begin."""
     line = Text.assemble("policy ", (plain(state.name, 40), STRONG), f"  version {state.version}")
     if state.room is not None:
         line.append(f"  room {numbers.count(max(0, state.room))}", WARN if state.room <= 0 else "")
@@ -214,7 +214,7 @@ def _outcome_style(name: str) -> str:
 
 
 def _flow(now: Snapshot, rates: Rates, bottleneck: Bottleneck) -> list[Text]:
-    """The stages in one line, their rates in the next."""
+    """The stages in one line, their rates in the line below."""
     upper, lower = Text(), Text()
     for stage, figure, below in _stages(now, rates):
         if upper:

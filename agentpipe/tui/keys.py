@@ -1,4 +1,4 @@
-"""Decodes what a terminal sends into key names, and says what each key does. Pure."""
+"""Decodes terminal input into key names, and defines what each key does. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _ENDS = {"home": -_FAR, "g": -_FAR, "end": _FAR, "G": _FAR}
 
 
 def names_of(data: bytes) -> list[str]:
-    """The keys that were pressed, without unknown ones."""
+    """The names of the pressed keys; unknown keys are dropped."""
     names = []
     for token in _TOKEN.findall(data):
         name = _SEQUENCES.get(token) or token.decode(errors="ignore")
@@ -62,7 +62,7 @@ def names_of(data: bytes) -> list[str]:
 
 
 def press(state: ScreenState, key: str, rows: Sequence[Row], tasks: Sequence[TaskRow] = ()) -> Step:
-    """The state after a key, and the command that it submits; ``tasks`` are those listed."""
+    """The state after a key, and the command it submits; ``tasks`` are the listed tasks."""
     state = replace(state, notice="")
     if state.mode == "tasks":
         return _in_tasks(state, key, tasks)
@@ -118,7 +118,7 @@ def _change(state: ScreenState, key: str, row: Row) -> Step:
         return _confirm(state, Command("cancel", row.targets, row.name)), None
     if not row.paused:
         return state, Command("pause", row.targets, row.name)
-    # All agents of a collection resume with it, also those that were paused one by one.
+    # Resume all agents of the collection too, including those that were paused one by one.
     return state, Command("resume", tuple(dict.fromkeys(row.targets + row.queues)), row.name)
 
 
@@ -127,7 +127,7 @@ def _confirm(state: ScreenState, command: Command) -> ScreenState:
 
 
 def _in_question(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:
-    """Only y confirms."""
+    """Answer a confirmation; only ``y`` confirms."""
     back: Mode = "dead" if state.shows_dead else "table"
     after = replace(state, mode=back, pending=None)
     if key == "y":
@@ -174,7 +174,7 @@ def _in_tasks(state: ScreenState, key: str, tasks: Sequence[TaskRow]) -> Step:
 
 
 def _in_task(state: ScreenState, key: str) -> ScreenState:
-    """Scrolling stops at the last line."""
+    """Scroll or close a task's page; scrolling stops at the last line."""
     if key in ("q", "escape"):
         return replace(state, mode="tasks", page=None)
     by = PAGE if key == " " else _MOVES.get(key, _ENDS.get(key, 0))

@@ -1,4 +1,4 @@
-"""The panel of trainers' loops: how far each is, and whether its trainer waits or is gone."""
+"""The panel of trainers' loops: their progress, and whether the trainer waits or is gone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STYLES = {"waits": WARN, "trains": FAINT, "alive": FAINT, "gone": BAD}
 
 
 def loops(now: Snapshot, width: int) -> list[Text]:
-    """Those without a trainer first; empty without any."""
+    """The loops, those whose trainer is gone first; empty without loops."""
     columns = _columns(width)
     policies = {policy.name: policy for policy in now.stats.policies}
     found = sorted(loops_seen(now.stats.loops), key=lambda it: (it.state != "gone", it.name))

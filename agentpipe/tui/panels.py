@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from agentpipe.worker.claims.heartbeat import Heartbeat
 
 WIDE = 110
-# A worker sends three heartbeats per lease, which is 30 s by default.
+# A worker sends three heartbeats per lease; the lease is 30 s by default.
 SILENT_S = 15.0
 LAGGING_S = 1.0
 LEAST_LINES = 3
-# From this height on, an empty line separates panels.
+# At this height or more, an empty line separates panels.
 ROOMY = 30
 
 
 def panels(
     history: FleetHistory, now: Snapshot, state: ScreenState, width: int, height: int
 ) -> list[Text]:
-    """The collections first, then what else there is; a chart of what is left of the screen."""
+    """The collections, then the other panels, then a chart in the remaining space."""
     rows = screen_rows(history, state)
     lists = _lists(history, now, state, width)
     gap = [Text()] if height >= ROOMY else []
@@ -64,7 +64,7 @@ def panels(
 def _lists(
     history: FleetHistory, now: Snapshot, state: ScreenState, width: int
 ) -> list[tuple[list[Text], str]]:
-    """Those with content, the most important first."""
+    """The panels with content, and the nouns of their rows; the most important first."""
     found = [
         (loops(now, width), "loops"),
         (runs(history, now, state, width), "runs and budgets"),
@@ -79,8 +79,8 @@ def _lists(
 def shares_of(height: int, table: int, lists: Sequence[int]) -> list[int]:
     """How many lines the table and each list get.
 
-    A few for the table, then for each list; then all that the table needs; then what each list
-    needs. Where there is little room, the table comes before all but the first two lists.
+    First a few lines for the table and for each list, then the rest of the table, then the rest of
+    each list. Below ``ROOMY`` lines, the whole table comes before all lists except the first two.
     """
     least = max(LEAST_LINES, height // (2 + len(lists)))
     shares = [min(table, LEAST_LINES, max(0, height))] + [0] * len(lists)
@@ -89,7 +89,7 @@ def shares_of(height: int, table: int, lists: Sequence[int]) -> list[int]:
     for place, size in (*early, (0, table), *wants, *enumerate(lists, 1)):
         left = height - sum(shares)
         shares[place] += max(0, min(left, size - shares[place]))
-        if place and shares[place] == 1:  # A header alone says nothing.
+        if place and shares[place] == 1:  # A header alone is useless.
             shares[place] = 0
     return shares
 
@@ -166,7 +166,7 @@ def _workers(now: Snapshot, width: int) -> list[Text]:
     pairs = [
         (worker, vitals)
         for worker, vitals in zip(now.stats.workers, now.vitals, strict=True)
-        if worker.slots  # Commands have none.
+        if worker.slots  # Commands have no slots.
     ]
     pairs.sort(key=lambda pair: _trouble(*pair))
     lines = [_worker(worker, vitals, columns) for worker, vitals in pairs]
@@ -174,7 +174,7 @@ def _workers(now: Snapshot, width: int) -> list[Text]:
 
 
 def _trouble(worker: WorkerSeen, vitals: Heartbeat) -> tuple[bool, bool, str]:
-    """Those in trouble come first."""
+    """Sort key: workers in trouble come first."""
     silent, lagging = worker.seen_s >= SILENT_S, (vitals.lag_s or 0.0) >= LAGGING_S
     return vitals.sink_down_s is None, not (silent or lagging), worker.name
 
@@ -203,7 +203,7 @@ def _remark(worker: WorkerSeen, vitals: Heartbeat) -> tuple[str, str]:
 
 
 def _memory(vitals: Heartbeat) -> int | None:
-    """Of the worker and all processes below it."""
+    """The memory of the worker and its child processes, in bytes."""
     return None if vitals.rss_bytes is None else vitals.rss_bytes + vitals.children_bytes
 
 
@@ -211,7 +211,7 @@ def _memory(vitals: Heartbeat) -> int | None:
 
 
 def _errors(now: Snapshot, width: int) -> list[Text]:
-    """The last error of each agent, youngest first; empty without errors."""
+    """The last error of each agent, newest first; empty without errors."""
     found = [depth for depth in now.stats.queues if depth.tally.error_s is not None]
     found.sort(key=lambda depth: depth.tally.error_s or 0.0)
     columns = [Column("last errors", 19, "left"), Column("when", 11)]
@@ -231,7 +231,7 @@ def _errors(now: Snapshot, width: int) -> list[Text]:
 
 
 def dead_letters(state: ScreenState, width: int, height: int) -> list[Text]:
-    """Shown in place of all other tables."""
+    """The list of dead letters, which replaces all other tables."""
     columns = [Column("dead letters", 13), Column("agent", max(14, width // 6), "left")]
     columns += [Column("outcome", 11, "left"), Column("task", max(14, width // 6), "left")]
     columns = fill(columns, "why", width)

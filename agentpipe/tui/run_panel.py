@@ -1,4 +1,4 @@
-"""The panels of runs and their budgets, and of contexts with a limit."""
+"""The panels of runs and budgets, and of contexts with a concurrency limit."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from agentpipe.tui.state import ScreenState
 
 BAR = 20
-# From this part on, a budget's bar warns.
+# A budget's bar warns from this share on.
 NEARLY = 0.9
 
 
 def runs(history: FleetHistory, now: Snapshot, state: ScreenState, width: int) -> list[Text]:
-    """Runs under way, or the one of ``--run``, then budgets; empty without any."""
+    """Runs in progress, or the run of ``--run``, then budgets; empty without any."""
     columns = [Column("runs and budgets", max(16, min(40, width // 4)), "left")]
     columns = fill([*columns, Column("", BAR, "left")], "", width)
     lines = [row(columns, _run(each)) for each in run_rows(history, state.run)]
@@ -71,7 +71,7 @@ def _budget(each: Spending) -> list[tuple[str, str]]:
 
 
 def spent_part(each: Spending) -> float:
-    """How much of the budget is spent, by the cap that is nearer."""
+    """The share of the budget that is spent, by the cap that is nearer."""
     parts = [0.0]
     if each.cap.usd:
         parts.append(each.usd / each.cap.usd)
@@ -86,7 +86,7 @@ def _bar(part: float) -> str:
 
 
 def contexts(now: Snapshot, width: int) -> list[Text]:
-    """Each context with a ``concurrency``: how much of it is used, and what waits for it."""
+    """Each context with a ``concurrency``: how much is used, and how many tasks wait."""
     groups: dict[tuple[str, int], list[QueueDepth]] = defaultdict(list)
     for depth in now.stats.queues:
         if depth.group is not None:

@@ -1,4 +1,4 @@
-"""Runs and budgets as the screen has them: how far each is, and when a run ends."""
+"""Rows of runs: their progress and ETA."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.monitoring.history import FleetHistory
 
-# Runs are read less often than the rest: their rates need a longer window.
+# Runs are read less often than other values, so their rates need a longer window.
 WINDOW_S = 60.0
 MAX_RUNS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run with a line of its own.
+    """A run as one row.
 
     Attributes:
-        done: How many of its tasks have a Result; None where the broker does not count them.
-        pass_rate: The mean reward; None without one.
-        configs: How many configs its Results have.
+        done: How many of its tasks have a Result; None if the broker does not count them.
+        pass_rate: The mean reward; None without rewards.
+        configs: How many different configs its Results have.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RunRow:
 
 
 def run_rows(history: FleetHistory, wanted: str = "") -> list[RunRow]:
-    """The run that is wanted, or those under way, the one that was begun last first."""
+    """The ``wanted`` run, or the runs in progress, newest first."""
     if history.now is None:
         return []
     if wanted:
@@ -49,7 +49,7 @@ def run_rows(history: FleetHistory, wanted: str = "") -> list[RunRow]:
 
 
 def is_under_way(run: KeptRun) -> bool:
-    """Whether tasks of it are left; False where the broker does not count them."""
+    """Whether the run has unfinished tasks; False if the broker does not count them."""
     return run.outcomes is not None and sum(run.outcomes.values()) < run.tasks
 
 
@@ -70,7 +70,7 @@ def _row(history: FleetHistory, run: KeptRun) -> RunRow:
 
 
 def _eta_s(history: FleetHistory, name: str, left: int) -> float | None:
-    """None while a pause holds tasks, nothing runs, or no task of it has ended lately."""
+    """Seconds left; None during a pause, if nothing runs, or if none of its tasks ended lately."""
     now = history.now
     if now is None or left <= 0 or not moves(history) or is_held(now.stats):
         return None

@@ -1,4 +1,4 @@
-"""The event loop: waits for keys, snapshots and signals, and draws the next frame."""
+"""The event loop: waits for keys, snapshots and signals, then draws a frame."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from agentpipe.tui.state import ScreenState
     from agentpipe.tui.terminal import Terminal
 
-# Ages on the screen are redrawn this often.
+# How often ages on the screen are redrawn.
 TICK_S = 1.0
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNALS = (*END_SIGNALS, signal.SIGWINCH, signal.SIGTSTP)
 
 
 class WakePipe:
-    """A pipe that ends a wait from any thread or signal."""
+    """A pipe that wakes the event loop from any thread or signal."""
 
     def __init__(self) -> None:
         self.fd, self._writer = os.pipe()
@@ -40,19 +40,19 @@ class WakePipe:
             os.set_blocking(end, False)
 
     def wake(self) -> None:
-        """End the wait."""
+        """Wake the event loop."""
         with suppress(BlockingIOError):
             os.write(self._writer, b"\0")
 
     def drain(self) -> bytes:
-        """A byte for each wake-up: the number of a signal, or 0."""
+        """Read one byte per wake-up: the number of a signal, or 0."""
         with suppress(BlockingIOError):
             return os.read(self.fd, 4096)
         return b""
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Within the block, signals only wake."""
+        """Within the block, signals only wake the event loop."""
         before = {number: signal.signal(number, _ignore) for number in SIGNALS}
         fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
@@ -84,7 +84,7 @@ class Screen:
         self._quits = False
 
     def run(self) -> int:
-        """Returns the signal that ended it, or 0."""
+        """Run until the user quits; return the number of the signal that ended it, or 0."""
         with self._wake.signals(), self._terminal:
             while not (self._quits or self._ended_by or self._fetcher.fatal_error):
                 self._draw()
@@ -101,7 +101,7 @@ class Screen:
         self._terminal.paint(lines, width)
 
     def _follow(self) -> None:
-        """Look again at what ended last, once more tasks of the listed agent may have."""
+        """Fetch the ended tasks of the listed agent again if its counts have changed."""
         now, state = self._fetcher.history.now, self._state
         if now is None or state.mode != "tasks" or state.ended is None:
             return
@@ -130,7 +130,7 @@ class Screen:
             self._suspend()
 
     def _suspend(self) -> None:
-        """Restore the terminal until the shell continues us."""
+        """Restore the terminal, stop, and take it over again when the shell continues us."""
         self._terminal.__exit__()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._terminal.__enter__()
@@ -155,4 +155,4 @@ class Screen:
 
 
 def _ignore(*_: object) -> None:
-    """The wakeup fd has its number; SIG_IGN would keep it from there."""
+    """Do nothing: the wakeup fd gets the signal's number, which SIG_IGN would prevent."""

@@ -1,4 +1,4 @@
-"""Selection: which rows of the main table are on the screen, and which one is selected."""
+"""Selection: which rows of the main table are shown, and which one is selected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def screen_rows(history: FleetHistory, state: ScreenState) -> list[Row]:
-    """Those that the user's filter lets through, in the user's order."""
+    """The rows that match the user's filter, in the user's sort order."""
     return rows_of(history, expanded=state.expanded, words=state.filter, sort=state.sort)
 
 

@@ -1,4 +1,4 @@
-"""What the user of ``top`` has selected; only keys and finished commands change it."""
+"""The state of the user interface; only keys and finished commands change it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Verb = Literal["pause", "resume", "cancel", "replay", "dead", "tasks", "show", "
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a key asks for; ``targets`` are collections and agents, or ids of tasks."""
+    """A command that a key submits; ``targets`` are collections and agents, or task ids."""
 
     verb: Verb
     targets: tuple[str, ...] = ()
@@ -39,8 +39,8 @@ class EndedRow:
     """A task of an agent that has ended.
 
     Attributes:
-        finished_s: When, in Unix seconds.
-        took_s: How long its last run took; None if it never ran.
+        finished_s: When it finished, in Unix seconds.
+        took_s: The duration of its last run; None if it never ran.
         said: Its error, or the beginning of its answer.
     """
 
@@ -58,18 +58,18 @@ class ScreenState:
 
     Attributes:
         selected: The key of the selected row; it stays selected when rows move.
-        last_index: Where that row was last, in case it disappears.
-        pending: The command that waits for a confirmation.
+        last_index: The last index of that row, in case it disappears.
+        pending: The command that waits for confirmation.
         dead: The dead letters; None while they are fetched.
-        dead_index: The selected one.
+        dead_index: The index of the selected dead letter.
         notice: The result of the last command.
-        run: The run of ``--run``; empty for those under way.
-        agent: Whose tasks are listed.
-        ended: Those that ended last, the youngest first; None while they are fetched.
-        no_results: Why there are none to be seen.
-        task_id: The task that is selected there; ``task_index`` is where it was last.
-        page: What is known of that task; None while it is fetched.
-        scroll: The first line of it that is shown.
+        run: The run of ``--run``; empty for all runs in progress.
+        agent: The agent whose tasks are listed.
+        ended: Its tasks that ended last, newest first; None while they are fetched.
+        no_results: Why its ended tasks cannot be shown.
+        task_id: The selected task in that list; ``task_index`` is its last index.
+        page: The lines of that task's page; None while they are fetched.
+        scroll: The first line of the page that is shown.
     """
 
     mode: Mode = "table"
@@ -93,6 +93,6 @@ class ScreenState:
 
     @property
     def shows_dead(self) -> bool:
-        """Whether dead letters are on the screen, perhaps behind a question about one."""
+        """Whether dead letters are on the screen, even behind a confirmation."""
         replays = self.pending is not None and self.pending.verb == "replay"
         return self.mode == "dead" or replays

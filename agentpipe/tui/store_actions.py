@@ -1,4 +1,4 @@
-"""The commands of ``top`` on a real store, with a connection for each: they are rare."""
+"""The commands of ``top`` on a real store. Each opens its own connection: commands are rare."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.settings import Settings
 
-# More than one reads on a screen; `dead list` has them all.
+# Enough to read on a screen; `dead list` shows all.
 MAX_DEAD = 1_000
-# Each is decoded with its trace; a tall screen shows so many.
+# As many as a tall screen shows: each Result is decoded with its trace.
 MAX_ENDED = 50
 _SAID_CHARS = 300
 
@@ -46,7 +46,7 @@ class StoreActions:
     """The ``Actions`` of ``agentpipe top``.
 
     Args:
-        collection_file: Where replays find the collections of their tasks, if there is one.
+        collection_file: The file that declares the collections of replayed tasks, if any.
     """
 
     def __init__(self, settings: Settings, collection_file: Path | None = None) -> None:
@@ -54,19 +54,19 @@ class StoreActions:
         self._collection_file = collection_file or settings.collection_file
 
     def pause(self, targets: Sequence[str]) -> str:
-        """For the whole fleet, until resumed."""
+        """Pause the targets for the whole fleet, until they are resumed."""
         with closing(open_store(self._settings)) as store:
             pause(store, targets, paused=True)
         return "paused; running tasks go on"
 
     def resume(self, targets: Sequence[str]) -> str:
-        """An agent stays paused while its collection is."""
+        """Resume the targets; an agent stays paused while its collection is paused."""
         with closing(open_store(self._settings)) as store:
             left = pause(store, targets, paused=False).still_paused
         return "still paused: its collection is, or its budget is spent" if left else "resumed"
 
     def cancel(self, targets: Sequence[str]) -> str:
-        """Waiting tasks at once; workers forward their results to the sink."""
+        """Cancel waiting tasks at once; workers forward their results to the sink."""
         done = CancelReport()
         with closing(open_store(self._settings)) as store:
             collections = {depth.collection for depth in store.stats().queues}
@@ -76,7 +76,7 @@ class StoreActions:
         return f"{len(done.cancelled):,} cancelled, {len(done.told):,} running ones signalled"
 
     def replay(self, task_ids: Sequence[str]) -> str:
-        """To the collections that they came from."""
+        """Send the dead letters again, to the collections that they came from."""
         with closing(open_store(self._settings)) as store:
             dispatcher = Dispatcher(store)
             if self._collection_file:
@@ -88,7 +88,7 @@ class StoreActions:
         return "refused: the queue is full" if done.refused else "sent again, as a new task"
 
     def dead(self) -> Sequence[DeadRow]:
-        """The store lists them oldest first, so all are read."""
+        """The newest dead letters; reads all of them, since the store lists the oldest first."""
         with closing(open_store(self._settings)) as store:
             every = chain.from_iterable(pages(with_dead_letters(store), DeadFilter()))
             found = deque(every, MAX_DEAD)
@@ -99,12 +99,12 @@ class StoreActions:
         ]
 
     def ended(self, queue: str) -> Sequence[EndedRow]:
-        """By the archive."""
+        """The ended tasks in the archive."""
         with Archive.open(self._settings) as archive:
             return list(map(_ended, archive.last_of(queue, MAX_ENDED)))
 
     def page(self, task_id: str) -> Sequence[Text]:
-        """As ``show`` prints it; of a task without a Result, what ``why`` says."""
+        """The task as ``show`` prints it; without a Result, what ``why`` says."""
         page = Page(shutil.get_terminal_size((100, 24)).columns)
         result = self._result(task_id)
         if result is not None:
@@ -117,7 +117,7 @@ class StoreActions:
         return page.lines
 
     def _result(self, task_id: str) -> Result | None:
-        """None where results cannot be searched, too, and where none has arrived."""
+        """The task's Result; None if there is none, or if the sink is not searchable."""
         if not is_searchable(self._settings):
             return None
         try:

@@ -1,4 +1,4 @@
-"""Tables of cells with an exact width in terminal columns."""
+"""Tables whose cells have an exact width in terminal columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD, CHOSEN = "bold underline", "reverse"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Longer text is cut."""
+    """A column; text that is wider is cut."""
 
     title: str
     width: int
@@ -27,17 +27,17 @@ class Column:
 
 
 def plain(text: str, room: int) -> str:
-    """Foreign text as one harmless line."""
+    """Untrusted text as one line without control characters."""
     return one_line(text, max(1, room))
 
 
 def harmless(line: Text) -> Text:
-    """The line itself, or without its styles if a part of it is foreign and was not ``plain``."""
+    """The line; if it still has control characters, escaped and without styles."""
     return line if line.plain.isprintable() else Text(printable(line.plain, keep=""))
 
 
 def cell(text: str, column: Column) -> str:
-    """As wide as the column, also with double-width characters."""
+    """The text, cut or padded to the column's width; counts double-width characters as two."""
     if cell_len(text) > column.width:
         text = set_cell_size(text, column.width - 1) + "…" if column.width > 0 else ""
     pad = " " * (column.width - cell_len(text))
@@ -45,7 +45,7 @@ def cell(text: str, column: Column) -> str:
 
 
 def row(columns: Sequence[Column], values: Iterable[tuple[str, str]]) -> Text:
-    """``values`` are pairs of text and style."""
+    """One row of cells; ``values`` are pairs of text and style."""
     line = Text()
     for column, (text, style) in zip(columns, values, strict=True):
         if line:
@@ -55,7 +55,7 @@ def row(columns: Sequence[Column], values: Iterable[tuple[str, str]]) -> Text:
 
 
 def header(columns: Sequence[Column], note: str = "") -> Text:
-    """The line of titles, with a remark behind it."""
+    """The line of titles, followed by a note."""
     titles = " ".join(cell(column.title, column) for column in columns)
     line = Text(titles.rstrip(), HEAD)
     if note:
@@ -64,19 +64,19 @@ def header(columns: Sequence[Column], note: str = "") -> Text:
 
 
 def fill(columns: Sequence[Column], title: str, width: int) -> list[Column]:
-    """Add a column that takes the rest of the width."""
+    """Add a column that takes the remaining width."""
     taken = sum(column.width + 1 for column in columns)
     return [*columns, Column(title, max(0, width - taken), "left")]
 
 
 def highlight(line: Text, width: int) -> None:
-    """Mark the selected line."""
+    """Highlight the selected line over the whole width."""
     line.pad_right(max(0, width - line.cell_len))
     line.stylize(CHOSEN)
 
 
 def cut(lines: list[Text], height: int, noun: str) -> list[Text]:
-    """The first lines; the header says how many more there are."""
+    """The first ``height`` lines; the header says how many are hidden."""
     hidden = len(lines) - height
     if hidden <= 0 or height <= 0:
         return lines[: max(0, height)]
@@ -84,6 +84,6 @@ def cut(lines: list[Text], height: int, noun: str) -> list[Text]:
 
 
 def visible(total: int, at: int, room: int) -> range:
-    """The rows to show where not all fit, row ``at`` among them."""
+    """The range of ``room`` rows to show of ``total``, including row ``at``."""
     first = max(0, min(at - room // 2, total - room))
     return range(first, min(total, first + max(0, room)))

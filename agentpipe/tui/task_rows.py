@@ -1,4 +1,4 @@
-"""The tasks of one agent: the running ones as workers report them, then those that ended last."""
+"""The tasks of one agent: the running tasks that workers report, then those that ended last."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TaskRow:
     """A task in the list.
 
     Attributes:
-        ended: None while it runs.
-        age_s: How long it has run, as of now; of an ended one, how long ago it ended.
-        said: What it does, or the error or the answer that it ended with.
+        ended: The ended task; None while it runs.
+        age_s: How long it has run until now, or how long ago it ended.
+        said: Its current activity, or the error or answer that it ended with.
     """
 
     task_id: str
@@ -30,7 +30,7 @@ class TaskRow:
 
 
 def running_rows(now: Snapshot, queue: str | None = None) -> list[TaskRow]:
-    """The oldest runs that workers report, the oldest first; of one queue, or of all."""
+    """The runs that workers report, oldest first; of one queue, or of all."""
     found = [
         TaskRow(run.task_id, run.queue, run.age_s + worker.seen_s, run.activity)
         for worker, vitals in zip(now.stats.workers, now.vitals, strict=True)
@@ -41,7 +41,7 @@ def running_rows(now: Snapshot, queue: str | None = None) -> list[TaskRow]:
 
 
 def task_rows(now: Snapshot | None, state: ScreenState, clock_s: float) -> list[TaskRow]:
-    """What the list of ``state.agent`` shows; ``clock_s`` is now, in Unix seconds."""
+    """The rows in the list of ``state.agent``; ``clock_s`` is now, in Unix seconds."""
     ended = state.ended or ()
     known = {row.task_id for row in ended}
     running = [] if now is None else running_rows(now, state.agent)

@@ -1,4 +1,4 @@
-"""What Enter opens: the tasks of an agent, and the page of one of them."""
+"""The screens that Enter opens: the tasks of an agent, and the page of one task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STYLES = {"ok": GOOD, "cancelled": FAINT, "limit": WARN}
 def agent_tasks(
     now: Snapshot | None, state: ScreenState, clock_s: float, width: int, height: int
 ) -> list[Text]:
-    """The list of one agent."""
+    """The list of one agent's tasks."""
     rows = task_rows(now, state, clock_s)
     columns = [Column("task", max(16, min(60, width // 3)), "left"), Column("state", 11, "left")]
     columns = fill([*columns, Column("time", 11), Column("reward", 6)], "what", width)
@@ -50,7 +50,7 @@ def agent_tasks(
 
 
 def running_tasks(now: Snapshot, width: int) -> list[Text]:
-    """The oldest runs of the whole fleet; empty without any."""
+    """The oldest runs of the whole fleet; empty if nothing runs."""
     columns = [Column("oldest runs", max(16, min(60, width // 3)), "left")]
     columns = fill([*columns, Column("agent", 24, "left"), Column("age", 8)], "what", width)
     lines = [
@@ -69,7 +69,7 @@ def running_tasks(now: Snapshot, width: int) -> list[Text]:
 
 
 def task_page(state: ScreenState, height: int) -> list[Text]:
-    """A part of what ``show`` prints."""
+    """The visible part of the page that ``show`` prints."""
     if state.page is None:
         return [Text("fetching ...", FAINT)]
     return list(state.page[state.scroll : state.scroll + height])

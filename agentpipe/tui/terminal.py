@@ -14,10 +14,10 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.text import Text
 
-# Alternate screen, no cursor, no wrapping: a character may be wider than we think.
+# Alternate screen, no cursor, no wrapping: a character can be wider than we assume.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
-# The rest of an escape sequence arrives at once, except over a slow line.
+# The rest of an escape sequence arrives at once, except over a slow connection.
 _REST_S = 0.05
 _UNFINISHED = re.compile(rb"\x1b(\[[0-9;?]*|O)?\Z|[\xc0-\xff][\x80-\xbf]{0,2}\Z")
 
@@ -43,11 +43,11 @@ class Terminal:
         termios.tcsetattr(self.keys_fd, termios.TCSADRAIN, self._before)
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines."""
+        """The numbers of columns and lines."""
         return os.get_terminal_size(self._screen_fd)
 
     def forget(self) -> None:
-        """Clear the screen; the next frame is drawn as a whole."""
+        """Clear the screen; the next frame is drawn in full."""
         self._write("\x1b[0m\x1b[2J")
         self._shown = []
 
@@ -63,13 +63,13 @@ class Terminal:
         self._shown = lines
 
     def _ansi(self, line: Text, width: int) -> str:
-        """Erase the rest, except after a full line: that would erase its last column."""
+        """The line with the rest erased, except a full line, which would lose its last column."""
         with self._console.capture() as capture:
             self._console.print(line, end="")
         return capture.get() + ("\x1b[K" if line.cell_len < width else "")
 
     def read(self) -> bytes:
-        """What was typed, in whole escape sequences."""
+        """Read what was typed, in complete escape sequences."""
         data = os.read(self.keys_fd, 1024)
         while _UNFINISHED.search(data) and _has_more(self.keys_fd):
             data += os.read(self.keys_fd, 1024)
@@ -82,7 +82,7 @@ class Terminal:
 
 
 def console(file: TextIO | None = None) -> Console:
-    """For lines of the right width; prints no escapes without a terminal."""
+    """A console for lines that already fit; prints no escapes without a terminal."""
     return Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
