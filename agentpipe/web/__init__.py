@@ -1,1 +1,1 @@
-"""``agentpipe web``: pages that only read: the fleet, runs, and tasks with their traces."""
+"""``agentpipe web``: read-only pages of the fleet, of runs, and of tasks with their traces."""

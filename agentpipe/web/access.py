@@ -1,8 +1,8 @@
-"""Guard: who may see the pages, and what a browser may do with them.
+"""Guard: controls who can see the pages, and what a browser can do with them.
 
-A page of another site can make a browser send requests here, and a name that resolves to this
-machine makes them look as if they were ours. So the host's name is checked, then who asks on whose
-behalf, then the token. What passes can only be read.
+Another site's page can make a browser send requests here, and with DNS rebinding they look like
+same-origin requests. So the guard checks the host name, then the origin of the request, then the
+token. Requests that pass can only read.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ HEADERS = {
 }
 _BEARER = "bearer "
 _READS = ("GET", "HEAD")
-# A name or an address, and a port: all that a browser sends.
+# A name or an address, with an optional port: browsers send nothing else.
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A token of RFC 9110, section 5.6.2.
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Every browser sends these, for every user.
+# Browsers send these for every user, so they prove nothing.
 _OF_BROWSERS = frozenset(
     {
         "accept",
@@ -62,13 +62,13 @@ _OF_BROWSERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a request must have.
+    """What a request needs to pass.
 
     Attributes:
-        port: It names the cookie: a browser sends cookies to all ports of a host.
-        token: Empty where only the header counts.
-        header: A proxy that has authenticated its user sets it; in lower case, empty for none.
-        hosts: Names by which a browser may call the server, beside addresses and ``localhost``.
+        port: Part of the cookie's name, since browsers send cookies to all ports of a host.
+        token: The secret; empty if only the header counts.
+        header: The header that a proxy sets after authentication; in lower case, empty for none.
+        hosts: Accepted host names, besides IP addresses and ``localhost``.
     """
 
     port: int
@@ -83,20 +83,20 @@ class Access:
 
     @property
     def key(self) -> str:
-        """The cookie's value, which does not give the token away."""
+        """The cookie's value, which does not reveal the token."""
         return hmac.digest(self.token.encode(), b"cookie", "sha256").hex()
 
     def is_host(self, host: str) -> bool:
-        """Whether a browser may call us so: another site cannot give itself an address."""
+        """Whether the host is accepted. IP addresses are: DNS rebinding needs a name."""
         name = _name_of(host)
         return name == "localhost" or name in self.hosts or _is_address(name)
 
     def is_token(self, given: str) -> bool:
-        """Whether that is the token."""
+        """Whether ``given`` is the token."""
         return bool(self.token) and _same(given, self.token)
 
     def has_passed(self, headers: Headers) -> bool:
-        """Whether a request shows who it is, other than in its URL."""
+        """Whether the proxy's header, a bearer token or the cookie authenticates the request."""
         if self.header and headers.get(self.header, "").strip():
             return True
         if not self.token:
@@ -108,11 +108,11 @@ class Access:
 
 
 class Guard:
-    """Wraps an application.
+    """ASGI middleware that checks access.
 
     Args:
-        refuse: Makes a page of a status and a sentence.
-        enter: Makes the page that goes on to a path, once its cookie is there.
+        refuse: Makes an error page from a status and a sentence.
+        enter: Makes a page that opens a path; by then the browser has the cookie.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Guard:
         self._app, self._access, self._refuse, self._enter = app, access, refuse, enter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As an application."""
+        """Answer a request as an ASGI application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -139,7 +139,7 @@ class Guard:
         await app(scope, receive, send_guarded)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """A refusal, or the way in; None for a request that may pass."""
+        """A refusal or the enter page; None for a request that passes."""
         headers = Headers(scope=scope)
         if scope["method"] not in _READS:
             response = self._refuse(405, "These pages can only be read.")
@@ -155,14 +155,14 @@ class Guard:
         return self._by_token(scope)
 
     def _without_token(self, scope: Scope) -> Response | None:
-        """For those who are in already: a token in the address bar is one too many."""
+        """The enter page if an authenticated request still has the token in its URL, else None."""
         rest = [pair for pair in _pairs(scope) if pair[0] != "token"]
         return self._enter(_path(scope, rest)) if rest != _pairs(scope) else None
 
     def _by_token(self, scope: Scope) -> Response:
-        """The way in by the URL's token: a cookie, and a page that leaves the token behind.
+        """Authenticate by the URL's token: set the cookie and return the enter page.
 
-        No redirection: a browser that comes from another site would not send the new cookie.
+        Not a redirect: after a link from another site, the browser would not send the new cookie.
         """
         pairs = _pairs(scope)
         tokens = [value for name, value in pairs if name == "token"]
@@ -176,10 +176,10 @@ class Guard:
 
 
 def refuse_bad_names(header: str, hosts: Iterable[str]) -> None:
-    """Such a header or host no request has, or each one.
+    """Refuse invalid header and host names, and a header that every browser sends.
 
     Raises:
-        ConfigError: With the remedy.
+        ConfigError: The message has the remedy.
     """
     if header and not _HEADER.fullmatch(header):
         raise ConfigError(
@@ -215,13 +215,13 @@ def _pairs(scope: Scope) -> list[tuple[str, str]]:
 
 
 def _path(scope: Scope, pairs: list[tuple[str, str]]) -> str:
-    """Of two slashes at its beginning a browser would make another host."""
+    """The path with one leading slash; a browser would take ``//name`` for another host."""
     path = quote("/" + scope["path"].lstrip("/\\"))
     return f"{path}?{urlencode(pairs)}" if pairs else path
 
 
 def _is_foreign(headers: Headers) -> bool:
-    """Whether a script or a frame of another site asks."""
+    """Whether a script or frame of another site sent the request."""
     origin = headers.get("origin")
     if origin is not None and _place_of(origin) != headers.get("host", "").lower():
         return True
@@ -230,7 +230,7 @@ def _is_foreign(headers: Headers) -> bool:
 
 
 def _place_of(origin: str) -> str:
-    """Its host and port; empty for what is no origin of a page."""
+    """The origin's host and port; empty for an invalid origin."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -238,7 +238,7 @@ def _place_of(origin: str) -> str:
 
 
 def _name_of(host: str) -> str:
-    """The host without its port; empty for what no browser sends."""
+    """The host without its port, in lower case; empty for an invalid host."""
     found = _HOST.fullmatch(host)
     return (found["v6"] or found["name"]).lower() if found else ""
 

@@ -1,4 +1,4 @@
-"""The application: what is at which address."""
+"""The application: its routes and handlers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NO_ARCHIVE = (
     "This sink is a server and cannot be searched: collect its results into a file with "
     "agentpipe collect --to results.db, and name that with --sink sqlite:///results.db."
 )
-# While results are read, the page asks again.
+# While results are being read, the browser reloads the page.
 AGAIN = {"refresh": "1"}
 _EVENTS = {"x-accel-buffering": "no"}
 
@@ -68,7 +68,7 @@ class Site:
 
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        """While requests are served."""
+        """Watch the fleet while requests are served."""
         self.fleet.start()
         try:
             yield
@@ -77,7 +77,7 @@ class Site:
             self.results.stop()
 
     def routes(self) -> list[Route | Mount]:
-        """All addresses."""
+        """All routes."""
         return [
             Route("/", self.show_fleet),
             Route("/events", self.stream_events),
@@ -95,7 +95,7 @@ class Site:
         return self.pages.response("fleet.html", live=self.fleet.html(), here="fleet")
 
     async def stream_events(self, _request: Request) -> Response:
-        """The fleet again after each snapshot."""
+        """Stream the fleet after each snapshot, as server-sent events."""
         events = self.fleet.events()
         return StreamingResponse(events, media_type="text/event-stream", headers=_EVENTS)
 
@@ -126,7 +126,7 @@ class Site:
         return run_list.entries(lambda: closing(open_watched(self._settings)), results)
 
     def show_run(self, request: Request) -> Response:
-        """One run: its figures, and the samples that are asked for."""
+        """One run: its figures, and the samples that the query selects."""
         if not is_searchable(self._settings):
             return self.pages.message(503, NO_ARCHIVE)
         view = self.results.view(request.query_params.get("name", ""))
@@ -201,7 +201,7 @@ class Site:
         )
 
     def _where(self, task_id: str) -> str:
-        """What the broker says of a task without a result."""
+        """Where the broker has a task without a result."""
         name = one_line(task_id, 200)
         try:
             with closing(open_watched(self._settings)) as store:
@@ -214,7 +214,7 @@ class Site:
         return f"{name} has no result here: {found.sentence}."
 
     def give_raw(self, request: Request) -> Response:
-        """A part of a result as text, which no browser takes for a page."""
+        """A part of a result as plain text, which no browser renders as a page."""
         if not is_searchable(self._settings):
             return self.pages.message(503, NO_ARCHIVE)
         result = self.results.result(request.query_params.get("id", ""))
@@ -225,7 +225,7 @@ class Site:
         return PlainTextResponse(text.encode(errors="backslashreplace"), headers=_RAW)
 
     def on_error(self, _request: Request, error: Exception) -> Response:
-        """A page with a sentence."""
+        """The page for an error."""
         if isinstance(error, HTTPException):
             return self.pages.message(error.status_code, "There is no page at this address.")
         if isinstance(error, AgentpipeError):
@@ -237,7 +237,7 @@ _RAW = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
 def application(settings: Settings, access: Access) -> ASGIApp:
-    """All pages, behind their guard."""
+    """All pages, behind the guard."""
     site = Site(settings)
     handlers: Any = dict.fromkeys((HTTPException, AgentpipeError, Exception), site.on_error)
     app = Starlette(routes=site.routes(), lifespan=site.lifespan, exception_handlers=handlers)

@@ -1,4 +1,4 @@
-"""Blocks: what ``agentpipe show`` draws, as blocks of a page."""
+"""Blocks: the output of ``agentpipe show`` as blocks of a web page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from agentpipe.show.page import Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The same words as on a terminal, by what a reader may want to skip.
+# Labels of blocks that are closed at first; the labels are those on a terminal.
 FOLDED = ("tool", "calls", "arguments", "system", "developer", "data")
 _TONES = {"red": "bad", "yellow": "fair", "green": "good", "dim": "faint"}
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A text with its label; ``tone`` is its colour's class."""
+    """A text with its label; ``tone`` is the CSS class of its colour."""
 
     label: str
     text: str
@@ -26,12 +26,12 @@ class Block:
 
     @property
     def folds(self) -> bool:
-        """Whether it is closed at first."""
+        """Whether the block is closed at first."""
         return self.label in FOLDED
 
 
 class Blocks(Page):
-    """Takes what is drawn; cuts nothing, that is for the template."""
+    """Collects what is drawn as blocks; does not cut texts, which ``task`` does."""
 
     def __init__(self) -> None:
         super().__init__(width=100, full=True)
@@ -41,18 +41,18 @@ class Blocks(Page):
         return iter(self.blocks)
 
     def gap(self) -> None:
-        """None: a page has margins."""
+        """Do nothing: the page has CSS margins."""
 
     def heading(self, title: str) -> None:
-        """The name of a section."""
+        """Add the heading of a section."""
         self.blocks.append(Block("", title, is_heading=True))
 
     def line(self, *parts: str | tuple[str, str]) -> None:
-        """One line."""
+        """Add one line."""
         texts = [(part, "") if isinstance(part, str) else part for part in parts]
         tones = [_TONES[style] for _, style in texts if style in _TONES]
         self.blocks.append(Block("", "".join(text for text, _ in texts), "".join(tones[:1])))
 
-    def block(self, text: str, label: str = "", style: str = "", most: int = 0) -> None:  # noqa: ARG002 - of a terminal
-        """A text of any length."""
+    def block(self, text: str, label: str = "", style: str = "", most: int = 0) -> None:  # noqa: ARG002 - for terminals
+        """Add a text of any length."""
         self.blocks.append(Block(label.strip(), text, _TONES.get(style, "")))

@@ -1,4 +1,4 @@
-"""Charts: numbers as shapes within a box, which templates draw as SVG. Pure."""
+"""Charts: numbers as shapes in a box; templates draw them as SVG. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WIDTH, HEIGHT = 600, 120
-# Steps of an axis that a reader can divide by.
+# Round steps of an axis.
 _ROUND = (1, 2, 2.5, 5, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle; ``kind`` names its colour, ``title`` says what it is."""
+    """A rectangle; ``kind`` is the CSS class of its colour, ``title`` its tooltip."""
 
     x: float
     y: float
@@ -28,11 +28,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What stands around a chart.
+    """The texts around a chart.
 
     Attributes:
-        label: What it shows, in words, for those who do not see it.
-        begin: What stands at the left end of the axis.
+        label: A description of the chart for screen readers.
+        begin: The text at the left end of the axis.
+        end: The text at the right end of the axis.
     """
 
     title: str
@@ -43,12 +44,13 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a chart shows.
+    """The shapes of a chart.
 
     Attributes:
-        ticks: The distances of the lines from the top, with their labels.
-        line: Points of a polyline, with those of the area below it; empty for none.
-        kinds: Names and colours of its parts.
+        line: The points of a polyline; empty for none.
+        area: The points of the area below that line.
+        ticks: The distances of the scale's lines from the top, with their labels.
+        kinds: The names and colours of its parts.
     """
 
     caption: Caption
@@ -65,10 +67,9 @@ def stacked(
     titles: Sequence[str],
     caption: Caption,
 ) -> Chart:
-    """A bar for each column, its parts on top of each other.
+    """A stacked bar for each column.
 
-    ``kinds`` has the colour of each part, from the bottom to the top, ``titles`` what each column
-    is.
+    ``kinds`` has the colour of each part, from bottom to top; ``titles`` describe the columns.
     """
     top = ceiling(max((math.fsum(column.values()) for column in columns), default=0.0))
     step = WIDTH / max(1, len(columns))
@@ -88,7 +89,7 @@ def stacked(
 
 
 def lined(values: Sequence[float | None], caption: Caption) -> Chart:
-    """A line through the values, of which None are not known."""
+    """A line through the values; None means unknown and is left out."""
     top = ceiling(max((value for value in values if value is not None), default=0.0))
     step = WIDTH / max(1, len(values) - 1)
     points = [
@@ -104,7 +105,7 @@ def lined(values: Sequence[float | None], caption: Caption) -> Chart:
 def histogram(
     values: Sequence[float], bins: int, low: float, high: float, show: Callable[[float], str]
 ) -> tuple[list[Mapping[str, float]], list[str]]:
-    """How many values lie in each of ``bins`` equal parts; the last one has its upper end."""
+    """How many values lie in each of ``bins`` equal bins; the last includes its upper end."""
     width = (high - low) / bins or 1.0
     counts = [0] * bins
     for value in values:
@@ -115,7 +116,7 @@ def histogram(
 
 
 def ceiling(value: float) -> float:
-    """The least round number that is not below it."""
+    """The smallest round number that is not below ``value``."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -123,12 +124,12 @@ def ceiling(value: float) -> float:
 
 
 def ticks_of(top: float) -> tuple[tuple[float, str], ...]:
-    """Half and top of an axis that begins with 0."""
+    """The lines at the top and the middle of an axis from 0 to ``top``."""
     return ((0.0, short(top)), (HEIGHT / 2, short(top / 2)))
 
 
 def short(number: float) -> str:
-    """At most six characters."""
+    """The number in at most six characters."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= size * 10:
             return f"{number / size:.3g}{unit}"

@@ -1,4 +1,4 @@
-"""Comparison: two runs beside each other, the tasks that differ most first."""
+"""Comparison: two runs side by side, the tasks with the largest difference first."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class TaskPair:
     """A task that both runs have.
 
     Attributes:
-        first: The id of a sample of it in the first run, ``second`` of one in the second.
-        a: The mean reward of its samples there; None without one, as ``b``.
-        delta: ``b - a``.
+        first: The id of one of its samples in the first run.
+        second: The id of one of its samples in the second run.
+        a: The mean reward of its samples in the first run; None without a reward.
+        b: The same in the second run.
     """
 
     task: str
@@ -40,17 +41,17 @@ class TaskPair:
 
     @property
     def delta(self) -> float | None:
-        """By how much the second run is better; None where one has no reward."""
+        """``b - a``: how much better the second run is; None if a reward is missing."""
         return None if self.a is None or self.b is None else self.b - self.a
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """What the page shows.
+    """The comparison that a page shows.
 
     Attributes:
-        whole: The same numbers as of ``agentpipe compare``.
-        pairs: A page of the tasks that both have.
+        whole: The same numbers as in ``agentpipe compare``.
+        pairs: One page of the tasks that both runs have.
     """
 
     whole: Comparison
@@ -60,14 +61,14 @@ class ComparedRuns:
 
 
 class Comparisons:
-    """Compares; keeps the last one, since its test takes a second for thousands of tasks."""
+    """Compares runs; caches the last comparison, which takes a second for thousands of tasks."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._last: tuple[RunView, RunView, Comparison, list[TaskPair]] | None = None
 
     def page(self, a: RunView, b: RunView, page: int) -> ComparedRuns:
-        """The comparison with this page of its tasks, the nearest if there is none."""
+        """The comparison with this page of its tasks, or the nearest page."""
         with self._mutex:
             last = self._last
             if last is None or last[0] is not a or last[1] is not b:
@@ -81,7 +82,7 @@ class Comparisons:
 
 
 def _by_difference(pair: TaskPair) -> tuple[float, bool, str]:
-    """Losses before wins of the same size, other outcomes before what is the same."""
+    """Sort key: the largest difference first, then pairs with different outcomes."""
     delta = pair.delta
     size = -1.0 if delta is None else abs(delta)
     return -size, pair.outcome_a == pair.outcome_b, pair.task
@@ -105,7 +106,7 @@ def _pairs(a: RunView, b: RunView) -> list[TaskPair]:
 
 
 def _outcome(samples: Sequence[Sample]) -> str:
-    """That of all; of several, the first that is not ``ok``."""
+    """The first outcome that is not ``ok``, else ``ok``."""
     return next((each.outcome for each in samples if each.outcome != "ok"), "ok")
 
 

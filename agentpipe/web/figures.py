@@ -1,4 +1,4 @@
-"""Figures: how the rewards, durations and costs of a run's samples are distributed. Pure."""
+"""Figures: histograms of the rewards, durations and costs of a run's samples. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BINS = 20
 
 
 def charts_of(samples: Sequence[Sample]) -> list[Chart]:
-    """Rewards, durations and costs, of those that have some."""
+    """Histograms of rewards and durations, and of costs if there are any."""
     rewards = [each.reward for each in samples if each.reward is not None]
     took_s = [each.run_s for each in samples if each.run_s is not None]
     usd = [each.usage["usd"] for each in samples if "usd" in each.usage]

@@ -1,4 +1,4 @@
-"""Fleet: one snapshot of the broker for all who look, drawn once for all of them."""
+"""Fleet: one snapshot of the broker, drawn once for all viewers."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from agentpipe.worker.claims.heartbeat import Heartbeat
 
 INTERVAL_S = 2.0
-# A comment in the stream shows that the other side is still there.
+# After this long without a change, send a comment, to detect whether the viewer is still there.
 QUIET_S = 15.0
-# More agents of a collection are on a page of their own.
+# A collection's further agents are on their own page.
 AGENTS_SHOWN, WORKERS_SHOWN, ERRORS_SHOWN = 20, 100, 20
 _REASON_CHARS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the flow, with a figure and what is below it."""
+    """A stage of the flow, with its figure and the text below it."""
 
     name: str
     figure: str
@@ -50,10 +50,10 @@ class Stage:
 
 
 class Fleet:
-    """Looks at the broker while it is open, and tells viewers of what changed.
+    """Polls the broker, and sends changes to viewers.
 
     Args:
-        pages: Draws ``live.html``, which every viewer gets.
+        pages: Renders ``live.html``, which every viewer gets.
     """
 
     def __init__(self, open_store: Callable[[], Store], limits: OutboxLimits, pages: Pages) -> None:
@@ -65,11 +65,11 @@ class Fleet:
         self._viewers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start polling."""
         self._fetcher.start()
 
     def stop(self) -> None:
-        """End it; viewers' streams end, too."""
+        """Stop polling."""
         self._fetcher.stop()
 
     def html(self) -> str:
@@ -83,7 +83,7 @@ class Fleet:
             return self._drawn[1]
 
     async def events(self) -> AsyncIterator[str]:
-        """The live part again after each snapshot, as server-sent events."""
+        """Yield the live part after each snapshot, as server-sent events."""
         changed = asyncio.Event()
         self._viewers[changed] = asyncio.get_running_loop()
         try:
@@ -104,7 +104,7 @@ class Fleet:
         ]
 
     def _changed(self) -> None:
-        """In the thread that fetches."""
+        """Keep the snapshot and wake viewers; called in the fetcher's thread."""
         now = self._fetcher.history.now
         if now is not None:
             self._hour.add(now.at, now.stats)
@@ -178,7 +178,7 @@ def _rate(per_s: float | None) -> str:
 
 
 def _warnings(stats: Stats) -> list[str]:
-    """What no worker takes, configs that differ, and spent budgets."""
+    """Tasks of removed agents, configs that differ between workers, and spent budgets."""
     collections = {depth.collection for depth in stats.queues if depth.collection}
     removed = [each.sentence for each in removed_agents(stats, collections)]
     spent = [
@@ -191,7 +191,7 @@ def _warnings(stats: Stats) -> list[str]:
 
 
 def _collections(history: FleetHistory) -> list[tuple[Row, list[Row], int]]:
-    """Each with its first agents, those that do something before others, and how many more."""
+    """Each collection with its first agents, busy ones first, and how many are not shown."""
     assert history.now is not None
     names = {depth.collection or NO_COLLECTION for depth in history.now.stats.queues}
     found: list[tuple[Row, list[Row]]] = []
@@ -211,7 +211,7 @@ def _idle(row: Row) -> bool:
 
 
 def _workers(now: Snapshot) -> list[tuple[WorkerSeen, Heartbeat]]:
-    """Commands have no slots."""
+    """The workers, without commands, which have no slots; those with a sink outage first."""
     pairs = zip(now.stats.workers, now.vitals, strict=True)
     return sorted(
         (pair for pair in pairs if pair[0].slots),
@@ -220,6 +220,6 @@ def _workers(now: Snapshot) -> list[tuple[WorkerSeen, Heartbeat]]:
 
 
 def _errors(stats: Stats) -> list[Any]:
-    """The last error of each agent, youngest first."""
+    """The last error of each agent, newest first."""
     found = [depth for depth in stats.queues if depth.tally.error_s is not None]
     return sorted(found, key=lambda depth: depth.tally.error_s or 0.0)[:ERRORS_SHOWN]

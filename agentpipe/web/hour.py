@@ -1,4 +1,4 @@
-"""Hour: what the fleet did in the last hour, or in less while it is not watched for so long."""
+"""Hour: what the fleet did in the last hour, or since it is watched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import Stats
     from agentpipe.web.charts import Chart
 
-# The shortest that has all marks is drawn.
+# Charts use the shortest span that contains all marks.
 SPANS_S = (300.0, 900.0, 3_600.0)
 MARK_S = 5.0
 _COLUMNS = 60
@@ -35,13 +35,13 @@ class Mark:
 
 
 class Hour:
-    """Takes snapshots; draws them as charts."""
+    """Collects snapshots and draws them as charts."""
 
     def __init__(self) -> None:
         self._marks: tuple[Mark, ...] = ()
 
     def add(self, at: float, stats: Stats) -> None:
-        """Keep the snapshot in place of the last mark, unless that is old enough to stay."""
+        """Add a mark; replace the last mark if it is less than ``MARK_S`` after the one before."""
         marks = self._marks
         if len(marks) > 1 and marks[-1].at - marks[-2].at < MARK_S:
             marks = marks[:-1]
@@ -50,7 +50,7 @@ class Hour:
         self._marks = (*marks[first:], mark)
 
     def charts(self) -> list[Chart]:
-        """Outcomes by time, waiting and running tasks."""
+        """Charts of outcomes, waiting tasks and running tasks over time."""
         marks = self._marks
         if not marks:
             return []
@@ -65,7 +65,7 @@ def _outcomes(marks: tuple[Mark, ...], span_s: float) -> Chart:
     for before, after in pairwise(marks):
         column = columns[_place(marks, after.at, span_s)]
         for name, number in after.outcomes.items():
-            # Counters fall when a store is emptied.
+            # Counters drop when a store is emptied.
             if (gain := number - before.outcomes.get(name, 0)) > 0:
                 column[name] = column.get(name, 0.0) + gain
     names = {name for column in columns for name in column}

@@ -1,4 +1,4 @@
-"""Pages: templates, in which everything that comes from others is only text."""
+"""Pages: renders templates; all untrusted values are escaped as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpipe.monitoring import numbers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Longer texts are cut, with a link to the whole.
+# Longer texts are cut, with a link to the full text.
 MAX_CHARS = 20_000
 _NAME_CHARS = 120
 _GOOD, _FAINT = ("ok",), ("cancelled", "stale")
@@ -26,7 +26,7 @@ class Pages:
     """Renders the templates of this package.
 
     Args:
-        known: Values that every page has.
+        known: Values that every page can use.
     """
 
     def __init__(self, known: Mapping[str, Any]) -> None:
@@ -43,15 +43,15 @@ class Pages:
         self._environment.filters.update(_FILTERS)
 
     def html(self, template: str, /, **values: Any) -> str:
-        """A page or a part of one."""
+        """Render a page or a part of one."""
         return self._environment.get_template(template).render(**values)
 
     def response(self, template: str, status_code: int = 200, /, **values: Any) -> HTMLResponse:
-        """The page as a response."""
+        """Render the page as a response."""
         return HTMLResponse(self.html(template, **values), status_code)
 
     def message(self, status: int, sentence: str, title: str = "") -> HTMLResponse:
-        """A page of one sentence."""
+        """A page with one sentence."""
         title = title or _TITLES.get(status, "Error")
         values = {"status": status, "title": title, "sentence": sentence}
         return self.response("message.html", status, **values)
@@ -67,9 +67,9 @@ _TITLES = {
 
 
 def url(path: str, /, **values: Any) -> str:
-    """A path with parameters; those that are None or empty are left out.
+    """A path with query parameters; None and empty values are left out.
 
-    Names are parameters, since a browser would resolve ``..`` within a path.
+    Names of runs and tasks are parameters, since a browser would resolve ``..`` in a path.
     """
     given = {
         name.rstrip("_"): str(value).encode(errors="replace")
@@ -80,19 +80,19 @@ def url(path: str, /, **values: Any) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What a template prints, which steers or reorders nothing."""
+    """A value as a template prints it, with control and bidirectional characters escaped."""
     if value is None:
         return ""
     return value if isinstance(value, Markup) else printable(str(value), keep="\n\t")
 
 
 def share(value: float | None) -> str:
-    """A part of 1 in per cent."""
+    """A share between 0 and 1 in per cent."""
     return numbers.NONE if value is None else f"{value:.1%}"
 
 
 def tone(outcome: str | None) -> str:
-    """The class of an outcome's colour."""
+    """The CSS class of an outcome's colour."""
     if outcome in _GOOD:
         return "good"
     if outcome in _FAIR:
@@ -105,7 +105,7 @@ def _reward(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    """As ``agentpipe compare`` writes a difference."""
+    """A difference as ``agentpipe compare`` prints it."""
     return numbers.NONE if value is None else f"{value:+.3f}"
 
 

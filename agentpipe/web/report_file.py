@@ -1,4 +1,4 @@
-"""A report as one file for a browser: no script, nothing from elsewhere, and no links."""
+"""A report as one HTML file, without scripts, external files or links."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.operations.judging.report import Report
 
-# What failed comes before what passed.
+# Failed samples come first.
 MOST_ROWS = 1_000
 
 
 class Rows:
-    """Notes the samples of a report as they are read."""
+    """Collects the samples of a report while they are read."""
 
     def __init__(self) -> None:
         self._samples: list[Sample] = []
         self._extracts: dict[str, Extract] = {}
 
     def noted(self, results: Iterable[Result]) -> Iterator[Result]:
-        """The same results."""
+        """Collect the results and yield them unchanged."""
         for result in results:
             self._samples.append(Sample.of(result))
             self._extracts[result.task_id] = extract_of(result)
@@ -43,7 +43,7 @@ class Rows:
         """Write the file.
 
         Raises:
-            ConfigError: It cannot be written.
+            ConfigError: The file cannot be written.
         """
         html = self._html(title, whole, parts)
         try:

@@ -1,6 +1,6 @@
-"""Results: the samples of each run in memory, read once from the archive, in a thread of its own.
+"""Results: the samples of each run in memory, read once from the archive in a separate thread.
 
-A page of a large run must not wait for all of it: it shows what is read so far.
+A page of a large run must not wait until everything is read: it shows what is read so far.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.web.charts import Chart
 
-# A page waits so long for what it would like to show.
+# How long a page waits for its run to be read.
 PATIENCE_S = 0.1
-# Samples in memory, about a kilobyte each: of a run its last ones, and of more runs those that were
-# looked at last.
+# Samples in memory, about a kilobyte each: the last samples of a run, and of all runs, those that
+# were viewed last.
 MOST_OF_RUN = 200_000
 MOST_SAMPLES = 2 * MOST_OF_RUN
-# Dropped at once: each time costs a look at all others.
+# How many are dropped at once, since each drop scans all others.
 _DROPPED = 20_000
 _SHOW_EVERY = 5_000
-# A page that is drawn anew while results are read looks at all of them.
+# Each intermediate view scans all samples, so a new one needs a quarter more.
 _SHOW_PART = 4
 _EXCERPT = 100
 _NO_USAGE: Mapping[str, float] = MappingProxyType({})
@@ -47,10 +47,10 @@ _NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What a list shows of a Result, beside its sample.
+    """What a list shows of a Result, besides its sample.
 
     Attributes:
-        searched: What a search looks at, in lower case.
+        searched: The text that searches match, in lower case.
     """
 
     agent: str
@@ -61,18 +61,18 @@ class Extract:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """What is known of a run's results at one moment.
+    """A snapshot of a run's results.
 
     Attributes:
-        run: Its name; empty for results of no run.
-        samples: The last attempt at each, in the order in which they finished.
-        searched: What a search looks at, for each of them.
-        report: Of all of them; None while they are read.
-        charts: Of all of them; drawn once, since every page of the run shows them.
-        read: How many results were read for it.
-        left_out: How many of them, the first ones, are in none of the above: there are too many.
-        complete: Whether all are read.
-        problem: Why nothing can be read; empty if it can.
+        run: The run's name; empty for results without a run.
+        samples: The last attempt at each sample, in the order in which they finished.
+        searched: The text that searches match, for each sample.
+        report: The report of all samples; None until all are read.
+        charts: The charts of all samples; drawn once, since every page of the run shows them.
+        read: How many results were read.
+        left_out: How many of the first results were dropped because there are too many.
+        complete: Whether all results are read.
+        problem: Why the results cannot be read; empty if they can.
     """
 
     run: str
@@ -88,7 +88,7 @@ class RunView:
 
 
 class _Reading:
-    """A run's results, as far as they are read; used by one thread at a time."""
+    """A run's results as read so far. Not thread-safe, except ``view``."""
 
     def __init__(self, run: str) -> None:
         self.view = RunView(run)
@@ -99,7 +99,7 @@ class _Reading:
         self._oldest: tuple[float, str] | None = None
 
     def go_on(self, settings: Settings, stopping: threading.Event) -> None:
-        """Read what is new; the view changes now and then, and at the end."""
+        """Read new results; update the view now and then, and at the end."""
         try:
             with Archive.open(settings) as archive:
                 self._forget_trimmed(archive)
@@ -108,7 +108,7 @@ class _Reading:
             self.view = replace(self.view, problem=str(error), complete=True)
 
     def _forget_trimmed(self, archive: Archive) -> None:
-        """Begin again where results were removed: those that finished first are among them."""
+        """Start over if results were trimmed; a trim removes those that finished first."""
         if self._oldest is not None and archive.result(self._oldest[1]) is None:
             self._attempts, self._extracts, self._oldest = [], {}, None
             self._after = self._read_so_far = self._left_out = 0
@@ -138,7 +138,7 @@ class _Reading:
             self._drop_first()
 
     def _drop_first(self) -> None:
-        """Those that were read first; views that have them go on showing them."""
+        """Drop the samples that were read first; existing views keep them."""
         self._left_out += len(self._attempts) - MOST_OF_RUN
         self._attempts = self._attempts[-MOST_OF_RUN:]
         kept = {each.task_id for each in self._attempts}
@@ -160,7 +160,7 @@ class _Reading:
 
 
 class Results:
-    """Reads runs when they are asked for, one after another."""
+    """Reads runs on demand, one after another."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -170,7 +170,7 @@ class Results:
         self._readings: OrderedDict[str, _Reading] = OrderedDict()
 
     def view(self, run: str, patience_s: float = PATIENCE_S) -> RunView:
-        """The run as far as it is read; goes on reading."""
+        """The run as read so far; continues reading in the background."""
         with self._mutex:
             reading = self._readings.setdefault(run, _Reading(run))
             self._readings.move_to_end(run)
@@ -181,7 +181,7 @@ class Results:
         return reading.view
 
     def runs(self) -> list[str]:
-        """The names of the runs with a result; empty where there is no archive."""
+        """The names of the runs with a result; empty without an archive."""
         try:
             with Archive.open(self._settings) as archive:
                 return archive.runs()
@@ -194,16 +194,16 @@ class Results:
             return archive.result(task_id)
 
     def compute(self, work: Callable[[], None]) -> Future[None]:
-        """Do this in the thread that reads."""
+        """Run ``work`` in the reading thread."""
         return self._thread.submit(work)
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stopping.set()
         self._thread.shutdown(cancel_futures=True)
 
     def _forget_some(self) -> None:
-        """Of those that are not read at this moment, so that the last one has room."""
+        """Drop runs that are not being read, least recently viewed first, to make room."""
         views = {name: each.view for name, each in self._readings.items()}
         sizes = {name: view.read - view.left_out for name, view in views.items()}
         for name in list(self._readings)[:-1]:
@@ -215,7 +215,7 @@ class Results:
 
 
 def _compact(sample: Sample) -> Sample:
-    """The same with one copy of what many samples have in common."""
+    """The sample with shared copies of values that many samples have, to save memory."""
     return sample._replace(
         run=sample.run and intern(sample.run),
         outcome=intern(sample.outcome),
@@ -225,7 +225,7 @@ def _compact(sample: Sample) -> Sample:
 
 
 def extract_of(result: Result) -> Extract:
-    """What lists show of it."""
+    """What lists show of a Result."""
     error = result.error or {}
     said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
     agent, question = intern(result.agent or ""), one_line(question_of(result) or "", _EXCERPT)

@@ -1,4 +1,4 @@
-"""The list of runs: what the broker keeps of each, and what their results say."""
+"""The list of runs: each run's record on the broker, with a summary of its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     OpenStore = Callable[[], AbstractContextManager[Store]]
 
-# Results of so many are read for the list; others when they are looked at.
+# The list reads the results of this many runs; other runs are read when they are viewed.
 READ = 20
 
 
@@ -29,7 +29,7 @@ class Entry:
     """A run in the list.
 
     Attributes:
-        on_broker: Whether the broker knows how many tasks it has.
+        on_broker: Whether the broker knows how many tasks the run has.
     """
 
     run: RunSummary
@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry], bool]:
-    """All runs, the last begun first; and whether results of some are still read."""
+    """All runs, newest first; and whether results of some are still being read."""
     kept = _kept(open_store)
     with_results = results.runs() if results else []
     known = {run.name for run in kept}
@@ -59,7 +59,7 @@ def _read(run: KeptRun, results: Results) -> Entry | None:
 
 
 def _kept(open_store: OpenStore) -> list[KeptRun]:
-    """Those of the broker; none where it keeps none, or cannot be asked."""
+    """The broker's runs; empty if it keeps no runs or is unreachable."""
     try:
         with open_store() as store:
             return kept_runs(store) if isinstance(store, KeepsRuns) else []

@@ -1,4 +1,4 @@
-"""Samples: those of a run that a page asks for. Pure."""
+"""Samples: selects and sorts the samples of a run for a page. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PAGE = 100
 MAX_TEXT = 200
-# One part in so many is few.
+# If a page needs less than one sample in this many, not all are sorted.
 FEW = 10
 REWARDS = ("passed", "failed", "none")
 SORTS: Mapping[str, Callable[[Sample], float]] = {
@@ -31,13 +31,13 @@ SORTS: Mapping[str, Callable[[Sample], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which samples; empty for all.
+    """Which samples to show; an empty value selects all.
 
     Attributes:
         reward: One of ``REWARDS``.
-        text: Words that its id, question, agent or error has, whatever their case.
+        text: Words in the id, question, agent or error, in any case.
         sort: One of ``SORTS``.
-        page: From 0.
+        page: The page's number, from 0.
     """
 
     outcome: str = ""
@@ -49,7 +49,7 @@ class Wanted:
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Wanted:
-        """From a query, of which odd values are disregarded."""
+        """Read a query; ignore invalid values."""
         sort, page = given.get("sort", ""), given.get("page", "")
         return cls(
             outcome=given.get("outcome", ""),
@@ -61,7 +61,7 @@ class Wanted:
         )
 
     def parameters(self, **changes: Any) -> dict[str, Any]:
-        """The query of a link to the same, with some changes."""
+        """The query of a link to the same samples, with some changes."""
         it = replace(self, **changes)
         return {
             "outcome": it.outcome,
@@ -74,16 +74,16 @@ class Wanted:
 
     @property
     def filters(self) -> bool:
-        """Whether some samples are left out."""
+        """Whether any filter is set."""
         return bool(self.outcome or self.reward or self.group or self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page of the samples that are wanted.
+    """A page of the wanted samples.
 
     Attributes:
-        total: How many there are on all pages.
+        total: How many samples there are on all pages.
     """
 
     rows: tuple[tuple[Sample, Extract], ...]
@@ -93,18 +93,18 @@ class Found:
 
     @property
     def first(self) -> int:
-        """The number of its first row."""
+        """The number of its first row, from 1."""
         return self.page * PAGE + 1
 
 
 def page_of(given: str) -> int:
-    """The number of a page; the first one for what is none."""
+    """Parse the number of a page; the first page for an invalid number."""
     is_number = given.isascii() and given.isdigit() and len(given) < 10  # noqa: PLR2004 - digits
     return int(given) if is_number else 0
 
 
 def find(view: RunView, wanted: Wanted) -> Found:
-    """The page that is wanted, or the last one."""
+    """The wanted page, or the last one."""
     samples = _matching(view, wanted.text.lower().split())
     if wanted.outcome or wanted.group or wanted.reward:
         samples = [each for each in samples if _fits(each, wanted)]
@@ -117,10 +117,10 @@ def find(view: RunView, wanted: Wanted) -> Found:
 
 
 def _matching(view: RunView, words: Sequence[str]) -> Sequence[Sample]:
-    """The samples that have all these words."""
+    """The samples that contain all these words."""
     if not words:
         return view.samples
-    # All texts lie side by side: to look each up by its sample takes three times as long.
+    # Search the tuple of texts: looking up each sample's text takes three times as long.
     first, *others = words
     places = [place for place, text in enumerate(view.searched) if first in text]
     for word in others:
@@ -129,14 +129,14 @@ def _matching(view: RunView, words: Sequence[str]) -> Sequence[Sample]:
 
 
 def _sorted(samples: Sequence[Sample], sort: str, page: int) -> Sequence[Sample]:
-    """The page's samples. They are in the order of time already."""
+    """The page's samples; ``samples`` are already sorted by time."""
     first, last = page * PAGE, (page + 1) * PAGE
     if sort == "oldest":
         return samples[first:last]
     if sort == "newest":
         end = len(samples)
         return samples[max(0, end - last) : end - first][::-1]
-    if last < len(samples) // FEW:  # No need to put all of them in order.
+    if last < len(samples) // FEW:  # No need to sort all of them.
         return nsmallest(last, samples, key=SORTS[sort])[first:]
     return sorted(samples, key=SORTS[sort])[first:last]
 
@@ -150,7 +150,7 @@ def _fits(sample: Sample, wanted: Wanted) -> bool:
 
 
 def judged(sample: Sample) -> str:
-    """Which of ``REWARDS`` it is."""
+    """Which of ``REWARDS`` the sample has."""
     if sample.reward is None:
         return "none"
     return "passed" if sample.reward >= PASSED else "failed"

@@ -1,4 +1,4 @@
-"""The server: where it listens, and how it says so."""
+"""The server: listens at an address and announces it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 TOKEN_BYTES, LEAST_TOKEN = 24, 16
-# Viewers of the fleet hold a connection each.
+# Each viewer of the fleet holds a connection.
 MOST_CONNECTIONS = 500
 _GRACE_S = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to listen, and for whom.
+    """Where to listen, and who has access.
 
     Attributes:
-        port: 0 for any that is free.
-        token: Empty for one at random, unless a header is trusted.
-        header: What a proxy sets for users whom it has authenticated.
-        hosts: More names by which browsers may call the server.
+        port: 0 for any free port.
+        token: Empty for a random token, or for none if ``header`` is set.
+        header: The header that a proxy sets for authenticated users.
+        hosts: More accepted host names.
     """
 
     host: str
@@ -46,11 +46,11 @@ class Place:
 
 
 def serve(settings: Settings, place: Place, announce: Callable[[str, str], None]) -> None:
-    """Until a signal; ``announce`` gets the address without the token, and with it.
+    """Serve until a signal; ``announce`` gets the URL without the token, and the URL with it.
 
     Raises:
-        ConfigError: Others could reach it, and nothing would hold them off.
-        AgentpipeError: The address cannot be had.
+        ConfigError: Other machines could reach the server without a token or trusted header.
+        AgentpipeError: The server cannot listen at the address.
     """
     refuse_open(place)
     with _listening(place) as listener:
@@ -64,17 +64,17 @@ def serve(settings: Settings, place: Place, announce: Callable[[str, str], None]
 
 
 def access_of(place: Place, port: int) -> Access:
-    """What requests must have."""
+    """What requests to this place need to pass."""
     token = place.token or ("" if place.header else secrets.token_urlsafe(TOKEN_BYTES))
     names = {place.host.lower(), *map(str.lower, place.hosts)}
     return Access(port, token, place.header.lower(), frozenset(names - {""}))
 
 
 def refuse_open(place: Place) -> None:
-    """A short token can be guessed, and a server for others must not rely on its random one.
+    """Refuse a short token, and a public address without a token or a trusted header.
 
     Raises:
-        ConfigError: With the remedy.
+        ConfigError: The message has the remedy.
     """
     refuse_bad_names(place.header, place.hosts)
     if place.token and len(place.token) < LEAST_TOKEN:
@@ -88,7 +88,7 @@ def refuse_open(place: Place) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Whether only this machine can reach the host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -106,7 +106,7 @@ def _listening(place: Place) -> socket.socket:
 
 
 def _config(settings: Settings, access: Access) -> uvicorn.Config:
-    """Without a log of requests: their URLs may have the token."""
+    """The server's configuration, without an access log: URLs can contain the token."""
     return uvicorn.Config(
         application(settings, access),
         access_log=False,

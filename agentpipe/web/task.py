@@ -1,4 +1,4 @@
-"""Task: a Result as its page shows it: question, answer, verdicts, and its trace as steps."""
+"""Task: the page of a Result: question, answer, verdicts, and the trace as steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentpipe.web.blocks import Block
 
 MOST_SPANS = 1_000
-# A text of a span; all of a page together, beyond which each has its first line only.
+# Limits for one text, and for all texts of a page; beyond that each keeps ``LEAST_CHARS``.
 MAX_SPAN_CHARS, MAX_PAGE_CHARS, LEAST_CHARS = 4_000, 2_000_000, 200
 _KINDS = ("llm", "tool", "agent")
 _LEAST_WIDTH = 0.4
@@ -31,23 +31,23 @@ _LEAST_WIDTH = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A block that is cut to what the page has room for."""
+    """A block whose text is cut to the page's limits."""
 
     block: Block
     text: str
 
     @property
     def is_cut(self) -> bool:
-        """Whether a part is missing."""
+        """Whether the text is cut."""
         return len(self.text) < len(self.block.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A span as a row; ``x`` and ``width`` in per cent of the whole.
+    """A span as a row; ``x`` and ``width`` are in per cent of the whole duration.
 
     Attributes:
-        place: In the trace, which is how its raw text is found.
+        place: Its index in the trace, by which its raw text is found.
     """
 
     place: int
@@ -64,7 +64,7 @@ class Step:
 
 
 def values_of(result: Result) -> dict[str, Any]:
-    """What the page of a task draws, whichever view it has."""
+    """The values that both views of a task's page use."""
     verdicts, error = Blocks(), Blocks()
     for verdict in result.evaluation_results:
         draw_verdict(verdicts, verdict)
@@ -82,14 +82,14 @@ def values_of(result: Result) -> dict[str, Any]:
 
 
 def conversation(result: Result) -> tuple[Shown, ...]:
-    """What models were asked and said."""
+    """The messages to and from models."""
     blocks = Blocks()
     draw_messages(blocks, result)
     return _Room().cut(blocks)
 
 
 def steps(result: Result) -> tuple[list[Step], float, int]:
-    """The trace's spans, how long they took, and how many are left out."""
+    """The trace's spans, their whole duration in seconds, and how many are left out."""
     tree = nodes(result.trace)
     whole_s = total_s(tree)
     places = {id(span): place for place, span in enumerate(result.trace)}
@@ -126,7 +126,7 @@ def _step(
 
 
 class _Room:
-    """What is left of a page for texts."""
+    """How many characters of text a page can still take."""
 
     def __init__(self) -> None:
         self._left = MAX_PAGE_CHARS
@@ -141,9 +141,9 @@ class _Room:
 
 
 def raw(result: Result, part: str) -> str | None:
-    """A part as it is: ``question``, ``answer``, ``error``, a span's number, or all; None for none.
+    """A raw part: ``question``, ``answer``, ``error``, a span's number, ...; None if it is absent.
 
-    A text stays a text; all else is JSON.
+    An empty ``part`` is the whole Result. Strings stay as they are; other values become JSON.
     """
     parts: dict[str, Any] = {
         "question": question_of(result),
