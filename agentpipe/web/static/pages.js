@@ -1,4 +1,4 @@
-// Live parts, and keys. Every page works without it.
+// Live updates and keyboard shortcuts. Every page works without this script.
 "use strict";
 
 (function () {
