@@ -1,4 +1,4 @@
-"""Hour: what the fleet did in the last hour, or since it is watched."""
+"""Hour: what the fleet did in the last hour, or since watching began."""
 
 from __future__ import annotations
 
