@@ -1,7 +1,7 @@
 """BootEnd: a worker that gets SIGTERM while it boots ends at once, with exit code 0.
 
-Dramatiq only notes the signal then. A worker whose agents take a minute to import would go on for
-that minute, and might claim tasks to give them back.
+Dramatiq only notes the signal during the boot. A worker whose agents take a minute to import would
+continue for that minute, and could claim tasks only to release them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def end_while_booting() -> Callable[[], None]:
-    """From now on until the returned function is called; in the thread that boots the worker.
+    """End on SIGTERM or SIGHUP until the returned function is called; for the booting thread.
 
-    Nothing is held yet, so the process ends without unwinding: an import might catch that. Where a
-    program of the user's runs the worker, nothing is changed.
+    Nothing is held yet, so the process exits without unwinding, which an import could catch. If a
+    user's program runs the worker, nothing changes.
     """
     frame = boot_frame()
     if frame is None:
@@ -32,11 +32,11 @@ def end_while_booting() -> Callable[[], None]:
     booted: Event = frame.f_locals[VARIABLE]
 
     def end(_kind: int, _frame: FrameType | None) -> None:
-        booted.set()  # The master waits for it, deaf to signals.
+        booted.set()  # The master waits for it and ignores signals meanwhile.
         os._exit(0)
 
     before = {kind: signal.signal(kind, end) for kind in SIGNALS}
-    if not frame.f_locals[GOES_ON]:  # It came before.
+    if not frame.f_locals[GOES_ON]:  # The signal came before.
         end(signal.SIGTERM, None)
 
     def over() -> None:

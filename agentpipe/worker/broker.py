@@ -49,13 +49,13 @@ def worker_broker(
     pulse: Pulse | None = None,
     booted: Callable[[], None] = lambda: None,
 ) -> StoreBroker:
-    """A broker whose actors run: what ``dramatiq agentpipe.actors`` serves.
+    """A broker whose actors run, as ``dramatiq agentpipe.actors`` serves it.
 
     Args:
         collections: All that this process serves.
-        settings: Where to, and how.
-        environ: Where contexts find their ``${VARIABLES}``.
-        pulse: That of this process, if it beats already.
+        settings: Broker, sink and limits.
+        environ: Values for the ``${VARIABLES}`` of contexts.
+        pulse: This process's pulse, if it already beats.
         booted: Called once, in the thread that boots the worker, before that holds anything.
 
     Raises:
@@ -66,7 +66,7 @@ def worker_broker(
     runners = make_runners(collections, environ, policies)
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
-    if settings.drain_before < 0:  # No supervisor has asked before it started this process.
+    if settings.drain_before < 0:  # No supervisor read it before this process started.
         settings = replace(settings, drain_before=last_drain(store, worker.host))
     results = Results(worker.name, settings.retry_delay_s, reported(collections))
     delivery = WorkerMiddleware(
@@ -86,10 +86,10 @@ def make_runners(
     environ: Mapping[str, str],
     policies: LivePolicies | None = None,
 ) -> dict[str, Runner]:
-    """A Runner for each agent, by its queue; agents themselves are built with their first task.
+    """A Runner for each agent, by queue; agents are built with their first task.
 
-    Their secrets are masked from then on in all that leaves this process. Without ``policies`` they
-    are as the files declare them, for a process without a store.
+    Their secrets are masked from then on in everything that leaves this process. Without
+    ``policies``, policies are as the files declare them, for a process without a store.
 
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
@@ -109,7 +109,7 @@ def make_runners(
         for each in collections
         for spec in each.agents
     }
-    # Beside the contexts', credentials of this environment that agents fall back on.
+    # Also mask credentials of this environment that agents fall back on.
     masking.add(secret for runner in runners.values() for secret in runner.secrets)
     return runners
 
@@ -117,7 +117,7 @@ def make_runners(
 def _contexts_and_engines(
     collections: Sequence[Collection], environ: Mapping[str, str]
 ) -> tuple[Mapping[str, Sequence[Context]], Mapping[str, Engine]]:
-    """Both of each collection, by its name; all mistakes are reported at once."""
+    """Contexts and engine of each collection, by name; reports all mistakes at once."""
     problems: list[Problem] = []
     contexts: Mapping[str, Sequence[Context]] = {}
     engines: dict[str, Engine] = {}
@@ -127,7 +127,7 @@ def _contexts_and_engines(
         problems += error.problems
     for collection in collections:
         if collection.user is not None and not contexts:
-            continue  # As the worker's own user, nothing of it may run.
+            continue  # Nothing of it may run as the worker's own user.
         try:
             context = contexts[collection.name][0] if contexts else NO_CONTEXT
             engines[collection.name] = _engine(collection, context)
@@ -141,7 +141,7 @@ def _contexts_and_engines(
 def _judges(
     collection: Collection, contexts: Sequence[Context]
 ) -> Sequence[Judges] | Sequence[None]:
-    """Those of each context; in other collections the worker evaluates."""
+    """The judges of each context; None for collections that the worker evaluates itself."""
     if collection.isolation != "process" and collection.user is None:
         return [None] * len(contexts)
     from agentpipe.engines.process.judges import Judges
@@ -170,7 +170,7 @@ def _engine(collection: Collection, context: Context) -> Engine:
 
 
 def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
-    """Each run would be paid for, and then be a failure."""
+    """Refuse agents that record no token ids: each run would cost money, then fail."""
     kind = engine_class(config, collection.engine)
     if collection.record_tokens != REQUIRE:
         return
@@ -184,7 +184,7 @@ def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
 
 
 def _refuse_unled(collection: Collection, config: AgentConfig) -> None:
-    """Its agents would ask a model of their own instead."""
+    """Refuse agents that would call their own model instead of the policy."""
     if collection.policy is None:
         return
     kind, message = engine_class(config, collection.engine), ""
@@ -197,7 +197,7 @@ def _refuse_unled(collection: Collection, config: AgentConfig) -> None:
 
 
 def _refuse_user(collection: Collection, config: AgentConfig, *, has_own: bool) -> None:
-    """Of ours is the code of agents of type llm; their MCP servers alone are others'."""
+    """Refuse ``user`` for agents whose code is not ours; llm agents are, except MCP servers."""
     is_llm = config.type == NATIVE_ENGINE or is_theirs(config)
     if collection.user is not None and not (has_own or is_llm):
         message = "agents of this type run in the worker itself: set `isolation: process`"

@@ -1,8 +1,8 @@
-"""WorkerMiddleware: a Dramatiq middleware that replaces Dramatiq's delivery by ours.
+"""WorkerMiddleware: a Dramatiq middleware that replaces Dramatiq's delivery with ours.
 
-Dramatiq's worker has a thread or two per queue and one per running task. Ours has one
-consumer for all queues and one event loop for all runs, so that a thousand waiting agents
-cost about as much as one. ``PRIVATE_NAMES`` lists the private names of Dramatiq it needs.
+Dramatiq's worker has a thread or two per queue and one per running task. Ours has one consumer for
+all queues and one event loop for all runs, so a thousand waiting agents cost about as much as one.
+``PRIVATE_NAMES`` lists the private names of Dramatiq that it needs.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ PRIVATE_NAMES = (
     "workers",
 )
 
-# A thread that returns from the disk waits at most this long for the interpreter; Python's own
-# 5 ms would be most of a short task's time in the process.
+# A thread that returns from the disk waits at most this long for the interpreter. Python's default
+# of 5 ms would dominate the processing time of a short task.
 SWITCH_INTERVAL_S = 0.0005
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         )
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Start to claim, now that all queues are known."""
+        """Start claiming, now that all queues are known."""
         assert isinstance(broker, StoreBroker)
         assert self._consumer is not None
         slots = self._settings.slots or slots_for(broker, self._threads)
@@ -145,8 +145,9 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._serve(served)
         if isinstance(broker.store, DeliversAhead):
             broker.store.note_ahead(self._word)
-        # From here on threads may hold something, and the consumer's asks whether the master knows:
-        # a process that ended at once meanwhile would keep the lock of that, and the master wait.
+        # From here on threads can hold claims, and the consumer's thread takes the event's lock to
+        # check whether the master was notified. A process that exited at once would keep that lock,
+        # and the master would wait forever.
         self._booted()
         self._loop.start()
         self._forwarder.start()
@@ -161,7 +162,7 @@ class WorkerMiddleware(dramatiq.Middleware):
             log.warning("this broker counts no failures: the key `breaker` has no effect")
 
     def _start_keepers(self, broker: StoreBroker, lease_s: float) -> None:
-        """Keep the lease, and watch what must not go on."""
+        """Start the threads that keep the lease and end runs that must not continue."""
         consumer, loop, contact = self._consumer, self._loop, self._contact
         assert consumer is not None
         self._lease_keeper = LeaseKeeper(
@@ -192,7 +193,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._watchdog.start()
 
     def _leaked(self) -> str:
-        """A program of the user's goes on with what is left."""
+        """A leaked resource; empty in a user's program, which continues with what is left."""
         may_end = self._pulse is not None and self._pulse.may_end
         return self._results.capacity.leaked if may_end else ""
 
@@ -200,10 +201,10 @@ class WorkerMiddleware(dramatiq.Middleware):
         return {**self._results.reported(), "policies": self._policies.report}
 
     def _serve(self, served: Worker) -> None:
-        """Be watched from now on."""
+        """Start being watched."""
         write_marks_to(self._word)
         places = most_held(served.slots)
-        if self._pulse is None:  # A program of the user's runs this worker.
+        if self._pulse is None:  # A user's program runs this worker.
             self._word.serve(served.name, places)
             return
         assert self._consumer is not None
@@ -216,7 +217,7 @@ class WorkerMiddleware(dramatiq.Middleware):
             self._consumer.claim_no_more()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
-        """Leave nothing behind in a process that goes on."""
+        """Stop all threads: the process can continue."""
         if self._consumer is not None:
             self._lease_keeper.stop()
             self._watchdog.stop()
@@ -235,7 +236,7 @@ class WorkerMiddleware(dramatiq.Middleware):
 
 
 def _install(worker: dramatiq.Worker, consumer: Consumer, loop: EventLoop) -> None:
-    """Have Dramatiq's worker know these two in place of its threads."""
+    """Give Dramatiq's worker these two in place of its threads."""
     wanted = worker.consumer_whitelist
 
     def add_consumer(queue_name: str, *, delay: bool = False) -> None:
@@ -244,7 +245,7 @@ def _install(worker: dramatiq.Worker, consumer: Consumer, loop: EventLoop) -> No
             consumer.serve(queue_name)
 
     def add_worker() -> None:
-        worker.workers.append(loop)  # type: ignore[arg-type]  # likewise
+        worker.workers.append(loop)  # type: ignore[arg-type]  # ours in place of Dramatiq's
 
     worker._add_consumer = add_consumer  # type: ignore[method-assign]  # noqa: SLF001
     worker._add_worker = add_worker  # type: ignore[method-assign]  # noqa: SLF001
@@ -255,7 +256,7 @@ def _have_breakers(broker: dramatiq.Broker) -> bool:
 
 
 def _raise_file_limit() -> None:
-    """An agent in a thread has an event loop and files of its own; many shells allow only 1,024."""
+    """Raise the limit of open files: agents in threads need files; shells often allow 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):  # Not every system takes an unlimited hard limit.

@@ -1,4 +1,4 @@
-"""The broker of a process that runs agents and shows none of their secrets."""
+"""The broker of a process that runs agents and must not print their secrets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def private_broker(
     collections: Sequence[Collection], make: Callable[[], StoreBroker]
 ) -> StoreBroker:
-    """What ``make`` returns; from before that call on, all that this process prints is masked.
+    """Return ``make()``; from before that call on, everything that this process prints is masked.
 
     Raises:
         ConfigError: A context is incomplete.
     """
-    # First of all: the log handlers of users' modules keep the streams that they find.
+    # Before anything else: log handlers of users' modules keep the streams that they find.
     masking.install(_secrets(collections))
     logs.redact_output()
     made = make()

@@ -1,7 +1,7 @@
-"""Trial: one run in this process, without a broker and a sink, settled as a worker would.
+"""Trial: one run in this process, without broker and sink, settled as in a worker.
 
-The agents are a worker's, and so are their loop and what becomes of a run. Only where tasks come
-from and results go is nothing: a failure that a worker would try again is the end here.
+The agents, their loop and the handling of a run's outcome are a worker's. Only the source of tasks
+and the sink of results are missing: a failure that a worker would retry is final here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agentpipe.worker.running.runner import Runner
 
 WORKER = "try"
-# The run and its evaluation have the time limit each; a loop that is blocked ends neither.
+# The run and its evaluation each have the time limit; a blocked loop ends neither.
 LIMITS, SPARE_S = 2, 10.0
 _LOOK_S = 0.2
 
@@ -51,7 +51,7 @@ class Trial:
     """One agent of a collection, ready to run one task; its caller closes it."""
 
     def __init__(self, collection: Collection, agent: AgentSpec, grace_s: float) -> None:
-        """Make the agent, and mask its secrets in what this process prints from now on.
+        """Make the agent, and mask its secrets in everything that this process prints from now on.
 
         Raises:
             ConfigError: Listing everything wrong with the agents and contexts.
@@ -74,7 +74,7 @@ class Trial:
         self.result: Result | None = None
 
     def run(self, task: Task) -> Iterator[dict[str, Any]]:
-        """Run the task; its spans as they end, masked. ``result`` is set after the last.
+        """Run the task; yield its spans as they end, masked. ``result`` is set after the last.
 
         Raises:
             KeyboardInterrupt: The run has been ended by then.
@@ -89,7 +89,7 @@ class Trial:
         self.result = self._result_of(message)
 
     def close(self) -> None:
-        """End what still runs within the grace, and all that it started."""
+        """Give a running task the grace to end, then stop the loop and all that it started."""
         if self._message is not None and self._message.settlement is None:
             self._loop.interrupt([self._message])
             self._wait(self._grace_s)
@@ -100,7 +100,7 @@ class Trial:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether code of the run goes on although it was ended: only its process can end it."""
+        """Whether code of the run continues after its end: only its process can end it."""
         return self._loop.is_alive() or self._loop.stray_s > 0
 
     def _made_broker(self) -> StoreBroker:
@@ -118,7 +118,7 @@ class Trial:
             self._events.put(message)
 
     def _spans(self, deadline: float) -> Iterator[dict[str, Any]]:
-        """Until the run is settled, its loop has ended, or it is far beyond its limit."""
+        """Yield spans until the run is settled, its loop has ended, or it far exceeds its limit."""
         while time.monotonic() < deadline:
             try:
                 event = self._events.get(timeout=_LOOK_S)
@@ -139,7 +139,7 @@ class Trial:
         return self._given_up(message, settlement)
 
     def _given_up(self, message: ClaimedMessage, settlement: Settlement) -> Result:
-        """A worker would try again later: for a service that is at its limit, say."""
+        """The Result of a run that a worker would retry later, for example after a rate limit."""
         kind, _, said = settlement.reason.partition(": ")
         redactor = masking.redactor()
         return Result.of(
@@ -156,23 +156,23 @@ class Trial:
 
 
 class _Heard:
-    """A runner whose spans are heard."""
+    """A runner that passes its spans on."""
 
     def __init__(self, runner: Runner, spans: SimpleQueue[Any]) -> None:
         self._runner, self._spans = runner, spans
         self.secrets, self.refusals, self.close = runner.secrets, runner.refusals, runner.close
 
     async def run(self, task: Task, tracer: Tracer, answered: Callable[[Any], None]) -> Any:
-        """As the runner does."""
+        """Run as the runner does."""
         tracer.heard = self._spans.put
         return await self._runner.run(task, tracer, answered)
 
 
 class _Nowhere:
-    """A store of which nothing is asked but to know queues."""
+    """A store that only accepts declarations of queues."""
 
     def declare(self, queues: Iterable[Queue]) -> None:
-        """No other process serves them."""
+        """Do nothing: no other process serves them."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

@@ -1,1 +1,1 @@
-"""What a worker takes from its broker, holds under its lease, and gives back or settles."""
+"""A worker's claims: taking them, holding them under its lease, settling or releasing them."""

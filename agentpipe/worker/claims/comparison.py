@@ -1,8 +1,8 @@
-"""Comparison: what this worker holds, against what the broker believes it to hold.
+"""Comparison: what this worker holds, against what the broker records for it.
 
-A broker that came back as it was some time ago believes that tasks run here which have long ended,
-and has others waiting which run here. Both are mended: the first go back to their queues, the
-second end.
+A broker restored from an older state still records tasks that ended here long ago, and offers tasks
+that are running here. The comparison fixes both: it returns the former to their queues and ends the
+runs of the latter.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 def lost_by_comparison(
     store: ComparesClaims, worker: Worker, held: HeldClaims, forwarder: Forwarder
 ) -> list[ClaimedMessage]:
-    """Compare with the store, and return what runs here and is not this worker's any more.
+    """Compare with the store; return the running messages that this worker no longer owns.
 
-    A claim that is under way is neither held nor lost: then the next heartbeat compares.
+    A claim in progress counts neither as held nor as lost: the next heartbeat compares instead.
 
     Raises:
         Unreachable: The store does not answer.
@@ -35,7 +35,7 @@ def lost_by_comparison(
             return []
         messages = held.all()
         found = store.compare(worker, [message.claim.key for message in messages], numbers)
-    # One whose run has ended meanwhile is settled, or finds out when it is.
+    # A run that ended during the comparison is already settled, or learns of the loss when it is.
     lost = [it for it in messages if it.claim.key in found.lost and it.settlement is None]
     _say(found, lost)
     return lost

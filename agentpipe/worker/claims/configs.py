@@ -1,4 +1,4 @@
-"""Configs: which versions of a collection are in use, by its workers and its last sender."""
+"""Configs: the versions of a collection that its workers and its last sender use."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ConfigInUse:
 
     Attributes:
         place: Host and path of the collection file.
-        changed_us: When that or the agent config was changed last, in Unix microseconds.
-        sender: The last sender has it.
-        workers: The living workers that run it.
-        differs: The collection runs, or is sent to, with another one as well.
+        changed_us: Last change of the collection file or the agent config, in Unix microseconds.
+        sender: Whether the last sender has this version.
+        workers: Names of the live workers that run it.
+        differs: Whether the collection also runs, or is sent, with a different version.
     """
 
     collection: str
@@ -50,13 +50,13 @@ class ConfigInUse:
 
     @classmethod
     def of(cls, collection: str, source: Source, *, sender: bool = False) -> ConfigInUse:
-        """What a sender or a worker has declared."""
+        """Build from what a sender or a worker declared."""
         changed_us = max(source.edited_us, source.config_us)
         return cls(collection, source.fingerprint, source.place, changed_us, sender)
 
     @property
     def shown(self) -> str:
-        """For people: its fingerprint, where it is, and who has it."""
+        """Fingerprint, place and users of this version, for display."""
         more = len(self.workers) - MAX_NAMED
         who = ["its last sender"] if self.sender else []
         who += [f"worker {name}" for name in self.workers[:MAX_NAMED]]
@@ -65,28 +65,28 @@ class ConfigInUse:
 
 
 def reported(collections: Iterable[Collection]) -> dict[str, tuple[str, str, int]]:
-    """What a worker's heartbeat says of its own: fingerprint, place and time of change."""
+    """A worker's own configs for its heartbeat: fingerprint, place and time of change."""
     sources = ((each.name, source_of(each, serves=True)) for each in collections)
     own = (ConfigInUse.of(name, source) for name, source in sources if source)
     return {it.collection: (it.fingerprint, it.place, it.changed_us) for it in own}
 
 
 def configs_in_use(stats: Stats) -> list[ConfigInUse]:
-    """Of all collections; where there are several of one, they differ."""
+    """Configs of all collections; versions of the same collection are marked as differing."""
     return list(_marked([*_of_senders(stats), *_of_workers(stats)]))
 
 
 def conflicts_at_start(
     stats: Stats, own: Mapping[str, tuple[str, str, int]], name: str
 ) -> list[str]:
-    """What a worker that starts with its ``own`` configs has to say, a sentence for each."""
+    """Conflicts between a starting worker's ``own`` configs and others, a sentence each."""
     starting = [ConfigInUse(each, *own[each], workers=(name,)) for each in own]
     others = [*_of_senders(stats), *_of_workers(stats), *_of_silent_workers(stats)]
     return sentences(_marked([*others, *starting]), own)
 
 
 def say_conflicts(store: Store, own: Mapping[str, tuple[str, str, int]], name: str = "") -> None:
-    """Log them; a store that does not answer is met again by all that follows."""
+    """Log the conflicts; ignore store errors, because whatever runs next reports them."""
     try:
         found = conflicts_at_start(store.stats(), own, name or "starting now")
     except AgentpipeError:
@@ -96,7 +96,7 @@ def say_conflicts(store: Store, own: Mapping[str, tuple[str, str, int]], name: s
 
 
 def sentences(configs: Iterable[ConfigInUse], collections: AnyOf[str] | None = None) -> list[str]:
-    """One for each collection whose configs differ; of these collections, or of all."""
+    """A sentence per collection whose configs differ; for ``collections``, or for all."""
     by_collection: dict[str, list[ConfigInUse]] = {}
     for each in configs:
         if each.differs and (collections is None or each.collection in collections):
@@ -125,7 +125,7 @@ def _configs(report: bytes) -> Mapping[str, tuple[str, str, int]]:
 
 
 def _of_silent_workers(stats: Stats) -> Iterator[ConfigInUse]:
-    """What the last worker has declared, while one lives that has not reported yet."""
+    """What the last worker declared, if a live worker has not reported yet."""
     silent = [worker.name for worker in stats.workers if not _configs(worker.report)]
     for each in stats.declared if silent else ():
         if each.by == "worker":
@@ -134,7 +134,7 @@ def _of_silent_workers(stats: Stats) -> Iterator[ConfigInUse]:
 
 
 def _marked(configs: Iterable[ConfigInUse]) -> Iterator[ConfigInUse]:
-    """Each version once, with all that have it, and whether there is another."""
+    """Yield each version once, with all its users, and mark whether there are others."""
     merged: dict[tuple[str, str, str], ConfigInUse] = {}
     for each in configs:
         key = (each.collection, each.fingerprint, each.place)
@@ -157,7 +157,7 @@ def _both(one: ConfigInUse, other: ConfigInUse) -> ConfigInUse:
 
 
 def _is_replaced(sent: ConfigInUse, configs: Iterable[ConfigInUse]) -> bool:
-    """Whether workers run a later version of the file that the last sender had: it was edited."""
+    """Whether the file was edited after the last send: workers run a later version of it."""
     return not sent.workers and any(
         it.workers
         and (it.collection, it.place) == (sent.collection, sent.place)

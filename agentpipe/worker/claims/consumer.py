@@ -1,4 +1,4 @@
-"""Consumer: claims tasks for all queues of a process, and settles those that have run."""
+"""Consumer: claims tasks for all queues of a process, and settles finished runs."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ log = logging.getLogger(__name__)
 
 
 class Consumer:
-    """Claims for all queues of the process, and settles what has run.
+    """Claims tasks for all queues of the process and settles finished runs.
 
     Replaces Dramatiq's consumer threads, hence its method names.
 
     Attributes:
-        ends_by: On the monotonic clock: when the process must have ended.
-        membership: Of the worker in the store, with its lease.
-        delay_queue: What Dramatiq waits for until all work is done.
-        paused_event: Set once nothing more is claimed after ``pause``.
-        drained: Called at each turn once a draining worker has left with nothing.
+        ends_by: Deadline for the process to end, on the monotonic clock.
+        membership: The worker's registration in the store, with its lease.
+        delay_queue: Dramatiq waits on this until all work is done.
+        paused_event: Set once claiming has stopped after ``pause``.
+        drained: Called on each turn once a draining worker holds nothing and has left.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Consumer:
     def begin(
         self, worker: Worker, loop: EventLoop, may_begin: Callable[[], bool] = lambda: True
     ) -> None:
-        """Start to claim for ``worker``, and to run on ``loop``, as soon as the store answers.
+        """Start claiming for ``worker`` and running on ``loop``.
 
-        And as soon as the process ``may_begin``, which takes moments.
+        Claiming starts once the store answers and ``may_begin`` returns true, which takes moments.
         """
         self._loop, self._may_begin = loop, may_begin
         self.membership.begin(worker, loop.interrupt)
@@ -103,46 +103,46 @@ class Consumer:
         self._disk.start()
 
     def serve(self, queue: str) -> None:
-        """Serve a queue that was declared after ``begin`` as well; from any thread."""
+        """Also serve a queue declared after ``begin``; thread-safe."""
         self.membership.add(queue)
         self._wake.set()
 
     def pause(self) -> None:
-        """Claim nothing until ``resume``; Dramatiq pauses the loop as well."""
+        """Stop claiming until ``resume``; Dramatiq pauses the loop as well."""
         self._paused = True
         self.paused_event.clear()
         self._wake.set()
 
     def resume(self) -> None:
-        """Claim again."""
+        """Resume claiming."""
         self._paused = False
         self._wake.set()
 
     @property
     def held(self) -> list[ClaimedMessage]:
-        """What this process has claimed and not yet settled."""
+        """What this process has claimed and not settled."""
         return self._held.all()
 
     def settle_soon(self, messages: list[ClaimedMessage]) -> None:
-        """Settle these in the next turn; from any thread."""
+        """Settle these in the next turn; thread-safe."""
         self._exchanging.settle_soon(messages)
         self._wake.set()
 
     def claim_no_more(self) -> None:
-        """Let running tasks finish, and claim nothing more."""
+        """Stop claiming, and let running tasks finish."""
         self._claiming = False
         ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
         self.ends_by = min(self.ends_by, ends_by)
 
     def leave(self) -> None:
-        """Release all that is held, uncounted, and claim no more; once is enough."""
+        """Stop claiming and release all held claims, uncounted; later calls do nothing."""
         self._claiming = False
         self.membership.leave()
 
     def leave_with(self, settlements: Sequence[Settlement]) -> None:
-        """Carry out these and those of runs that have ended, and leave.
+        """Carry out these settlements and those of finished runs, then leave.
 
-        For a process that cannot end in order.
+        For a process that cannot shut down cleanly.
 
         Raises:
             Unreachable: The store does not answer.
@@ -155,14 +155,14 @@ class Consumer:
         self.leave()
 
     def stop(self) -> None:
-        """Settle what has finished, release the rest, drain the outbox, and end."""
+        """Settle finished runs, release the rest, drain the outbox, and end."""
         self._claiming = False
         self._stopping = True
         self._news.stop()
         self._wake.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended."""
+        """Wait until the thread has ended."""
         self._thread.join(timeout)
 
     def close(self) -> None:
@@ -185,11 +185,11 @@ class Consumer:
 
     def _turn(self) -> None:
         self._be_a_member()
-        if self._is_paused:  # Before it claims: what is paused meanwhile waits for the next turn.
+        if self._is_paused:  # Checked before claiming: a later pause takes effect next turn.
             self.paused_event.set()
         self._claim_and_start(share=self._sharing.look())
         if self._exchanging.has_settled:
-            # The next runs have begun: they go on while the disk syncs the last ones.
+            # The next runs have started: they proceed while the disk syncs the previous ones.
             self._disk.notify()
             self._exchanging.has_settled = False
         self._contact.answered("consumer")
@@ -197,16 +197,16 @@ class Consumer:
         self._end_if_drained()
 
     def _be_a_member(self) -> None:
-        """Join, if it has not; make sure of the lease where that may have lapsed."""
+        """Join if needed; send a heartbeat if the lease could have lapsed."""
         self.membership.ensure()
         if self._failures or self.membership.is_in_doubt:
             self.membership.heartbeat()
 
     def _claim_and_start(self, *, share: bool) -> None:
-        """Settle what has ended; claim, and start the runs, until the store has no more."""
+        """Settle finished runs, then claim and start runs until the store has no more."""
         while claimed := self._exchange(share=share):
             if self.membership.is_in_doubt:
-                self._release(claimed)  # One might still run here, under an older claim.
+                self._release(claimed)  # A task could still run here under an older claim.
                 break
             self._loop.start_runs(claimed)
             self._end_cancelled(self._exchanging.cancelled)
@@ -214,7 +214,7 @@ class Consumer:
                 break  # ``wait`` returns when there is more.
 
     def _settled_meanwhile(self) -> None:
-        """On a thread of the store's; what is settled is on its disk."""
+        """Called on a store thread when it has settled claims durably, or has failed to."""
         self._forwarder.notify()
         if self._exchanging.has_failed or not len(self._held):
             self._wake.set()
@@ -228,7 +228,7 @@ class Consumer:
         self.drained()
 
     def _release(self, messages: list[ClaimedMessage]) -> None:
-        """Give back what has not begun."""
+        """Give back claims whose runs have not started."""
         for message in messages:
             message.settlement = Settlement(message.claim, "release")
         self.settle_soon(messages)
@@ -242,7 +242,7 @@ class Consumer:
         return self._paused or self._loop.is_paused
 
     def _last_turn(self) -> None:
-        """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
+        """Settle, drain and leave; give an unreachable store SHUTDOWN_S to come back."""
         self._disk.stop()
         deadline = time.monotonic() + SHUTDOWN_S
         while time.monotonic() < deadline:
@@ -257,7 +257,7 @@ class Consumer:
                 return
 
     def _exchange(self, *, share: bool) -> list[ClaimedMessage]:
-        """Settle what has ended; returns what was claimed."""
+        """Settle finished runs; return the new claims."""
         worker = self.membership.worker if self._may_claim() else None
         claimed = self._exchanging.turn(worker, self._loop, share=share)
         if share and not claimed:
@@ -265,7 +265,7 @@ class Consumer:
         return claimed
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:
-        """Cancel what runs, and remember the rest: the signal may come before the claim does."""
+        """Cancel running tasks and remember the rest: the signal can precede the claim."""
         self._exchanging.note_cancelled(cancelled)
         self._end_cancelled(cancelled)
 

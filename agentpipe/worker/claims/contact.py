@@ -1,4 +1,4 @@
-"""Contact: whether the broker answers, as the threads of a worker learn it, said once."""
+"""Contact: whether the broker answers, as seen by a worker's threads, logged once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class Contact:
-    """Says once that the broker is away, and once that it answers again; from any thread.
+    """Logs once that the broker is unreachable, and once that it answers again; thread-safe.
 
-    Each of the threads that ask the broker may find it away, and must find it back.
+    Each thread that failed to reach the broker must get an answer before contact counts as
+    restored.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Contact:
         self._tries = 0
 
     def failed(self, who: str, error: AgentpipeError) -> None:
-        """The broker did not answer ``who``, or answered with an error."""
+        """Note that the broker did not answer ``who``, or answered with an error."""
         with self._lock:
             said = type(error) in self._failing.values()
             self._failing[who] = type(error)
@@ -39,9 +40,9 @@ class Contact:
             log.error("the broker answers with an error, the worker tries again: %s", error)
 
     def silent(self, who: str, silent_s: float, left_s: float | None) -> None:
-        """The broker has left a question of ``who`` unanswered for so long.
+        """Note that the broker has not answered a request of ``who`` for ``silent_s`` seconds.
 
-        ``left_s`` is for how long the runs here go on without it; None where they do not end.
+        ``left_s``: how long the runs here continue without it; None if they do not end.
         """
         with self._lock:
             said, self._failing = bool(self._failing), {who: None, **self._failing}
@@ -53,7 +54,7 @@ class Contact:
             )
 
     def answered(self, who: str) -> None:
-        """The broker has answered ``who``."""
+        """Note that the broker answered ``who``."""
         with self._lock:
             if who not in self._failing:
                 return

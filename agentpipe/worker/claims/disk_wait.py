@@ -1,4 +1,4 @@
-"""DiskWait: waits for the disk in a thread of its own, so that the next runs begin meanwhile."""
+"""DiskWait: waits for the disk in its own thread while the next runs start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.worker.claims.contact import Contact
 
-# One wait serves everything that is settled meanwhile.
+# One sync covers everything that was settled since the last one.
 PACE_S = 0.01
 RETRY_S = 1.0
 
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class DiskWait:
-    """Makes durable what is settled, soon after ``notify``.
+    """Makes settled work durable, soon after ``notify``.
 
     Args:
-        store: What was settled in.
-        synced: Called once that is on the disk.
-        contact: Learns whether the store answers.
+        store: Where the work was settled.
+        synced: Called once the work is on disk.
+        contact: Notified whether the store answers.
     """
 
     def __init__(self, store: Store, synced: Callable[[], None], contact: Contact) -> None:
@@ -38,12 +38,12 @@ class DiskWait:
         self._thread = threading.Thread(target=self._run, name="agentpipe-disk", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, if the store waits at all."""
+        """Start the thread, if the store needs one to wait for its disk."""
         if self._store.waits_for_disk:
             self._thread.start()
 
     def notify(self) -> None:
-        """Something was settled."""
+        """Note that something was settled."""
         if self._store.waits_for_disk:
             self._settled.set()
         else:
@@ -51,7 +51,7 @@ class DiskWait:
             self._synced()
 
     def stop(self) -> None:
-        """End the thread; the caller makes durable what is left."""
+        """End the thread; the caller syncs what is left."""
         self._stopping = True
         self._settled.set()
 
@@ -69,7 +69,7 @@ class DiskWait:
         except AgentpipeError as error:
             self._contact.failed("disk", error)
             self._try_again()
-        except Exception:  # Without this thread nothing that is settled would be made durable.
+        except Exception:  # Without this thread, settled work would never become durable.
             log.exception("unexpected error while the store waits for the disk; continuing")
             self._try_again()
         else:

@@ -1,4 +1,4 @@
-"""Draining: whether a worker is to finish what it runs, take nothing new, and end."""
+"""Draining: whether a worker finishes its runs, takes nothing new, and ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def last_drain(store: Store, host: str) -> int:
-    """The last drain of this host or of all; always 0 where the store remembers none."""
+    """Number of the last drain of this host or of all hosts; 0 if the store keeps none."""
     return store.last_drain(host) if isinstance(store, NotesDrains) else 0
 
 
 class Draining:
-    """The mark of one worker, as its store has it; once it is seen it holds.
+    """One worker's drain mark in the store; once seen, it stays set.
 
     Attributes:
         is_on: Whether the worker drains.
@@ -33,9 +33,9 @@ class Draining:
         self._before = before if before >= 0 else None
 
     def look_at_start(self, worker: Worker) -> None:
-        """Notice once what came while the process started; the worker has joined, before a claim.
+        """Check once, after joining and before claiming, for drains sent during startup.
 
-        A drain is noted before its command reads which workers there are: it marks this one, or is
+        A drain is recorded before its command lists the workers: it either marks this worker or is
         seen here.
         """
         if self._before is None:
@@ -46,7 +46,7 @@ class Draining:
             self._begin(worker)
 
     def look(self, worker: Worker) -> None:
-        """Ask the store; set the mark again where the worker has joined anew without it."""
+        """Read the mark from the store; set it again if the worker rejoined without it."""
         if self._drains is None:
             return
         marked = self._drains.is_draining(worker)

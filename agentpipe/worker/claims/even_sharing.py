@@ -1,4 +1,4 @@
-"""EvenSharing: for how long after a wake-up a worker takes only its even share."""
+"""EvenSharing: how long after a wake-up a worker takes only its even share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 import threading
 import time
 
-# Other workers wake meanwhile and take theirs. What is left then is for the first who claims it.
+# Other workers wake and take their share in this time. The rest goes to the first that claims it.
 SHARE_FOR_S = 0.02
 
 
 class EvenSharing:
-    """For one thread, but for ``begin_soon``."""
+    """Not thread-safe, except ``begin_soon``."""
 
     def __init__(self) -> None:
         self._woken = threading.Event()
@@ -19,15 +19,15 @@ class EvenSharing:
 
     @property
     def rest_s(self) -> float | None:
-        """After how many seconds all may be taken; None while nothing is shared."""
+        """Seconds until the worker can take more than its share; None if not sharing."""
         return None if self._ends_at == math.inf else max(0.0, self._ends_at - time.monotonic())
 
     def begin(self) -> None:
-        """Share for a moment, unless that has begun."""
+        """Share for a moment, unless sharing is already on."""
         self._ends_at = min(self._ends_at, time.monotonic() + SHARE_FOR_S)
 
     def begin_soon(self) -> None:
-        """Share from the next look on; from any thread."""
+        """Share from the next ``look`` on; thread-safe."""
         self._woken.set()
 
     def look(self) -> bool:

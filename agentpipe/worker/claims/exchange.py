@@ -1,6 +1,6 @@
-"""Exchange: settles the runs of a worker that have ended, and claims the next ones.
+"""Exchange: settles a worker's finished runs, and claims the next ones.
 
-In one step of the store, where that can: a slot is filled again as soon as its run is settled, and
+Uses one step of the store if it has one: the slot is refilled as soon as its run is settled, and
 both cost one transaction.
 """
 
@@ -30,33 +30,34 @@ if TYPE_CHECKING:
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.running.capacity import Capacity
 
-# Small claims alternate with those of other processes, so that none takes all there is.
+# Claims are small and alternate with those of other processes, so no process takes everything.
 CLAIM_BATCH = 32
-# So many claims a slot are held at most: of the run in it, and of the last, which is being settled.
+# Most claims held per slot: one for the current run, one for the previous run while it is settled.
 CLAIMS_PER_SLOT = 2
-# And as many again that are being settled, up to this: brief runs end faster than a server stores.
+# The same number again while they are settled, up to this: short runs end faster than a server
+# stores them.
 MORE_CLAIMS = 256
-# A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
+# A loop turn that takes longer is blocked by a run: new claims would wait behind it.
 TURNS_WITHIN_S = 0.5
-# What the store refuses whatever is left of it; meanwhile the store may be repaired.
+# Retry interval for settlements that the store refuses in every form; it can be repaired meanwhile.
 REFUSED_AGAIN_S = 30.0
 
 log = logging.getLogger(__name__)
 
 
 def most_held(slots: int) -> int:
-    """How many claims a worker with so many slots holds at most."""
+    """Most claims that a worker with this many slots holds."""
     return CLAIMS_PER_SLOT * slots + min(CLAIMS_PER_SLOT * slots, MORE_CLAIMS)
 
 
 class Exchange:
-    """For one thread, but for ``settle_soon`` and ``note_cancelled``.
+    """Not thread-safe, except ``settle_soon`` and ``note_cancelled``.
 
     Attributes:
-        cancelled: The tasks that were cancelled since the last claim began.
-        has_settled: Something was settled, also by a turn that failed, which is to be made durable;
-            the caller takes it back.
-        has_failed: Something could not be settled meanwhile; the next turn settles it first.
+        cancelled: Tasks cancelled since the last claim began.
+        has_settled: Whether there is settled work to make durable, also from a turn that failed;
+            the caller resets it.
+        has_failed: Whether a settlement in the background failed; the next turn settles it first.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Exchange:
         *,
         settled: Callable[[], None],
     ) -> None:
-        """``settled`` is called when a store has settled something meanwhile, or has failed to."""
+        """``settled`` is called when a background settlement succeeds or fails."""
         self.cancelled: frozenset[str] = frozenset()
         self._store, self._limits, self._settlement_of = store, limits, settlement_of
         self._held, self._capacity = held, capacity
@@ -87,14 +88,14 @@ class Exchange:
         self._finished.extend(messages)
 
     def note_cancelled(self, cancelled: Collection[str]) -> None:
-        """Remember these: their signal may come before their claim does."""
+        """Remember these: the signal can come before the claim."""
         self.cancelled = self.cancelled.union(cancelled)
 
     def turn(self, worker: Worker | None, loop: EventLoop, *, share: bool) -> list[ClaimedMessage]:
-        """Settle what has ended, and claim for ``worker``, if there is one; returns what it got.
+        """Settle finished runs, and claim for ``worker`` unless it is None; return the new claims.
 
         Raises:
-            AgentpipeError: Ask again; what was not settled will be.
+            AgentpipeError: Call again; what was not settled is kept.
         """
         batch = self._ended()
         settlements = list(map(self._settlement_of, batch))
@@ -112,17 +113,17 @@ class Exchange:
         return self._claim(request) if request else []
 
     def settle_ended(self) -> None:
-        """Settle what has ended, also what is being settled."""
+        """Settle all finished runs, including those being settled in the background."""
         self._meanwhile.wait(SHUTDOWN_S)
         batch = self._ended()
         self._settle(batch, list(map(self._settlement_of, batch)))
 
     def carry_out(self, settlements: Sequence[Settlement]) -> None:
-        """Carry out these, of runs that are no longer followed."""
+        """Carry out settlements of runs that are no longer tracked."""
         self._settling.settle_all(settlements)
 
     def _ended(self) -> list[ClaimedMessage]:
-        """What is to be settled; what follows it is offered."""
+        """What to settle now; offers its follow-ups to the store."""
         if self._refused and time.monotonic() >= self._refused_until:
             self._finished.extend(self._refused)
             self._refused, self._refused_until = [], time.monotonic() + REFUSED_AGAIN_S
@@ -136,11 +137,11 @@ class Exchange:
         settlements: Sequence[Settlement],
         request: ClaimRequest,
     ) -> list[ClaimedMessage] | None:
-        """What was claimed; None, and nothing done, where it takes two steps."""
+        """New claims; None, with nothing done, if it takes two steps."""
         with self._held.claiming:
             if self._held.has_lost:
                 return None
-            # A task that was cancelled before this has it in its claim.
+            # From here on, a claim itself shows whether its task was cancelled before.
             self.cancelled = frozenset()
             both = self._settling.settle_and_claim(settlements, request)
             if both is None:
@@ -159,11 +160,11 @@ class Exchange:
         settlements: Sequence[Settlement],
         request: ClaimRequest | None,
     ) -> list[ClaimedMessage] | None:
-        """What was claimed; None, and nothing done, where it takes two steps."""
+        """New claims; None, with nothing done, if it takes two steps."""
         with self._held.claiming:
             if self._held.has_lost:
                 return None
-            # A task that was cancelled before this has it in its claim.
+            # From here on, a claim itself shows whether its task was cancelled before.
             self.cancelled = frozenset()
             begun = self._meanwhile.begin([*batch], settlements, request)
             if begun is None:
@@ -177,7 +178,7 @@ class Exchange:
         self._say_what_tripped()
         return messages
 
-    def _note_meanwhile(self, message: ClaimedMessage, settled: bool) -> None:  # noqa: FBT001 - the store's word
+    def _note_meanwhile(self, message: ClaimedMessage, settled: bool) -> None:  # noqa: FBT001 - the store's verdict
         self._note_settled(message, settled)
         self._settled()
 
@@ -198,7 +199,7 @@ class Exchange:
         if batch:
             self._say_what_tripped()
 
-    def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's word
+    def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's verdict
         if settled is None:
             self._refused.append(message)
             return
@@ -217,7 +218,7 @@ class Exchange:
     def _request(
         self, worker: Worker | None, loop: EventLoop, ending: int, *, share: bool
     ) -> ClaimRequest | None:
-        """For the slots that are free once so many of the held runs are settled; None for none."""
+        """A request for the slots free once ``ending`` held runs are settled; None if none are."""
         held = self._capacity.held = self._meanwhile.running - ending
         if worker is None:
             return None
@@ -229,7 +230,7 @@ class Exchange:
         return ClaimRequest(worker, min(free, CLAIM_BATCH), self._limits, held if share else None)
 
     def _claim(self, request: ClaimRequest) -> list[ClaimedMessage]:
-        # A task that was cancelled before this has it in its claim.
+        # From here on, a claim itself shows whether its task was cancelled before.
         self.cancelled = frozenset()
         with self._held.claiming:
             if self._held.has_lost:

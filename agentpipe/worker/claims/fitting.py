@@ -1,6 +1,6 @@
-"""Fitting: settles, with results cut to what the broker takes.
+"""Fitting: settles, with results cut to the size that the broker takes.
 
-Stores never look into a result: one that has a limit of size says so, and the worker cuts.
+Stores never look into a result: a store with a size limit reports it, and the worker cuts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def settle_fitting(store: Store, settlements: Sequence[Settlement]) -> list[bool]:
-    """See ``Store.settle``; a result that is too large for the store is cut, and says so."""
+    """Like ``Store.settle``, but cut results that are too large and mark them as cut."""
     try:
         return store.settle(settlements)
     except ResultTooLarge as error:

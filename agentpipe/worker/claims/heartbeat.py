@@ -1,4 +1,4 @@
-"""Heartbeat: what a worker reports of itself each time it renews its lease."""
+"""Heartbeat: what a worker reports about itself each time it renews its lease."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RunSeen:
     """A run in progress.
 
     Attributes:
-        activity: What it does, in a few words, masked; empty where it is unknown.
+        activity: What it is doing, in a few words, masked; empty if unknown.
     """
 
     queue: str
@@ -27,24 +27,24 @@ class RunSeen:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Ages and sizes, so that clocks of two machines are never compared; None where unknown.
+    """A report in ages and sizes: clocks of two machines are never compared. None if unknown.
 
     Attributes:
         lag_s: The longest delay of the event loop since the last report.
-        rss_bytes: The memory of the process without its children.
+        rss_bytes: Memory of the process without its children.
         sink_error: Why the sink refused the last results, masked.
-        sink_down_s: For how long the sink has refused them; None while it takes them.
-        carrying_s: The age of the oldest results taken from the outbox and not confirmed.
-        oldest_s: The age of the oldest run of each queue.
+        sink_down_s: How long the sink has refused results; None while it accepts them.
+        carrying_s: Age of the oldest results taken from the outbox and not confirmed.
+        oldest_s: Age of the oldest run of each queue.
         clock: The worker's own clock in Unix seconds: for ``doctor``, which compares clocks.
-        up_s: The age of the process.
-        servers: How many MCP servers it runs.
-        children_bytes: The memory of all processes below it.
-        configs: Of each of its collections, fingerprint, place and Unix microseconds of its change.
-        policies: Of each policy that it follows, which pause it has heard of, and how many requests
-            are under way.
-        left_alone: Ids of tasks that it does not run, sent with another config.
-        runs: Its oldest runs, the oldest first; not all of them.
+        up_s: Age of the process.
+        servers: Number of MCP servers it runs.
+        children_bytes: Memory of all descendant processes.
+        configs: Per collection: fingerprint, place, and time of change in Unix microseconds.
+        left_alone: Ids of tasks that it does not run because they were sent with another config.
+        policies: Per policy that it follows: the number of the last pause that it received, and the
+            number of requests in flight.
+        runs: Its oldest runs, oldest first; not all of them.
     """
 
     lag_s: float | None = None
@@ -63,12 +63,12 @@ class Heartbeat:
     runs: Sequence[RunSeen] = ()
 
     def encode(self) -> bytes:
-        """The report that the store keeps."""
+        """Encode the report as the store keeps it."""
         return orjson.dumps({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
     def decode(cls, report: bytes) -> Self:
-        """Read what ``encode`` of any version wrote; empty if it cannot be read."""
+        """Decode the output of ``encode`` of any version; empty if it is unreadable."""
         try:
             fields = orjson.loads(report)
             known = {name: fields[name] for name in cls.__slots__ if name in fields}

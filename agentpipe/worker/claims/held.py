@@ -1,7 +1,7 @@
 """HeldClaims: what a worker process has claimed and not settled.
 
-Kept by claim and not by task: after a lost lease the same worker may claim a task again while its
-first run has not ended.
+Keyed by claim, not by task: after a lost lease the same worker can claim a task again before its
+first run has ended.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ LOOK_EVERY_S = 0.01
 
 
 class HeldClaims:
-    """The claims of a process, and which of them are lost; from any thread.
+    """The claims of a process, and which of them are lost; thread-safe.
 
-    A claim is lost once its task is no longer this worker's. Its run is interrupted; it stays here
-    until it has ended.
+    A claim is lost once its task no longer belongs to this worker. Its run is interrupted; the
+    claim stays here until the run has ended.
 
     Args:
-        word: Says what is held, for the case that the process can say no more.
+        word: Records what is held, in case the process dies without reporting it.
 
     Attributes:
-        claiming: To be locked while a claim is made, and until it is added.
+        claiming: Lock held while a claim is made, until it is added.
     """
 
     def __init__(self, word: LastWord) -> None:
@@ -47,25 +47,25 @@ class HeldClaims:
 
     @property
     def has_lost(self) -> bool:
-        """Whether a run goes on whose task may be claimed again."""
+        """Whether a run is still going whose task can be claimed again."""
         return bool(self._lost)
 
     @property
     def unfinished_tasks(self) -> int:
-        """How many there are: with ``join`` what Dramatiq asks of a queue."""
+        """Number of held claims; Dramatiq expects this and ``join`` of a queue."""
         return len(self._messages)
 
     def join(self) -> None:
-        """Wait until there are none."""
+        """Wait until no claims are held."""
         while self._messages:
             time.sleep(LOOK_EVERY_S)
 
     def all(self) -> list[ClaimedMessage]:
-        """Those of lost claims among them."""
+        """All held claims, including lost ones."""
         return list(self._messages.values())
 
     def of_tasks(self, task_ids: Collection[str]) -> list[ClaimedMessage]:
-        """The claims of these tasks that still count."""
+        """The claims of these tasks that are not lost."""
         return [
             message
             for message in self.all()
@@ -73,20 +73,20 @@ class HeldClaims:
         ]
 
     def add(self, messages: Iterable[ClaimedMessage]) -> None:
-        """These are claimed now."""
+        """Add new claims."""
         for message in messages:
             message.place = self._word.hold(message.claim)
             self._messages[message.claim.key] = message
 
     def remove(self, message: ClaimedMessage) -> None:
-        """It has ended and is settled."""
+        """Remove a claim whose run has ended and is settled."""
         if self._messages.pop(message.claim.key, None) is not None:
             self._word.let_go(message.place)
         self._lost.discard(message.claim.key)
 
     @contextmanager
     def standing_still(self) -> Iterator[bool]:
-        """Keep claims from being made; False where one is under way that does not end."""
+        """Block new claims; yield False if a claim in progress does not finish in time."""
         free = self.claiming.acquire(timeout=BRIEFLY_S)
         try:
             yield free
@@ -95,5 +95,5 @@ class HeldClaims:
                 self.claiming.release()
 
     def lose(self, messages: Iterable[ClaimedMessage]) -> None:
-        """The tasks of these are no longer this worker's."""
+        """Mark these claims as lost: their tasks no longer belong to this worker."""
         self._lost.update(m.claim.key for m in messages if m.claim.key in self._messages)

@@ -1,4 +1,4 @@
-"""LeaseKeeper: renews the worker's lease, and reports how the worker is."""
+"""LeaseKeeper: renews the worker's lease, and reports the worker's state."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from agentpipe.worker.outbox.forwarder import Forwarder
     from agentpipe.worker.running.message import ClaimedMessage
 
-# Shorter runs end before anyone could look: they only make the report longer.
+# Shorter runs end before anyone could look; they would only lengthen the report.
 REPORTED_AFTER_S = 1.0
-# Of a process; a fleet has many, and each snapshot carries what all of them report.
+# Per process; a fleet has many, and each snapshot carries all their reports.
 MAX_REPORTED_RUNS = 10
 MAX_ACTIVITY_CHARS = 60
 
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 
 
 class LeaseKeeper(threading.Thread):
-    """Renews in a thread of its own: a broker that does not answer holds up nothing else.
+    """Renews in its own thread: a broker that does not answer blocks nothing else.
 
-    Often enough to notice within seconds that the broker is away. Every third of the lease the
-    heartbeat has a report, and compares what is held.
+    It renews often enough to notice within seconds that the broker is away. At every third of the
+    lease, the heartbeat carries a report and compares held claims.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class LeaseKeeper(threading.Thread):
         lease_s: float,
         also: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """``also`` gives further fields of the heartbeat."""
+        """``also`` returns further fields of the heartbeat."""
         super().__init__(name="agentpipe-lease", daemon=True)
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
         self._contact, self._lease_s, self._also = contact, lease_s, also
@@ -73,12 +73,12 @@ class LeaseKeeper(threading.Thread):
             self._woken.wait(pause_s)
 
     def report_soon(self) -> None:
-        """Renew at once, with a report: a caller waits for what it says; from any thread."""
+        """Renew at once, with a report that a caller waits for; thread-safe."""
         self._report_at = 0.0
         self._woken.set()
 
     def stop(self) -> None:
-        """End it, now that its worker has ended; a process may have had more than one."""
+        """End the thread once its worker has ended; a process can have several workers in turn."""
         self._is_stopped = True
         self._woken.set()
         self.join(SHUTDOWN_S)
@@ -106,7 +106,7 @@ class LeaseKeeper(threading.Thread):
     def _report(self) -> bytes | None:
         try:
             return self._heartbeat().encode()
-        except Exception:  # A lease must not be lost for want of a report.
+        except Exception:  # A missing report must not cost the lease.
             log.exception("unexpected error in a worker's report; continuing")
             return None
 
@@ -130,7 +130,7 @@ class LeaseKeeper(threading.Thread):
 
 
 def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
-    """The age of the oldest run of each queue; short runs are left out."""
+    """Age of the oldest run of each queue; short runs are left out."""
     now = time.time()
     oldest: dict[str, float] = {}
     for message in held:
@@ -141,7 +141,7 @@ def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
 
 
 def oldest_runs(held: Iterable[ClaimedMessage]) -> list[RunSeen]:
-    """The oldest runs, with what they do; short runs are left out."""
+    """The oldest runs with their activity; short runs are left out."""
     oldest = heapq.nsmallest(MAX_REPORTED_RUNS, held, key=lambda message: message.started_at)
     now = time.time()
     return [
@@ -159,6 +159,6 @@ def oldest_runs(held: Iterable[ClaimedMessage]) -> list[RunSeen]:
 def _rss_bytes() -> int | None:
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    except OSError:  # Not every system has it.
+    except OSError:  # Not every system has procfs.
         return None
     return int(pages) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Meanwhile: settlements that are under way while their worker claims and runs what is next."""
+"""Meanwhile: settlements in flight while their worker claims and runs the next tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Batch = list["ClaimedMessage"]
 
 
 class Meanwhile:
-    """Those of one worker. What fails is settled again, by the thread that claims.
+    """One worker's settlements in flight. The claiming thread retries those that fail.
 
     Args:
         store: Where they are settled.
@@ -44,12 +44,12 @@ class Meanwhile:
 
     @property
     def running(self) -> int:
-        """How many of the claims that are held are not being settled."""
+        """Number of held claims that are not being settled."""
         with self._changed:
             return len(self._held) - self._number
 
     def takes(self, settlements: Sequence[Settlement]) -> bool:
-        """Whether all of these may be settled out of order."""
+        """Whether all of these can be settled out of order."""
         return self._store is not None and all(
             each.action == "complete" and each.outcome == "ok" for each in settlements
         )
@@ -57,7 +57,7 @@ class Meanwhile:
     def begin(
         self, batch: Batch, settlements: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[list[Claim] | None] | None:
-        """See ``SettlesMeanwhile``; the claims in a tuple, or None where nothing was done."""
+        """See ``SettlesMeanwhile``; return the claims in a tuple, or None if nothing was done."""
         assert self._store is not None
         begun = self._store.settle_meanwhile(settlements, request)
         if begun is None:
@@ -81,6 +81,6 @@ class Meanwhile:
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until nothing is under way."""
+        """Wait until nothing is in flight."""
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, timeout_s)

@@ -1,4 +1,4 @@
-"""Membership: a worker among those of the store, from its ``join`` to its ``leave``."""
+"""Membership: a worker's registration in the store, from ``join`` to ``leave``."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ log = logging.getLogger(__name__)
 
 
 class Membership:
-    """Joins, renews the lease and leaves; from any thread once it has begun.
+    """Joins, renews the lease and leaves; thread-safe after ``begin``.
 
     Args:
-        store: Where the worker is a member.
+        store: Where the worker is registered.
         held: What it has claimed.
-        draining: Told when the worker is to drain.
-        forwarder: Knows which results are on their way, for the comparison with the store.
-        may_join: Whether the worker still claims; asked while no other thread leaves.
+        draining: Checked at each heartbeat for a drain mark.
+        forwarder: Knows which results are in transit, for the comparison with the store.
+        may_join: Whether the worker still claims; called while no other thread leaves.
 
     Attributes:
-        worker: As it joins, with all its queues.
+        worker: The worker as it joins, with all its queues.
         is_joined: Whether the store knows it, and it has a lease.
-        renewed_at: On the monotonic clock: when the store last answered that the lease is renewed;
-            None without a lease.
+        renewed_at: When the store last confirmed the lease, on the monotonic clock; None without a
+            lease.
     """
 
     worker: Worker
@@ -61,11 +61,11 @@ class Membership:
         self._lock = threading.RLock()
 
     def begin(self, worker: Worker, interrupt: Callable[[list[ClaimedMessage]], None]) -> None:
-        """Be ``worker``; ``interrupt`` ends runs whose tasks it has lost."""
+        """Set the worker; ``interrupt`` ends runs of lost tasks."""
         self.worker, self._interrupt = worker, interrupt
 
     def add(self, queue: str) -> None:
-        """Join with this queue, too, at the next ``ensure``."""
+        """Also join with this queue, at the next ``ensure``."""
         self._late_queues.add(queue)
 
     @property
@@ -75,11 +75,11 @@ class Membership:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the store may have been away: it could know less than this worker."""
+        """Whether the store could have been away and have lost state that this worker holds."""
         return self._comparing is not None and self._comparing.in_doubt
 
     def ensure(self) -> None:
-        """Join where that is still to be done, also for queues that came later.
+        """Join if not yet joined, also for queues that were added later.
 
         Raises:
             Unreachable: The store does not answer.
@@ -93,7 +93,7 @@ class Membership:
         self._join_for_late_queues()
 
     def _join_for_late_queues(self) -> None:
-        """Join anew with them; where that would lose what is held, once nothing is."""
+        """Rejoin with late queues; if a rejoin drops held claims, only once nothing is held."""
         late = frozenset(self._late_queues - self.worker.queues)
         held = len(self._held) and self._store.joins_with_nothing
         if late and self.is_joined and not held:
@@ -105,8 +105,9 @@ class Membership:
     def heartbeat(self, report: bytes | None = None, *, whole: bool = True) -> bool:
         """Renew the lease; if it was lost, interrupt all runs here and join again.
 
-        Nothing is claimed until these runs have ended: it could be a task that still runs here.
-        A ``whole`` heartbeat compares what is held, too.
+        Nothing is claimed until these runs have ended: a new claim could be of a task that still
+        runs here.
+        A ``whole`` heartbeat also compares held claims.
 
         Returns:
             Whether the worker has joined and so has a lease.
@@ -122,32 +123,32 @@ class Membership:
             return self.is_joined
 
     def _renew(self, report: bytes | None) -> bool:
-        """Whether the lease has held until now; there is one afterwards."""
+        """Return whether the lease held until now; the worker has a lease afterwards."""
         holds = self._store.heartbeat(self.worker, report)
         if not holds:
             log.warning("the lease was lost: the tasks went to other workers")
-            with self._held.claiming:  # What is claimed once there is a lease sees what was lost.
+            with self._held.claiming:  # Claims made under the new lease must see what was lost.
                 self._lose(self._held.all())
                 self._store.join(self.worker)
         self.renewed_at = time.monotonic()
         return holds
 
     def _compare(self) -> None:
-        """Agree with the store on what is held."""
+        """Compare held claims with the store; end the runs that are lost."""
         store, held, forwarder = self._comparing, self._held, self._forwarder
         if store and (lost := lost_by_comparison(store, self.worker, held, forwarder)):
             self._lose(lost)
 
     def _lose(self, messages: list[ClaimedMessage]) -> None:
-        """End the runs of tasks that are not this worker's any more."""
+        """End the runs of tasks that no longer belong to this worker."""
         self._held.lose(messages)
         self._interrupt(messages)
 
     def leave(self) -> None:
-        """Release all that is held, uncounted; once is enough.
+        """Release all held claims, uncounted; later calls do nothing.
 
         Raises:
-            Unreachable: The store does not answer: the worker is still a member.
+            Unreachable: The store does not answer; the worker is still registered.
         """
         with self._lock:
             if self.is_joined:

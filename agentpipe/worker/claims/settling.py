@@ -1,8 +1,8 @@
-"""Settling: carries settlements out, and finds the one that the store refuses.
+"""Settling: carries out settlements, and isolates any that the store refuses.
 
 One settlement that cannot be stored fails its whole transaction. It must neither stop its worker
-nor cost its neighbours their results: the batch is halved until it is alone, and it is settled
-with less. Nothing is given up: what is refused even so is tried again later.
+nor cost its neighbours their results. The batch is halved until it stands alone; it is then settled
+with less content. Nothing is dropped: if the store still refuses it, it is retried later.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import Action, Claim, ClaimRequest
 
-# At once; a worker's slots are fewer.
+# Most settlements per call; a worker has fewer slots.
 PORTION = 1_024
-# One with less, then one that only says that it failed.
+# First with less content, then with only the failure.
 LAST_TRY = 2
-# What a Result is cut to that the store refuses as a whole.
+# Size limit for a Result that the store refuses whole.
 CUT_BYTES = 256 * 1024
 KEPT_CHARS = 10_000
 REMEDY = "the log of the worker has the broker's error"
@@ -45,16 +45,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Why the store refused a settlement alone, and how often."""
+    """Why, and how often, the store refused a settlement sent alone."""
 
     why: str
     times: int
 
 
 class Settling:
-    """Carries settlements out; for one thread.
+    """Carries out settlements; not thread-safe.
 
-    What it has learned of a refusal outlives an outage: some servers end the connection with it.
+    Refusals are remembered across an outage: some servers close the connection when they refuse.
     """
 
     def __init__(self, store: Store) -> None:
@@ -64,17 +64,17 @@ class Settling:
         self._refusals: dict[tuple[str, int], _Refusal] = {}
 
     def settle_all(self, settlements: Sequence[Settlement]) -> list[bool | None]:
-        """The fates of all of them; see ``settle``."""
+        """Settle all of them; see ``settle`` for the returned outcomes."""
         done: list[bool | None] = []
         while len(done) < len(settlements):
             done += self.settle(settlements[len(done) :])
         return done
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool | None]:
-        """Settle the first of them; returns the fates of those, perhaps of none yet: ask again.
+        """Settle the first of them; return their outcomes, perhaps none yet: call again.
 
-        A fate is what ``Store.settle`` returns, or None where the store refuses the settlement
-        whatever is left of it: try it again later.
+        An outcome is what ``Store.settle`` returns, or None if the store refuses the settlement in
+        every form: retry it later.
 
         Raises:
             Unreachable: The store is away; settle the same again.
@@ -84,7 +84,7 @@ class Settling:
             done = settle_fitting(self._store, part)
         except Unreachable:
             raise
-        except Exception as error:  # noqa: BLE001 - a text that it cannot bind, among others
+        except Exception as error:  # noqa: BLE001 - for example a string that it cannot bind
             if len(part) > 1:
                 self._portion = len(part) // 2
                 return []
@@ -96,12 +96,12 @@ class Settling:
     def settle_and_claim(
         self, settlements: Sequence[Settlement], request: ClaimRequest
     ) -> tuple[list[bool], list[Claim] | None] | None:
-        """Settle all of them and claim, in one step; None, and nothing done, where that cannot be.
+        """Settle all and claim in one step; return None, with nothing done, if that is impossible.
 
         See ``SettlesAndClaims``.
 
         Raises:
-            Unreachable: The store is away; ask the same again.
+            Unreachable: The store is away; call again with the same arguments.
         """
         if self._both is None or self._refusals or len(settlements) > self._portion:
             return None
@@ -109,7 +109,7 @@ class Settling:
             return self._both.settle_and_claim(settlements, request)
         except Unreachable:
             raise
-        except Exception:  # noqa: BLE001 - ``settle`` finds the one that is refused, and says why
+        except Exception:  # noqa: BLE001 - ``settle`` finds the refused one and logs why
             return None
 
     def _lessened(self, settlement: Settlement) -> Settlement:
@@ -144,7 +144,7 @@ def _why(error: Exception) -> str:
 
 
 def _with_less(settlement: Settlement, refusal: _Refusal) -> Settlement:
-    """The same with less of what the store may object to; at last, only that it failed."""
+    """The settlement without what the store may refuse; on the last try, only its failure."""
     why, is_last = refusal.why, refusal.times == LAST_TRY
     if settlement.action in ("release", "crash", "cooldown") and is_last:
         action: Action = "crash" if settlement.action == "crash" else "release"
@@ -170,10 +170,10 @@ def _cut(settlement: Settlement, why: str) -> bytes:
 
 
 def _failed(settlement: Settlement, why: str) -> bytes:
-    """A Result that says so, with the answer's beginning."""
+    """A Result that reports the refusal, with the beginning of the answer."""
     try:
         before = Result.decode(settlement.result)
-    except FormatError:  # The task was to run again, and has none.
+    except FormatError:  # A task that was to run again has no Result.
         before = Result(task_id=settlement.claim.task_id, agent=settlement.claim.queue)
     error = {"type": "StoreError", "message": f"the broker refused this result: {why}"}
     failed = Result(
@@ -198,7 +198,7 @@ def _failed(settlement: Settlement, why: str) -> bytes:
 
 
 def _beginning(answer: Any) -> Any:
-    """The answer, or the beginning of its text."""
+    """The answer, or the beginning of its text if it is long."""
     text = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
     return answer if len(text) <= KEPT_CHARS else shorten(text, KEPT_CHARS)
 

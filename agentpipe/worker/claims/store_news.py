@@ -1,4 +1,4 @@
-"""StoreNews: waits in a thread of its own for what the store signals."""
+"""StoreNews: waits in its own thread for the store's signals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class StoreNews:
-    """Hands on cancelled tasks and changed policies, and wakes the consumer.
+    """Passes on cancelled tasks and changed policies, and wakes the consumer.
 
     Args:
-        cancelled: Called with the ids of tasks that were cancelled.
-        wake_up: Called at each signal, and once a tick without any.
+        cancelled: Called with the ids of cancelled tasks.
+        wake_up: Called at each signal, and at least once per tick.
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class StoreNews:
         self._thread = threading.Thread(target=self._run, name="agentpipe-waiter", daemon=True)
 
     def start(self) -> None:
-        """Wait from now on."""
+        """Start waiting."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Do not wait again."""
+        """Stop after the current wait."""
         self._stopping = True
 
     def _run(self) -> None:
         while not self._stopping:
             try:
                 self._wait()
-            except Exception:  # noqa: BLE001 - the consumer asks the same store, and logs it
+            except Exception:  # noqa: BLE001 - the consumer calls the same store, and logs it
                 time.sleep(TICK_S)
             self._wake_up()
 

@@ -1,1 +1,1 @@
-"""Runs and processes that must not go on."""
+"""Ends runs and processes that must not continue."""

@@ -1,7 +1,7 @@
-"""CutOff: a worker that cannot renew its lease says so, and ends its runs when the lease is over.
+"""CutOff: a worker that cannot renew its lease logs it, and ends its runs when the lease ends.
 
-From then on other workers may have its tasks, and its runs cannot be settled: they would run beside
-those of the others, beyond ``concurrency``.
+From then on other workers can claim its tasks, and its runs cannot be settled: they would run
+beside those of the others, beyond ``concurrency``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.running.message import ClaimedMessage
 
-# Without an answer for so long, a worker says so.
+# After this long without an answer, a worker logs it.
 SILENT_AFTER_S = 3.0
 
 log = logging.getLogger(__name__)
 
 
 class CutOff:
-    """Looks at the lease from the watchdog's thread."""
+    """Checks the lease from the watchdog's thread."""
 
     def __init__(
         self,
@@ -38,17 +38,17 @@ class CutOff:
         *,
         lapses: bool,
     ) -> None:
-        """Without ``lapses``, the lease holds for as long as the broker is away."""
+        """Without ``lapses``, the lease holds while the broker is away."""
         self._consumer, self._loop, self._contact = consumer, loop, contact
         self._end_process, self._lease_s, self._lapses = end_process, lease_s, lapses
         self._renewed_at: float | None = None
         self._silent_s = self._over_s = 0.0
 
     def look(self, tick_s: float) -> None:
-        """Look again, ``tick_s`` after the last time.
+        """Check the lease, ``tick_s`` after the last check.
 
-        Silence is counted in these ticks: after the process was stopped, the lease may be over and
-        the broker there. Then the next heartbeat says whose the tasks are.
+        Silence is counted in ticks. After the process was stopped, the lease can be over although
+        the broker answers; the next heartbeat then shows who owns the tasks.
         """
         renewed_at = self._consumer.membership.renewed_at
         if renewed_at is None or renewed_at != self._renewed_at:

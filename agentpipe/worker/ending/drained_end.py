@@ -1,4 +1,4 @@
-"""DrainedEnd: ends the process of a worker that is drained, as far as Dramatiq allows."""
+"""DrainedEnd: ends the process of a drained worker, as far as Dramatiq allows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class DrainedEnd:
-    """Called again and again, from one thread, once the worker has left the fleet.
+    """Called repeatedly from one thread, once the worker has left the fleet.
 
-    Dramatiq's master ends all of its workers when one of them ends. So one waits until the others
-    are drained, too; then that with the lowest pid ends, and the master ends the rest.
-    A program of the user's that runs a worker goes on.
+    Dramatiq's master ends all of its workers when one of them ends. So a drained worker waits until
+    the others are drained too. Then the one with the lowest pid ends, and the master ends the rest.
+    A user's program that runs a worker continues.
     """
 
     def __init__(self, store: Store, settings: Settings, *, may_end: bool) -> None:
@@ -31,13 +31,13 @@ class DrainedEnd:
         self._siblings: set[int] | None = None
 
     def __call__(self) -> None:
-        """End the process, unless others hold it up."""
+        """End the process, unless it must wait for other workers."""
         if self._ends:
             return
         if not self._may_end:
             self._ends = True
             log.info("the worker is drained; the program that runs it goes on")
-        elif self._settings.supervisor_pid:  # Then the master is ours, and has no other worker.
+        elif self._settings.supervisor_pid:  # The master is ours and has no other worker.
             self._ends = True
             os.kill(os.getppid(), signal.SIGTERM)
         elif self._is_last():
@@ -45,11 +45,11 @@ class DrainedEnd:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _is_last(self) -> bool:
-        if self._siblings is None:  # Once: the first that ends must leave no other lowest pid.
+        if self._siblings is None:  # Read once: as workers end, the lowest pid must not change.
             self._siblings = set(children_of(os.getppid()))
         try:
             serving = {worker.pid for worker in self._store.stats().workers} & self._siblings
-        except AgentpipeError:  # Asked again soon.
+        except AgentpipeError:  # Retried soon.
             return False
         if serving and not self._said:
             self._said = True

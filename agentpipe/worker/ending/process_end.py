@@ -1,4 +1,4 @@
-"""ProcessEnd: ends a process that cannot go on, after it has settled and given back what it can."""
+"""ProcessEnd: ends a process that cannot continue, after settling and releasing what it can."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ log = logging.getLogger(__name__)
 
 
 class ProcessEnd:
-    """Ends the process, once, from whichever thread asks first; its supervisor replaces it."""
+    """Ends the process once, from whichever thread asks first; its supervisor replaces it."""
 
     def __init__(
         self, consumer: Consumer, released: Callable[[ClaimedMessage], Settlement]
     ) -> None:
-        """``released`` settles a run that has an answer, and whose evaluators end with it."""
+        """``released`` settles a run that has an answer but whose evaluators are cut off."""
         self._consumer, self._released = consumer, released
         self._once = threading.Lock()
 
     def __call__(
         self, why: str, settlements: Sequence[Settlement] = (), *, gives_back: bool = True
     ) -> None:
-        """Say why, carry out these settlements, release the rest, and exit.
+        """Log why, carry out these settlements, release the rest, and exit.
 
         Without ``gives_back`` it exits at once: the broker does not answer.
         """
         if not self._once.acquire(blocking=False):
             return
-        # A broker that does not answer must not hold it up, nor a log that has no reader.
+        # Neither a broker that does not answer nor a log without a reader may delay the exit.
         timer = threading.Timer(2 * SHUTDOWN_S, os._exit, (1,))
         timer.daemon = True
         timer.start()
@@ -53,7 +53,7 @@ class ProcessEnd:
             os._exit(1)
 
     def _answers(self, settlements: Sequence[Settlement]) -> Iterator[Settlement]:
-        """What the runs of others have that only evaluators hold up."""
+        """Settlements of other runs that have an answer and only await their evaluators."""
         settled = {settlement.claim.key for settlement in settlements}
         for message in self._consumer.held:
             known = message.settlement is not None or message.claim.key in settled

@@ -1,4 +1,4 @@
-"""Watchdog: ends runs that must not go on, and a process that cannot go on."""
+"""Watchdog: ends runs that must not continue, and a process that cannot continue."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ LOOK_EVERY_S = 0.5
 class Watchdog(threading.Thread):
     """Watches the event loop and the lease.
 
-    No agent can block it but by holding the interpreter; then the supervisor or the guard ends the
-    process, see ``Pulse``. When an agent's code blocks the loop for too long, the watchdog ends
-    the process, which its supervisor replaces: there is no other way to stop such code.
+    An agent can block the watchdog only by holding the interpreter; then the supervisor or the
+    guard ends the process, see ``Pulse``. When an agent's code blocks the loop for too long, the
+    watchdog ends the process, which its supervisor replaces: there is no other way to stop such
+    code.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Watchdog(threading.Thread):
         end_process: ProcessEnd,
         leaked: Callable[[], str],
     ) -> None:
-        """``leaked`` is what the process has no more of until it is replaced; empty if nothing."""
+        """``leaked`` names the resource that stays exhausted until a restart; empty if none."""
         super().__init__(name="agentpipe-watchdog", daemon=True)
         self._consumer, self._loop, self._end_process = consumer, loop, end_process
         self._tick_s = min(LOOK_EVERY_S, lease_s / 10)
@@ -57,7 +58,7 @@ class Watchdog(threading.Thread):
             self._check_end()
 
     def stop(self) -> None:
-        """End it, now that its worker has ended; a process may have had more than one."""
+        """End the thread once its worker has ended; a process can have several workers in turn."""
         self._stopped.set()
         self.join(SHUTDOWN_S)
 
@@ -65,7 +66,7 @@ class Watchdog(threading.Thread):
         if time.monotonic() > self._consumer.ends_by:
             self._end_process("runs do not end long after their interruption")
         if self._loop.stray_s > SHUTDOWN_S and not self._consumer.held:
-            # Else its agent would run twice.
+            # Otherwise two runs of the same agent would overlap.
             self._end_process("a run whose task went to another worker cannot be stopped")
         if (what := self._leaked()) and not self._consumer.held:
             self._end_process(f"runs that have ended hold all {what} of this worker")

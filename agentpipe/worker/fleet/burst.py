@@ -1,4 +1,4 @@
-"""BurstProgress: whether a burst is over, and what it leaves."""
+"""BurstProgress: whether a burst is over, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.core.budgets import Spending
     from agentpipe.core.policy import PolicyState
 
-# A store without a ledger must look done for this long.
+# Without a ledger, a store must look done for this long.
 SURE_AFTER_S = 0.5
 BAR_WIDTH = 30
 
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 
 class BurstProgress:
-    """Checks whether all is done, and tells the progress.
+    """Checks whether everything is done, and reports progress.
 
-    ``show`` gets a line at each look. Without it lines are logged, often at first, then seldom.
+    ``show`` gets a line at each check. Without it, lines are logged: often at first, later rarely.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class BurstProgress:
         kept = any(depth.parked for depth in stats.queues if depth.queue in self._queues)
         full = (it for it in stats.policies if it.room is not None and it.room <= 0)
         self._ahead = list(full) if kept else []
-        # Without a ledger, a task may be on its way back from a dead worker.
+        # Without a ledger, a task can be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
 
     def _is_kept_from(self, stats: Stats, spending: Spending) -> bool:
-        """Whether tasks of these queues are left because of it."""
+        """Whether tasks of these queues are left because of this budget."""
         mine = [depth for depth in stats.queues if depth.queue in self._queues]
         if spending.kind == "run":
             return any(depth.parked for depth in mine)
@@ -99,7 +99,7 @@ class BurstProgress:
             log.info("%s to go, %d delivered", counted(to_go, "task"), stats.delivered or 0)
 
     def say_dead(self) -> None:
-        """Say how many tasks of the store were given up, of this burst or before."""
+        """Log how many tasks were given up, in this burst or before."""
         if self._dead:
             log.warning("%s now; see: agentpipe dead list", counted(self._dead, "dead letter"))
         if self._undeliverable:
@@ -107,7 +107,7 @@ class BurstProgress:
             log.warning("the sink refuses %s; see: agentpipe dead list --undeliverable", number)
 
     def say_left(self) -> bool:
-        """Say what is left and cannot run here; returns whether anything is."""
+        """Log what is left and cannot run here; return whether anything is."""
         for name, reason in self._paused.items():
             log.error("nothing more runs: %s is paused: %s; %s", name, reason, remedy(name))
         for spending in self._spent:
@@ -126,7 +126,7 @@ class BurstProgress:
 
 
 def _bar(done: int, total: int, running: int) -> str:
-    """Of the tasks that were open at once; others may be sent meanwhile."""
+    """Progress relative to the most tasks open at once; more can be sent meanwhile."""
     filled = BAR_WIDTH * done // total
     bar = "#" * filled + "-" * (BAR_WIDTH - filled)
     return f"[{bar}] {done:,} of {total:,} tasks, {running:,} running"

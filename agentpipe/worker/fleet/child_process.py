@@ -1,4 +1,4 @@
-"""ChildProcess: one ``dramatiq agentpipe.actors`` with its worker, and what it has said last."""
+"""ChildProcess: one ``dramatiq agentpipe.actors`` with its worker, and its last word."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from agentpipe.settings import Settings
 
-# The handshake of a worker with its master, which waits in it deaf to signals.
+# How long the master waits in its handshake with a worker; it ignores signals meanwhile.
 HANDSHAKE_MS = 500
 
 
 class ChildProcess:
-    """Starts in a session of its own, so that Ctrl-C reaches it once, through the supervisor.
+    """Starts in its own session, so Ctrl-C reaches it once, through the supervisor.
 
     Attributes:
         started_at: On the monotonic clock.
@@ -37,7 +37,7 @@ class ChildProcess:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self.started_at = time.monotonic()
-        # For stores that are opened here, in the worker's place.
+        # Settings for stores opened in this process on the worker's behalf.
         self._alone = replace(settings, supervisor_pid=0)
         self._word = LastWordFile.make()
         limit_s = freeze_limit_s(settings.lease_s)
@@ -54,7 +54,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The worker's, or Dramatiq's master's where it did not come so far."""
+        """The worker's pid, or the pid of Dramatiq's master before there is a worker."""
         return self._word.pid or self._process.pid
 
     @property
@@ -66,7 +66,7 @@ class ChildProcess:
 
     @property
     def cause(self) -> str:
-        """What ended it, in words; a signal is the worker's own, unless the worker still runs."""
+        """What ended it, for the log; a signal hit the worker, unless the worker still runs."""
         code = self._process.returncode
         if code >= 0:
             return f"exit code {code}"
@@ -75,29 +75,29 @@ class ChildProcess:
 
     @property
     def has_served(self) -> bool:
-        """Whether its worker ever served: an exit code says nothing of the boot then."""
+        """Whether its worker ever served: if so, an exit code is not about the boot."""
         return self._word.serves
 
     @property
     def drains(self) -> bool:
-        """Whether its worker is drained, or was about to be when it ended."""
+        """Whether its worker was drained or draining when it ended."""
         return self._word.drains
 
     @property
     def is_over(self) -> bool:
-        """Whether its worker is gone, and what that held is given back."""
+        """Whether its worker is gone, and what that held was returned."""
         burying = self._burying is not None and self._burying.is_alive()
         return not (self.worker_lives or burying)
 
     @property
     def worker_lives(self) -> bool:
-        """Whether the worker runs, which may be longer than its master does."""
+        """Whether the worker runs, possibly longer than its master."""
         return bool(self._word.pid) and is_alive(self._word.pid)
 
     def check(self) -> None:
-        """End its worker if that is frozen, and return the tasks of one that is dead.
+        """End its worker if that is frozen; return the tasks of a dead worker.
 
-        In threads: the others are watched meanwhile.
+        Both run in threads, so other children are watched meanwhile.
         """
         if self._was_ended or (self._ending is not None and self._ending.is_alive()):
             return
@@ -112,7 +112,7 @@ class ChildProcess:
             self._ending.start()
 
     def _bury(self) -> None:
-        """In a thread that its replacement does not wait for: the broker may be away."""
+        """Bury in a thread, so the replacement does not wait: the broker can be away."""
         bury = partial(bury_dead, self._word.read(), self._alone, self._watch)
         self._burying = threading.Thread(target=bury, daemon=True)
         self._burying.start()
@@ -134,12 +134,12 @@ class ChildProcess:
         self._process.wait()
 
     def forget(self) -> None:
-        """It has ended and is replaced."""
+        """Release the file of a process that has ended and was replaced."""
         self._word.close()
 
 
 def _command(settings: Settings) -> list[str]:
-    # Time for the grace, and to settle and drain the outbox.
+    # Covers the grace, and settling and draining the outbox.
     timeout_ms = int((settings.grace_s + 4 * SHUTDOWN_S) * 1000)
     command = [
         sys.executable,

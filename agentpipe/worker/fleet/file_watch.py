@@ -1,4 +1,4 @@
-"""FileWatch: notices that a collection's files have changed: configs, and the code beside them."""
+"""FileWatch: detects changes in a collection's files: configs, and the code beside them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = (".py", ".yaml", ".yml")
-# Environments and caches, beside folders whose names begin with a dot.
+# Environments and caches, in addition to folders whose names start with a dot.
 PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
-# A look at so many takes some tens of milliseconds.
+# Checking this many files takes some tens of milliseconds.
 MOST_FILES = 10_000
 
-# The time and the size of each file.
+# Modification time and size per file.
 Seen = dict[str, tuple[int, int]]
 
 
 class FileWatch:
-    """Compares the files with what they were at the last look.
+    """Compares the files with the last look.
 
-    What counts is a file's content as far as its time and size tell; a change is reported once it
-    has stood for a look, since editors write a file in several steps.
+    A file counts as changed if its time or size differs. A change is reported once two looks in a
+    row agree on it, because editors write a file in several steps.
     """
 
     def __init__(self, collection_file: Path) -> None:
@@ -39,7 +39,7 @@ class FileWatch:
         self._reported = self._before = self._look()
 
     def changed(self) -> list[str]:
-        """The files that are new, gone or other than at the last report; empty without any."""
+        """Files that were added, removed or changed since the last report."""
         now = self._look()
         settled, self._before = now == self._before, now
         if not settled or now == self._reported:
@@ -54,7 +54,7 @@ class FileWatch:
         return found
 
     def _find(self) -> None:
-        """What the collections name now; while they cannot be read, what they named before."""
+        """Find the files that the collections name; if those are unreadable, keep the old ones."""
         try:
             collections = load(self._collection_file)
         except ConfigError:
@@ -63,7 +63,7 @@ class FileWatch:
             return
         configs = [each.config_file for each in collections]
         own = {self._collection_file.parent, *(config.parent for config in configs)}
-        # Code may lie here, too; what is below such a folder may be all of a disk.
+        # Code can be here too, but not below: such a folder can contain a whole disk.
         wider = {folder for config in configs for folder in search_folders(config)} - own
         code = [file for folder in sorted(wider) for file in sorted(folder.glob("*.py"))]
         self._named, self._folders = (self._collection_file, *configs, *code), tuple(sorted(own))
@@ -73,8 +73,8 @@ class FileWatch:
         files = (file for folder in self._folders for file in _files_below(folder))
         for name in [*map(str, self._named), *islice(files, MOST_FILES)]:
             try:
-                stat = os.stat(name)  # noqa: PTH116 - a path per file costs more than the look
-            except OSError:  # It has just gone.
+                stat = os.stat(name)  # noqa: PTH116 - a Path per file costs more than the look
+            except OSError:  # It was just removed.
                 continue
             found[name] = (stat.st_mtime_ns, stat.st_size)
         return found

@@ -1,4 +1,4 @@
-"""``dramatiq`` as the supervisor starts it: a master that keeps its environment to itself."""
+"""``dramatiq`` as the supervisor starts it: a master that keeps its environment private."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from agentpipe.worker.watch.handover import receive
 
 
 class _Ends(logging.Handler):
-    """How the worker ended: Dramatiq logs its signal, and returns 1."""
+    """Records how the worker ended: Dramatiq logs its signal, but returns 1."""
 
     code = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note the last of a line's arguments, if that may be an exit code."""
+        """Keep the last argument of a critical line, if that can be an exit code."""
         *_, last = record.args if isinstance(record.args, tuple) and record.args else (0,)
         if record.levelno >= logging.CRITICAL and isinstance(last, int):
             self.code = last
 
 
 def main() -> int:
-    """Dramatiq's exit code; it takes the same arguments.
+    """Run Dramatiq with its own arguments; return its exit code.
 
-    Where a signal ended the worker, the same signal ends this process, so that its parent can say
-    which it was.
+    If a signal ended the worker, the same signal ends this process: its parent can then report it.
     """
     receive()
     from dramatiq.cli import main as dramatiq_main
 
     if sys.platform == "linux":
-        # A fork server would be a program of its own, with the environment to be read there.
+        # A fork server would be a separate program with a readable environment.
         multiprocessing.set_start_method("fork")
     ends = _Ends()
     logging.getLogger("dramatiq.MainProcess").addHandler(ends)

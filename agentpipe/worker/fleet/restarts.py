@@ -1,4 +1,4 @@
-"""Restarts: an ``agentpipe work`` of its own for each state of the files, one after the other."""
+"""Restarts: a new ``agentpipe work`` each time the files change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 LOOK_EVERY_S = 0.25
-# What a log line names of many changed files.
+# Most changed files that a log line names.
 MOST_NAMED = 3
 
 _AGENTPIPE = (sys.executable, "-m", "agentpipe")
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def serve_watched(path: Path, settings: Settings, options: Sequence[str]) -> int:
-    """Run workers, and others with the files as they are after each change, until a signal.
+    """Run workers until a signal, and replace them after each change of the files.
 
-    The earlier workers finish their runs within the grace, or give them back uncounted, while the
-    new ones already claim. Files with a mistake are reported, and the workers stay. If this process
-    is killed, its workers end as after SIGTERM.
+    The earlier workers finish their runs within the grace, or release them uncounted, while the new
+    ones already claim. Files with a mistake are reported, and the workers stay. If this process is
+    killed, its workers end as after SIGTERM.
 
-    Returns the exit code of the last workers, or theirs if they end by themselves.
+    Returns the exit code of the last workers, also if they end by themselves.
     """
     harden()
     scrub()
@@ -57,7 +57,7 @@ class _Restarts:
         self._signals: list[int] = []
 
     def run(self) -> int:
-        """Until a signal, or until the workers end by themselves."""
+        """Run until a signal, or until the workers end by themselves."""
         self._start()
         while True:
             code = self._code()
@@ -68,7 +68,7 @@ class _Restarts:
             time.sleep(LOOK_EVERY_S)
 
     def pass_on(self, kind: int, _frame: FrameType | None) -> None:
-        """To all workers: a second one ends them at once. The earlier ones have had their first."""
+        """Pass a signal on; from the second one also to earlier workers, which had a first one."""
         self._signals.append(kind)
         earlier = self._earlier if len(self._signals) > 1 else ()
         for work in filter(None, (self._work, *earlier)):
@@ -76,12 +76,12 @@ class _Restarts:
                 work.send_signal(kind)
 
     def _code(self) -> int | None:
-        """The exit code; None while any run."""
+        """The exit code; None while any workers run."""
         self._earlier = [work for work in self._earlier if work.poll() is None]
         if self._work is None or self._earlier:
             return None
         code = self._work.poll()
-        if code is not None and code < 0 and self._signals:  # It had not begun to listen.
+        if code is not None and code < 0 and self._signals:  # It had no handler yet.
             return INTERRUPTED if self._signals[0] == signal.SIGINT else 0
         return code
 
@@ -98,7 +98,7 @@ class _Restarts:
         self._start()
 
     def _mistakes(self) -> str:
-        """What is wrong with the files, by a process that has loaded none of them before."""
+        """Mistakes in the files, found by a process that has not loaded them before."""
         checked = subprocess.run(  # noqa: S603 - our own program
             [*_AGENTPIPE, "check"], env=self._environ, capture_output=True, text=True, check=False
         )
@@ -106,7 +106,7 @@ class _Restarts:
         return said if checked.returncode else ""
 
     def _start(self) -> None:
-        """In a session of its own, so that Ctrl-C reaches it once, from here."""
+        """Start workers in their own session, so Ctrl-C reaches them once, through here."""
         if self._signals:
             return
         self._work = subprocess.Popen(  # noqa: S603 - our own program

@@ -1,7 +1,7 @@
 """Supervisor: keeps N one-process Dramatiq workers running, and ends them.
 
-Dramatiq stops all of its workers when one dies. A worker each, and a replacement for one that
-dies, keeps the others' runs going.
+Dramatiq stops all of its workers when one dies. One Dramatiq per worker, and a replacement for each
+that dies, keeps the other workers' runs going.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Place:
-    """The place of one worker process, and the process that has it now.
+    """The place of one worker process, and its current process.
 
     Attributes:
-        lives: Of those that had it before.
-        is_drained: It stays empty.
+        lives: The lives of its earlier processes.
+        is_drained: Whether it stays empty.
     """
 
     process: ChildProcess
@@ -89,7 +89,7 @@ class Supervisor:
         self._unknown, self._unknown_said_at = "", 0.0
 
     def run(self) -> int:
-        """Returns the exit code: 0 when done or after SIGTERM, 130 after Ctrl-C, 2 on a mistake."""
+        """Return the exit code: 0 when done or after SIGTERM, 130 after Ctrl-C, 2 on a mistake."""
         before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._run()
@@ -125,13 +125,13 @@ class Supervisor:
         return INTERRUPTED if interrupted else 0
 
     def _beat(self) -> None:
-        """Say to `agentpipe probe live` that this loop turns: it replaces frozen workers."""
+        """Show `agentpipe probe live` that this loop runs: it replaces frozen workers."""
         if self._settings.heartbeat_file:
-            with suppress(OSError):  # A full disk does not end it.
+            with suppress(OSError):  # A full disk must not end the supervisor.
                 Path(self._settings.heartbeat_file).touch()
 
     def _reap_orphans(self) -> None:
-        """As the first process of a container it inherits each that has lost its parent."""
+        """Reap orphans: as a container's first process, this one inherits them."""
         if os.getpid() != FIRST_PROCESS:
             return
         own = [place.process for place in self._places] + self._left
@@ -152,7 +152,7 @@ class Supervisor:
             return False
 
     def _say_unknown(self, why: str) -> None:
-        """Once for each reason, and again at times: it asks several times a second."""
+        """Log each reason once, and again at intervals: the check runs several times a second."""
         now = time.monotonic()
         if why != self._unknown or now - self._unknown_said_at >= SAY_EVERY_S:
             log.warning("unknown whether all is done: %s", why)
@@ -165,7 +165,7 @@ class Supervisor:
         """Restart a dead child when it is due.
 
         Returns:
-            Whether a mistake in a file ended it that no worker has ever served with.
+            Whether it ended because of a mistake in a file, and no worker has served yet.
         """
         child = place.process
         child.check()
@@ -176,7 +176,7 @@ class Supervisor:
             place.is_drained = True
             log.info("worker %d is drained (%s): not replaced", child.pid, child.cause)
             return False
-        # Once it has served, an agent may exit with any code.
+        # Once it has served, an agent's code can exit with any code.
         is_mistake = code == CONFIG_ERROR and not child.has_served
         if is_mistake and not self._has_served:
             return True
@@ -198,11 +198,11 @@ class Supervisor:
             log.error(_CANNOT_START, child.pid, MAX_PAUSE_OF_MISTAKES_S)
 
     def _are_drained(self) -> bool:
-        """Whether nothing runs here any more, and nothing is to run again."""
+        """Whether nothing runs here any more, and nothing will be restarted."""
         return all(place.is_drained and place.process.is_over for place in self._places)
 
     def _watch_left(self) -> None:
-        """A worker whose master has died has its grace, and may freeze in it."""
+        """Watch workers whose master died: they keep their grace, and can freeze in it."""
         for child in list(self._left):
             child.check()
             if not child.worker_lives:
@@ -240,9 +240,9 @@ class Supervisor:
 
 
 def child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """That of processes which end with this one.
+    """The environment of processes that end with this one.
 
-    URLs may hold passwords: children get them by environment, never by argv.
+    URLs can contain passwords: children get them in the environment, never in argv.
     """
     child = {
         **{name: value for name, value in environ.items() if name not in PEER_VARIABLES},
@@ -269,13 +269,13 @@ def serve(
 ) -> int:
     """Run workers until a signal, or with ``burst`` until nothing more can run.
 
-    Returns the exit code; with ``burst`` it is 1 if tasks are left that it cannot run, and
-    ``show`` gets a line of its progress at each look.
+    Returns the exit code; with ``burst`` it is 1 if tasks are left that cannot run, and ``show``
+    gets a progress line at each check.
 
-    The collection is checked first: a mistake is reported once and not by each worker.
+    The collection is checked first, so a mistake is reported once and not by each worker.
 
     Raises:
-        ConfigError: With all that is wrong with the collection.
+        ConfigError: With everything that is wrong with the collection.
         Unreachable: The broker does not answer.
     """
     with _ending_at_once():
@@ -284,10 +284,10 @@ def serve(
 
 @contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """SIGTERM before a worker starts ends this process with exit code 0.
+    """End this process with exit code 0 on a SIGTERM that arrives before a worker starts.
 
-    The first process of a container would not get the signal without a handler. Nothing is held
-    yet, and an import that it interrupts would catch an exception.
+    Without a handler, the first process of a container would not get the signal. Nothing is held
+    yet. An exception would not do: an import that it interrupts could catch it.
     """
 
     def end(_kind: int, _frame: FrameType | None) -> NoReturn:

@@ -1,1 +1,1 @@
-"""The event loop and the threads on which runs live."""
+"""The event loop and the threads that execute runs."""

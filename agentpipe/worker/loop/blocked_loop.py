@@ -1,7 +1,7 @@
-"""BlockedLoop: notices that the loop does not turn, and whose code it executes meanwhile.
+"""BlockedLoop: detects that the loop is blocked, and which run's code blocks it.
 
-The run that is executing holds up all others. It alone is blamed: with ``limit`` where it is
-beyond its time limit, else with a crash. The others are released uncounted.
+The executing run holds up all others. It alone is blamed: with ``limit`` if it exceeded its time
+limit, otherwise with a crash. The others are released uncounted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.running.message import ClaimedMessage
 
-# A turn of the loop that has lasted for so long is blocked by an agent's code.
+# A loop turn that lasts this long is blocked by an agent's code.
 BLOCKED_AFTER_S = 5.0
-# How long code of no held task, such as an agent's ``close``, may block a loop.
+# How long code that belongs to no held task, such as an agent's ``close``, can block a loop.
 STRAY_LIMIT_S = 30.0
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """How runs are settled that end their process.
+    """How to settle runs that end their process.
 
     Attributes:
-        time_limit_s: The time limit of a message's run.
-        exceeded: Settles a run that is beyond it.
-        crashed: Settles a run that ends its process otherwise, for the reason given.
+        time_limit_s: Returns the time limit of a message's run.
+        exceeded: Settles a run that exceeded its limit.
+        crashed: Settles a run that ends its process for another reason, given as an error.
     """
 
     time_limit_s: Callable[[ClaimedMessage], float]
@@ -46,11 +46,11 @@ class Blame:
 
 
 class BlockedLoop:
-    """Looks at the loop from the watchdog's thread.
+    """Checks the loop from the watchdog's thread.
 
     Args:
-        held: What this process has claimed and not yet settled.
-        end: Ends the process: why, and how runs are settled.
+        held: Returns what this process has claimed and not settled.
+        end: Ends the process; takes the reason and the settlements of runs.
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class BlockedLoop:
         self._warned = False
 
     def look(self, tick_s: float) -> None:
-        """Look again, ``tick_s`` after the last time.
+        """Check the loop, ``tick_s`` after the last check.
 
-        Time is counted in these ticks: while the process is stopped, the loop is not blocked.
+        Blocked time is counted in ticks: while the process is stopped, the loop does not count as
+        blocked.
         """
         turns = self._loop.turns
         if turns.turn_s == 0 or turns.turns != self._turns:
@@ -81,7 +82,7 @@ class BlockedLoop:
     def _judge(self) -> None:
         executing = self._loop.executing()
         unsettled = [message for message in self._held() if message.settlement is None]
-        # Else what is left of a run that has ended.
+        # Empty if a run that has already ended left code behind.
         culprits = [message for message in unsettled if message is executing]
         others = [message for message in unsettled if message is not executing]
         self._warn(culprits)
@@ -112,6 +113,6 @@ class BlockedLoop:
         return time.monotonic() - begun_at > self._blame.time_limit_s(message) + BLOCKED_AFTER_S
 
     def _holds_up(self, others: list[ClaimedMessage]) -> bool:
-        """Whether others have waited for longer than they may run at all."""
+        """Whether other runs have waited longer than their own time limits."""
         limits_s = map(self._blame.time_limit_s, others)
         return self._blocked_s > min(limits_s, default=math.inf) + BLOCKED_AFTER_S

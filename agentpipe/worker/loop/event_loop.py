@@ -1,4 +1,4 @@
-"""EventLoop: the one asyncio loop on which all runs of a worker process live."""
+"""EventLoop: the one asyncio loop that executes all runs of a worker process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ENDED_TOGETHER = 32
 
 @dataclass(frozen=True, slots=True)
 class _Stray:
-    """Code of a run that was interrupted on the monotonic clock at ``since``, and goes on."""
+    """Code of a run that continues after its interruption at ``since`` (monotonic clock)."""
 
     is_over: Callable[[], bool]
     since: float
@@ -60,8 +60,8 @@ class EventLoop(threading.Thread):
 
     Attributes:
         turns: The loop's turns, for other threads.
-        is_paused: Whether nothing may be claimed; also where no queue has a consumer yet.
-        paused_event: Set: Dramatiq waits for it.
+        is_paused: Whether claiming is paused, even before any queue has a consumer.
+        paused_event: Always set; Dramatiq waits for it.
     """
 
     def __init__(
@@ -85,57 +85,57 @@ class EventLoop(threading.Thread):
         self.turns = self._loop.turns
         self._finished = False
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
-        # Runs that go on although they were interrupted.
+        # Runs that continue after they were interrupted.
         self._strays: list[_Stray] = []
         self._ended_runs: list[ClaimedMessage] = []
-        self._when_ended = self._ended  # One for all of the thousands.
+        self._when_ended = self._ended  # One shared bound method for thousands of runs.
 
     def run(self) -> None:
-        """Run until ``stop``; an agent's code can end the loop before, which is reported."""
+        """Run until ``stop``; report it if an agent's code ends the loop earlier."""
         error: BaseException | None = None
         self._word.note_loop()
         try:
             self._loop.run_forever()
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, the loop has ended
+        except BaseException as raised:  # noqa: BLE001 - whatever was raised, the loop has ended
             error = raised
         if not self._finished:
             self._died(self._loop.death(error))
 
     def start_runs(self, messages: list[ClaimedMessage]) -> None:
-        """Start claimed messages; from any thread."""
+        """Start claimed messages; thread-safe."""
         self._loop.call_soon_threadsafe(self._start_runs, messages)
 
     def stop(self) -> None:
-        """Let runs finish within the grace, interrupt the others, close the agents, and end."""
+        """Let runs finish within the grace, interrupt the rest, close the agents, and end."""
         if self.is_alive():
             self._loop.call_soon_threadsafe(self._begin, self._finish)
 
     @property
     def stray_s(self) -> float:
-        """For how long code of an interrupted run has gone on, 0 without any; from any thread."""
+        """How long code of an interrupted run has continued; 0 if none has; thread-safe."""
         began = [stray.since for stray in self._strays if not stray.is_over()]
         return time.monotonic() - min(began) if began else 0.0
 
     def pause(self) -> None:
-        """Have the consumer claim no more; what runs ends as it would."""
+        """Stop claiming; runs in progress end normally."""
         self.is_paused = True
 
     def resume(self) -> None:
-        """Have it claim again."""
+        """Resume claiming."""
         self.is_paused = False
-        self._settle([])  # Wakes it.
+        self._settle([])  # Wakes the consumer.
 
     def close(self) -> None:
-        """Release what the loop holds; after it has ended."""
+        """Close the loop, once it has ended."""
         if not self.is_alive():
             self._loop.close()
 
     def interrupt(self, messages: list[ClaimedMessage]) -> None:
-        """Interrupt these runs, so that their tasks are released; from any thread."""
+        """Interrupt these runs and release their tasks; thread-safe."""
         self._loop.call_soon_threadsafe(self._end_runs, messages, Interrupted)
 
     def close_idle(self) -> None:
-        """Close the agents that wait for their next task; from any thread."""
+        """Close the agents that wait for their next task; thread-safe."""
         self._loop.call_soon_threadsafe(self._begin, self._close_idle)
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -146,16 +146,16 @@ class EventLoop(threading.Thread):
         await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
 
     def cancel(self, messages: list[ClaimedMessage]) -> None:
-        """Cancel these runs; from any thread."""
+        """Cancel these runs; thread-safe."""
         self._loop.call_soon_threadsafe(self._end_runs, messages, Cancelled)
 
     def executing(self) -> ClaimedMessage | None:
-        """The message whose code the loop's thread executes now, if any; from any thread."""
+        """The message whose code the loop's thread is executing, if any; thread-safe."""
         return message_executing(sys._current_frames().get(self.ident or 0))  # noqa: SLF001 - documented for debuggers
 
     def stack(self) -> str:
-        """The stack of the loop's thread now."""
-        frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - likewise
+        """The current stack of the loop's thread."""
+        frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - documented for debuggers
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
@@ -175,9 +175,9 @@ class EventLoop(threading.Thread):
             self._post_soon(message)
 
     def _post_soon(self, message: ClaimedMessage) -> None:
-        """Have it settled together with runs that end in the same turn, some dozens at a time.
+        """Settle it together with runs that end in the same turn, in batches.
 
-        Of a thousand that end at once the first are settled while the others end.
+        If a thousand runs end at once, the first are settled while the others end.
         """
         if not self._ended_runs:
             self._loop.call_soon(self._post_ended, context=self._loop.context)
@@ -191,7 +191,7 @@ class EventLoop(threading.Thread):
             self._settle(ended)
 
     async def _process(self, message: ClaimedMessage) -> None:
-        """Emit Dramatiq's signals before and after a run, whatever happens between."""
+        """Emit Dramatiq's signals before and after a run, whatever happens in between."""
         message.begun_at = time.monotonic()
         self._word.begin(message.place)
         signals = self._signals
@@ -201,7 +201,7 @@ class EventLoop(threading.Thread):
             await signals.after(message, result=outcome)
         except SkipMessage as skip:
             await signals.skipped(message, skip)
-        except BaseException as raised:  # noqa: BLE001 - all of it is the run's outcome
+        except BaseException as raised:  # noqa: BLE001 - any error is the run's outcome
             error = readable(raised)
             if isinstance(error, RunContinues) and isinstance(message.ended_by, Interrupted):
                 self._note_stray(error)
@@ -235,7 +235,7 @@ class EventLoop(threading.Thread):
     def _end_runs(
         self, messages: Iterable[ClaimedMessage], kind: type[Cancelled | Interrupted]
     ) -> None:
-        """End the runs of these claims; of a task's other claims none is touched."""
+        """End the runs of these claims, and no other claims of the same tasks."""
         keys = {message.claim.key for message in messages}
         for run, message in self._runs.items():
             if message.claim.key in keys:
@@ -245,7 +245,7 @@ class EventLoop(threading.Thread):
 def _end_run(
     run: asyncio.Task[None], message: ClaimedMessage, kind: type[Cancelled | Interrupted]
 ) -> None:
-    """Once: a second cancellation would cut the run's time to clean up."""
+    """End a run once: a second cancellation would interrupt its cleanup."""
     if message.ended_by is None:
         run.cancel()
     if not isinstance(message.ended_by, Cancelled):
@@ -265,7 +265,7 @@ def make_task(
     context: contextvars.Context | None = None,
     **options: Any,
 ) -> asyncio.Task[Any]:
-    """A task that says with each step whose it is, so that it is known who holds the loop."""
+    """Create a task that marks each step with its run, to show which run holds the loop."""
     place, message = run_place.get(), current_message.get()
     if context is not None:
         place, message = context.get(run_place, NO_RUN), context.get(current_message)

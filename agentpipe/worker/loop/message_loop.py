@@ -1,6 +1,6 @@
 """MessageLoop: an event loop that knows for which message each piece of code runs.
 
-All that a run starts, tasks and callbacks alike, inherits its context, and the context its message.
+Every task and callback that a run starts inherits its context, which holds the message.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 current_message: contextvars.ContextVar[ClaimedMessage | None] = contextvars.ContextVar(
     "agentpipe_message", default=None
 )
-# Of asyncio: runs one ready callback, or one step of a task, in its context.
-_STEP = asyncio.Handle._run.__code__  # noqa: SLF001 - a contract test holds it
+# asyncio's function that runs one ready callback, or one step of a task, in its context.
+_STEP = asyncio.Handle._run.__code__  # noqa: SLF001 - a contract test covers it
 
 
 @dataclass(frozen=True, slots=True)
 class LoopDeath:
-    """Why a loop ended that was to run.
+    """Why a loop ended unexpectedly.
 
     Attributes:
-        culprit: The message whose code ended it; None where that is not known.
+        culprit: The message whose code ended it; None if unknown.
     """
 
     reason: str
@@ -41,7 +41,7 @@ class LoopDeath:
 
 
 class MessageLoop(CountedLoop):
-    """Remembers whose code asked it to stop, and lets no run change it for the others."""
+    """Remembers whose code stopped it, and refuses changes by one run that affect others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,31 +49,32 @@ class MessageLoop(CountedLoop):
         _loops.add(self)
 
     def set_task_factory(self, factory: Any) -> None:
-        """Of the worker alone: runs that begin would be started by it."""
+        """Refuse in a run: the factory would also start other runs."""
         _refuse_to_runs("set_task_factory")
         super().set_task_factory(factory)
 
     def set_default_executor(self, executor: Any) -> None:
-        """Of the worker alone: the threads of other runs would be its."""
+        """Refuse in a run: other runs would get their threads from this executor."""
         _refuse_to_runs("set_default_executor")
         super().set_default_executor(executor)
 
     async def shutdown_default_executor(self, *options: Any) -> None:
-        """Of the worker alone: no other run would get a thread any more."""
+        """Refuse in a run: no other run would get a thread afterwards."""
         _refuse_to_runs("shutdown_default_executor")
         await super().shutdown_default_executor(*options)
 
     async def shutdown_asyncgens(self) -> None:
-        """Of the worker alone: it ends the generators of other runs."""
+        """Refuse in a run: it ends the generators of other runs."""
         _refuse_to_runs("shutdown_asyncgens")
         await super().shutdown_asyncgens()
 
     def end_copy(self) -> None:
-        """In a child that a run's ``os.fork`` made: what it does next is to end.
+        """End the process at the next turn; called in a child that a run's ``os.fork`` made.
 
-        It would go on with copies of all runs, and take the parent's wake-ups from their socket.
+        The child would otherwise continue copies of all runs, and read the parent's wake-ups from
+        the shared socket.
         """
-        # Both are private to asyncio's loop, and so without types.
+        # Both attributes are private to asyncio's loop and so have no types.
         if self._thread_id == threading.get_ident():  # type: ignore[attr-defined]  # as above
             exits = asyncio.Handle(os._exit, (1,), self)
             self._ready.appendleft(exits)  # type: ignore[attr-defined]  # as above
@@ -84,7 +85,7 @@ class MessageLoop(CountedLoop):
         super().stop()
 
     def death(self, error: BaseException | None) -> LoopDeath:
-        """Why it has ended: ``error`` is what came out of it, None after ``stop``."""
+        """Return why the loop ended: ``error`` is what it raised, None after ``stop``."""
         if error is None:
             return LoopDeath("loop.stop() was called", self._stopped_by)
         culprit, trace = None, error.__traceback__
@@ -95,7 +96,7 @@ class MessageLoop(CountedLoop):
 
 
 class Workers:
-    """In place of a message: a task is the worker's own, and is never settled."""
+    """Replaces a message for the worker's own tasks; never settled."""
 
     settlement = None
 
@@ -104,22 +105,22 @@ WORKERS = Workers()
 
 
 class RunTask(asyncio.Task[Any]):
-    """A task of a run, or of the worker; other runs do not cancel it meanwhile.
+    """A task of a run, or of the worker; other runs cannot cancel it while its run lasts.
 
-    They may want to: ``for each in asyncio.all_tasks(): each.cancel()``.
+    Their code can try: ``for each in asyncio.all_tasks(): each.cancel()``.
 
-    What an agent starts in its first run may be cancelled in its next one. A task that is cancelled
-    passes that on to what it waits for, whose ever that is: it would wait for its end otherwise,
-    beyond each time limit.
+    What an agent starts in its first run can be cancelled in its next one. A cancelled task passes
+    the cancellation on to what it awaits, even in another run: otherwise it would wait for that to
+    end, beyond any time limit.
     """
 
     __slots__ = ("message",)
-    # So many cancellations are under way; all of them are the loop's thread's.
+    # Cancellations in progress; all of them on the loop's thread.
     _passing_on: ClassVar[int] = 0
     message: ClaimedMessage | Workers | None
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel it, unless the code of another run asks while its own goes on."""
+        """Cancel it, unless the code of another run asks while its own run continues."""
         asks, own = current_message.get(), self.message
         is_others = own is not None and asks not in (None, own) and own.settlement is None
         if is_others and not RunTask._passing_on:

@@ -1,7 +1,7 @@
-"""Signals: Dramatiq's, around each run, and what follows a run's end.
+"""Signals: Dramatiq's signals around each run, and what follows a run's end.
 
-Hooks of middleware may wait, for a database or a lock: they run in threads, so that they hold up
-no other run. With none installed nothing leaves the loop.
+Middleware hooks can block on a database or a lock: they run in threads, so they block no other run.
+If no middleware has hooks, everything stays on the loop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HOOKS = (
     "before_enqueue",
     "after_enqueue",
 )
-# Others put a task back as if it had not run.
+# Other actions put a task back as if it had not run.
 _ENDS = frozenset({"complete", "bury", "retry"})
 
 log = logging.getLogger(__name__)
@@ -61,13 +61,13 @@ class Signals:
         self._threads = ThreadPool("agentpipe-actor", self._in_worker_thread)
         self._looked_at, self._heard = list[dramatiq.Middleware](), False
 
-    # Each coroutine that only awaits another one would cost each run its frame.
+    # These methods return coroutines instead of awaiting them: it saves a frame per run.
 
     def before(self, message: ClaimedMessage) -> Coroutine[Any, Any, None]:
-        """Announce a run, and give it a thread if it needs one; awaited at once.
+        """Announce a run, and give it a thread if it needs one; await the result at once.
 
         Raises:
-            SkipMessage: It must not run.
+            SkipMessage: The message must not run.
         """
         _provide_loop()
         actor = served_actor(self._broker, message.actor_name)
@@ -80,18 +80,18 @@ class Signals:
     def after(
         self, message: ClaimedMessage, *, result: Any = None, exception: BaseException | None = None
     ) -> Coroutine[Any, Any, None]:
-        """Announce a run's end, which settles it; awaited at once, and never raises."""
+        """Announce a run's end, which settles it; await the result at once; it never raises."""
         if exception is None:
             done = isinstance(result, Completed)
             message.completed = result if done else Completed(result)
         return self._conclude(message, partial(self._ended, message, exception))
 
     def skipped(self, message: ClaimedMessage, skip: SkipMessage) -> Coroutine[Any, Any, None]:
-        """Announce that a message was skipped, which settles it; likewise."""
+        """Announce that a message was skipped, which settles it; see ``after``."""
         return self._conclude(message, partial(self._skipped, message, skip))
 
     def release(self, message: ClaimedMessage) -> None:
-        """Give back the thread of a run that has ended."""
+        """Return the thread of a run that has ended."""
         if message.thread is not None:
             self._threads.give_back(message.thread)
             message.thread = None
@@ -99,16 +99,16 @@ class Signals:
         message.clear_exception()
 
     def close_idle(self) -> None:
-        """End the threads that wait for their next run."""
+        """End the idle threads."""
         self._threads.close()
 
     def end_threads(self, limit_s: float) -> Coroutine[Any, Any, None]:
-        """The same, and wait until they have ended, with what hooks do then."""
+        """End the idle threads, and wait until they and their shutdown hooks have ended."""
         return ended(self._threads.close(), limit_s)
 
     @contextmanager
     def _in_worker_thread(self) -> Iterator[None]:
-        """Have middleware hear of a thread of actors; what its hooks raise ends no thread."""
+        """Emit the boot and shutdown signals of an actor thread; hook errors do not end it."""
         thread = threading.current_thread()
         self._emit_of_thread(self._broker.emit_after, "worker_thread_boot", thread)
         try:
@@ -128,7 +128,7 @@ class Signals:
         try:
             await self._emit(message, conclude)
         except asyncio.CancelledError:
-            pass  # It has ended all the same.
+            pass  # The run has ended all the same.
         except Exception:
             log.exception(
                 "unexpected error after a run",
@@ -143,7 +143,7 @@ class Signals:
             emit()
 
     def _is_heard(self) -> bool:
-        """Whether a user's middleware hears of runs; it may be added at any time."""
+        """Whether any user middleware has hooks around runs; it can be added at any time."""
         middleware = self._broker.middleware
         if middleware != self._looked_at:
             self._looked_at = [*middleware]
@@ -156,7 +156,7 @@ class Signals:
             message.context = contextvars.copy_context()
         thread, context = message.thread, message.context
         mine = thread is None or thread.is_busy
-        if thread is not None and thread.is_busy:  # A run that was given up goes on in it.
+        if thread is not None and thread.is_busy:  # An abandoned run still occupies the thread.
             context = contextvars.copy_context()
         if mine:
             thread = self._threads.take()
@@ -183,7 +183,7 @@ class Signals:
         self._follow(message, value, error)
 
     def _emit_end(self, message: ClaimedMessage, value: Any, error: BaseException | None) -> None:
-        """Settle the message even where a user's hook ends what emits the signal."""
+        """Settle the message even if a user's hook breaks the signal."""
         try:
             self._broker.emit_after("process_message", message, result=value, exception=error)
         except BaseException:
@@ -193,13 +193,13 @@ class Signals:
             )
 
     def _shown(self, message: ClaimedMessage) -> Any:
-        """Its answer, where a hook or a follow-up gets it."""
+        """The run's answer, if a hook or a follow-up receives it."""
         if self._is_heard() or not follow_ups.sends_nothing(self._broker, message):
             return shown_answer(message)
         return None
 
     def _skipped(self, message: ClaimedMessage, skip: SkipMessage) -> None:
-        if message.settlement is None:  # A middleware's own.
+        if message.settlement is None:  # A middleware can have settled it.
             message.stuff_exception(skip)
             self._broker.emit_after("skip_message", message)
             self._acknowledge(message, done=not message.failed)
@@ -209,7 +209,7 @@ class Signals:
     def _follow(
         self, message: ClaimedMessage, value: Any, raised: BaseException | None = None
     ) -> None:
-        """Prepare what the end of a message sends, and acknowledge it."""
+        """Prepare the follow-ups of a message's end, and acknowledge it."""
         settlement = self._results.settlement_of(self._broker, message)
         try:
             message.follow_ups += self._follow_ups(message, settlement, value, raised)
@@ -238,7 +238,7 @@ class Signals:
         return follow_ups.of_failure(self._broker, message, error, exhausted=exhausted)
 
     def _acknowledge(self, message: ClaimedMessage, *, done: bool) -> None:
-        """Signal what Dramatiq's consumer would: waiters hear of the end by it."""
+        """Emit what Dramatiq's consumer would emit: waiters learn of the end from it."""
         assert message.settlement is not None
         if message.settlement.action not in _ENDS:
             return
@@ -262,7 +262,7 @@ class Signals:
 
 @cache
 def _hears(kind: type) -> bool:
-    """Whether a middleware that is not ours has hooks around runs."""
+    """Whether a user's middleware class has hooks around runs."""
     own = kind.__module__.startswith("agentpipe.")
     return not own and any(
         getattr(kind, hook) is not getattr(dramatiq.Middleware, hook) for hook in _HOOKS
@@ -270,7 +270,7 @@ def _hears(kind: type) -> bool:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do all of it, and only then be cancelled."""
+    """Finish ``work`` before raising a cancellation."""
     doing, cancelled = asyncio.ensure_future(work), False
     while not doing.done():
         try:
@@ -283,7 +283,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _adopt(context: contextvars.Context | None) -> None:
-    """Set here what hooks in a thread have set for the run."""
+    """Copy context variables that hooks set in a thread into this context."""
     for variable, value in (context or contextvars.Context()).items():
         if variable.get(None) is not value:
             variable.set(value)
@@ -296,6 +296,6 @@ def _provide_loop() -> None:
 
 
 def withdraw_loop() -> None:
-    """Undo what ``Signals`` does for the process; before its loop ends."""
+    """Undo what ``Signals`` set for the process, before its loop ends."""
     if isinstance(get_event_loop_thread(), WorkersLoop):
         set_event_loop_thread(None)

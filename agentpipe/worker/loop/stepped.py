@@ -1,6 +1,6 @@
-"""Stepped: a coroutine that says before each of its steps whose it is.
+"""Stepped: a coroutine that marks each of its steps with its run.
 
-Only the loop's thread knows which run it executes, and it cannot say so while one holds it.
+Only the loop's thread knows which run it executes, and it cannot report that while a run blocks it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Stepped(Coroutine[Any, Any, Any]):
-    """Another coroutine; ``on_loop`` holds its ``place``, and 1 more, during each step."""
+    """Wraps a coroutine; during each step ``on_loop`` holds ``place + 1``."""
 
     __slots__ = ("_coroutine", "_mark", "_on_loop")
 
@@ -20,7 +20,7 @@ class Stepped(Coroutine[Any, Any, Any]):
         self._coroutine, self._on_loop, self._mark = coroutine, on_loop, place + 1
 
     def send(self, value: Any) -> Any:
-        """Do the next step."""
+        """Execute the next step."""
         on_loop = self._on_loop
         before, on_loop[0] = on_loop[0], self._mark
         try:
@@ -29,7 +29,7 @@ class Stepped(Coroutine[Any, Any, Any]):
             on_loop[0] = before
 
     def throw(self, *error: Any) -> Any:
-        """Do the next step with an exception."""
+        """Execute the next step with an exception."""
         on_loop = self._on_loop
         before, on_loop[0] = on_loop[0], self._mark
         try:
@@ -38,12 +38,12 @@ class Stepped(Coroutine[Any, Any, Any]):
             on_loop[0] = before
 
     def close(self) -> None:
-        """End it."""
+        """Close the wrapped coroutine."""
         self._coroutine.close()
 
     def __await__(self) -> Any:
         return self._coroutine.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        """Its name, code, frame and state, for debuggers and libraries that look."""
+        """The coroutine's name, code, frame and state, for debuggers and libraries."""
         return getattr(self._coroutine, name)

@@ -1,4 +1,4 @@
-"""ThreadPool: threads for plain functions, used again so that what is bound to a thread lasts."""
+"""ThreadPool: threads for plain functions, reused so that thread-bound state lasts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class ThreadPool:
-    """Threads that are idle; from the loop's thread only.
+    """Idle threads; used from the loop's thread only.
 
-    Each of them enters ``around`` when it begins, and leaves it when it ends.
+    Each thread enters ``around`` when it starts and leaves it when it ends.
     """
 
     def __init__(self, name: str, around: Callable[[], AbstractContextManager[None]]) -> None:
@@ -22,7 +22,7 @@ class ThreadPool:
         self._idle: list[AgentThread] = []
 
     def take(self) -> AgentThread:
-        """The thread that was used last, or a new one."""
+        """Take the most recently used thread, or a new one."""
         while self._idle:
             thread = self._idle.pop()
             if thread.is_alive:
@@ -30,14 +30,14 @@ class ThreadPool:
         return AgentThread(self._name, self._around)
 
     def give_back(self, thread: AgentThread) -> None:
-        """Keep a thread for the next call; one whose code goes on ends with that."""
+        """Keep a thread for the next call; a busy one ends when its code does."""
         if thread.is_busy:
             thread.close()
         else:
             self._idle.append(thread)
 
     def close(self) -> list[AgentThread]:
-        """End the idle threads, which are returned; more may be taken later."""
+        """End and return the idle threads; ``take`` still works afterwards."""
         closed, self._idle = self._idle, []
         for thread in closed:
             thread.close()

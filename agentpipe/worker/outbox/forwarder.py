@@ -1,7 +1,7 @@
 """Forwarder: moves results from the outbox to the sink, in confirmed batches.
 
-A batch is published, confirmed, and only then dropped from the outbox. A crash in between repeats
-it, and readers drop repeats: no crash loses a result.
+A batch is published, confirmed, and only then dropped from the outbox. After a crash in between it
+is published again, and readers drop duplicates: no crash loses a result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """Forwards in a thread of its own, which opens and closes the sink."""
+    """Forwards in its own thread, which opens and closes the sink."""
 
     def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
         self._store, self._worker, self._open_sink = store, worker, open_sink
@@ -50,7 +50,7 @@ class Forwarder:
         self._failures = 0
         self._taken_at: float | None = None
         self._failing: tuple[str, float] | None = None
-        # While results are being taken, the store knows more than this process.
+        # While results are being taken, the store knows of more than this process does.
         self._taking = threading.Lock()
         self._filled = threading.Event()
         self._stopping = threading.Event()
@@ -66,21 +66,21 @@ class Forwarder:
 
     @property
     def carrying_s(self) -> float:
-        """The age of the batch that the sink has not confirmed; from any thread."""
+        """Age of the batch that the sink has not confirmed; thread-safe."""
         taken_at = self._taken_at
         return 0.0 if taken_at is None else time.monotonic() - taken_at
 
     @property
     def failing(self) -> tuple[str, float] | None:
-        """Why the sink refuses results, and for how many seconds; from any thread."""
+        """Why the sink refuses results, and for how many seconds; thread-safe."""
         failing = self._failing
         return failing and (failing[0], time.monotonic() - failing[1])
 
     @contextmanager
     def forwarding(self) -> Iterator[list[int] | None]:
-        """The numbers of the results that it has; meanwhile it takes no others.
+        """Yield the numbers of the results in transit, and take no others meanwhile.
 
-        None where it is just taking some.
+        Yield None if results are just being taken.
         """
         free = self._taking.acquire(timeout=BRIEFLY_S)
         try:
@@ -90,7 +90,7 @@ class Forwarder:
                 self._taking.release()
 
     def stop(self, timeout_s: float) -> None:
-        """Forward what there is and end; what a failing sink refuses stays in the outbox."""
+        """Forward what is left and end; what a failing sink refuses stays in the outbox."""
         self._stopping.set()
         self._filled.set()
         self._thread.join(timeout_s)
@@ -102,7 +102,7 @@ class Forwarder:
             self._filled.clear()
             stopping = self._stopping.is_set()
             while self._forward():
-                # A few results go at once, many go together.
+                # Forward a few results at once; wait to collect many into batches.
                 if self._forwarded > FEW:
                     self._stopping.wait(PACE_S)
             if stopping or (self._stopping.is_set() and self._failures):
@@ -111,13 +111,13 @@ class Forwarder:
             self._sink.close()
 
     def _connect(self) -> None:
-        """Connect before the first result; a failure is logged when there is one."""
+        """Connect before the first result; a failure is logged once there is one."""
         with suppress(Exception):
             self._sink = self._open_sink()
             self._sink.publish([])
 
     def _forward(self) -> bool:
-        """Forward one batch; returns whether there may be more."""
+        """Forward one batch; return whether there can be more."""
         try:
             if not self._batch:
                 with self._taking:
@@ -132,10 +132,10 @@ class Forwarder:
                 more = self._stopping.is_set() or _may_leave_more(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return more
-        except Unreachable:  # The consumer asks the same store, and logs it.
+        except Unreachable:  # The consumer calls the same store, and logs it.
             self._stopping.wait(STORE_PAUSE_S)
         except AgentpipeError as error:
-            log.error("the broker answers the forwarder with an error: %s", error)  # noqa: TRY400 - its own words
+            log.error("the broker answers the forwarder with an error: %s", error)  # noqa: TRY400 - the error's text is enough
             self._stopping.wait(MAX_PAUSE_S)
         except Exception:
             log.exception("unexpected error in the forwarder; continuing")
@@ -147,7 +147,7 @@ class Forwarder:
             if self._sink is None:
                 self._sink = self._open_sink()
             self._refused = publish(self._sink, self._batch)
-        except Exception as error:  # noqa: BLE001 - a sink may be a third party's
+        except Exception as error:  # noqa: BLE001 - a sink can be third-party code
             self._failed(error)
             return False
         self._recovered()
@@ -168,9 +168,9 @@ class Forwarder:
 
 
 def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
-    """Whether it does not show that the outbox was empty behind it: what comes later notifies.
+    """Whether the outbox can hold more behind this batch; later results notify the thread.
 
-    Behind a small one may be one that is too large for the same batch: the next look finds it.
+    Behind a small batch there can be a result too large to fit with it: the next look finds that.
     """
     return len(batch) > FEW or sum(len(each.payload) for each in batch) > BATCH_BYTES // BATCH
 
@@ -178,10 +178,10 @@ def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
 def done_with(
     store: Store, worker: Worker, batch: Sequence[OutboxRecord], refused: Sequence[Refusal]
 ) -> None:
-    """Set aside what the sink refuses, and drop what it has confirmed."""
+    """Set aside what the sink refuses, and drop what it confirmed."""
     if refused and isinstance(store, KeepsUndeliverable):
         store.set_aside(worker, refused)
-    elif refused:  # They stay borrowed, so that the others go on.
+    elif refused:  # Refused records stay borrowed, so the others can proceed.
         log.error("this broker keeps no undeliverable results: %d stay in the outbox", len(refused))
     aside = {each.record.number for each in refused}
     confirmed = [each.number for each in batch if each.number not in aside]
@@ -190,9 +190,9 @@ def done_with(
 
 
 def drain(store: Store, worker: Worker, sink: Sink) -> int:
-    """Forward the whole outbox in the caller's thread; returns how many results.
+    """Forward the whole outbox in the caller's thread; return the number of results.
 
-    For commands that complete tasks while no worker may be running.
+    For commands that complete tasks when no worker may be running.
     """
     forwarded = 0
     deadline = time.monotonic() + worker.lease_s / 2

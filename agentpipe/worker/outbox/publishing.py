@@ -1,8 +1,9 @@
-"""Publishing: a batch goes to the sink, and the records that it refuses are found.
+"""Publishing: sends a batch to the sink, and isolates the records that it refuses.
 
-One bad record must not hold up the outbox. A refused batch is halved until the record is alone;
-that is cut, its largest field first, and sent again. What the sink refuses even so is set aside.
-Only what the sink says of a record counts: everything else is an outage, and tried again as it is.
+One bad record must not block the outbox. A refused batch is halved until the record is alone. The
+record is then cut, its largest field first, and sent again. If the sink still refuses it, it is set
+aside. Only what the sink reports about a record counts: everything else is an outage, and the batch
+is retried unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import OutboxRecord
     from agentpipe.sinks.base import Sink
 
-# Below this a record is not refused for its size.
+# Below this size, a record is not refused for its size.
 SMALLEST_BYTES = 1_024
 MAX_REASON_CHARS = 1_000
 
@@ -32,10 +33,10 @@ log = logging.getLogger(__name__)
 
 
 def publish(sink: Sink, records: Sequence[OutboxRecord]) -> list[Refusal]:
-    """Publish all but those that the sink refuses; returns these.
+    """Publish all records except those that the sink refuses; return the refusals.
 
     Raises:
-        Exception: Whatever the sink raises that is not about a record; publish all again.
+        Exception: Any other error that the sink raises; publish all again.
     """
     try:
         sink.publish([Record(each.task_id, each.payload) for each in records])
@@ -62,11 +63,10 @@ def _publish_cut(sink: Sink, record: OutboxRecord, error: RecordsRefused) -> lis
 
 
 def _cuts(record: OutboxRecord, error: RecordsRefused) -> Iterator[bytes]:
-    """The record in ever fewer bytes; for a reason other than its size, only without what is aside.
+    """Yield ever smaller versions of the record; nothing for a group record.
 
-    That of a group is nothing in part.
-
-    Half each time: what the sink counts beside the payload, it does not say.
+    If the size is not the reason, yield one version without the side fields. Otherwise halve the
+    size each time: the sink does not report what it counts besides the payload.
     """
     if is_group_record(record.payload):
         return

@@ -1,1 +1,1 @@
-"""How each run is settled: its Result, what is tried again, and what must not run."""
+"""How each run is settled: its Result, what is retried, and what must not run."""

@@ -1,7 +1,7 @@
-"""Cooldowns: how long the agents that share a credential leave its service alone.
+"""Cooldowns: how long agents that share a credential pause after its service's rate limit.
 
-Each worker process remembers the cooldowns that its own runs caused; the store makes them hold for
-the fleet, the longest of several counts. A worker that starts anew begins with the first pause.
+Each worker process remembers the cooldowns that its own runs caused; the store applies them to the
+fleet, and the longest of several counts. A restarted worker starts again with the first pause.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from agentpipe.worker.running.served_actor import Credential
 
 FIRST_S, LONGEST_S = 5.0, 60.0
-# Up to a quarter longer, so that not all contexts of a service come back at once.
+# Up to a quarter longer, so the contexts of a service do not all come back at once.
 JITTER = 1.25
-# So many times in a row a service is believed when it names a time; then the pauses grow as well.
+# A service's own delay is followed this many times in a row; after that the pauses also grow.
 BELIEVED = 5
-# A cooldown that another run asks for, this little longer, is not announced again.
+# A run that asks for a cooldown at most this much longer does not announce it again.
 SAME_S = 0.5
-# The shortest bound of a cooldown: a task that has hardly any time left does not hurry a service.
+# Lower bound of a cooldown's limit: a task with almost no time left must not hurry a service.
 LEAST_BOUND_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """What a run's end asks for.
+    """The cooldown that a run's end asks for.
 
     Attributes:
-        queues: Those that it covers beside the run's own.
+        queues: Queues that it covers beside the run's own.
     """
 
     delay_s: float
@@ -52,11 +52,11 @@ class Cooldown:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """Cooldowns in a row of one credential, none of whose runs has ended well meanwhile.
+    """Consecutive cooldowns of one credential, with no successful run in between.
 
     Attributes:
-        number: How many.
-        until: The end of the last, by the clock.
+        number: How many there were.
+        until: When the last one ends, by the clock.
     """
 
     number: int
@@ -64,20 +64,21 @@ class _Round:
 
 
 class Cooldowns:
-    """Those of the credentials that one worker uses."""
+    """The cooldowns of the credentials that one worker uses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._rounds: dict[str, _Round] = {}
 
     def __bool__(self) -> bool:
-        """Whether there was any."""
+        """Whether there has been any cooldown."""
         return bool(self._rounds)
 
     def begin(self, credential: Credential, limit: RateLimit, most_s: float = math.inf) -> Cooldown:
-        """A run has met the limit; its cooldown lasts at most ``most_s``.
+        """Start a cooldown, of at most ``most_s``, after a run hit the limit.
 
-        Runs that were under way when a cooldown began meet the same limit: they wait for its end.
+        Runs that were in progress when a cooldown began hit the same limit: they join that
+        cooldown.
         """
         now, last = self._clock(), self._rounds.get(credential.name, _Round(0, 0.0))
         if now < last.until:
@@ -95,7 +96,7 @@ class Cooldowns:
         return Cooldown(until - now, credential.queues())
 
     def end(self, credential: Credential) -> None:
-        """A run ended well: the next cooldown is a first one."""
+        """Note that a run succeeded: the next cooldown starts with the first pause."""
         if last := self._rounds.get(credential.name):
             self._rounds[credential.name] = _Round(0, last.until)
 
@@ -114,7 +115,7 @@ def _growing_s(number: int) -> float:
 def log_cooldown(
     message: ClaimedMessage, error: BaseException, limit: RateLimit, cooldown: Cooldown
 ) -> None:
-    """A line for each cooldown."""
+    """Log a cooldown."""
     queue = message.claim.queue
     others = len(set(cooldown.queues) - {queue})
     log.warning(
@@ -137,12 +138,12 @@ def _why_so_long(limit: RateLimit, cooldown: Cooldown) -> str:
 
 
 def bound_s(cooled_s: float, allowed_s: float) -> float:
-    """The most that a task may wait in its next cooldown: a service may ask for any time."""
+    """Most seconds of a task's next cooldown: a service can ask for any delay."""
     return max(allowed_s - cooled_s, LEAST_BOUND_S)
 
 
 def endless(error: BaseException, cooled_s: float, allowed_s: float) -> AgentFailed:
-    """The error of a task that has waited in cooldowns for too long."""
+    """The error of a task that has waited too long in cooldowns."""
     record = error_record(error, Redactor(()))
     waited = f"waited {cooled_s:,.0f} s in cooldowns, at most max_cooldown_s: {allowed_s:g}"
     return AgentFailed(

@@ -1,4 +1,4 @@
-"""Endings: the settlements that end a task, each with its Result."""
+"""Endings: the settlements that end a task, each with a Result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _judgement(
     evaluations: Sequence[Evaluation],
     actor: ServedActor | None,
 ) -> tuple[float | None, dict[str, float]]:
-    """The reward, and those of evaluators with a name."""
+    """The total reward, and the rewards of named evaluators."""
     if outcome == "ok":
         return reward(evaluations), rewards(evaluations)
     judges = message.task.evaluators if message.task else []
@@ -55,12 +55,12 @@ def _judgement(
 def _logged_reason(
     message: ClaimedMessage, outcome: str, failure: dict[str, Any] | None, redactor: Redactor
 ) -> str:
-    """What a dead letter says of why it was given up; a failure is logged."""
+    """The reason for a dead letter; logs the failure."""
     if failure is None:
-        # An evaluator's error may quote the answer, and that may hold a credential.
+        # An evaluator's error can quote the answer, which can contain a credential.
         return EVALUATOR_BROKE if outcome == "eval_error" else ""
     reason = redactor.text(f"{failure['type']}: {failure['message']}")
-    # An error may quote the question or the answer: only the Result has it whole.
+    # An error can quote the question or the answer: only the Result contains it whole.
     log.warning("%s, %s", outcome, failure["type"], extra=message.log_extra)
     log.debug("%s", reason[:300], extra=message.log_extra)
     return reason
@@ -68,7 +68,7 @@ def _logged_reason(
 
 @dataclass(frozen=True, slots=True)
 class Endings:
-    """Makes them for one worker, of this name."""
+    """Makes the final settlements of one worker, named ``worker``."""
 
     worker: str
 
@@ -82,7 +82,7 @@ class Endings:
         error: BaseException | None = None,
         run: Completed | None = None,
     ) -> Settlement:
-        """Settle a message for good, with the Result that its task gets."""
+        """Settle a message for good, with its task's Result."""
         redactor = masking.redactor()
         failure = None if error is None else error_record(error, redactor)
         rollout = rollout_of(message, run, outcome, error)

@@ -1,7 +1,7 @@
-"""Follow-ups: what a message's end sends: its pipeline's next message, and callbacks.
+"""Follow-ups: messages sent at a message's end: its pipeline's next message, and callbacks.
 
-Each is offered before the end is settled, and has the same id each time, so that a worker that dies
-between the two sends nothing twice and loses nothing.
+Each is offered before the end is settled and always has the same id. A worker that dies between the
+two steps therefore sends nothing twice and loses nothing.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from agentpipe.sending.broker import StoreBroker
     from agentpipe.worker.running.message import ClaimedMessage
 
-# Of Dramatiq's middleware: who sent them waits for what it would do.
+# Options of Dramatiq's results middleware: the sender waits for what it stores.
 _OF_RESULTS = frozenset({"store_results", "result_ttl"})
 CALLBACKS = ("on_success", "on_failure", "on_retry_exhausted")
 _IDS = uuid.UUID("5d0d3c0c-5bb0-4f63-9a5e-0a4a5b5f3a77")
 
 
 def sends_nothing(broker: StoreBroker, message: ClaimedMessage) -> bool:
-    """Whether neither the message nor its actor asks for anything to be sent at its end."""
+    """Whether neither the message nor its actor requests a follow-up."""
     options = message.options
     asks = "pipe_target" in options or not options.keys().isdisjoint(CALLBACKS)
     return not (asks or _has_callbacks(broker, message))
 
 
 def of_success(broker: StoreBroker, message: ClaimedMessage, value: Any) -> list[tuple[str, Offer]]:
-    """What a message sends that gave this value.
+    """Follow-ups of a message that returned ``value``.
 
     Raises:
         AgentpipeError: The value cannot be sent there.
@@ -54,10 +54,10 @@ def of_success(broker: StoreBroker, message: ClaimedMessage, value: Any) -> list
 def of_failure(
     broker: StoreBroker, message: ClaimedMessage, error: BaseException, *, exhausted: bool
 ) -> list[tuple[str, Offer]]:
-    """What a message sends that failed so, and may have used up its retries.
+    """Follow-ups of a message that failed with ``error``; ``exhausted``: it has no retries left.
 
     Raises:
-        AgentpipeError: It cannot be sent there.
+        AgentpipeError: A follow-up cannot be sent there.
     """
     about = {"type": error_kind(error), "message": error_text(error)}
     messages = [*_callback(broker, message, "on_failure", about)]
@@ -69,13 +69,13 @@ def of_failure(
 
 
 def of_group(message: ClaimedMessage) -> frozenset[str]:
-    """The ids of what the middleware ``GroupCallbacks`` sends once its whole group has ended."""
+    """Ids of the callbacks that ``GroupCallbacks`` sends once the whole group has ended."""
     callbacks = message.options.get("group_completion_callbacks") or ()
     return frozenset(each.get("message_id", "") for each in callbacks)
 
 
 def what_is_wrong(broker: StoreBroker, message: ClaimedMessage) -> str:
-    """Why this worker cannot do what the message's options ask for; empty where it can."""
+    """Why this worker cannot carry out the message's options; empty if it can."""
     try:
         if message.options:
             broker.check(message, hooked=message.options.keys() - _OF_RESULTS)
@@ -114,10 +114,10 @@ def _flaw_of_callback(broker: StoreBroker, message: ClaimedMessage, option: str)
 
 
 def offer_all(store: Store, messages: Iterable[ClaimedMessage]) -> None:
-    """Offer what these messages send, and mark those that send to a queue that is not declared.
+    """Offer the follow-ups of these messages; mark messages whose target queue is undeclared.
 
     Raises:
-        Unreachable: The store does not answer; offer them again.
+        Unreachable: The store does not answer; call again.
     """
     for message in messages:
         for queue, offer in message.follow_ups:
@@ -140,7 +140,7 @@ def _pipe_target(
     if (fields := message.options.get("pipe_target")) is None:
         return
     target: dramatiq.Message[Any] = dramatiq.Message(**fields)
-    # As in Dramatiq: of the message that follows, or of the actor that it follows.
+    # As in Dramatiq: set on the next message, or on the actor before it.
     if target.options.get("pipe_ignore") or _of_actor(broker, message, "pipe_ignore"):
         yield target
     else:
@@ -148,7 +148,7 @@ def _pipe_target(
 
 
 def _piped(broker: StoreBroker, target: dramatiq.Message[Any], value: Any) -> Any:
-    """What the target gets; an agent would take an object with a schema for a checked task."""
+    """The target's argument; an agent would take an object with a schema for a checked task."""
     if isinstance(value, dict) and isinstance(broker.actors.get(target.actor_name), AgentActor):
         return {name: item for name, item in value.items() if name != "schema"}
     return value
@@ -158,7 +158,7 @@ def _callback(
     broker: StoreBroker, message: ClaimedMessage, option: str, about: Any
 ) -> Iterator[dramatiq.Message[Any]]:
     name = _option(broker, message, option)
-    # What a forged message names may be what it was refused for.
+    # A forged message can have been refused because of this callback.
     if name and not _flaw_of_callback(broker, message, option):
         made = broker.get_actor(name).message_with_options(args=(message.asdict(), about))
         number = f"{message.message_id}/{option}/{message.retries}"
@@ -180,9 +180,9 @@ def _follow_up(
 
 
 def unbounded(ended: ClaimedMessage, offer: Offer) -> Offer:
-    """What follows a message, and is never refused for want of room.
+    """Return the follow-up without a queue limit: it is never refused for lack of room.
 
-    It is the same whenever a worker ends that message: a store that remembers no ids shows it as
-    one submission.
+    It is identical whichever worker ends the message: a store that remembers no ids shows it as one
+    submission.
     """
     return replace(offer, bounded=False, made_at=ended.claim.submitted_at)

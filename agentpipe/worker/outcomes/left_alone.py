@@ -1,4 +1,4 @@
-"""LeftAlone: tasks that a worker does not run, because they were sent with another config."""
+"""LeftAlone: tasks that a worker does not run because they were sent with another config."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.running.served_actor import ServedActor
 
-# Such a task lies apart for so long, then the next worker that claims it decides.
+# Such a task is set aside for this long; then the next worker that claims it decides.
 APART_S = 15.0
 MAX_IDS = 1_000
-# What the reason of such a task begins with: ``why`` looks for it.
+# Prefix of such a task's reason: ``why`` looks for it.
 OTHER_CONFIG = "sent with another config"
 
 log = logging.getLogger(__name__)
 
 
 class LeftAlone:
-    """What this process has left alone lately; from any thread."""
+    """Tasks that this process has recently left alone; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +33,7 @@ class LeftAlone:
         self._said: set[tuple[str | None, str]] = set()
 
     def settlement_of(self, actor: ServedActor, message: ClaimedMessage) -> Settlement | None:
-        """Puts the task back uncounted, to be claimed later; None if it may run."""
+        """Release the task uncounted, to be claimed later; None if it can run."""
         sent = message.task.config_hash if message.task else None
         if not sent or not actor.config_hash or sent == actor.config_hash:
             return None
@@ -45,7 +45,7 @@ class LeftAlone:
         return Settlement(message.claim, "release", delay_s=APART_S, reason=reason)
 
     def ids(self) -> Sequence[str]:
-        """Of those that lie apart now, as far as there is room for them in a report."""
+        """Ids of tasks set aside now, as many as fit in a report."""
         with self._lock:
             oldest = time.monotonic() - 2 * APART_S
             self._since = {name: at for name, at in self._since.items() if at > oldest}
@@ -57,7 +57,7 @@ class LeftAlone:
             self._since[task_id] = time.monotonic()
 
     def _say(self, actor: ServedActor, sent: str) -> None:
-        """Once for each config."""
+        """Log each config once."""
         if (actor.collection, sent) in self._said:
             return
         self._said.add((actor.collection, sent))

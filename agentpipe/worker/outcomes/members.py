@@ -1,4 +1,4 @@
-"""Members: what a settlement says of a task that is counted in a group."""
+"""Members: what a settlement reports about a task that is counted in a group."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def member_end(message: ClaimedMessage, result: Result) -> MemberEnd | None:
-    """How the task's part in its group ended; None where it is in none that is counted."""
+    """How the task's part in its group ended; None if it is in no counted group."""
     task = message.task
     if task is None or task.group_need is None:
         return None
     if is_good(result):
         return MemberEnd(good=True, versions=versions_of([result]))
-    # A trustworthy reward that counts for nothing is one of an answer without its token ids.
+    # A trustworthy reward of a member that is not good: its answer lacks token ids.
     is_repaired = result.outcome in UNJUDGED or result.reward_trustworthy
     return MemberEnd(repair=_repair(task) if is_repaired else None)
 

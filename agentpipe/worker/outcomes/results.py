@@ -1,8 +1,8 @@
 """Results: a Dramatiq middleware that decides how each message is settled.
 
-It only puts the settlement on the message. What is raised in ``after_process_message`` is
-swallowed by Dramatiq and the message acked, so nothing that can fail for want of a server
-belongs here: the consumer settles, and the outbox delivers.
+It only sets the settlement on the message. Dramatiq swallows exceptions from
+``after_process_message`` and acks the message. So nothing that needs a server belongs here: the
+consumer settles, and the outbox delivers.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Results(dramatiq.Middleware):
     """Completes, buries, retries or releases each message, by how its run ended.
 
     Attributes:
-        left_alone: What must not run here.
-        configs: What this worker has of its collections, as its heartbeat says.
+        left_alone: Tasks that must not run here.
+        configs: This worker's versions of its collections, for its heartbeat.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class Results(dramatiq.Middleware):
 
     @property
     def capacity(self) -> Capacity:
-        """Reduced when a run finds that the machine has no more of something."""
+        """Reduced when a run hits a shortage of the machine."""
         return self._returns.capacity
 
     def before_process_message(
         self,
         broker: dramatiq.Broker,
-        message: ClaimedMessage,  # type: ignore[override]  # this broker gives no others
+        message: ClaimedMessage,  # type: ignore[override]  # this broker passes no others
     ) -> None:
-        """Skip what must not run: cancelled, unreadable, crashed too often, past its deadline."""
+        """Skip messages that must not run: cancelled, unreadable, crashed too often, too late."""
         message.started_at = time.time()
         if message.claim.cancelled:
             message.settlement = self._endings.settle(broker, message, "complete", "cancelled")
@@ -111,9 +111,9 @@ class Results(dramatiq.Middleware):
     def after_skip_message(
         self,
         broker: dramatiq.Broker,
-        message: ClaimedMessage,  # type: ignore[override]  # this broker gives no others
+        message: ClaimedMessage,  # type: ignore[override]  # this broker passes no others
     ) -> None:
-        """Put the settlement of a message on it that a middleware has skipped."""
+        """Set the settlement of a message that a middleware skipped."""
         action: Action = "bury" if message.failed else "complete"
         message.settlement = self._endings.settle(
             broker, message, action, "cancelled", error=message.error
@@ -122,12 +122,12 @@ class Results(dramatiq.Middleware):
     def after_process_message(
         self,
         broker: dramatiq.Broker,
-        message: ClaimedMessage,  # type: ignore[override]  # this broker gives no others
+        message: ClaimedMessage,  # type: ignore[override]  # this broker passes no others
         *,
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Put the settlement of a run on its message."""
+        """Set the settlement of a run on its message."""
         try:
             message.settlement = (
                 self._completed(broker, message, result)
@@ -186,17 +186,17 @@ class Results(dramatiq.Middleware):
         return self._returns.retry(broker, message, error)
 
     def reported(self) -> dict[str, Any]:
-        """What a heartbeat says of configs and tasks that do not fit each other."""
+        """Heartbeat fields about configs, and about tasks sent with another config."""
         return {"configs": self.configs, "left_alone": self.left_alone.ids()}
 
     def settlement_of(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
-        """The settlement of a message that ended; one without is buried, and the log says why."""
+        """The settlement of an ended message; if it has none, bury it and log why."""
         if message.stranded:
             return self.stranded(broker, message, AgentpipeError(message.stranded))
         return message.settlement or self._unmade(broker, message)
 
     def exceeded(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
-        """The settlement of a run that went beyond its time limit and cannot be stopped."""
+        """The settlement of a run that exceeded its time limit and cannot be stopped."""
         error = TimeLimitExceeded(time_limit_s(broker, message))
         if message.answered is not None:
             return self._unstoppable(broker, message, message.answered, error)
@@ -206,13 +206,13 @@ class Results(dramatiq.Middleware):
     def crashed(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: AgentCrashed
     ) -> Settlement:
-        """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
+        """The settlement of a run that ends its process; it is retried until ``max_crashes``."""
         if message.answered is not None:
             return self._unstoppable(broker, message, message.answered, error)
         return self._returns.crashed(message, error)
 
     def released(self, message: ClaimedMessage) -> Settlement:
-        """The settlement of a run that its worker's end interrupts; an answer goes with it."""
+        """The settlement of a run interrupted by its worker's end; it carries any answer."""
         run, settlement = message.answered, given_back(message, "release")
         if run is None:
             return settlement
@@ -226,7 +226,7 @@ class Results(dramatiq.Middleware):
         run: Completed,
         error: BaseException,
     ) -> Settlement:
-        """Evaluators that end their process break their verdicts: the answer is paid for."""
+        """Keep the paid answer; evaluators that end their process get broken verdicts."""
         assert message.task is not None
         _, text = checked_answer(run.answer)
         broken = all_broken(message.task.evaluators, text, AgentFailed(f"evaluators: {error}"))
@@ -235,7 +235,7 @@ class Results(dramatiq.Middleware):
     def stranded(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
     ) -> Settlement:
-        """The settlement of a message that ended, but what follows it cannot be sent."""
+        """The settlement of an ended message whose follow-ups cannot be sent."""
         return self._endings.settle(
             broker, message, "bury", "infra_error", error=error, run=message.completed
         )
@@ -272,15 +272,15 @@ class Results(dramatiq.Middleware):
     def _plain_failed(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
     ) -> Settlement:
-        if isinstance(error, AnswerError):  # It did all its work: once is enough.
+        if isinstance(error, AnswerError):  # It did all its work, so it is not repeated.
             return self._endings.settle(broker, message, "complete", "agent_error", error=error)
         return self._returns.retry(broker, message, error)
 
 
 def _end_of(error: BaseException) -> tuple[Action, str] | None:
-    """How the task ends with this error; None where a service failed, and it may run again."""
+    """How the task ends with this error; None if a service failed, and it can be retried."""
     if isinstance(error, AgentCrashed):
-        return "bury", "crashed"  # Unlike a worker's death this is the task's own doing.
+        return "bury", "crashed"  # Unlike a worker's death, the task itself caused this.
     if is_permanent(error):
         return "bury", "infra_error"
     if is_infra(error):

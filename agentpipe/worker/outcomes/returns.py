@@ -1,4 +1,4 @@
-"""Returns: the settlements of tasks that run again, and of those that may not any more."""
+"""Returns: the settlements of tasks that run again, or that have used up their runs."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 
 class Returns:
-    """Gives tasks back, with why; ends those that have used up their runs.
+    """Returns tasks to their queues with a reason; ends tasks that have used up their runs.
 
     Attributes:
-        capacity: Reduced when a run finds that the machine has no more of something.
+        capacity: Reduced when a run hits a shortage of the machine.
     """
 
     def __init__(self, endings: Endings, retry_delay_s: float) -> None:
@@ -51,7 +51,7 @@ class Returns:
     def retry(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
     ) -> Settlement:
-        """Run again after a delay, unless it has failed as often as its agent may."""
+        """Retry after a delay, or bury the task if its retries are used up."""
         actor = served_actor(broker, message.actor_name)
         delay_s = actor.retry_delay_s(message, error, self._retry_delay_s) if actor else None
         if actor is None or delay_s is None:
@@ -103,7 +103,7 @@ class Returns:
     def short(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, what: str
     ) -> Settlement:
-        """The machine ran out of something: not the task's doing, unless it happens each time."""
+        """Release after a shortage of the machine: not the task's fault, unless it recurs."""
         self.capacity.reduce(what)
         if not self.capacity.may_return(message.claim.task_id):
             return self.retry(broker, message, error)
@@ -117,7 +117,7 @@ class Returns:
         error: BaseException,
         limit: RateLimit,
     ) -> Settlement:
-        """The service is at its limit, which is not a failure: the run does not count."""
+        """Wait for a service at its rate limit; that is no failure, so the run is not counted."""
         actor, cooled_s = served_actor(broker, message.actor_name), message.claim.cooled_s
         allowed_s = actor.limits.max_cooldown_s if actor else 0.0
         if cooled_s >= allowed_s:
@@ -137,15 +137,15 @@ class Returns:
         )
 
     def crashed(self, message: ClaimedMessage, error: AgentCrashed) -> Settlement:
-        """A run that ends its process; it runs again until ``max_crashes``."""
+        """Settle a run that ends its process; it is retried until ``max_crashes``."""
         return given_back(message, "crash", reason=_reason(error))
 
     def end_cooldowns(self, broker: dramatiq.Broker, message: ClaimedMessage) -> None:
-        """A run ended well: the next cooldown of its credential is a first one."""
+        """Note a successful run: its credential's next cooldown starts with the first pause."""
         if self._cooldowns and (actor := served_actor(broker, message.actor_name)):
             self._cooldowns.end(actor.credential)
 
 
 def _reason(error: BaseException) -> str:
-    """Why a task runs again: masked, and short."""
+    """Why a task runs again: masked and short."""
     return shorten(masking.masked(error_line(error)), MAX_LAST_ERROR_CHARS)

@@ -20,7 +20,7 @@ def rollout_of(
     outcome: str,
     error: BaseException | None,
 ) -> dict[str, Any] | None:
-    """That of the run that ended, or that gave the answer; None where none was recorded."""
+    """The rollout of the run that ended, or that gave the answer; None if none was recorded."""
     if run is not None and run.kept is not None:
         return run.kept.rollout
     recorded = message.tracer.rollout if message.tracer else None

@@ -1,4 +1,4 @@
-"""Run failures: what the breaker of a collection counts of the runs that are settled."""
+"""Run failures: what a collection's breaker counts of settled runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.running.runner import Completed
 
-# Outcomes of runs that failed; a run over its limit has worked.
+# Outcomes of failed runs; a run that exceeds a limit did work.
 COUNTED = frozenset({"agent_error", "infra_error", "eval_error", "crashed"})
 
 
@@ -29,7 +29,7 @@ def run_failure(
     text: str,
     causes: Iterable[BaseException],
 ) -> RunFailure | None:
-    """A failure with this masked text; None without a breaker, and for a worker's own shortage."""
+    """A failure with this masked text; None without a breaker, or for a worker's shortage."""
     actor = served_actor(broker, message.actor_name)
     limit = actor.limits.breaker if actor else 0
     if not limit or any(map(shortage_of, causes)):
@@ -45,7 +45,7 @@ def failure_of_end(
     error: Mapping[str, Any] | None,
     causes: Iterable[BaseException],
 ) -> RunFailure | None:
-    """That of a task's end, by its Result's ``error``; None for an end that is not counted."""
+    """The failure in a task's end, from its Result's ``error``; None if it is not counted."""
     ran = message.tracer is not None or outcome == "crashed"
     if outcome not in COUNTED or not ran or error is None:
         return None
@@ -53,5 +53,5 @@ def failure_of_end(
 
 
 def causes_of(run: Completed | None) -> list[BaseException]:
-    """Why evaluators broke."""
+    """The errors that broke evaluators."""
     return [each.cause for each in run.evaluations if each.cause is not None] if run else []

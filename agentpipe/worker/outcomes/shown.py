@@ -1,4 +1,4 @@
-"""What a run shows outside its Result, to other actors and middleware: without secrets."""
+"""What other actors and middleware see of a run, without secrets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def shown_answer(message: ClaimedMessage) -> Any:
-    """What a run gave; a plain actor has no secrets."""
+    """The run's answer, masked for agents; a plain actor has no secrets."""
     assert message.completed is not None
     answer, agent = message.completed.answer, message.task is not None
     return masking.redactor().value(answer) if agent else answer
 
 
 def shown_error(error: BaseException) -> BaseException:
-    """The error of a run, or one like it."""
+    """The run's error, or a masked substitute."""
     said = error_text(error)
     masked = masking.masked(said)
     if masked == said:

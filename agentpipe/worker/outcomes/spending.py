@@ -1,7 +1,7 @@
-"""Spending: what a run cost, and what all runs of its task did.
+"""Spending: the cost of a run, and the total of all runs of its task.
 
-A task that goes back carries its sum in its payload, so that the step that settles a run keeps what
-it cost: the worker that ends the task knows it without asking, on any broker.
+A task that is returned carries its total in its payload, so settling a run also stores its cost.
+The worker that ends the task then knows the total without a query, on any broker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Cost(TypedDict):
-    """What settlements say of it."""
+    """The cost fields of a settlement."""
 
     usd: float
     tokens: int
@@ -29,20 +29,20 @@ class Cost(TypedDict):
 
 
 def usage_of(message: ClaimedMessage) -> dict[str, Any]:
-    """The usage of its run; of one that only judges, with that of the run that gave the answer."""
+    """The run's usage; for a run that only judges, including that of the answering run."""
     return message.tracer.usage.to_dict() if message.tracer else {}
 
 
 def total_of(message: ClaimedMessage) -> dict[str, Any]:
-    """The usage of all runs of its task, as far as it is known."""
+    """The known usage of all runs of the task."""
     before, usage = _spent_before(message), usage_of(message)
     return sum_of(before, usage) if before or usage else {}
 
 
 def cost_of(message: ClaimedMessage) -> Cost:
-    """The cost of the run, as far as it is known; of one that only judges, of the evaluators."""
+    """The known cost of the run; for a run that only judges, the cost of its evaluators."""
     own = _own_usage(message)
-    if not own:  # Of an agent that reports none, which may end a thousand runs a second.
+    if not own:  # An agent that reports no usage can end a thousand runs a second.
         return {"usd": 0.0, "tokens": 0, "tokens_by_kind": NO_TOKENS}
     return {
         "usd": float(own.get(USD, 0.0)),
@@ -60,7 +60,7 @@ def given_back(
     failure: RunFailure | None = None,
     cooldown_queues: tuple[str, ...] = (),
 ) -> Settlement:
-    """A settlement after which the task runs again, with what it has cost so far."""
+    """A settlement after which the task runs again, with its cost so far."""
     return Settlement(
         message.claim,
         action,
@@ -74,7 +74,7 @@ def given_back(
 
 
 def _own_usage(message: ClaimedMessage) -> dict[str, Any]:
-    """Without what an earlier run spent on the answer that is kept."""
+    """The usage without what an earlier run spent on a kept answer."""
     usage = usage_of(message)
     if not usage:
         return {}
@@ -87,11 +87,11 @@ def _spent_before(message: ClaimedMessage) -> dict[str, float]:
 
 
 def _payload_with_sum(message: ClaimedMessage) -> bytes:
-    """Empty where the run has cost nothing: then the task stays as it is."""
+    """Payload with the new total; empty if the run cost nothing: the task stays as it is."""
     own = _own_usage(message)
     if message.task is None or not any(own.values()):
         return b""
     try:
         return replace(message.task, spent_before=sum_of(_spent_before(message), own)).encode()
-    except TaskError:  # Another worker's task, too large for this version: it stays as it is.
+    except TaskError:  # From another worker, and too large for this version: it stays as it is.
         return b""

@@ -1,4 +1,4 @@
-"""Answers that could not be judged because a service of an evaluator failed: kept with the task."""
+"""Answers kept with their task because a service of an evaluator failed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def services_failed(run: Completed) -> list[BaseException]:
-    """Why no verdict was possible, if only services are to blame; a broken evaluator stays so."""
+    """Why no verdict was possible, if only services failed; empty if an evaluator broke."""
     causes = [evaluation.cause for evaluation in run.evaluations if evaluation.broken]
     found = [cause for cause in causes if cause is not None]
     return found if len(found) == len(causes) else []
 
 
 def tries_before(message: ClaimedMessage, run: Completed) -> int:
-    """How often its evaluators were tried again."""
+    """How often its evaluators have been retried."""
     return message.claim.failures - run.kept.failures if run.kept else 0
 
 
 def attempt_of(message: ClaimedMessage, run: Completed | None) -> int:
-    """The agent's run that gave the answer, or the run that gave none."""
+    """Number of the agent's run that gave the answer, or of the run that gave none."""
     if run is not None and run.kept is not None:
         return run.kept.attempt
     ran = run is not None or message.tracer is not None
@@ -43,7 +43,7 @@ def attempt_of(message: ClaimedMessage, run: Completed | None) -> int:
 def payload_with_answer(message: ClaimedMessage, run: Completed) -> bytes:
     """The task with its answer, for a later run that only judges.
 
-    Empty where there is nothing to change: it has the answer, or the answer cannot be kept.
+    Empty if nothing changes: the task has the answer already, or the answer cannot be kept.
     """
     task = message.task
     if task is None or not run.keepable or run.kept is not None:
@@ -63,24 +63,24 @@ def payload_with_answer(message: ClaimedMessage, run: Completed) -> bytes:
 
 
 def reason_of_services(causes: Sequence[BaseException]) -> str:
-    """Why they could not judge, without the errors' words: those may quote the answer."""
+    """Why they could not judge, without the error texts: those can quote the answer."""
     kinds = kinds_of(causes)
     return f"EvaluationError: an evaluator's service failed ({kinds}); the result says how"
 
 
 def kinds_of(causes: Sequence[BaseException]) -> str:
-    """What their services failed with, each kind once."""
+    """The kinds of the services' errors, each once."""
     return ", ".join(dict.fromkeys(map(_kind_below, causes)))
 
 
 def _kind_below(error: BaseException) -> str:
-    """The kind of what the user's function raised, below our error about it."""
+    """The kind of the user function's error, below our own error."""
     below = error.__cause__ if isinstance(error, AgentpipeError) else None
     return error_kind(below or error)
 
 
 def evaluation_error(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """The Result's error: that of the first that is broken."""
+    """The Result's error: that of the first broken evaluation."""
     for each in evaluations:
         if each.broken:
             record = {"type": "EvaluationError", "message": each.error, "traceback": None}

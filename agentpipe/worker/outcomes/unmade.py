@@ -1,6 +1,6 @@
-"""Settlements of runs whose own settlement could not be made: the Result says so, with the answer.
+"""Settlements of runs whose own settlement failed: the Result reports that, with the answer.
 
-The answer of a paid run must not be lost over a fault in what is said of it.
+A fault while settling must not lose the answer of a paid run.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def unmade(
     """Bury the task as ``infra_error``, with the answer in its Result if there is one.
 
     Args:
-        message: Whose run has ended.
-        fault: What went wrong; None if only the log knows.
+        message: The message whose run has ended.
+        fault: What went wrong; None if only the log shows it.
         ended: The ``Completed`` run, or whatever else the run returned.
-        collection: Of its actor.
+        collection: The name of its actor's collection.
         worker: This worker's name.
     """
     redactor = masking.redactor()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def end_without_run(
     broker: StoreBroker, message: ClaimedMessage
 ) -> tuple[Action, str, BaseException] | None:
-    """What ends a message that must not run; None if it may."""
+    """How to end a message that must not run; None if it can run."""
     if message.problem is not None:
         return "bury", "infra_error", message.problem
     actor = served_actor(broker, message.actor_name)
@@ -51,7 +51,7 @@ def _too_often_or_late(
     if actor.is_too_old(message):
         return "complete", "stale", SkipMessage("Message age limit exceeded")
     deadline = task.deadline if task else None
-    answered = task is not None and task.answered is not None  # It did start in time.
+    answered = task is not None and task.answered is not None  # It started in time.
     if deadline is not None and time.time() > deadline and not answered:
         return "complete", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
     return None

@@ -1,8 +1,8 @@
-"""Capacity: how many of its slots a worker fills, fewer for a while after a shortage.
+"""Capacity: how many of its slots a worker fills; fewer for a while after a shortage.
 
-Threads, file descriptors, memory and disk belong to all runs of the process. Where they do not
-suffice, fewer runs at once do: half as many after each shortage, and slowly more again. Where even
-one run finds none, earlier ones have left some open, and only a new process has all of them.
+All runs of the process share its threads, file descriptors, memory and disk. When one of these runs
+short, fewer runs execute at once: half as many after each shortage, then slowly more. If even a
+single run hits a shortage, earlier runs leaked the resource, and only a new process frees it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# After a shortage nothing is claimed for this long: what fails meanwhile is the same shortage.
+# Claim nothing for this long after a shortage: failures meanwhile count as the same shortage.
 PAUSE_S = 0.5
-# One twentieth of the slots is filled again this often.
+# One twentieth of the slots becomes usable again at this interval.
 RECOVER_EVERY_S, RECOVER_PART = 5.0, 20
 LOG_EVERY_S = 30.0
-# So often a task is returned uncounted by this process; after that its shortages are its failures.
+# Most times that this process returns a task uncounted; after that its shortages are failures.
 MAX_RETURNS = 10
 MAX_TASKS = 10_000
-# What a process has of its own, and gets back when it ends.
+# Resources of the process alone: ending the process frees them.
 _OWN = frozenset({"open files", "threads"})
-# So many runs in a row, each alone and soon after the last, find nothing left.
+# This many shortages of a run alone, each soon after the last, mean a leak.
 LEAKS_AFTER, SOON_S = 3, 30.0
 
 log = logging.getLogger(__name__)
 
 
 class Capacity:
-    """How many slots of one process may be filled at the moment; from any thread.
+    """How many slots of one process can be filled now; thread-safe.
 
     Attributes:
-        held: How many are filled.
-        leaked: What the process has no more of, although it runs hardly anything; else empty.
-        relieve: Called at a shortage: gives back what is kept for later runs.
+        held: Number of filled slots.
+        leaked: The resource that ran out although the process runs almost nothing; empty if none.
+        relieve: Called at a shortage; frees what is kept for later runs.
     """
 
     def __init__(self) -> None:
@@ -54,20 +54,20 @@ class Capacity:
         self.leaked = ""
 
     def free(self, slots: int) -> int:
-        """How many more of these slots to fill."""
+        """Number of slots that can still be filled."""
         with self._lock:
             self._slots = slots
             return max(0, self._limit_now() - self.held)
 
     def _note_alone(self, what: str, now: float) -> None:
-        """A run that was alone has found no more of it."""
+        """Note that a run hit a shortage while alone."""
         self._alone = self._alone + 1 if now - self._alone_at < SOON_S else 1
         self._alone_at = now
         if self._alone >= LEAKS_AFTER:
             self.leaked = what
 
     def reduce(self, what: str) -> None:
-        """A run has found no more of ``what``: fill half of the slots, and say so at times."""
+        """Fill half as many slots after a shortage of ``what``; log it at intervals."""
         with self._lock:
             now = time.monotonic()
             if self._short_at is not None and now - self._short_at < PAUSE_S:
@@ -88,9 +88,9 @@ class Capacity:
             )
 
     def may_return(self, task_id: str) -> bool:
-        """Whether the task may go back uncounted; counts that it does.
+        """Whether the task can be returned uncounted; counts the return.
 
-        One that ran alone, and has been back before, would not do better in other company.
+        A task that ran alone and was returned before would not do better beside others.
         """
         with self._lock:
             returned = self._returned.pop(task_id, 0) + 1
@@ -113,6 +113,6 @@ class Capacity:
 
 
 def _says(now: float, logged_at: float) -> tuple[bool, float]:
-    """Whether to log now, and when that was done last."""
+    """Whether to log now, and the time of the last log."""
     due = now - logged_at >= LOG_EVERY_S
     return due, now if due else logged_at

@@ -1,4 +1,4 @@
-"""ClaimedMessage: a claimed task as a Dramatiq message, on its way through this worker."""
+"""ClaimedMessage: a claimed task as a Dramatiq message, while this worker handles it."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 
 class ClaimedMessage(dramatiq.MessageProxy):
-    """A message on its way through this worker, with what became of it.
+    """A message that this worker handles, with its outcome.
 
     Attributes:
-        task: None for a message of a plain Dramatiq actor, or one that cannot be read.
-        problem: Why it cannot be read.
-        started_at: Unix seconds.
+        task: None for a message of a plain Dramatiq actor, or an unreadable one.
+        problem: Why it is unreadable.
+        started_at: When it was claimed, later when its run began, in Unix seconds.
         begun_at: When its run began, on the monotonic clock; None before.
-        ended_by: What ends its run from outside, if anything does.
-        place: Where the worker's last word has its claim.
+        ended_by: Why its run is ended from outside, if it is.
+        place: Index of its claim in the worker's last word.
         retries: Runs that failed before this one.
-        answered: What its agent gave, without verdicts: evaluators judge it now.
-        completed: What its run gave.
-        context: In which its code in threads runs; None without any.
-        thread: That of a run which has one to itself.
+        answered: The agent's answer, without verdicts, while evaluators judge it.
+        completed: The output of its run.
+        context: Context for its code in threads; None without threads.
+        thread: The run's own thread, if it has one.
         settlement: Set by the Results middleware, passed to the store by the consumer.
-        follow_ups: What is sent before it is settled: to which queue, and what.
-        stranded: Why some of that could not be sent.
+        follow_ups: Pairs of queue and offer to send before it is settled.
+        stranded: Why some follow-ups could not be sent.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -66,7 +66,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
             self.problem = error
             message = _addressed(claim, (), {})
         super().__init__(message)
-        # Otherwise each look at these would be one at the proxy first.
+        # As own attributes, to avoid a proxy lookup on each access.
         self.actor_name, self.options = message.actor_name, message.options
         self.retries: int = message.options.get("retries", 0) + claim.failures
         if self.retries:
@@ -79,22 +79,22 @@ class ClaimedMessage(dramatiq.MessageProxy):
 
     @property
     def log_extra(self) -> dict[str, Bound]:
-        """Binds log lines about it to it, wherever they are logged: the logger's ``extra``."""
+        """The logger's ``extra`` that binds log lines to this message."""
         return {"bound": Bound(self.message_id, self.claim.queue)}
 
     def note_answer(self, answered: Completed) -> None:
-        """Its agent has ended: what ends the run from now on must not cost the answer."""
+        """Keep the agent's answer: whatever ends the run from now on must not lose it."""
         self.answered = answered
 
     def count_retry(self) -> None:
-        """Show the failure in the options, as Dramatiq does before its other signals."""
+        """Count the failure in the options, as Dramatiq does before its other signals."""
         self.options["retries"] = self.retries + 1
 
     def _read(self, claim: Claim) -> dramatiq.Message[Any]:
         fields = _parse(claim.payload)
         if "actor_name" in fields:
             return _plain(claim, fields)
-        self.task = Task.decode(fields, shared=True)  # Code of the user's gets others.
+        self.task = Task.decode(fields, shared=True)  # User code gets copies.
         return _addressed(claim, (fields,), dict(fields.pop("dramatiq", None) or {}))
 
 
@@ -124,7 +124,7 @@ def _addressed(
     )
 
 
-# Of a plain Dramatiq actor.
+# Fields of a plain Dramatiq message.
 _PLAIN: dict[str, type] = {
     "actor_name": str,
     "args": list,

@@ -1,4 +1,4 @@
-"""PlainActor: a plain Dramatiq actor as its worker sees it."""
+"""PlainActor: runs a plain Dramatiq actor in a worker."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ log = logging.getLogger(__name__)
 
 
 async def _nothing() -> None:
-    """Be wrapped."""
+    """Do nothing; wrapped below to find Dramatiq's wrapper code."""
 
 
 _OF_ASYNC_ACTORS = async_to_sync(_nothing).__code__
 
 
 class TimeLimitExceeded(OurTimeLimit, DramatiqsTimeLimit):
-    """Caught by ``throws`` and ``retry_when`` that name Dramatiq's own."""
+    """Our error, also caught where ``throws`` or ``retry_when`` names Dramatiq's."""
 
 
 class WorkersLoop(EventLoopThread):
-    """Runs the coroutines of actors that are called as functions, on the worker's loop."""
+    """Runs coroutines of actors that are called as functions, on the worker's loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(log)
@@ -55,14 +55,14 @@ class WorkersLoop(EventLoopThread):
         self.loop, self._in = loop, threading.get_ident()
 
     def run_coroutine(self, coro: Awaitable[Any]) -> Any:
-        """Its result; on the loop itself, which cannot wait, the coroutine to be awaited."""
+        """Return its result; on the loop's own thread, return the coroutine to await."""
         if threading.get_ident() == self._in:
             return coro
         return super().run_coroutine(coro)
 
 
 def coroutine_function(actor: dramatiq.Actor[..., Any]) -> Callable[..., Any] | None:
-    """The actor's own, where calling it skips nothing of the user's."""
+    """The actor's async function, if calling it directly bypasses no user code."""
     if type(actor).__call__ is not dramatiq.Actor.__call__:
         return None
     function: Any = actor.fn
@@ -72,18 +72,18 @@ def coroutine_function(actor: dramatiq.Actor[..., Any]) -> Callable[..., Any] | 
 
 @dataclass(frozen=True, slots=True)
 class _Returned:
-    """What a call gave: a thread would run a coroutine that it returned by itself."""
+    """Wraps a call's value: a thread would itself run a coroutine that the call returned."""
 
     value: Any
 
 
 async def perform(actor: dramatiq.Actor[..., Any], message: ClaimedMessage) -> Any:
-    """Run the actor with the message within its time limit; returns JSON.
+    """Run the actor with the message within its time limit; return JSON.
 
     Raises:
-        TimeLimitExceeded: It took too long, and was interrupted.
-        RunContinues: Instead of a CancelledError, where the run does not end in its grace.
-        AnswerError: It returned what JSON cannot hold.
+        TimeLimitExceeded: It took too long and was interrupted.
+        RunContinues: Replaces a CancelledError if the run does not end within its grace.
+        AnswerError: It returned a value that JSON cannot hold.
         BaseException: Whatever the actor raises.
     """
     limit_s = time_limit_s(actor, message)
@@ -96,18 +96,18 @@ async def perform(actor: dramatiq.Actor[..., Any], message: ClaimedMessage) -> A
         raise
     if not done:
         await _end(run, message, DramatiqsTimeLimit)
-        if not _returned(run):  # It may have caught the exception, to come to an end.
+        if not _returned(run):  # It can catch the exception and still return.
             raise TimeLimitExceeded(limit_s)
     return checked_answer(run.result())[0]
 
 
 def time_limit_s(actor: dramatiq.Actor[..., Any], message: ClaimedMessage) -> float:
-    """The limit of this message, else of its actor; infinite without one."""
+    """The message's limit, or its actor's; infinite if neither is set."""
     return seconds(option(message, actor, "time_limit"))
 
 
 def seconds(limit_ms: float | None) -> float:
-    """A limit in milliseconds in seconds; infinite without one."""
+    """Convert milliseconds to seconds; None becomes infinite."""
     return math.inf if limit_ms is None else limit_ms / 1000
 
 
@@ -119,10 +119,10 @@ async def _call(actor: dramatiq.Actor[..., Any], message: ClaimedMessage) -> Any
         call = partial(actor, *message.args, **message.kwargs)
         returned = await message.thread.call(lambda: _Returned(call()), message.context)
         value = returned.value
-        while inspect.isawaitable(value):  # Of a plain function around an async one.
+        while inspect.isawaitable(value):  # From a plain function around an async one.
             value = await value
     except (SystemExit, KeyboardInterrupt) as error:
-        # asyncio would stop the worker's loop on these.
+        # Unwrapped, these would stop the worker's loop.
         kind = type(error).__name__
         raise AgentFailed(f"the actor raised {kind}", kind=kind) from error
     return value

@@ -1,4 +1,4 @@
-"""Plain failures: whether a plain Dramatiq actor runs again after one, as Dramatiq documents it."""
+"""Plain failures: whether a plain Dramatiq actor is retried, as Dramatiq documents it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from agentpipe.worker.running.message import ClaimedMessage
 
-# Dramatiq's 20 would run something that is broken for days.
+# Dramatiq's default of 20 would retry broken work for days.
 MAX_RETRIES = 2
-# As in Dramatiq.
+# The same as Dramatiq's.
 MAX_BACKOFF_MS = 7 * 86_400_000
 
 
 def option(
     message: ClaimedMessage, actor: dramatiq.Actor[..., Any], name: str, default: Any = None
 ) -> Any:
-    """An option of the message, else of its actor."""
+    """The message's option, or its actor's."""
     return message.options.get(name, actor.options.get(name, default))
 
 
 def retry_delay_s(
     message: ClaimedMessage, actor: dramatiq.Actor[..., Any], error: BaseException, base_s: float
 ) -> float | None:
-    """When the message runs again; None if it does not."""
+    """Delay before the message runs again; None if it does not."""
     if not _may_retry(message, actor, error):
         return None
     if isinstance(error, Retry) and error.delay is not None:
@@ -44,7 +44,7 @@ def retry_delay_s(
 
 
 def most_retries(message: ClaimedMessage, actor: dramatiq.Actor[..., Any] | None) -> int | None:
-    """How often it runs again at most; None for no limit."""
+    """Most retries of the message; None for no limit."""
     of_actor = actor.options.get("max_retries", MAX_RETRIES) if actor else MAX_RETRIES
     most: int | None = message.options.get("max_retries", of_actor)
     return most
@@ -57,7 +57,7 @@ def is_thrown(actor: dramatiq.Actor[..., Any] | None, error: BaseException | Non
 
 
 def most_runs(message: ClaimedMessage, actor: dramatiq.Actor[..., Any]) -> str:
-    """How often it runs at most, for the log."""
+    """Most runs of the message, for the log."""
     allowed = most_retries(message, actor)
     if allowed is None or actor.options.get("retry_when") is not None:
         return "any number"
@@ -65,7 +65,7 @@ def most_runs(message: ClaimedMessage, actor: dramatiq.Actor[..., Any]) -> str:
 
 
 def outcome_of(error: BaseException) -> str:
-    """The outcome of a message whose last run ended so."""
+    """The outcome of a message whose last run raised ``error``."""
     if isinstance(error, RunLimitExceeded):
         return "limit"
     return "infra_error" if is_infra(error) else "agent_error"
@@ -75,7 +75,7 @@ def _may_retry(
     message: ClaimedMessage, actor: dramatiq.Actor[..., Any], error: BaseException
 ) -> bool:
     retry_when = actor.options.get("retry_when")
-    if message.failed or is_thrown(actor, error):  # A middleware gave it up, or it did itself.
+    if message.failed or is_thrown(actor, error):  # Failed by a middleware, or on purpose.
         return False
     if retry_when is not None:
         return bool(retry_when(message.retries, error))

@@ -1,4 +1,4 @@
-"""Runner: runs the tasks of one agent in this process, within its limits, and evaluates them."""
+"""Runner: runs the tasks of one agent in this process, within limits, and evaluates them."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
     from agentpipe.engines.process.judges import Judges
     from agentpipe.evaluation.evaluators import Evaluation
 
-# Of an answer or an error in the trace: the Result has them whole.
+# Most characters of an answer or an error in the trace; the Result has them whole.
 MAX_RECORDED_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A run that gave an answer.
+    """The output of a run that gave an answer.
 
     Attributes:
         answer: A string or JSON.
         evaluations: One for each of the task's evaluators.
-        stop: Why the answer ended, if the agent said so.
-        kept: What an earlier run gave, where this one only judged.
-        keepable: Whether a later run can judge the answer.
+        stop: Why the answer ended, if the agent reported it.
+        kept: The output of an earlier run, if this run only evaluated it.
+        keepable: Whether a later run can evaluate the answer.
         by_agent: Whether its agent evaluated it.
-        env: The context's values, to take them out of an answer that is kept.
+        env: The context's values, to redact them from an answer that is kept.
     """
 
     answer: Any
@@ -63,7 +63,7 @@ class Completed:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def judged(self, evaluations: Iterable[Evaluation]) -> Completed:
-        """The same with these."""
+        """Copy with these evaluations."""
         return _COMPLETED.changed(self, {"evaluations": tuple(evaluations)})
 
 
@@ -71,21 +71,21 @@ _COMPLETED = Slots(Completed)
 
 
 def _ignore(_: Completed) -> None:
-    """For callers that wait for the whole run."""
+    """Do nothing, for callers that wait for the whole run."""
 
 
 def _refuse_inexact(rollout: Rollout | None) -> None:
-    """An answer without the ids that its trainer needs is none."""
+    """Reject an answer without the token ids that its trainer needs."""
     if rollout is not None and rollout.required and not rollout.is_exact:
         text = "record: {tokens: require}: the run has responses without token ids, or none at all"
         raise AgentFailed(text, kind="NoTokenIds", permanent=True)
 
 
 class Runner:
-    """One agent's runs; each instance of the agent does one at a time.
+    """One agent's runs; each instance of the agent runs one at a time.
 
     Attributes:
-        context: Its credentials.
+        context: The agent's credentials.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Runner:
         *,
         policy: LivePolicy | None = None,
     ) -> None:
-        """``judges`` run what evaluators have of the user's code; without, this process does.
+        """``judges`` run the user code of evaluators; if None, this process does.
 
-        ``policy`` is what its agents ask instead of a model of their own.
+        ``policy`` is the model that the agents call instead of their own.
         """
         self.name, self.context = name, context
         self._collection, self._engine, self._apart = collection, engine, judges
@@ -116,10 +116,10 @@ class Runner:
 
     @cached_property
     def _functions(self) -> FunctionScope:
-        return self._collection.functions  # It looks at the disk.
+        return self._collection.functions  # Reads the disk.
 
     def refusals(self, task: Task) -> list[str]:
-        """Why the task must not run: its evaluators want what is not the task's to have."""
+        """Why the task must not run: its evaluators use what a task has no access to."""
         if not task.evaluators:
             return []
         return refusals(task.evaluators, self._functions, self.context)
@@ -127,15 +127,15 @@ class Runner:
     async def run(
         self, task: Task, tracer: Tracer, answered: Callable[[Completed], None] = _ignore
     ) -> Completed:
-        """Run the agent, and evaluate its answer; one that an earlier run gave is only evaluated.
+        """Run the agent and evaluate its answer; only evaluate an answer of an earlier run.
 
         Args:
-            task: With the answer of an earlier run, if one could not be judged.
+            task: Carries the answer of an earlier run, if that could not be evaluated.
             tracer: Receives the trace.
-            answered: Called with the answer before code of the user's evaluates it.
+            answered: Called with the answer before user code evaluates it.
 
         Raises:
-            TimeLimitExceeded: It took too long, and was interrupted.
+            TimeLimitExceeded: It took too long and was interrupted.
             AnswerError: It returned neither a string nor JSON.
             BaseException: Whatever the agent raises.
         """
@@ -147,7 +147,7 @@ class Runner:
             with tracer.root() as span:
                 text = error = ""
                 try:
-                    # A copy: the agent's changes to it reach neither evaluators nor the Result.
+                    # A copy: the agent's changes must reach neither evaluators nor the Result.
                     answer = await self._answer_of(instance, task.copy())
                     answer = answer if isinstance(answer, Answer) else Answer(answer)
                     value, text = checked_answer(answer.value)
@@ -171,7 +171,8 @@ class Runner:
         given = Completed(value, (), answer.stop, keepable=True, env=env)
         return await self._evaluated(task, text, given, answered)
 
-    # Each coroutine that only awaits another one would keep its frame for as long as a run.
+    # These methods return coroutines instead of awaiting them: a coroutine that only awaits another
+    # would keep its frame for the whole run.
 
     def _answer_of(self, instance: Instance, task: Task) -> Coroutine[Any, Any, Any]:
         if self._policy is None:
@@ -229,7 +230,7 @@ class Runner:
         return given.judged(await self._evaluate(task, text))
 
     def _judges(self, task: Task) -> bool:
-        """Whether the agent can judge later: cleanups have undone what it would look at."""
+        """Whether the agent can judge later: cleanups remove what it would inspect."""
         can = getattr(self._engine, "judges_answers", False)
         return can and not task.prepares and not task.cleanups
 

@@ -1,4 +1,4 @@
-"""ServedActor: what a worker asks of an actor, agent or plain Dramatiq actor alike."""
+"""ServedActor: a worker's view of an actor, whether an agent or a plain Dramatiq actor."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ActorLimits:
     """The limits of one actor's tasks.
 
     Attributes:
-        concurrency: Runs at once, over the whole fleet.
+        concurrency: Concurrent runs over the whole fleet.
         breaker: Equal failures in a row that pause its collection; 0 for never.
-        max_cooldown_s: For how long a task may wait in cooldowns altogether.
-        group: The concurrency group that it shares, with the group's limit; None for no group.
+        max_cooldown_s: Most time that a task waits in cooldowns in total.
+        group: Its concurrency group and the group's limit; None for no group.
         on_limit: The reward of a run that reached a limit; None for none.
     """
 
@@ -49,11 +49,11 @@ class ActorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What agents use together at a service, which limits them together.
+    """A credential that several agents share at a service, which limits them together.
 
     Attributes:
         name: Unique in a worker.
-        queues: Returns those of all agents that use it.
+        queues: Returns the queues of all agents that use it.
     """
 
     name: str
@@ -64,42 +64,42 @@ class ServedActor(Protocol):
     """An actor as its worker sees it.
 
     Attributes:
-        credential: That of its context.
+        credential: The credential of its context.
         collection: Its collection's name; None outside any.
-        context: The index of its context there; None without any.
+        context: The index of its context in the collection; None without any.
         takes_tasks: Whether its messages are Tasks.
         config_hash: The fingerprint of its collection; empty if unknown.
-        strict_config: Whether tasks that were sent with another one are left alone.
-        runs_in_thread: Whether each run needs a thread of the worker's.
+        strict_config: Whether tasks sent with another fingerprint are left alone.
+        runs_in_thread: Whether each run needs one of the worker's threads.
         secrets: Values that must not leave a run.
     """
 
     @property
     def credential(self) -> Credential: ...  # noqa: D102 - see the class
     @property
-    def collection(self) -> str | None: ...  # noqa: D102 - likewise
+    def collection(self) -> str | None: ...  # noqa: D102 - see the class
     @property
-    def context(self) -> int | None: ...  # noqa: D102 - likewise
+    def context(self) -> int | None: ...  # noqa: D102 - see the class
     @property
-    def takes_tasks(self) -> bool: ...  # noqa: D102 - likewise
+    def takes_tasks(self) -> bool: ...  # noqa: D102 - see the class
     @property
-    def config_hash(self) -> str: ...  # noqa: D102 - likewise
+    def config_hash(self) -> str: ...  # noqa: D102 - see the class
     @property
-    def strict_config(self) -> bool: ...  # noqa: D102 - likewise
+    def strict_config(self) -> bool: ...  # noqa: D102 - see the class
     @property
-    def secrets(self) -> tuple[str, ...]: ...  # noqa: D102 - likewise
+    def secrets(self) -> tuple[str, ...]: ...  # noqa: D102 - see the class
     @property
     def limits(self) -> ActorLimits:
         """The limits of its tasks."""
 
     @property
-    def runs_in_thread(self) -> bool: ...  # noqa: D102 - likewise
+    def runs_in_thread(self) -> bool: ...  # noqa: D102 - see the class
 
     def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
-        """Run it with one message, once awaited."""
+        """Return a coroutine that runs it with one message."""
 
     def refusals(self, message: ClaimedMessage) -> list[str]:
-        """Why it must not run, a sentence each."""
+        """Why it must not run, a sentence per reason."""
 
     def time_limit_s(self, message: ClaimedMessage) -> float:
         """The time limit of this run; infinite without one."""
@@ -107,16 +107,16 @@ class ServedActor(Protocol):
     def retry_delay_s(
         self, message: ClaimedMessage, error: BaseException, base_s: float
     ) -> float | None:
-        """When the message runs again after this failure; None if it does not."""
+        """Delay before the message is retried after this failure; None if it is not."""
 
     def is_too_old(self, message: ClaimedMessage) -> bool:
-        """Whether it has waited for longer than its sender wants."""
+        """Whether it has waited longer than its sender allows."""
 
     def most_runs(self, message: ClaimedMessage) -> str:
-        """How often a message that fails runs, for the log."""
+        """Most runs of a message that keeps failing, for the log."""
 
     def outcome_of(self, error: BaseException) -> str:
-        """The outcome of a message whose last run ended so."""
+        """The outcome of a message whose last run raised ``error``."""
 
     async def close(self) -> None:
         """Close what it keeps between runs."""
@@ -128,7 +128,7 @@ def served_actor(broker: dramatiq.Broker, actor_name: str) -> ServedActor | None
     return None if actor is None else _served(actor)
 
 
-@cache  # Asked several times for each task; actors live as long as their process.
+@cache  # Called several times per task; actors live as long as their process.
 def _served(actor: dramatiq.Actor[..., Any]) -> ServedActor:
     return _Agent(actor) if isinstance(actor, AgentActor) else _Plain(actor)
 
@@ -147,7 +147,7 @@ def time_limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:
 class _Agent:
     __slots__ = ("_actor", "collection", "config_hash", "context", "limits", "strict_config")
     takes_tasks = True
-    runs_in_thread = False  # Its instances have threads of their own.
+    runs_in_thread = False  # Its instances have their own threads.
 
     def __init__(self, actor: AgentActor) -> None:
         self._actor = actor
@@ -181,7 +181,7 @@ class _Agent:
             return []
         return self._actor.rules.problems(task) + (runner.refusals(task) if runner else [])
 
-    def time_limit_s(self, message: ClaimedMessage) -> float:  # noqa: ARG002 - the protocol's
+    def time_limit_s(self, message: ClaimedMessage) -> float:  # noqa: ARG002 - of the protocol
         return self._actor.collection.time_limit_s
 
     def retry_delay_s(
@@ -192,13 +192,13 @@ class _Agent:
             return None
         return retry_delay_s(error, base_s, failures)
 
-    def is_too_old(self, message: ClaimedMessage) -> bool:  # noqa: ARG002 - likewise
-        return False  # Its deadline says so.
+    def is_too_old(self, message: ClaimedMessage) -> bool:  # noqa: ARG002 - of the protocol
+        return False  # The task's deadline decides.
 
-    def most_runs(self, message: ClaimedMessage) -> str:  # noqa: ARG002 - likewise
+    def most_runs(self, message: ClaimedMessage) -> str:  # noqa: ARG002 - of the protocol
         return str(self._actor.collection.max_retries + 1)
 
-    def outcome_of(self, error: BaseException) -> str:  # noqa: ARG002 - likewise
+    def outcome_of(self, error: BaseException) -> str:  # noqa: ARG002 - of the protocol
         return "infra_error"
 
     async def close(self) -> None:
@@ -208,7 +208,7 @@ class _Agent:
 
 @cache
 def _shared(limits: ActorLimits) -> ActorLimits:
-    """One object for all that are equal: a worker may have thousands of agents."""
+    """Share one object among equal limits: a worker can have thousands of agents."""
     return limits
 
 
@@ -258,10 +258,10 @@ class _Plain:
         )
 
     def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
-        message.tracer = Tracer()  # Its Result tells by it that it has run.
+        message.tracer = Tracer()  # Its presence marks in the Result that the message has run.
         return plain_actor.perform(self._actor, message)
 
-    def refusals(self, message: ClaimedMessage) -> list[str]:  # noqa: ARG002 - the protocol's
+    def refusals(self, message: ClaimedMessage) -> list[str]:  # noqa: ARG002 - of the protocol
         return []
 
     def time_limit_s(self, message: ClaimedMessage) -> float:
@@ -283,4 +283,4 @@ class _Plain:
         return plain_failures.outcome_of(error)
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept between runs."""

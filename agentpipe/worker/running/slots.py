@@ -1,4 +1,4 @@
-"""Slots: how many runs at once a worker process has room for."""
+"""Slots: how many concurrent runs a worker process has room for."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import dramatiq
 
 MAX_SLOTS = 1_000
-# Of `dramatiq --threads` and of `dramatiq.Worker`.
+# The default of `dramatiq --threads` and of `dramatiq.Worker`.
 DRAMATIQ_THREADS = 8
 
 
 def slots_for(broker: dramatiq.Broker, threads: int) -> int:
-    """As many as Dramatiq was given threads; by default as many as the actors may use.
+    """As many slots as Dramatiq was given threads; by default, as many as the actors can use.
 
-    Agents may use what their limits allow, and all plain actors together Dramatiq's default.
+    Agents can use what their limits allow; all plain actors together get Dramatiq's default.
     """
     if threads != DRAMATIQ_THREADS or _were_given(sys.argv):
         return max(1, threads)
@@ -33,7 +33,7 @@ def slots_for(broker: dramatiq.Broker, threads: int) -> int:
 
 
 def _were_given(argv: Iterable[str]) -> bool:
-    """Whether the command line names the threads: their default looks the same as a choice."""
+    """Whether the command line sets the threads; their value alone does not show that."""
     return any(re.match(r"-t\d*$|--t(h|hr|hre|hrea|hread|hreads)?(=|$)", arg) for arg in argv)
 
 

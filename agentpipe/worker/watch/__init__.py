@@ -1,1 +1,1 @@
-"""What a worker says of itself in memory that outlives it, and who ends it when it freezes."""
+"""What a worker records in memory that outlives it, and what ends it when it freezes."""

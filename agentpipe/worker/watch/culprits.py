@@ -1,4 +1,4 @@
-"""Culprits: which runs froze a worker, by its last word and by what its threads do."""
+"""Culprits: which runs froze a worker, by its last word and its threads' activity."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from agentpipe.worker.watch.last_word import Said
 
 LOOK_S = 0.25
-# On a busy machine the thread that computes may hardly get a core.
+# On a busy machine the computing thread may rarely get a core.
 MAX_LOOKS = 12
-# Of the clock that the system counts processor time with: a hundredth of a second each.
+# In clock ticks of processor time, a hundredth of a second each.
 ENOUGH_TICKS = 10
-# Threads that wait for the interpreter look for it all the time, at little cost.
+# Threads that wait for the interpreter poll for it constantly, at low cost.
 PART_OF_BUSIEST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadSeen:
-    """A thread at one look: whether it is stopped, its processor time, how often it has waited."""
+    """A thread at one look: whether it is stopped, its processor time, and its wait count."""
 
     is_stopped: bool
     ticks: int
@@ -35,12 +35,12 @@ class ThreadSeen:
 
 
 def culprits_of(said: Said) -> frozenset[int]:
-    """The places of the runs that freeze the worker; empty if none of them does, or is known.
+    """Return the places of the runs that froze the worker; empty if none did or it is unknown.
 
-    The run that computes without pause holds the interpreter. Where none computes, the one does
-    whose thread is in a call and does not wait for the interpreter. A process that was stopped from
-    outside has no culprit, unless its loop executed a run at that moment; nor has one that the
-    system lets do nothing at all, such as a paused container.
+    A run that computes without pause holds the interpreter. If none computes, the culprit is the
+    run whose thread is inside a call and does not wait for the interpreter. A process stopped from
+    outside has no culprit, unless its loop was executing a run at that moment. A process that the
+    system does not schedule at all, such as in a paused container, has none either.
     """
     before = threads_of(said.pid)
     if not before or all(seen.is_stopped for seen in before.values()):
@@ -53,18 +53,18 @@ def culprits_of(said: Said) -> frozenset[int]:
         if most >= ENOUGH_TICKS:
             busy = {thread for thread, spent in ticks.items() if spent >= PART_OF_BUSIEST * most}
             return _runs_of(busy, said) or _only(begun_in(said))
-    if before == after:  # Not even the thread that beats has looked for the interpreter.
+    if before == after:  # Not even the beating thread has polled for the interpreter.
         return frozenset()
     return _only(_runs_of(_quiet(before, after), said)) or _only(begun_in(said))
 
 
 def executed(said: Said) -> frozenset[int]:
-    """The places of the runs that had the loop or a thread of their own."""
+    """The places of the runs that occupied the loop or their own thread."""
     return _runs_of({said.loop_thread, *said.threads}, said)
 
 
 def _runs_of(threads: set[int], said: Said) -> frozenset[int]:
-    """What these threads work for, as far as that is known."""
+    """The known places of the runs that these threads work for."""
     places = {said.threads[thread] for thread in threads & said.threads.keys()}
     if said.loop_thread in threads:
         places.add(said.on_loop)
@@ -72,7 +72,7 @@ def _runs_of(threads: set[int], said: Said) -> frozenset[int]:
 
 
 def _quiet(before: Mapping[int, ThreadSeen], after: Mapping[int, ThreadSeen]) -> set[int]:
-    """Those that did not even look for the interpreter: they are in a call."""
+    """Threads that did not even poll for the interpreter: they are inside a call."""
     return {
         thread
         for thread, seen in after.items()
@@ -81,12 +81,12 @@ def _quiet(before: Mapping[int, ThreadSeen], after: Mapping[int, ThreadSeen]) ->
 
 
 def _only(places: frozenset[int]) -> frozenset[int]:
-    """The one that there is: among several, each but one would be blamed for another."""
+    """The place if there is exactly one: among several, all but one would be blamed wrongly."""
     return places if len(places) == 1 else frozenset()
 
 
 def begun_in(said: Said) -> frozenset[int]:
-    """The places of the runs that had begun: any may have threads that no one has marked."""
+    """The places of the runs that had begun: any of them can own unmarked threads."""
     return frozenset(place for place, held in said.claims.items() if held.begun)
 
 
@@ -95,7 +95,7 @@ def _spent(before: Mapping[int, ThreadSeen], after: Mapping[int, ThreadSeen], th
 
 
 def threads_of(pid: int) -> dict[int, ThreadSeen]:
-    """A process's threads by the system's numbers; empty where it is gone, or without ``/proc``."""
+    """A process's threads by native id; empty if it is gone, or without ``/proc``."""
     found: dict[int, ThreadSeen] = {}
     for folder in Path(f"/proc/{pid}/task").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
@@ -106,5 +106,5 @@ def threads_of(pid: int) -> dict[int, ThreadSeen]:
 def _seen(folder: Path) -> ThreadSeen:
     stat = Stat.of(folder)
     waits = [line for line in (folder / "status").read_text().splitlines() if "ctxt_switch" in line]
-    number_of_waits = int(waits[0].split()[1])  # The voluntary ones come first.
+    number_of_waits = int(waits[0].split()[1])  # The voluntary switches come first.
     return ThreadSeen(stat.is_stopped, stat.ticks, number_of_waits)

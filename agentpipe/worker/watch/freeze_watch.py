@@ -1,4 +1,4 @@
-"""FreezeWatch: notices from outside that a worker no longer beats."""
+"""FreezeWatch: detects from outside that a worker no longer beats."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from agentpipe.core.processes import stat_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A worker beats this often, from a thread that does little else.
+# A worker's beat interval, from a thread that does almost nothing else.
 BEAT_S = 0.2
-# And its watcher looks this often.
+# Its watcher's polling interval.
 LOOK_EVERY_S = 0.1
 # A call that holds the interpreter for less than this is slow, not stuck.
 MIN_FREEZE_S = 5.0
-# What is silent for this long does not wait for a core: one run holds all others up.
+# A worker silent for this long is not waiting for a core: one run holds up all others.
 HELD_UP_S = 1.0
-# What a look counts at most: the time in which the watcher itself, or the machine, stood still says
-# nothing of the worker.
+# Most silence counted per look: time in which the watcher or the machine stood still says nothing
+# about the worker.
 MAX_STEP_S = 0.5
-# A watcher that is this late was stopped, and not only waiting for a core: a worker that was silent
-# meanwhile was stopped with it (`docker pause`, a machine that slept).
+# A watcher this late was stopped, not waiting for a core: a worker that was silent meanwhile was
+# stopped with it (`docker pause`, a sleeping machine).
 STOPPED_S = 2.0
-# So much of its beats it misses then; on a busy machine it misses some.
+# Such a worker made at most this part of its beats; on a busy machine it misses only some.
 FEW = 0.25
 
 
 def freeze_limit_s(lease_s: float) -> float:
-    """How long a worker may be silent: it ends before its lease does, which would blame all."""
+    """Longest silence of a worker; it ends before its lease, whose end would blame all runs."""
     return max(MIN_FREEZE_S, lease_s / 2)
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process, as far as the system tells."""
+    """Whether a signal has stopped the process, if the system reports it."""
     stat = stat_of(pid)
     return stat is not None and stat.is_stopped
 
 
 class FreezeWatch:
-    """Counts the silence of one worker, in the watcher's own steps.
+    """Counts one worker's silence, in the watcher's own steps.
 
     Args:
-        limit_s: How long it may be silent.
-        stopped: Whether it is stopped from outside just now.
+        limit_s: Longest silence allowed.
+        stopped: Whether the worker is currently stopped from outside.
     """
 
     def __init__(self, limit_s: float, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -54,16 +54,16 @@ class FreezeWatch:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether it was silent at the last look, and had been for some time, by its own doing."""
+        """Whether it had been silent for a while at the last look, and not stopped from outside."""
         return self._silent_s >= HELD_UP_S and not self._was_stopped
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was silent at the last look since it had been stopped from outside."""
+        """Whether it was silent at the last look because it was stopped from outside."""
         return self._was_stopped
 
     def is_frozen(self, beats: int) -> bool:
-        """Whether it has been silent for too long; ``beats`` is its counter now."""
+        """Whether it has been silent for too long; ``beats`` is its current counter."""
         now = time.monotonic()
         passed_s, self._looked_at = now - self._looked_at, now
         stood_still = self._stood_still(beats - self._beats, passed_s)
@@ -77,6 +77,6 @@ class FreezeWatch:
         return self._silent_s > self._limit_s
 
     def _stood_still(self, beaten: int, passed_s: float) -> bool:
-        """Whether watcher and worker both did; it may have beaten once more after the last look."""
+        """Whether watcher and worker both stood still; one beat may follow the last look."""
         is_first = self._beats < 0
         return passed_s >= STOPPED_S and not is_first and beaten * BEAT_S < passed_s * FEW

@@ -1,6 +1,6 @@
-"""Guard: the process beside a worker that ends it when it freezes, where no supervisor does.
+"""Guard: a process beside a worker without supervisor, which ends the worker when it freezes.
 
-It knows nothing of the worker but its last word, and ends with it.
+It knows only the worker's last word, and ends with the worker.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def main(path: str) -> None:
     """Watch the parent process until it ends."""
     receive()
     for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(kind, signal.SIG_IGN)  # A worker has its grace, and is watched meanwhile.
+        signal.signal(kind, signal.SIG_IGN)  # A worker in its grace is still watched.
     worker = os.getppid()
     try:
         word = LastWordFile.open(path)
-    except OSError:  # It has ended already.
+    except OSError:  # The worker has already ended.
         return
     _watch(worker, word)
 
@@ -46,13 +46,13 @@ def _watch(worker: int, word: LastWordFile) -> None:
         time.sleep(LOOK_EVERY_S)
         if watch.is_frozen(word.beats) and _end_frozen(word, settings):
             return
-    watch.is_frozen(word.beats)  # This process may have been stopped with it.
+    watch.is_frozen(word.beats)  # This process can have been stopped with the worker.
     said = word.read()
     if said.claims or said.ahead:
         _bury_dead(word, settings, watch)
 
 
-# What few guards ever do is imported when they do it.
+# Imported late: few guards ever need them.
 
 
 def _end_frozen(word: LastWordFile, settings: Settings) -> bool:

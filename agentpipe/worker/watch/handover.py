@@ -1,7 +1,7 @@
 """Gives a process of ours its environment once no other process can read it there.
 
-What a program is started with stands in ``/proc/PID/environ`` from its first moment on, before it
-can protect itself. So it starts without credentials, and gets these by a socket.
+The environment that a program starts with is readable in ``/proc/PID/environ`` before the program
+can protect itself. So it starts without credentials, and gets them through a socket.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def start(
     """Start a program that calls ``receive`` first."""
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
-    # What loads before the program's first line, such as an instrumentation, reads the others.
+    # Code that loads before the program's first line, such as instrumentation, needs these.
     shown = {name: value for name, value in environ.items() if not is_kept_back(name, value)}
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own program
@@ -39,9 +39,9 @@ def start(
 
 
 def _give(ours: socket.socket, payload: bytes) -> None:
-    """At once, for a thread might not turn any more: what is frozen has a guard that must start.
+    """Send without a thread, which might never run: a frozen worker's guard must still start.
 
-    What does not fit into the socket follows from a thread.
+    A thread sends whatever does not fit into the socket buffer.
     """
     with suppress(OSError):
         rest = payload[ours.send(payload, socket.MSG_DONTWAIT) :] if payload else b""
@@ -59,7 +59,7 @@ def _give_rest(ours: socket.socket, rest: bytes) -> None:
 
 
 def receive() -> None:
-    """Take the environment that the parent keeps for this process, if it does."""
+    """Receive the environment that the parent holds for this process, if any."""
     harden()
     scrub()
     if not (number := os.environ.pop(VARIABLE, "")):

@@ -1,12 +1,12 @@
-"""LastWord: what a worker does, in memory that outlives it and that its watcher reads.
+"""LastWord: a worker's state, in memory that outlives it and that its watcher reads.
 
-A process that freezes, or whose interpreter is held by one call, can say nothing any more. So it
-writes beforehand, with plain stores into memory: that it lives, what it holds, which run its loop
-executes now and which run each thread works for.
+A process that is frozen, or whose interpreter is held by one call, can report nothing. So it writes
+beforehand, with plain stores into memory: that it lives, what it holds, which run its loop executes
+now, and which run each thread works for.
 
-The layout: the header, a table of threads, a table of claims that grows to the worker's needs, with
-room for what is delivered ahead of its claim, and a table of the ends of their ids. Pages that
-nothing was written to take no memory.
+The layout: the header, a table of threads, a table of claims, and a table of the tails of their
+ids. The claim table grows to the worker's needs and has room for tasks delivered ahead of their
+claim. Pages that were never written take no memory.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ _PID, _SERVES, _BEATS, _ON_LOOP, _LOOP_THREAD, _CLAIMS, _NAME, _DRAINS = 0, 4, 8
 _NAME_AT, _NAME_BYTES = _HEAD.size, 512
 _U32, _I32, _U64 = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("=Q")
 _STATE = struct.Struct("=H")
-# The system's number of a thread, and the place of its run.
+# A thread's native id, and the place of its run.
 _THREAD = struct.Struct("=Ii")
 _THREADS_AT, THREADS = 1024, 4096
-# Whether it is held (and whether its run goes on), the length of the id, the claim's number, or
-# that of what was delivered ahead.
+# State (free, held, begun or ahead), length of the id, and the number of the claim or delivery.
 _CLAIM = struct.Struct("=HHQ")
 _CLAIMS_AT = _THREADS_AT + THREADS * _THREAD.size
 _ID_BYTES = 4 * 256
@@ -48,11 +47,10 @@ _CLAIM_BYTES = 64
 _INLINE_BYTES = _CLAIM_BYTES - _CLAIM.size
 _END_BYTES = _ID_BYTES - _INLINE_BYTES
 _FREE, _HELD, _BEGUN, _AHEAD = 0, 1, 2, 3
-# So many tasks that were delivered ahead are known beside those that are claimed; the places behind
-# those of claims are theirs.
+# Tasks delivered ahead that are tracked beside claimed ones; their places follow those of claims.
 AHEAD = 4096
 _MEMORY = "agentpipe-last-word"
-# No process can open a file of another one here that keeps its memory to itself: it inherits it.
+# Files of a process that is not dumpable cannot be opened here, so its watcher inherits them.
 _OWN_FILES = "/proc/self/fd/"
 
 
@@ -61,7 +59,7 @@ class HeldClaim:
     """A claim that the worker held.
 
     Attributes:
-        begun: Whether its run had begun, and not ended.
+        begun: Whether its run had begun and not ended.
     """
 
     place: int
@@ -77,10 +75,10 @@ class Said:
     Attributes:
         pid: 0 before the process has opened the file.
         on_loop: The place of the run that its loop executes; ``NO_RUN`` for none.
-        loop_thread: The system's number of the loop's thread.
-        threads: The places of the runs that have threads of their own, by the thread's number.
-        claims: By place.
-        ahead: What was delivered to it; perhaps it is claimed, too.
+        loop_thread: Native id of the loop's thread.
+        threads: Places of the runs with their own threads, by native thread id.
+        claims: Held claims by place.
+        ahead: What was delivered to it, perhaps also claimed.
     """
 
     worker: str
@@ -100,8 +98,8 @@ class LastWordFile:
 
     @classmethod
     def make(cls) -> Self:
-        """A file for a worker that is to start and inherits ``files``."""
-        if sys.platform == "linux":  # A file without a name leaves nothing behind.
+        """A file for a worker that is about to start and inherits ``files``."""
+        if sys.platform == "linux":  # An unnamed file leaves nothing behind.
             file = os.memfd_create(_MEMORY)
             path = f"{_OWN_FILES}{file}"
         else:
@@ -111,12 +109,12 @@ class LastWordFile:
 
     @classmethod
     def open(cls, path: str) -> Self:
-        """That of a worker that runs."""
+        """Open the file of a running worker."""
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
 
     @property
     def files(self) -> tuple[int, ...]:
-        """The descriptors that a process needs for ``path``, under the same numbers."""
+        """Descriptors that a process needs for ``path``, under the same numbers."""
         return _files(self.path)
 
     @property
@@ -126,12 +124,12 @@ class LastWordFile:
 
     @property
     def drains(self) -> bool:
-        """Whether the worker was told to end once its runs have: nothing is to replace it."""
+        """Whether the worker drains: once its runs end, nothing replaces it."""
         return bool(self._number(_U32, _DRAINS))
 
     @property
     def beats(self) -> int:
-        """How often it has beaten."""
+        """The number of its beats."""
         return self._number(_U64, _BEATS)
 
     @property
@@ -144,14 +142,14 @@ class LastWordFile:
         return int(number)
 
     def read(self) -> Said:
-        """All that the worker has written."""
+        """Everything that the worker has written."""
         head = os.pread(self._file, _CLAIMS_AT, 0)
         pid, _, _, on_loop, loop_thread, capacity, length, _ = _HEAD.unpack_from(head)
         threads = _THREAD.iter_unpack(head[_THREADS_AT:])
         return Said(
             head[_NAME_AT : _NAME_AT + length].decode(errors="replace"),
             pid,
-            on_loop - 1,  # An empty file says that there is none.
+            on_loop - 1,  # In an empty file this is ``NO_RUN``.
             loop_thread,
             {thread: place for thread, place in threads if thread},
             *self._claims(capacity),
@@ -179,7 +177,7 @@ class LastWordFile:
         return found, tuple(ahead)
 
     def close(self) -> None:
-        """Release it; the worker keeps its own."""
+        """Release the file; the worker keeps its own."""
         os.close(self._file)
         if not self.files:
             Path(self.path).unlink(missing_ok=True)
@@ -189,24 +187,24 @@ class LastWord:
     """The worker's side: each method is a store or two into memory.
 
     Attributes:
-        on_loop: Holds one number: the place of the run that the loop executes, and 1 more.
+        on_loop: Holds one number: the place of the run that the loop executes, plus 1.
     """
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        for inherited in _files(path):  # No program that an agent starts gets it.
+        for inherited in _files(path):  # Programs that an agent starts must not get it.
             os.set_inheritable(inherited, False)
         self._memory = mmap.mmap(self._file, _CLAIMS_AT)
         self._beats = self._slots = self._places = 0
         self._free, self._free_ahead = deque[int](), deque[int]()
         self._free_marks = deque(range(THREADS))
-        # Each step of each run writes here.
+        # Written at each step of each run.
         self.on_loop = memoryview(self._memory)[_ON_LOOP : _ON_LOOP + _I32.size].cast("i")
         _U32.pack_into(self._memory, _PID, os.getpid())
 
     @classmethod
     def of(cls, path: str) -> Self:
-        """That of the supervisor's file, or of a file of its own where there is none."""
+        """Open the supervisor's file, or create one if there is none."""
         if path:
             with suppress(OSError):  # The supervisor is gone, or this process is not its worker.
                 _refuse_other_files(path)
@@ -219,7 +217,7 @@ class LastWord:
 
     @property
     def path(self) -> str:
-        """Where a watcher opens it that inherits ``files``; only on Linux."""
+        """Path for a watcher that inherits ``files``; only on Linux."""
         return f"{_OWN_FILES}{self._file}"
 
     @property
@@ -228,8 +226,8 @@ class LastWord:
         return (self._file,)
 
     def serve(self, worker: str, slots: int) -> None:
-        """The worker serves from now on, with room for so many claims."""
-        # What is claimed was delivered before, and is noted as such until it is settled.
+        """Note that the worker serves, with room for ``slots`` claims."""
+        # A claimed task was delivered before, and stays noted as such until it is settled.
         self._slots, self._places = slots, 2 * slots + AHEAD
         name, size = worker.encode()[:_NAME_BYTES], _end_at(self._places, self._places)
         os.ftruncate(self._file, size)
@@ -242,22 +240,22 @@ class LastWord:
         _U32.pack_into(self._memory, _SERVES, 1)
 
     def drain(self) -> None:
-        """The worker takes nothing more, and is not to be replaced."""
+        """Note that the worker takes nothing more and must not be replaced."""
         _U32.pack_into(self._memory, _DRAINS, 1)
 
     def beat(self) -> None:
-        """The process lives; from one thread."""
+        """Note that the process lives; called from one thread."""
         self._beats += 1
         _U64.pack_into(self._memory, _BEATS, self._beats)
 
     # Claims.
 
     def hold(self, claim: Claim) -> int:
-        """A claim is held from now on; returns its place, ``NO_RUN`` where there is no room."""
+        """Note a held claim; return its place, or ``NO_RUN`` if there is no room."""
         return self._write(self._free, claim.task_id, claim.number, _HELD)
 
     def lay(self, delivered: Delivered) -> int:
-        """A task was delivered ahead of its claim; returns its place, as ``hold`` does."""
+        """Note a task delivered ahead of its claim; return its place, as ``hold`` does."""
         return self._write(self._free_ahead, delivered.task_id, delivered.number, _AHEAD)
 
     def _write(self, free: deque[int], text: str, number: int, state: int) -> int:
@@ -275,15 +273,15 @@ class LastWord:
         return place
 
     def begin(self, place: int) -> None:
-        """Its run begins."""
+        """Note that the claim's run begins."""
         self._note(place, _BEGUN)
 
     def end(self, place: int) -> None:
-        """Its run has ended: it does not end the worker any more, which settles it."""
+        """Note that the run has ended: it can no longer kill the worker, which settles it."""
         self._note(place, _HELD)
 
     def let_go(self, place: int) -> None:
-        """It is held no longer, or has gone back."""
+        """Note that the claim is no longer held, or the delivery was returned."""
         self._note(place, _FREE)
         if place != NO_RUN:
             (self._free if place < self._slots else self._free_ahead).append(place)
@@ -292,31 +290,31 @@ class LastWord:
         if place != NO_RUN:
             _STATE.pack_into(self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, state)
 
-    # Who runs.
+    # What runs where.
 
     def note_loop(self) -> None:
-        """The current thread is the loop's."""
+        """Note that the current thread is the loop's."""
         _U32.pack_into(self._memory, _LOOP_THREAD, threading.get_native_id())
 
     def enter_thread(self, place: int) -> int:
-        """The current thread works for this run; returns the number of its mark."""
+        """Note that the current thread works for this run; return the number of its mark."""
         try:
             mark = self._free_marks.popleft()
-        except IndexError:  # More threads than any machine runs well.
+        except IndexError:  # More threads than any machine can run well.
             return NO_RUN
         at = _THREADS_AT + mark * _THREAD.size
         _THREAD.pack_into(self._memory, at, threading.get_native_id(), place)
         return mark
 
     def leave_thread(self, mark: int) -> None:
-        """It works for it no longer."""
+        """Remove the mark: the thread no longer works for the run."""
         if mark != NO_RUN:
             _THREAD.pack_into(self._memory, _THREADS_AT + mark * _THREAD.size, 0, 0)
             self._free_marks.append(mark)
 
 
 def _end_at(places: int, place: int) -> int:
-    """Where the end of a long id is."""
+    """Where the tail of a long id is stored."""
     return _CLAIMS_AT + places * _CLAIM_BYTES + place * _END_BYTES
 
 
@@ -325,6 +323,6 @@ def _files(path: str) -> tuple[int, ...]:
 
 
 def _refuse_other_files(path: str) -> None:
-    """The number may be another file's where the variable went on to a program of an agent."""
+    """Refuse a descriptor that is another file, if the variable reached an agent's program."""
     if _files(path) and f"memfd:{_MEMORY}" not in os.readlink(path):  # noqa: PTH115 - no path
         raise FileNotFoundError(path)

@@ -1,8 +1,8 @@
-"""Post-mortem: what becomes of the tasks of a worker that froze or died.
+"""Post-mortem: what happens to the tasks of a worker that froze or died.
 
-A frozen one is ended from outside, and the run that froze it is blamed alone. After a death each
-run that had begun may be the cause, unless one of them held up all others by then. What died while
-it was stopped from outside had no run that could have ended it.
+A frozen worker is ended from outside, and only the run that froze it is blamed. After a death, each
+run that had begun can be the cause, unless one of them was holding up all others. If the worker
+died while it was stopped from outside, no run is to blame.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ log = logging.getLogger(__name__)
 
 
 def end_frozen(word: LastWordFile, settings: Settings) -> bool:
-    """Kill the worker, and return its tasks: counted for the culprit, uncounted for the others.
+    """Kill the worker and return its tasks, counted for the culprit, uncounted for others.
 
     Returns:
-        Whether it was ended; False if it went on meanwhile.
+        Whether it was ended; False if it continued meanwhile.
     """
     beats = word.beats
     culprits = culprits_of(word.read())
     with suppress(ProcessLookupError):
-        os.kill(word.pid, signal.SIGSTOP)  # What it does from here on would not count.
+        os.kill(word.pid, signal.SIGSTOP)  # Its actions from here on would not count.
     said = word.read()
     if word.beats != beats:
         with suppress(ProcessLookupError):
@@ -67,17 +67,17 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
 
 
 def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
-    """Return the tasks of a worker that was killed: its lease need not end first.
+    """Return the tasks of a worker that was killed, without waiting for its lease.
 
-    Runs that had begun count a crash, others none. A worker that has left holds nothing. Where the
-    end of a connection returns its tasks, it is said of each whether that counts.
+    Runs that had begun count a crash; the others do not. A worker that has left holds nothing. If
+    the broker returns tasks when a connection ends, the store learns for each whether that counts.
 
     Args:
-        said: Its last word.
+        said: The worker's last word.
         settings: For the store.
-        watch: What was seen of it. Where it was held up when it died, what it executed counts a
-            crash, alone: its neighbours come back with it, would die beside it each time, and be
-            buried with it. Where it was stopped, nothing counts.
+        watch: What the watcher saw. If the worker was held up when it died, only what it executed
+            counts a crash: its neighbours would otherwise come back with it, die beside it each
+            time, and be buried with it. If it was stopped, nothing counts.
     """
     if not said.worker or not any(map(partial(may_have, settings), (BuriesWorkers, SparesTasks))):
         return
@@ -94,7 +94,7 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
 
 
 def _suspects(said: Said, watch: FreezeWatch) -> frozenset[int]:
-    """The places of the runs of which each may have killed it."""
+    """The places of the runs that can have killed it."""
     executing = executed(said) if watch.is_held_up else frozenset()
     return executing or begun_in(said)
 
@@ -105,7 +105,7 @@ def _blamed(said: Said, culprits: frozenset[int]) -> list[str]:
 
 
 def _by_blame(said: Said, blamed: Collection[str]) -> tuple[list[Delivered], list[Delivered]]:
-    """What was delivered of all other tasks, and of these."""
+    """Deliveries of all other tasks, and of these."""
     return (
         [it for it in said.ahead if it.task_id not in blamed],
         [it for it in said.ahead if it.task_id in blamed],
@@ -121,9 +121,9 @@ def _say(said: Said, culprits: frozenset[int]) -> None:
 
 
 def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
-    """Before it ends, where its end gives its tasks back at once.
+    """Spare its tasks before it ends, if the store returns them at once when it does.
 
-    Other stores are not opened: the frozen worker may hold a lock.
+    Other stores are not opened: the frozen worker can hold a lock there.
     """
     if not may_have(settings, SparesTasks):
         return
@@ -131,12 +131,12 @@ def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
         with closing(open_store(settings)) as store:
             if said.ahead and isinstance(store, SparesTasks):
                 store.spare(*_by_blame(said, _blamed(said, culprits)))
-    except AgentpipeError as error:  # It must end all the same.
+    except AgentpipeError as error:  # The worker must end anyway.
         log.warning("the tasks of the frozen worker may count a crash each: %s", error)
 
 
 def _while_leased(give_back: Callable[[Store], None], said: Said, settings: Settings) -> None:
-    """Until the lease is over, which returns the tasks as those of a crash."""
+    """Retry until the lease ends, which returns each task with a crash counted."""
     ends = time.monotonic() + settings.lease_s
     while True:
         try:

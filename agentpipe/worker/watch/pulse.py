@@ -1,7 +1,7 @@
 """Pulse: beats while the interpreter lives, and ends a process whose parents are gone.
 
-It is a thread that does nothing else, so that a server that does not answer, a log that is full or
-a main thread that hangs cannot stop it. Whatever it does must not wait for another thread.
+Its thread does nothing else, so a server that does not answer, a full log or a hung main thread
+cannot stop it. It must never wait for another thread.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.worker.watch.last_word import LastWord
 
-# Beyond the watcher's limit, for a worker that has lost it.
+# Added to the watcher's limit, for a worker that has lost its watcher.
 PATIENCE_S = 15.0
-# A guard that cannot start is not tried all the time.
+# Retry interval for a guard that cannot start.
 GUARD_EVERY_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 class Pulse(threading.Thread):
     """Beats for the watcher, and watches the processes that started this one.
 
-    A worker whose parents are gone ends. While it boots, at once: it holds nothing. Afterwards it
-    claims nothing more, gets SIGTERM, and has its grace; then it is killed, because its main
-    thread may hang, for example in the handshake with a Dramatiq master that has died.
+    A worker whose parents are gone ends. While it boots it ends at once: it holds nothing. Later it
+    stops claiming, gets SIGTERM, and has its grace. Then it is killed: its main thread can hang,
+    for example in the handshake with a dead Dramatiq master.
 
     Attributes:
         word: Where it beats.
         orphaned: Called once when a parent is gone.
-        may_end: Whether the process is Dramatiq's, and no program of the user's.
+        may_end: Whether Dramatiq runs the process, not a user's program.
     """
 
     def __init__(self, word: LastWord, settings: Settings) -> None:
@@ -54,22 +54,22 @@ class Pulse(threading.Thread):
         self.word, self._settings = word, settings
         self._supervisor_pid = settings.supervisor_pid
         self._parent = Parent.of_this_process()
-        # Where a program of the user's runs the worker, its end is the user's affair.
+        # If a user's program runs the worker, the user decides when it ends.
         self.may_end = self._parent.is_python
         self._served = threading.Lock()
         self._serves = False
         self._ends_by: float | None = None
-        # Processor time: while the machine or the process stands still, none passes.
+        # In processor time, which stands still while the machine or the process does.
         self._patience_s = freeze_limit_s(settings.lease_s) + PATIENCE_S
         self._guard: subprocess.Popen[bytes] | None = None
         self._guard_at = 0.0
 
     def serve(self, worker: str, slots: int) -> None:
-        """The process holds tasks from now on."""
+        """Note that the process holds tasks from now on."""
         with self._served:
             self._serves = True
             self.word.serve(worker, slots)
-            if self.may_end:  # Now: the first run may hold the interpreter.
+            if self.may_end:  # At once: the first run can hold the interpreter.
                 self._keep_guard()
 
     def run(self) -> None:
@@ -84,7 +84,7 @@ class Pulse(threading.Thread):
             time.sleep(BEAT_S)
 
     def _keep_guard(self) -> None:
-        """Without a supervisor, a process beside this one watches it."""
+        """Start or restart a watching process, if there is no supervisor."""
         if not self._serves or self._settings.supervisor_pid or sys.platform != "linux":
             return
         now = time.monotonic()
@@ -112,6 +112,6 @@ class Pulse(threading.Thread):
         return bool(self._supervisor_pid) and not is_alive(self._supervisor_pid)
 
     def _say(self) -> None:
-        """In a thread of its own: the log may be a pipe that has no reader."""
+        """Log in a separate thread: the log can be a pipe without a reader."""
         self.orphaned()
         log.warning("the process that started this worker is gone: the worker ends, too")
