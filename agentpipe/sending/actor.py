@@ -1,4 +1,4 @@
-"""AgentActor: an agent as a Dramatiq actor, on a queue of its own."""
+"""AgentActor: an agent as a Dramatiq actor, on its own queue."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class AgentRunner(Protocol):
         """Values that must not leave a run."""
 
     def refusals(self, task: Task) -> list[str]:
-        """Why the task must not run, a sentence each."""
+        """Why the task must not run, a sentence per reason."""
 
     async def run(self, task: Task, tracer: Tracer, answered: Callable[[Any], None]) -> Any:
-        """Run the agent, say what it ``answered``, and evaluate that."""
+        """Run the agent, pass its answer to ``answered``, and evaluate it."""
 
     async def close(self) -> None:
         """Close what is kept between runs."""
@@ -45,8 +45,8 @@ class AgentActor(dramatiq.Actor[..., None]):
     """``send`` takes a question, a dict, a Task, or a Task's fields as keywords.
 
     Attributes:
-        collection: Where its limits come from.
-        spec: Which of the collection's agents it is.
+        collection: Source of its limits.
+        spec: The collection's agent that this actor stands for.
         runner: Runs its tasks; None in a process that only sends.
         config_hash: The collection's fingerprint; empty if unknown.
         rules: What its collection offers to tasks.
@@ -65,8 +65,8 @@ class AgentActor(dramatiq.Actor[..., None]):
         self.collection, self.spec, self.runner = collection, spec, runner
         self.config_hash = config_hash
         self.rules = collection.task_rules if rules is None else rules
-        # Instead of Dramatiq's constructor, which makes a logger for each of thousands of agents;
-        # logging keeps it, with its name and a place among its parent's.
+        # Replaces Dramatiq's constructor, which makes a logger for each of thousands of agents;
+        # logging would keep them all, with their names and places in the hierarchy.
         if spec.queue in broker.actors:
             raise ValueError(f"an actor named {spec.queue!r} is already registered")
         self.logger, self.fn, self.broker = log, _runs_in_a_worker, broker
@@ -88,7 +88,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         """
         fields = args[0] if args else dict(kwargs or {})
         admitted = admit(fields, self.rules)
-        # Without a question it may be a pipe's target: the answer before it is its question.
+        # Without a question it can be a pipe's target: the previous answer becomes its question.
         complete = bool(args) or "question" in fields
         return dramatiq.Message(
             queue_name=self.queue_name,
@@ -100,7 +100,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         )
 
     def task_of(self, message: dramatiq.Message[Any]) -> dict[str, Any]:
-        """The task's fields, as the store keeps them, of a message on its way to this agent.
+        """The task's fields, as the store keeps them, from a message for this agent.
 
         Raises:
             TaskError: What was piped to the agent makes no task.
@@ -120,7 +120,7 @@ class AgentActor(dramatiq.Actor[..., None]):
 
 
 def _as_task(piped: Any) -> dict[str, Any]:
-    """What an actor before it returned: an object is a task, all else a question."""
+    """Convert the previous actor's result: an object is a task, anything else a question."""
     if isinstance(piped, dict):
         return {name: value for name, value in piped.items() if name != "task_id"}
     return {"question": piped if isinstance(piped, str) else orjson.dumps(piped).decode()}
@@ -128,7 +128,7 @@ def _as_task(piped: Any) -> dict[str, Any]:
 
 @cache
 def _options(collection: str) -> dict[str, Any]:
-    """Those of all its agents."""
+    """One options object for all agents of a collection."""
     return {"collection": collection}
 
 

@@ -1,4 +1,4 @@
-"""Admission: what a task must pass before it is sent, checked once."""
+"""Admission: the checks that a task must pass before it is sent, done once."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from agentpipe.config.task_rules import TaskRules
 
-# Of a Task that agentpipe made, such as the replay of a dead letter.
+# Set only in Tasks that agentpipe made, such as the replay of a dead letter.
 _OURS = frozenset({"answered", "spent_before", "dramatiq"})
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedTask:
-    """A task that passed all checks; ``examine`` and ``admit`` make them.
+    """A task that passed all checks; made by ``examine`` and ``admit``.
 
-    What a run or a group adds is kept beside the task, and written into its payload once, when it
-    is offered: each of its samples shares it.
+    Fields that a run or a group adds are kept beside the task and written into its payload once,
+    when it is offered: all its samples share the task.
 
     Attributes:
-        fields: What its sender gave, and an id, unless a run's plan is to give it one.
+        fields: What its sender gave, and an id, unless a run's plan assigns one.
         encoded: The same as the store keeps it.
         named: Whether its sender gave the id.
-        line: Where it stands in its file, from 1; 0 if it is in none.
-        added: Fields that it has got since.
+        line: Its line in its file, from 1; 0 without a file.
+        added: Fields added since.
     """
 
     fields: Mapping[str, Any]
@@ -48,11 +48,11 @@ class AdmittedTask:
 
     @property
     def task_id(self) -> str:
-        """Its id; empty where a run's plan is to give it one."""
+        """Its id; empty if a run's plan assigns one."""
         return str(self.added.get("task_id") or self.fields.get("task_id", ""))
 
     def with_fields(self, **fields: Any) -> AdmittedTask:
-        """The same task with fields that are known to be valid; an id is its sender's."""
+        """Copy with more fields, already known to be valid; an id counts as its sender's."""
         added = {**self.added, **fields} if self.added else fields
         named = self.named or "task_id" in fields
         return AdmittedTask(self.fields, self.encoded, named, self.line, added)
@@ -61,7 +61,7 @@ class AdmittedTask:
         """The payload with its sender's fingerprint.
 
         Raises:
-            TaskError: With what was added it is larger than a task may be.
+            TaskError: With the added fields it exceeds the size limit of a task.
         """
         if not self.added:
             return encode_stamped(self.encoded, self.fields, config_hash)
@@ -83,10 +83,10 @@ class AdmittedTask:
 def examine(
     data: Any, rules: TaskRules = NO_RULES, line: int = 0
 ) -> tuple[AdmittedTask | None, list[str]]:
-    """The task in ``data``, and everything that keeps it from being sent.
+    """Return the task in ``data``, and everything that prevents sending it.
 
-    ``data`` is what ``Task.load`` takes; ``rules`` are those of the collection that it is for. The
-    task is None only where no Task could be made.
+    ``data`` is what ``Task.load`` takes; ``rules`` are those of its collection. The task is None
+    only if no Task could be made.
     """
     try:
         fields, encoded = checked(data, give_id=rules.plan is None)
@@ -102,7 +102,7 @@ def examine(
 
 
 def _ours(data: Any) -> list[str]:
-    """An object comes from outside: it says neither what was answered nor what follows its task."""
+    """Reject reserved keys: an object from outside cannot set what only agentpipe sets."""
     if not isinstance(data, dict) or _OURS.isdisjoint(data):
         return []
     given = [name for name in data if name in _OURS and data[name]]
@@ -110,7 +110,7 @@ def _ours(data: Any) -> list[str]:
 
 
 def _evaluator_problems(data: Any, rules: TaskRules) -> list[str]:
-    """Those of a malformed task, as far as it has evaluators."""
+    """Problems of a malformed task's evaluators, if it has any."""
     given = data.get("evaluators") if isinstance(data, dict) else None
     sound = isinstance(given, list) and all(isinstance(each, dict) for each in given)
     return evaluator_problems(given, rules.functions) if sound and given else []
@@ -122,10 +122,10 @@ def _has_id(data: Any) -> bool:
 
 
 def admit(data: Any, rules: TaskRules = NO_RULES) -> AdmittedTask:
-    """The task in ``data``, with an id, asking for no more than is offered; see ``examine``.
+    """Return the task in ``data``, with an id, if it passes all checks; see ``examine``.
 
     Raises:
-        TaskError: Saying what is wrong and what is right.
+        TaskError: With what is wrong and what is right.
     """
     if isinstance(data, AdmittedTask):
         return data

@@ -1,4 +1,4 @@
-"""Batches: what one round trip of a send holds."""
+"""Batches: the offers of one round trip of a send."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from agentpipe.sending.one_ahead import Pace
 
 BATCH = 1_000
-# So much of the next batch is made in each pause of a store that says when it pauses.
+# How much of the next batch is made in each pause of a store that reports its pauses.
 PART = 250
 BATCH_BYTES = 4 * 1024 * 1024
 
 
 def in_pauses(tasks: Iterable[Any], pace: Pace) -> Iterator[Any]:
-    """The tasks; each part of them waits for the next pause of the store."""
+    """Yield the tasks; each part of them waits for the store's next pause."""
     for number, task in enumerate(tasks):
         if not number % PART:
             pace.rest()
@@ -38,5 +38,5 @@ def batches_of(offers: Iterator[Offer]) -> Iterator[Sequence[Offer]]:
 
 
 def is_full(batch: Sequence[Offer]) -> bool:
-    """Whether another may follow it."""
+    """Whether the batch is full, so another can follow."""
     return len(batch) == BATCH or sum(len(offer.payload) for offer in batch) > BATCH_BYTES

@@ -1,6 +1,6 @@
 """Benchmarks: documents that name an agent and the task files to measure it with.
 
-They stand in the file of their agent, as MCP-Universe has them, or alone.
+They are in the file of their agent, as in MCP-Universe, or in their own file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A task file as a benchmark names it.
+    """A task file that a benchmark names.
 
     Attributes:
-        written: Its path as it is written there.
-        path: Where it is.
-        line: Where it is named.
+        written: Its path as written there.
+        path: Its location.
+        line: The line that names it.
     """
 
     written: str
@@ -43,8 +43,8 @@ class Benchmark:
     """One benchmark of a file.
 
     Attributes:
-        agent: The name of the agent's document; empty where none is named.
-        agent_line: Where it is named.
+        agent: The name of the agent's document; empty if none is named.
+        agent_line: The line that names it.
     """
 
     description: str
@@ -55,7 +55,7 @@ class Benchmark:
 
 
 def read_benchmarks(path: Path) -> tuple[list[Benchmark], list[Problem]]:
-    """The benchmarks of a file as far as they are valid, and every problem; for ``check``.
+    """Return the valid benchmarks of a file, and every problem; for ``check``.
 
     The task files that they name are found but not read.
 
@@ -74,7 +74,7 @@ def benchmark_tasks(path: Path, rules: TaskRules = NO_RULES) -> list[AdmittedTas
     """The tasks of all benchmarks of a file, with benchmark and file in their metadata.
 
     Raises:
-        ConfigError: With every problem of the benchmarks, and then of every task file.
+        ConfigError: With every problem of the benchmarks, then of every task file.
     """
     benchmarks, problems = read_benchmarks(path)
     problems.sort(key=lambda problem: problem.line)
@@ -120,7 +120,7 @@ def _benchmark(document: Document, spec: dict[str, Any], problems: list[Problem]
 
 
 def _written_tasks(document: Document) -> list[tuple[int, str]]:
-    """The paths as the file has them; the schema reports the others, and drops their places."""
+    """The paths in the file; the schema reports invalid entries and drops their positions."""
     spec = document.data.get("spec")
     tasks = spec.get("tasks") if isinstance(spec, dict) else None
     written = enumerate(tasks if isinstance(tasks, list) else ())

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.02
 MESSAGES = JsonRules(ORJSON_DEPTH, other_types=False, nul=True)
-# What ``StoreBroker.taking`` takes here.
+# The ids that ``StoreBroker.taking`` takes, and what it has taken.
 _taking: ContextVar[tuple[frozenset[str], list[tuple[str, Offer]]]] = ContextVar(
     "agentpipe_taking", default=(frozenset(), [])
 )
@@ -56,12 +56,12 @@ log = logging.getLogger(__name__)
 
 
 class StoreBroker(dramatiq.Broker):
-    """Sends through, and knows the actors of, one store.
+    """Sends to one store, and knows its actors.
 
     Attributes:
         store: Closed by ``close``.
-        at_boot: Called with what a module does wrong while `dramatiq` imports it, whose traceback
-            would hide it.
+        at_boot: Called with errors of modules that `dramatiq` imports; its traceback would hide
+            them.
     """
 
     at_boot: Callable[[AgentpipeError], None] | None = None
@@ -80,16 +80,16 @@ class StoreBroker(dramatiq.Broker):
         before: type[dramatiq.Middleware] | None = None,
         after: type[dramatiq.Middleware] | None = None,
     ) -> None:
-        """Add one that works here.
+        """Add a middleware that works here.
 
         Raises:
-            ConfigError: It would break what runs here; says what to use instead.
+            ConfigError: It would break what runs here; the message says what to use instead.
         """
         with self._said_at_boot():
             refuse(middleware)
         super().add_middleware(middleware, before=before, after=after)
         if self._booted:
-            # `dramatiq` imports users' modules after this signal: what they add missed it.
+            # `dramatiq` imports users' modules after this signal, so their middleware missed it.
             middleware.after_process_boot(self)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ class StoreBroker(dramatiq.Broker):
             raise
 
     def declare_actor(self, actor: dramatiq.Actor[..., Any]) -> None:
-        """Declare an actor, and the queue of one outside any collection in the store.
+        """Declare an actor; if it is in no collection, also declare its queue in the store.
 
         Raises:
             OptionError: An option is wrong, or contradicts another actor of the queue.
@@ -133,7 +133,7 @@ class StoreBroker(dramatiq.Broker):
             )
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue; its limits may come later, with its actors.
+        """Declare a queue; its limits can follow later, with its actors.
 
         Raises:
             Unreachable: The store does not answer.
@@ -151,7 +151,7 @@ class StoreBroker(dramatiq.Broker):
     def enqueue(
         self, message: dramatiq.Message[Any], *, delay: int | None = None
     ) -> dramatiq.Message[Any]:
-        """Offer one message to its own queue; ``delay`` is in milliseconds.
+        """Offer one message to its queue; ``delay`` is in milliseconds.
 
         Raises:
             QueueFull: The queue is at its bound; nothing was stored.
@@ -173,7 +173,7 @@ class StoreBroker(dramatiq.Broker):
 
     @contextmanager
     def taking(self, ids: frozenset[str]) -> Iterator[list[tuple[str, Offer]]]:
-        """Take messages with these ids in place of sending them; which, with their queues."""
+        """Collect messages with these ids instead of sending them; yield them with their queues."""
         taken: list[tuple[str, Offer]] = []
         token = _taking.set((ids, taken))
         try:
@@ -200,9 +200,9 @@ class StoreBroker(dramatiq.Broker):
         *,
         hooked: Iterable[str] = (),
     ) -> None:
-        """Check the options of a message, and of those that follow it.
+        """Check the options of a message, and of the messages that follow it.
 
-        ``hooked`` are those that hooks of its sender's middleware may have set.
+        ``hooked`` are options that hooks of the sender's middleware can have set.
 
         Raises:
             OptionError: An option is wrong, or would have no effect.
@@ -213,7 +213,7 @@ class StoreBroker(dramatiq.Broker):
             self.check(each)
 
     def offer_of(self, message: dramatiq.Message[Any], delay: float | None) -> Offer:
-        """What the store gets of a message; ``delay`` is in milliseconds.
+        """The store's offer for a message; ``delay`` is in milliseconds.
 
         Raises:
             TaskError: The message is not a task, or not JSON.
@@ -231,7 +231,7 @@ class StoreBroker(dramatiq.Broker):
     def _fields(
         self, message: dramatiq.Message[Any], actor: dramatiq.Actor[..., Any] | None
     ) -> dict[str, Any]:
-        """What the store keeps: an agent's Task, or a plain actor's message as Dramatiq has it."""
+        """What the store keeps: an agent's Task, or a plain actor's message as in Dramatiq."""
         if isinstance(actor, AgentActor):
             options = {name: it for name, it in message.options.items() if name != "priority"}
             _refuse_unlike_json(message.actor_name, options)
@@ -246,7 +246,7 @@ class StoreBroker(dramatiq.Broker):
 
         Raises:
             QueueNotFound: The queue was never declared.
-            QueueJoinTimeout: Not within ``timeout`` milliseconds.
+            QueueJoinTimeout: It took longer than ``timeout`` milliseconds.
         """
         self._refuse_unknown(queue_name)
         ends_at = math.inf if timeout is None else time.monotonic() + timeout / 1000
@@ -256,7 +256,7 @@ class StoreBroker(dramatiq.Broker):
             time.sleep(LOOK_EVERY_S)
 
     def flush(self, queue_name: str) -> None:
-        """Answer all that waits or is delayed in the queue with ``cancelled``.
+        """Answer all waiting and delayed messages of the queue with ``cancelled``.
 
         Raises:
             QueueNotFound: The queue was never declared.
@@ -266,7 +266,7 @@ class StoreBroker(dramatiq.Broker):
         purge_queues(self.store, [queue_name])
 
     def flush_all(self) -> None:
-        """The same for all queues that this process has declared.
+        """Flush all queues that this process has declared; see ``flush``.
 
         Raises:
             ConfigError: The broker cannot read its queues.
@@ -291,7 +291,7 @@ class StoreBroker(dramatiq.Broker):
 
 
 def _refuse_unlike_json(actor_name: str, fields: dict[str, Any]) -> None:
-    """The actor would get something else than what was sent."""
+    """Refuse values that JSON would change: the actor would get something different."""
     if flaw := MESSAGES.flaw(fields):
         raise TaskError(f"{actor_name}: what is sent to an actor must be JSON: {flaw}")
 
@@ -304,7 +304,7 @@ def _encoded(actor_name: str, fields: dict[str, Any]) -> bytes:
 
 
 def sender_broker(collections: Sequence[Collection], settings: Settings) -> StoreBroker:
-    """A broker whose actors only send: it needs the collections' names and limits, no agent.
+    """A broker whose actors only send: it needs names and limits of collections, no agents.
 
     Raises:
         ConfigError: The broker's URL is wrong.

@@ -1,4 +1,4 @@
-"""A file's tasks, each validated once, and all of them before the first is sent."""
+"""The tasks of a file, each validated once, and all before the first is sent."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 
 def checked_tasks(path: Path, rules: TaskRules = NO_RULES) -> Iterable[AdmittedTask]:
-    """Every task of a file; a file with a task per line is spooled to a temporary file.
+    """Every task of a file; a file with one task per line is spooled to a temporary file.
 
     Raises:
-        ConfigError: The file cannot be read, or with all that is wrong with it.
+        ConfigError: The file cannot be read, or with everything that is wrong with it.
     """
     reader = TaskReader(rules)
     return load_tasks(path, reader) if is_document(path) else _spooled(path, reader)
 
 
 def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
-    """Read a task file through.
+    """Read and check a whole task file.
 
     Raises:
-        ConfigError: The file cannot be read, or with all that is wrong with it.
+        ConfigError: The file cannot be read, or with everything that is wrong with it.
     """
     reader = TaskReader(rules)
     task_of = reader.of_document if is_document(path) else reader.of_line
@@ -52,7 +52,7 @@ def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
 
 
 def entries_in(path: Path) -> Iterable[Entry]:
-    """What a task file holds, unchecked.
+    """The unchecked entries of a task file.
 
     Raises:
         ConfigError: It cannot be read.
@@ -81,7 +81,7 @@ def _lines(path: Path) -> Iterator[Entry]:
 
 
 class _Spool:
-    """Admitted tasks on disk: a file may be larger than the memory. The system removes it."""
+    """Admitted tasks on disk: a file can exceed the memory. The system removes the spool."""
 
     def __init__(self) -> None:
         self._file = TemporaryFile()  # noqa: SIM115 - closed with the spool, read or not
@@ -90,7 +90,7 @@ class _Spool:
         self._file.close()
 
     def add(self, task: AdmittedTask) -> None:
-        # JSON has no line breaks.
+        # Encoded JSON contains no line breaks.
         sign = b"+" if task.named else b"-"
         self._file.write(b"%b%d %b\n" % (sign, task.line, task.encoded))
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 class Dispatcher(ActorOptions):
-    """Sends to collections; as a middleware it makes our options of plain actors known.
+    """Sends to collections; as a middleware, it adds our options for plain actors.
 
     ::
 
@@ -65,7 +65,7 @@ class Dispatcher(ActorOptions):
     """
 
     def __init__(self, store: Store, results: ResultReader | None = None) -> None:
-        """Send to ``store``; without ``results`` a handle is an id and no more."""
+        """Send to ``store``; without ``results``, a handle is only an id."""
         self._store, self._results = store, results
         self._rules: dict[str, TaskRules] = {}
         self._hashes: dict[str, str] = {}
@@ -126,7 +126,7 @@ class Dispatcher(ActorOptions):
         )
 
     def set_budget(self, run: str, budget: Budget) -> None:
-        """Give a run these caps beside those that it has.
+        """Add these caps to a run's caps.
 
         Raises:
             ConfigError: This broker keeps no budgets.
@@ -144,7 +144,7 @@ class Dispatcher(ActorOptions):
         return self._rules.get(collection, NO_RULES)
 
     def send(self, collection: str, task: Any) -> Handle:
-        """Send one task; returns its id, which is a handle of its result, also of a duplicate.
+        """Send one task; return its id, as a handle of its result, also for a duplicate.
 
         Raises:
             TaskError: The task is invalid.
@@ -162,10 +162,10 @@ class Dispatcher(ActorOptions):
         return Handle(pending, self._results)
 
     def handle(self, task_id: str) -> Handle:
-        """The handle of a task that was sent before, by anyone.
+        """The handle of a task that any process sent before.
 
         It resolves to the stored result of that id, or to the next one. A stream on a server is
-        read from its beginning for that, once for all handles that are waited for together.
+        read from its beginning for that, once for all handles awaited together.
         """
         pending = self._results.known(task_id) if self._results else Pending(task_id)
         return Handle(pending, self._results)
@@ -177,7 +177,7 @@ class Dispatcher(ActorOptions):
         return self._results.expect(task_id, named=admitted.named)
 
     def refused_results(self, task_ids: Ids[str]) -> Iterator[DeadLetter]:
-        """Those of these tasks whose results the broker keeps because the sink refuses them."""
+        """Yield the results of these tasks that the broker keeps because the sink refuses them."""
         return refused_results(self._store, task_ids)
 
     def send_many(
@@ -190,13 +190,13 @@ class Dispatcher(ActorOptions):
     ) -> Sent:
         """Send tasks in order, many per round trip.
 
-        ``tasks`` is read as needed, a batch ahead, and may be endless. ``on_full="wait"`` waits
-        for room, and for a store that does not answer. Without ``round_robin``, ``collection`` is
-        one agent's queue.
+        ``tasks`` is read as needed, a batch ahead, and can be endless. ``on_full="wait"`` waits for
+        room, and for a store that does not answer. Without ``round_robin``, ``collection`` is one
+        agent's queue.
 
         Raises:
             TaskError: A task is invalid; the batches before it are accepted.
-            Unreachable: The store does not answer; likewise.
+            Unreachable: The store does not answer; the batches before are accepted.
         """
         batches = self.send_batches(collection, tasks, on_full=on_full, round_robin=round_robin)
         return Sent.of(list(batches))
@@ -216,7 +216,7 @@ class Dispatcher(ActorOptions):
         made = (admit(task, rules).offer(config_hash) for task in in_pauses(tasks, pace))
 
         def once(offers: Sequence[Offer]) -> Admission | Unreachable:
-            # It may be in a thread, which must not wait: an interrupt would not end that.
+            # This can run in a thread, which must not wait: an interrupt would not end the wait.
             ask = partial(offer, offers, pace=pace)
             return tried(ask) if waiting else ask()
 
@@ -250,16 +250,16 @@ class Dispatcher(ActorOptions):
     ) -> Sent:
         """Send ``n`` samples and ``spares`` of each task: a group, accepted whole or not at all.
 
-        The group's id is its task's, or a new one; members are ``{id}/{index}``. With ``need``
-        (``n``) good members the broker cancels the others. It replaces up to ``repairs`` members
-        that ended without judgement (infra_error, eval_error, crashed). A group that was sent
-        before is a duplicate. ``refused`` counts tasks, of whole groups.
+        The group's id is its task's, or a new one; members are ``{id}/{index}``. Once ``need``
+        members (default ``n``) are good, the broker cancels the others. It replaces up to
+        ``repairs`` members that ended without judgement (infra_error, eval_error, crashed). A group
+        that was sent before is a duplicate. ``refused`` counts tasks, of whole groups.
 
         Raises:
             ConfigError: This broker counts no groups, or a group is larger than all queues.
             TaskError: A task is invalid; the groups before its batch are accepted.
-            Unreachable: Likewise, where the store does not answer. With ``on_full="wait"`` it is
-                waited for, as room is.
+            Unreachable: The store does not answer; the groups before are accepted. With
+                ``on_full="wait"`` the call waits for the store, and for room.
         """
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
         return Sent.of(list(self.send_group_batches(collection, tasks, plan, on_full=on_full)))
@@ -273,7 +273,7 @@ class Dispatcher(ActorOptions):
         on_full: Literal["refuse", "wait"] = "refuse",
         hold: LoopHold | None = None,
     ) -> Iterator[Sent]:
-        """Like ``send_groups``, with the outcome of each round trip; ``hold`` is of a loop."""
+        """Like ``send_groups``, with the outcome of each round trip; ``hold``: a held loop."""
         store = require(self._store, CountsGroups, COUNT_GROUPS)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
         groups = (plan.group_of(admit(task, rules), config_hash) for task in tasks)
@@ -301,9 +301,10 @@ class Dispatcher(ActorOptions):
         return map(self._store.pack, batches) if isinstance(self._store, OffersAhead) else batches
 
     def begin_run(self, name: str, record: bytes) -> bytes | None:
-        """Keep the record of a run unless it has one; returns that which it has.
+        """Keep the record of a run unless it already has one; return the record it has.
 
-        None where this broker keeps no runs. What is sent before is not counted as the run's.
+        Returns None if this broker keeps no runs. Tasks sent before this call are not counted for
+        the run.
         """
         store = self._store
         return store.begin_run(name, record) if isinstance(store, KeepsRuns) else None
@@ -313,7 +314,7 @@ class Dispatcher(ActorOptions):
         return self._store.stats()
 
     def close(self) -> None:
-        """Close the store; not for a dispatcher of a broker, which closes it."""
+        """Close the store; not needed for a broker's dispatcher: the broker closes it."""
         if self._results is not None:
             self._results.close()
         self._store.close()

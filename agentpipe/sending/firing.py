@@ -1,7 +1,7 @@
 """Firings: what a schedule sends at one of its times.
 
-A task's id consists of its own, the schedule and the fire time, so that a task that two schedulers
-send is accepted once.
+A task's id combines its own id, the schedule and the fire time: if two schedulers send the same
+task, it is accepted once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Firing:
     """A firing that is being sent.
 
     Attributes:
-        sent: Tasks of the file that need not be sent again.
+        sent: Number of the file's tasks that need not be sent again.
         refused: Tasks of the current chunk that found no room yet.
         chunk: Size of the current chunk.
     """
@@ -72,7 +72,7 @@ def tasks_of(
     """The file's tasks for one firing; none while the file has a mistake.
 
     Raises:
-        ConfigError: With all that is wrong.
+        ConfigError: With everything that is wrong.
     """
     _refuse_yaml(spec.tasks_file)
     marks = {"schedule": spec.name, "fire_time": at.isoformat()}
@@ -95,10 +95,10 @@ def _fired(task: AdmittedTask, own: str, ending: str, marks: dict[str, str]) -> 
 
 
 def check_files(collections: Iterable[Collection]) -> None:
-    """Read all task files through.
+    """Read and check all task files.
 
     Raises:
-        ConfigError: With all that is wrong with any.
+        ConfigError: With everything that is wrong in any of them.
     """
     problems: list[Problem] = []
     files = [(spec.tasks_file, each.task_rules) for each in collections for spec in each.schedule]

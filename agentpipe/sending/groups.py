@@ -1,4 +1,4 @@
-"""Groups of samples: a task as so many members, which the broker accepts whole and counts."""
+"""Groups of samples: one task as several members, which the broker accepts whole and counts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.sending.admission import AdmittedTask
 
-# Groups offered together have at most so many members, unless one alone has more.
+# Most members in groups offered together; a single larger group is offered alone.
 MEMBERS_TOGETHER = 1_000
-# Where 1 of 20 members fails, 2 would leave 1 group of 80 short, and waste what it has paid.
+# If 1 of 20 members fails, 2 repairs would leave 1 group of 80 short, and waste what it has cost.
 REPAIRS = 4
 COUNT_GROUPS = (
     "count groups: send the samples as tasks with one group_id and their group_size (send --run "
@@ -39,8 +39,8 @@ class GroupPlan:
     """How many samples of a prompt to send, and how many of them are needed.
 
     Attributes:
-        need: At so many good ones the others are cancelled.
-        vary_seed: Each member has a seed of its own.
+        need: Once this many are good, the others are cancelled.
+        vary_seed: Whether each member has its own seed.
     """
 
     size: int
@@ -52,7 +52,7 @@ class GroupPlan:
     def of(
         cls, n: int, *, spares: int, repairs: int, need: int | None, vary_seed: bool
     ) -> GroupPlan:
-        """A plan of ``n`` samples and some to spare.
+        """A plan of ``n`` samples plus spares.
 
         Raises:
             ConfigError: The numbers do not fit each other.
@@ -65,7 +65,7 @@ class GroupPlan:
         return cls(n + spares, needed, repairs, vary_seed)
 
     def group_of(self, admitted: AdmittedTask, config_hash: str) -> Group:
-        """The group of a task, whose id is the group's.
+        """The group of a task; it takes the task's id.
 
         Raises:
             TaskError: The task is a sample already, or its id is too long.
@@ -102,7 +102,7 @@ def _refuse_sample(task: Task, task_id: str) -> None:
 
 
 def _together(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """The groups in portions for one offer each."""
+    """Group the groups into portions, one offer each."""
     portion, members = list[Group](), 0
     for group in groups:
         if portion and members + len(group.offers) > MEMBERS_TOGETHER:
@@ -122,10 +122,10 @@ def offer_portions(
     patient: bool,
     hold: LoopHold | None = None,
 ) -> Iterator[Sent]:
-    """Offer groups, many per round trip; the patient wait for room and for the store.
+    """Offer groups, many per round trip; if ``patient``, wait for room and for the store.
 
     Raises:
-        LoopTaken: Another trainer has the loop that sends.
+        LoopTaken: Another trainer has taken over the loop that sends.
         ConfigError: The collection is not declared, or a group is larger than all its queues.
     """
     for portion in _together(groups):

@@ -1,4 +1,4 @@
-"""Handle: what ``Dispatcher.send`` returns: the task's id, and a way to its result."""
+"""Handle: returned by ``Dispatcher.send``: the task's id, with access to its result."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ RESULT_TIMEOUT_S = 60.0
 class Handle(str):
     """A sent task: its id, with its result to wait for.
 
-    It is a ``str``, because ``send`` has always returned the id: a handle works as a key, in JSON
-    and in comparisons. Pickled or copied, it is the plain id::
+    It is a ``str`` because ``send`` has always returned the id: a handle works as a key, in JSON
+    and in comparisons. Pickled or copied, it becomes the plain id::
 
         sent = dispatcher.send("adder", {"question": "2 and 2?"})
         sent.result(timeout_s=60)  # in a thread
         await sent  # in a coroutine of any loop
         await asyncio.gather(*handles)
 
-    One thread of the dispatcher reads for all its handles. The result is in memory while the
-    handle is.
+    One thread of the dispatcher reads for all its handles. The result stays in memory while the
+    handle exists.
     """
 
     __slots__ = ("__weakref__", "_pending", "_reader")
@@ -51,7 +51,7 @@ class Handle(str):
         return str(self)
 
     def result(self, timeout_s: float | None = RESULT_TIMEOUT_S) -> Result:
-        """Wait for the result, whatever its outcome; without ``timeout_s`` for as long as it takes.
+        """Wait for the result, whatever its outcome; None for ``timeout_s`` waits without limit.
 
         Raises:
             ResultTimeout: It did not come in time; the message says where the task is.
@@ -67,11 +67,11 @@ class Handle(str):
         return self._pending.get()
 
     def __await__(self) -> Generator[Any, None, Result]:
-        """As ``result``, without a time limit: ``async with asyncio.timeout(60)`` sets one."""
+        """Like ``result`` without a timeout: ``async with asyncio.timeout(60)`` sets one."""
         return self._arrival().__await__()
 
     async def _arrival(self) -> Result:
-        import asyncio  # Here, since a process that only sends needs none of it.
+        import asyncio  # Imported here: a process that only sends does not need it.
 
         loop = asyncio.get_running_loop()
         arrived = loop.create_future()

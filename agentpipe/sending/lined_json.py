@@ -1,4 +1,4 @@
-"""LinedReader: a JSON document, with the line of each of its parts."""
+"""LinedReader: reads a JSON document and the line of each of its parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentpipe.config.yaml_source import KeyPath
 
 MAX_TASKS = 200_000
-# Limits of the values parsed here, and of those whose line is kept.
+# Limits for parsed values, and for values whose line is kept.
 MAX_PARTS, MAX_LINED = 2_000_000, 500_000
 
 # Deep enough for a list of tasks with their evaluators' keys.
@@ -27,7 +27,7 @@ class RefusedError(ValueError):
 
 
 class LinedReader:
-    """Parses the outer levels itself, to note the line of each part; the decoder does the rest."""
+    """Parses the outer levels itself, to note each part's line; the decoder does the rest."""
 
     def __init__(self, text: str, file: str) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -42,12 +42,12 @@ class LinedReader:
         """The document's value.
 
         Raises:
-            ConfigError: It is not JSON, or nothing that a task may contain.
+            ConfigError: It is not JSON, or contains what a task must not contain.
         """
         try:
             value, end = self._value(0, ())
             if (end := self._past_space(end)) < len(self._text):
-                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301 - caught below, as those of the parser
+                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301 - caught below, like the parser's own errors
         except json.JSONDecodeError as error:
             message = f"not JSON: {error.msg.lower()} (column {error.colno})"
             problem = Problem(message, self._file, error.lineno)
@@ -96,7 +96,7 @@ class LinedReader:
         return items, self._past_space(start) + 1
 
     def _next(self, start: int, before: Sized) -> int:
-        """Skip the comma before every item but the first."""
+        """Skip the comma before every item except the first."""
         return self._expect(start, ",") if before else start
 
     def _expect(self, start: int, mark: str) -> int:
@@ -121,7 +121,7 @@ class LinedReader:
             self.lines.setdefault(path, line)
 
     def _line(self, position: int) -> int:
-        """The line of a position; positions must not go back."""
+        """The line of a position; positions must not decrease."""
         before, line = self._seen
         self._seen = (position, line + self._text.count("\n", before, position))
         return self._seen[1]
@@ -141,7 +141,7 @@ def _no_constant(name: str) -> None:
 
 
 def exact(digits: str) -> int:
-    """An integer; others read one beyond 64 bits as a float, and its last digits are lost."""
+    """Parse an integer; refuse one beyond 64 bits, which other readers round to a float."""
     if len(digits) > len(str(-(2**63))) or not -(2**63) <= int(digits) < 2**64:
         raise RefusedError(f"{digits[:40]} has more than 64 bits: write it as a string")
     return int(digits)

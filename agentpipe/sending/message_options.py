@@ -1,4 +1,4 @@
-"""Message options: what may be said of an actor, and of one of its messages, as Dramatiq has it.
+"""Message options: the valid options of actors and messages, as in Dramatiq.
 
 An option that would have no effect is refused where it is given.
 """
@@ -65,7 +65,7 @@ _ACTOR: _Check = (
 _FLAG: _Check = ("True or False", _or_none(lambda value: isinstance(value, bool)))
 _POSITIVE: _Check = ("a whole number of at least 1", lambda value: _is_whole(value, 1))
 
-# Of a message, and most of them of its actor.
+# Options of a message; most of them are also valid for its actor.
 _OF_BOTH: dict[str, _Check] = {
     "max_retries": ("a whole number, or None for no limit", _or_none(_is_whole)),
     "min_backoff": _MS,
@@ -97,11 +97,11 @@ OF_MESSAGES: dict[str, _Check] = {
     **_OF_BOTH,
     **_OF_PIPES,
     "priority": ("a whole number", lambda value: _is_whole(value, -(2**63))),
-    "retries": ("a whole number", _is_whole),  # Of a copy that a user sends.
+    "retries": ("a whole number", _is_whole),  # In a copy that a user sends.
 }
-# Their actor has the callable; a message is JSON.
+# These hold callables, so only an actor can have them: a message is JSON.
 _ACTORS_ONLY = OF_ACTORS.keys() - OF_MESSAGES.keys()
-# What an agent's collection or its task says instead.
+# Where an agent's collection or task sets these instead.
 _OF_AGENTS = {
     "max_retries": "max_retries of its collection",
     "min_backoff": "AGENTPIPE_RETRY_DELAY_S",
@@ -117,7 +117,7 @@ _OF_AGENTS = {
 
 
 def check_actor(actor: dramatiq.Actor[..., Any]) -> None:
-    """Check the options of a plain actor where it is declared.
+    """Check the options of a plain actor when it is declared.
 
     Raises:
         OptionError: Naming the actor, the option, and what is right.
@@ -131,7 +131,7 @@ def check_message(
 ) -> None:
     """Check the options of a message before it is stored.
 
-    ``middleware_options`` are those that the broker's middleware knows.
+    ``middleware_options`` are the options that the broker's middleware knows.
 
     Raises:
         OptionError: Naming the actor, the option, and what is right.
@@ -149,10 +149,10 @@ def check_message(
 
 
 def check_delay(message: AnyMessage, delay: Any) -> None:
-    """Check in how many milliseconds a message is to run; at once where that is past.
+    """Check a message's delay in milliseconds; a negative delay means at once.
 
     Raises:
-        OptionError: It is no such number.
+        OptionError: The delay is not a valid number.
     """
     _refuse_wrong(f"message to {message.actor_name}", {"delay": delay}, {"delay": _DELAY})
 
@@ -178,7 +178,7 @@ def _refuse_wrong(place: str, options: Mapping[str, Any], checks: Mapping[str, _
 
 
 def named(options: Mapping[str, Any]) -> dict[str, Any]:
-    """``options`` with each actor by its name, as they travel."""
+    """``options`` with actors replaced by their names, as they are sent."""
     return {
         name: value.actor_name if isinstance(value, dramatiq.Actor) else value
         for name, value in options.items()

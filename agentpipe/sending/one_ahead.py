@@ -1,8 +1,8 @@
-"""One ahead: the next batch is made while the store takes the last one.
+"""One ahead: makes the next batch while the store takes the last one.
 
-Both need the interpreter, which a thread of Python's gives up after milliseconds only: at the end
-of each statement the store would wait for the maker. So they take turns: the maker makes a part of
-its batch in each pause of the store, and stops.
+Both need the interpreter, and a Python thread gives it up only after milliseconds: at the end of
+each statement the store would wait for the maker. So they take turns: the maker makes a part of its
+batch in each pause of the store, then stops.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-# A sender that is interrupted waits so long for the batch that is under way.
+# How long an interrupted sender waits for the batch in progress.
 END_WITHIN_S = 5.0
 
 
 class Pace:
-    """When a thread makes the next item, beside one that does the last.
+    """Coordinates a thread that makes the next item with one that processes the last.
 
-    That one says when it pauses; the maker rests after each part until then.
+    The processing thread reports its pauses; the maker rests after each part until the next one.
     """
 
     def __init__(self) -> None:
         self._goes_on, self._is_free = threading.Event(), True
 
     def begin(self) -> None:
-        """Something is done from now on."""
+        """Note that an item is being processed."""
         self._goes_on.clear()
         self._is_free = False
 
     def pause(self) -> None:
-        """It leaves the interpreter to others for long."""
+        """Note that the processing thread leaves the interpreter free for a while."""
         self._goes_on.set()
 
     def end(self) -> None:
-        """It is done, or says nothing of its pauses."""
+        """Note that the item is done, or that its pauses are not reported."""
         self._is_free = True
         self._goes_on.set()
 
@@ -57,11 +57,11 @@ def one_ahead(
     may_follow: Callable[[Item], bool],
     pace: Pace,
 ) -> Iterator[tuple[Item, Outcome]]:
-    """Each item with what ``do`` gives for it, in order, one after the other.
+    """Yield each item with the result of ``do``, in order, one after the other.
 
-    Where another item ``may_follow``, ``do`` runs in a thread while that one is made. It begins
-    with an item once its caller asks for that one's outcome. ``pace`` is that of ``do`` and
-    ``items``: both may leave it alone, but ``items`` rests only where ``do`` pauses or ends.
+    If another item ``may_follow``, ``do`` runs in a thread while that one is made. It starts on an
+    item once the caller asks for that item's outcome. ``do`` and ``items`` share ``pace``; using it
+    is optional, but ``items`` rests only if ``do`` pauses or ends.
 
     Raises:
         BaseException: What ``do`` or ``items`` raises, after the outcomes of all items before it.
@@ -81,7 +81,7 @@ def one_ahead(
 
 @dataclass(frozen=True, slots=True)
 class _Made(Generic[Item]):
-    """The next item, or None at the end, with why there is no other."""
+    """The next item; None at the end, with the error that ended the items, if any."""
 
     item: Item | None
     fault: Exception | None = None
@@ -102,12 +102,12 @@ def _with_next(
 def _next_of(items: Iterator[Item]) -> _Made[Item]:
     try:
         return _Made(next(items, None))
-    except Exception as error:  # noqa: BLE001 - raised after the outcomes of those before
+    except Exception as error:  # noqa: BLE001 - raised after the outcomes of earlier items
         return _Made(None, error)
 
 
 class _Doing(threading.Thread, Generic[Item, Outcome]):
-    """Does one thing, from now on."""
+    """Processes one item, starting at once."""
 
     def __init__(self, do: Callable[[Item], Outcome], item: Item, pace: Pace) -> None:
         super().__init__(name="agentpipe-sender", daemon=True)
@@ -121,13 +121,13 @@ class _Doing(threading.Thread, Generic[Item, Outcome]):
         """Keep the outcome, or what was raised."""
         try:
             self._outcome.append(self._do(self._item))
-        except BaseException as error:  # noqa: BLE001 - its caller's
+        except BaseException as error:  # noqa: BLE001 - raised again in ``outcome``
             self._fault = error
         finally:
             self._pace.end()
 
     def outcome(self) -> Outcome:
-        """What it gave, once it has ended; raises what it raised."""
+        """Wait for the end; return the result, or raise what was raised."""
         self.join()
         if self._fault is not None:
             raise self._fault

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def tried(ask: Callable[[], T]) -> T | Unreachable:
-    """What the store says, or why it says nothing."""
+    """The store's answer, or the error if it does not answer."""
     try:
         return ask()
     except Unreachable as error:
@@ -31,12 +31,12 @@ def tried(ask: Callable[[], T]) -> T | Unreachable:
 def until_it_answers(
     ask: Callable[[], T], found: T | Unreachable | None = None, *, waits: str = "sending"
 ) -> T:
-    """Ask until the store answers; what it does must be safe to repeat, as with the same ids.
+    """Call until the store answers; the call must be safe to repeat, for example with the same ids.
 
     Args:
-        ask: The question.
-        found: What was ``tried`` already, if anything was.
-        waits: Who waits for it, for the log.
+        ask: The call.
+        found: The result of an earlier ``tried``, if there was one.
+        waits: What waits for the store, for the log.
     """
     tries = 0
     found = tried(ask) if found is None else found

@@ -16,9 +16,9 @@ class Pending:
     """Settled once, by any thread.
 
     Attributes:
-        task_id: Whose result it is.
-        after: A position in an archive: results up to it are those of earlier tasks of this id.
-        past: The result may have been published before this object existed.
+        task_id: The task whose result it is.
+        after: A position in an archive: results up to it belong to earlier tasks with this id.
+        past: Whether the result can have been published before this object existed.
     """
 
     __slots__ = ("__weakref__", "_callbacks", "_lock", "_outcome", "after", "past", "task_id")
@@ -31,22 +31,22 @@ class Pending:
 
     @property
     def is_settled(self) -> bool:
-        """Whether ``get`` may be called."""
+        """Whether ``get`` can be called."""
         return self._outcome is not None
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a caller waits now."""
+        """Whether a caller is waiting."""
         return bool(self._callbacks)
 
     def serves_for(self, other: Pending) -> bool:
-        """Whether it may be used in place of another one of its task's id."""
+        """Whether it can replace another Pending of the same task id."""
         if self._outcome is None:
             return True
         return other.past and not isinstance(self._outcome, Exception)
 
     def settle(self, outcome: Result | AgentpipeError) -> None:
-        """Note what became of it, unless that is known, and call all who wait."""
+        """Set the outcome unless it is set, and call all waiting callers."""
         with self._lock:
             if self._outcome is not None:
                 return
@@ -56,7 +56,7 @@ class Pending:
             callback()
 
     def call(self, callback: Callable[[], None]) -> None:
-        """Call once it is settled, in the thread that settles it, or now."""
+        """Call ``callback`` once settled, in the settling thread, or now if already settled."""
         with self._lock:
             if self._outcome is None:
                 self._callbacks.append(callback)
@@ -64,13 +64,13 @@ class Pending:
         callback()
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call any more."""
+        """Remove the callback."""
         with self._lock:
             if callback in self._callbacks:
                 self._callbacks.remove(callback)
 
     def get(self) -> Result:
-        """The result; raises the error that it was settled with."""
+        """Return the result, or raise the error that it was settled with."""
         assert self._outcome is not None
         if isinstance(self._outcome, Exception):
             raise self._outcome

@@ -1,4 +1,4 @@
-"""Says in one clause where a task is."""
+"""Describes in one clause where a task is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def place_text(store: Store, task_id: str) -> str:
-    """Where the store has the task, and what to do to learn more."""
+    """Where the store has the task, and how to learn more."""
     if not isinstance(store, LocatesTasks):
         return "this broker cannot tell where it is"
     try:

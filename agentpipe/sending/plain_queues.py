@@ -12,8 +12,8 @@ from agentpipe.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Without options of its own a queue is bounded so that a mistake cannot fill the broker, and runs
-# as much as the workers have slots.
+# Without its own options, a queue is bounded so that a mistake cannot fill the broker, and its
+# concurrency is limited only by the workers' slots.
 MAX_QUEUE_SIZE = 10_000
 CONCURRENCY = 10_000
 _DEFAULTS = {"max_queue_size": MAX_QUEUE_SIZE, "concurrency": CONCURRENCY}
@@ -28,7 +28,7 @@ class ActorOptions(dramatiq.Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """Those of a plain actor that only agentpipe has."""
+        """The options of plain actors that only agentpipe has."""
         return set(_DEFAULTS)
 
 
@@ -40,10 +40,10 @@ class PlainQueues:
         self._given: dict[str, dict[str, tuple[int, str]]] = {}
 
     def with_actor(self, actor: dramatiq.Actor[..., Any]) -> Queue:
-        """The limits of the actor's queue, now that it is declared.
+        """Add the actor's options, and return the limits of its queue.
 
         Raises:
-            OptionError: Another actor of the queue gave another limit.
+            OptionError: Another actor of the queue set a different limit.
         """
         given = self._given.setdefault(actor.queue_name, {})
         for name in _DEFAULTS.keys() & actor.options.keys():
@@ -52,7 +52,7 @@ class PlainQueues:
         return self.of(actor.queue_name)
 
     def of(self, queue_name: str) -> Queue:
-        """The limits of a queue, as far as its actors are declared."""
+        """The limits of a queue, from the actors declared so far."""
         given = self._given.get(queue_name, {})
         return Queue(
             queue_name,

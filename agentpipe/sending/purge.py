@@ -1,4 +1,4 @@
-"""Purge: answers all tasks that wait with ``cancelled``."""
+"""Purge: answers all waiting tasks with ``cancelled``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = 500
 
 
 def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
-    """Answer every task of these queues, or of all, that waits or is delayed; returns how many.
+    """Answer every waiting or delayed task of these queues, or of all; return their number.
 
     Raises:
         ConfigError: This broker cannot purge tasks.
@@ -40,7 +40,7 @@ def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
     return purged
 
 
-# A sender knows no context, but keys of well-known services.
+# A sender has no context's secrets, but recognizes keys of well-known services.
 _KEYS = Redactor(())
 
 
@@ -50,7 +50,7 @@ def collections_of(store: Store) -> dict[str, str | None]:
 
 
 def cancelled(task: TaskSeen, collections: Collections) -> Answer:
-    """The Result of a cancelled task, also of one that cannot be decoded."""
+    """The Result of a cancelled task, even of one that cannot be decoded."""
     result = Result.cancelled(
         task_of(task),
         task_id=task.task_id,
@@ -62,7 +62,7 @@ def cancelled(task: TaskSeen, collections: Collections) -> Answer:
 
 
 def task_of(seen: TaskSeen) -> Task | None:
-    """The task; None where it cannot be decoded."""
+    """The task; None if it cannot be decoded."""
     try:
         return Task.decode(orjson.loads(seen.payload))
     except (FormatError, orjson.JSONDecodeError):

@@ -1,8 +1,8 @@
-"""Refused middleware: what of Dramatiq's would break this broker, and what to use instead.
+"""Refused middleware: Dramatiq's that would break this broker, and what to use instead.
 
 A worker runs everything on one event loop, and settles in one atomic step. Middleware that raises
-exceptions into threads would hit that loop, and one that enqueues a copy of its message would lose
-it: the copy has the id of the task that it repeats.
+exceptions into threads would hit that loop. Middleware that enqueues a copy of its message would
+lose it: the copy has the id of the task that it repeats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import dramatiq
 
 _THREADS = "it raises exceptions into threads, and agentpipe's event loop is one of them"
-# By name of the class, since some of them are packages of their own.
+# By class name, because some are in separate packages.
 _REFUSED = {
     "Retries": (
         "its copy of a message has the id of the task that it repeats, and would be dropped",
@@ -46,7 +46,7 @@ _HOMES = ("dramatiq.", "dramatiq_abort")
 
 
 def refuse(middleware: dramatiq.Middleware) -> None:
-    """Refuse one that breaks what runs here.
+    """Refuse a middleware that would break what runs here.
 
     Raises:
         ConfigError: Saying why, and what to use instead.

@@ -1,4 +1,4 @@
-"""Results that the sink refuses: they come in the stream only once an operator has seen to it."""
+"""Results that the sink refuses: they reach the stream only after an operator acts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.dead_letter import DeadLetter
 
-# Ids to look for at once: their whole results are in memory.
+# Ids to look up at once: their whole results are held in memory.
 PORTION = 100
 
 
 def refused_results(store: Store, task_ids: Collection[str]) -> Iterator[DeadLetter]:
-    """Those of these tasks whose results the broker keeps because the sink refuses them."""
+    """Yield the results of these tasks that the broker keeps because the sink refuses them."""
     if not task_ids or not isinstance(store, KeepsUndeliverable):
         return
     letters, ids = store.undeliverable, list(task_ids)
@@ -29,7 +29,7 @@ def refused_results(store: Store, task_ids: Collection[str]) -> Iterator[DeadLet
 
 
 def refusal(letter: DeadLetter) -> str:
-    """What to say of one."""
+    """The message about a refused result."""
     return (
         f"the sink refuses the result of task {letter.task_id}: {letter.reason}; the broker keeps "
         f"it: agentpipe dead show --undeliverable {letter.task_id}"

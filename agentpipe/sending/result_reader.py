@@ -1,9 +1,9 @@
 """ResultReader: reads the results of a dispatcher's handles, with two threads for all of them.
 
-One follows the stream. The other looks for what was published before: by id in a sink that can be
-searched, else by reading the stream from its beginning, and for results that the sink refuses.
-A sink that can be searched is opened at the first need; any other is followed from before the first
-task, so that no result is missed. Results of tasks without a living handle are dropped.
+One thread follows the stream. The other looks for results that were published before (by id if the
+sink is searchable, otherwise by reading the stream from its beginning) and for results that the
+sink refuses. A searchable sink is opened when first needed. Any other sink is followed from before
+the first task, so no result is missed. Results of tasks without a living handle are dropped.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 LIMIT = 100
 POLL_S = 0.5
-# What a first task waits for the sink before it is sent.
+# How long a first task waits for the sink before it is sent.
 READY_S = 30.0
 RETRY_PAUSE_S = 0.5
-# A thread may be connecting to a server that does not answer.
+# A thread can be connecting to a server that does not answer.
 JOIN_S = 10.0
-# How often to ask for refused results, and what part of the time that may take.
+# Interval of checks for refused results, and the most of the time that they take.
 CHECK_S, CHECK_SHARE = 1.0, 0.05
-# A stream that gives nothing for so long has been read to its end.
+# A stream that returns nothing for this long has been read to its end.
 SCAN_IDLE_S = 3.0
 
 log = logging.getLogger(__name__)
 
 
 class ResultReader:
-    """Thread-safe. Nothing is opened before it is needed; ``close`` ends it."""
+    """Thread-safe. Opens nothing before it is needed; ``close`` ends it."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
@@ -63,17 +63,17 @@ class ResultReader:
         self._pending: WeakValueDictionary[str, Pending] = WeakValueDictionary()
         self._lookups: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        # Set once the stream is followed, or could not be at the first try.
+        # Set once the stream is followed, or once the first try has failed.
         self._tried = threading.Event()
         self._failure: AgentpipeError | None = None
         self._closed = False
         self._next_check = 0.0
 
     def expect(self, task_id: str, *, named: bool) -> Pending:
-        """Before a task is sent: make sure that its result is not missed, nor an older one taken.
+        """Prepare for a task about to be sent: do not miss its result, nor take an older one.
 
-        An id that its sender ``named`` may have results of earlier tasks. Sending needs no sink:
-        one that does not answer is followed once it does.
+        An id that its sender ``named`` can have results of earlier tasks. Sending needs no sink: a
+        sink that does not answer is followed once it does.
         """
         try:
             if self._is_searchable:
@@ -87,16 +87,16 @@ class ResultReader:
         return self._registered(Pending(task_id))
 
     def accepted(self, pending: Pending) -> None:
-        """The task of ``expect`` was sent: later calls for its id are about this one."""
+        """Note that the task of ``expect`` was sent: later calls for its id are about this one."""
         with self._mutex:
             self._pending[pending.task_id] = pending
 
     def known(self, task_id: str) -> Pending:
-        """Of a task that was sent before."""
+        """The Pending of a task that was sent before."""
         return self._registered(Pending(task_id, past=True))
 
     def want(self, pending: Pending) -> None:
-        """A caller waits for this one from now on."""
+        """Start looking for the result: a caller waits for it."""
         if pending.is_settled:
             return
         if self._closed:
@@ -110,13 +110,13 @@ class ResultReader:
             pending.settle(self._failure)
 
     def timeout(self, task_id: str, timeout_s: float) -> ResultTimeout:
-        """The error of a caller that has waited long enough."""
+        """The error of a caller whose timeout has expired."""
         place = place_text(self._store, task_id)
         return ResultTimeout(f"task {task_id} has no result after {timeout_s:g} s: {place}")
 
     def close(self) -> None:
         """End the threads; handles that still wait get ``NoResult``."""
-        with self._mutex:  # Which threads are started under.
+        with self._mutex:  # Threads are started under this lock.
             self._closed = True
         self._lookups.put(None)
         for thread in self._threads:
@@ -131,7 +131,7 @@ class ResultReader:
         return is_searchable(self._settings)
 
     def _opened(self) -> Sink:
-        """The sink; not under the mutex, which a loop may wait for."""
+        """The sink; opened outside the mutex, because an event loop can be waiting for that."""
         with self._opening:
             if self._sink is None:
                 self._sink = open_sink(self._settings)
@@ -147,7 +147,7 @@ class ResultReader:
         return max((each.position for each in records), default=0)
 
     def _registered(self, pending: Pending) -> Pending:
-        """This one, or the one that others wait for already."""
+        """This one, or the one that other callers already wait for."""
         with self._mutex:
             known = self._pending.get(pending.task_id)
             if known is not None and known.serves_for(pending):
@@ -172,10 +172,10 @@ class ResultReader:
                 thread.start()
 
     def _guarded(self, run: Callable[[], None]) -> None:
-        """Have callers learn of what ends a thread; without it they would wait for ever."""
+        """Report to callers what ends a thread; they would otherwise wait forever."""
         try:
             run()
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - any error must reach the callers
             failure = _as_ours(error)
             self._failure = failure
             for pending in self._all():
@@ -197,7 +197,7 @@ class ResultReader:
             reader.close()
 
     def _begin(self) -> Reader | None:
-        """Follow from now on; from the first try on, where that failed and the sink can."""
+        """Follow from now; after a failed first try, from its time if the sink keeps the past."""
         begun, start = time.time(), "now"
         while not self._closed:
             try:
@@ -228,7 +228,7 @@ class ResultReader:
             if pending is not None:
                 _settle(pending, record)
 
-    # The thread that looks for what was published before.
+    # The thread that looks for results published before.
 
     def _look(self) -> None:
         self._tried.wait()
@@ -239,7 +239,7 @@ class ResultReader:
             self._check_in_time()
 
     def _asked(self) -> list[Pending]:
-        """All that callers have begun to wait for, waiting a moment for the first."""
+        """All results newly waited for; waits a moment for the first."""
         asked: list[Pending] = []
         try:
             asked += [each] if (each := self._lookups.get(timeout=POLL_S)) else []
@@ -283,7 +283,7 @@ class ResultReader:
             reader.close()
 
     def _polled(self, reader: Reader) -> list[Record]:
-        """The next records; none at the end of the stream."""
+        """The next records; empty at the end of the stream."""
         end = time.monotonic() + SCAN_IDLE_S
         while not self._closed and time.monotonic() < end:
             if records := reader.poll(LIMIT, POLL_S):
@@ -295,7 +295,7 @@ class ResultReader:
             self._check()
 
     def _check(self) -> None:
-        """Find results that the sink refuses, of tasks that a caller waits for."""
+        """Find awaited results that the sink refuses."""
         begun = time.monotonic()
         awaited = {each.task_id: each for each in self._all() if each.is_awaited}
         try:
@@ -315,7 +315,7 @@ def _as_ours(error: Exception) -> AgentpipeError:
 
 
 def _settle(pending: Pending, record: Record) -> bool:
-    """With the Result in the record, if it is one."""
+    """Settle with the record's Result; False if it holds none for this task."""
     try:
         result = Result.decode(record.payload)
     except FormatError:

@@ -1,7 +1,7 @@
 """Schedule: sends a task file at the fire times of a cron line.
 
 Its progress is one number in the broker's store, its mark: the firing, and how many of its tasks
-were sent. Several schedulers may share it, and after a kill the next one resumes.
+were sent. Several schedulers can share it, and after a kill the next one resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # A firing this late is still on time.
 LATE = timedelta(seconds=60)
 LOOK_BACK = timedelta(days=30)
-# Tasks per update of the mark; on a store that remembers no ids, a kill repeats up to as many.
+# Tasks per update of the mark; on a store that remembers no ids, a kill repeats at most this many.
 CHUNK = 100
 FULL_PAUSE_S, AWAY_PAUSE_S, WRONG_PAUSE_S, NAP_S = 0.25, 1.0, 20.0, 60.0
 
@@ -38,7 +38,7 @@ class Schedule:
     """One schedule of a collection; ``step`` never waits for room.
 
     Attributes:
-        is_idle: Nothing is due, or another scheduler sends it.
+        is_idle: Whether nothing is due, or another scheduler sends it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Schedule:
         self.is_idle = False
 
     def step(self, now: datetime, watched_from: datetime) -> float:
-        """Do one step of what is due; returns after how many seconds to call again.
+        """Do one step of what is due; return the seconds until the next call.
 
         Args:
             now: The time.
@@ -70,7 +70,7 @@ class Schedule:
             if self._firing is not None:
                 return self._go_on(self._firing)
             rest_s = (self._look_at - now).total_seconds()
-            if 0 < rest_s <= NAP_S:  # Longer only if the clock was set back.
+            if 0 < rest_s <= NAP_S:  # It is longer only if the clock was set back.
                 return rest_s
             self.is_idle = False
             return self._begin(now, watched_from)
@@ -80,7 +80,7 @@ class Schedule:
             self._firing = None
             return self._complain(f"its tasks cannot be sent: {error}", WRONG_PAUSE_S)
 
-    # Which firing.
+    # Choosing the firing.
 
     def _begin(self, now: datetime, watched_from: datetime) -> float:
         """Start the next firing, if one is due."""
@@ -126,7 +126,7 @@ class Schedule:
             number, first = len(missed), missed[0].isoformat()
             log.warning("%s: %d firings missed since %s, %s", self._name, number, first, what)
 
-    # What it sends.
+    # Sending.
 
     def _go_on(self, firing: Firing) -> float:
         """Send a chunk, or its refused rest, and update the mark."""
@@ -174,7 +174,7 @@ class Schedule:
         rules = self._dispatcher.rules_of(self._collection)
         return tasks_of(self._collection, self._spec, rules, at)
 
-    # How it goes.
+    # Logging.
 
     def _complain(self, why: str, wait_s: float) -> float:
         """Log a new problem once."""

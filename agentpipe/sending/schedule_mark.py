@@ -1,8 +1,8 @@
-"""ProgressMark: how far a schedule has come, as one number in the broker's store.
+"""ProgressMark: a schedule's progress, as one number in the broker's store.
 
-It only rises: several schedulers may share it, and after a kill the next one resumes. One in the
-future, left by a clock that was ahead, is put aside: the schedule goes on with another mark, whose
-name contains the first.
+It only rises: several schedulers can share it, and after a kill the next one resumes. A mark in the
+future, left by a clock that was ahead, is set aside: the schedule continues with another mark,
+whose name contains the first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ProgressMark:
         return self._calendar.progress(self._name + self._put_aside, mark)
 
     def current(self, now: datetime, tolerance: timedelta) -> int | None:
-        """The mark to go on from; None while another scheduler holds the schedule."""
+        """The mark to continue from; None while another scheduler holds the schedule."""
         self._put_aside = ""
         while True:
             # A schedule has no past before it is first seen.

@@ -1,4 +1,4 @@
-"""Scheduler: takes on all schedules of a collection file, a step of each at a time."""
+"""Scheduler: runs all schedules of a collection file, one step of each at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sending.firing import Fired
 
-# A scheduler this silent was asleep.
+# A scheduler silent for this long was asleep.
 ASLEEP = timedelta(seconds=300)
 
 
@@ -62,13 +62,13 @@ class WallClock:
 
 
 class Scheduler:
-    """Takes all schedules on, each a step at a time, so that none waits for another."""
+    """Runs all schedules, one step of each in turn, so that none waits for another."""
 
     def __init__(self, schedules: Sequence[Schedule], clock: Clock) -> None:
         self._schedules, self._clock = schedules, clock
 
     def run(self, *, once: bool = False) -> None:
-        """Until the clock is stopped; with ``once`` until all is sent that is due now."""
+        """Run until the clock is stopped; with ``once``, until everything due now is sent."""
         watched_from = seen = self._clock.now()
         until = seen if once else None
         while not self._clock.is_stopped:

@@ -1,4 +1,4 @@
-"""Sent: what became of the tasks of one call."""
+"""Sent: the outcome of the tasks of one call."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Sent:
         task_ids: Ids of accepted tasks, in the order given.
         duplicate_ids: Ids that are alive, or were settled within the retention time.
         refused: Tasks that found every queue full.
-        depth: Tasks that wait or are delayed when one was refused, else 0.
-        bound: How many may, likewise.
+        depth: Waiting and delayed tasks when one was refused, else 0.
+        bound: Most tasks that can wait or be delayed, when one was refused, else 0.
     """
 
     task_ids: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Sent:
 
     @classmethod
     def of(cls, batches: Sequence[Sent]) -> Sent:
-        """Several outcomes as one."""
+        """Merge several outcomes."""
         return cls(
             task_ids=tuple(chain.from_iterable(batch.task_ids for batch in batches)),
             duplicate_ids=tuple(chain.from_iterable(batch.duplicate_ids for batch in batches)),
@@ -43,17 +43,17 @@ class Sent:
 
     @property
     def accepted(self) -> int:
-        """How many tasks were accepted."""
+        """The number of accepted tasks."""
         return len(self.task_ids)
 
     @property
     def duplicates(self) -> int:
-        """How many tasks were known already."""
+        """The number of tasks that were already known."""
         return len(self.duplicate_ids)
 
 
 def sent_of(offers: Sequence[Offer], admission: Admission, *, count_refused: bool) -> Sent:
-    """The outcome of offering these; without ``count_refused`` they are offered again."""
+    """The outcome of an offer; without ``count_refused``, refused ones are offered again."""
     pairs = list(zip(offers, admission.verdicts, strict=True))
     return Sent(
         task_ids=tuple(offer.task_id for offer, verdict in pairs if verdict == "accepted"),

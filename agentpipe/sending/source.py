@@ -1,4 +1,4 @@
-"""Where a process has a collection from: it travels with the queues that it declares."""
+"""Where a process read a collection; stored with the queues that it declares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def source_of(collection: Collection, *, serves: bool = False) -> Source | None:
-    """The source of a collection that was read from a file; None of another, or if it is gone."""
+    """The source of a collection read from a file; None without a file, or if it is gone."""
     try:
         edited_us = collection.file.stat().st_mtime_ns // 1000
         agent_us = collection.config_file.stat().st_mtime_ns // 1000

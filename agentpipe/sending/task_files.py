@@ -1,4 +1,4 @@
-"""Task files: one JSON document, or a task per line; each mistake with its line."""
+"""Task files: one JSON document, or one task per line; mistakes are reported with their line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 _PLACE = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
 _STEP = re.compile(r"\[(\d+)\]|(\w+)")
 _UNKNOWN = re.compile(r"unknown key '([^']*)'")
-# An integer beyond 64 bits has at least as many digits. A pattern finds them in ten times as long.
+# An integer beyond 64 bits has at least this many digits. A regex takes ten times as long.
 _LONG_NUMBER = b"0" * 19
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 
@@ -43,7 +43,7 @@ class Entry:
     """One value of a file: a task, if it is valid.
 
     Attributes:
-        error: Why it cannot be read; it has no data then.
+        error: Why it cannot be read; then it has no data.
         lines: The line of each of its parts.
     """
 
@@ -54,7 +54,7 @@ class Entry:
     lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
 
     def problem(self, message: str) -> Problem:
-        """A problem at the part that the message starts with, as ``evaluators[0]: op: ...``."""
+        """A problem at the part that the message names first, as in ``evaluators[0]: op: ...``."""
         unknown = _UNKNOWN.match(message)
         path: KeyPath = (unknown[1],) if unknown else ()
         for words in message.split(": "):
@@ -66,10 +66,10 @@ class Entry:
 
 
 class TaskReader:
-    """Makes tasks of what files hold, in their order."""
+    """Makes tasks from the entries of files, in their order."""
 
     def __init__(self, rules: TaskRules = NO_RULES) -> None:
-        """Read for the collection with these rules."""
+        """Use the rules of the collection that the tasks are for."""
         self._rules, self._ids, self._in_documents = rules, TaskIds(rules), 0
 
     def of_line(self, entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
@@ -77,7 +77,7 @@ class TaskReader:
         return self._task_of(entry, entry.line)
 
     def of_document(self, entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
-        """The same of a part of a JSON document: many may stand in one line."""
+        """Like ``of_line`` for a part of a JSON document: many can share one line."""
         self._in_documents += 1
         return self._task_of(entry, self._in_documents)
 
@@ -99,7 +99,7 @@ def load_tasks(path: Path, reader: TaskReader | None = None) -> list[AdmittedTas
     """All tasks of a JSON document.
 
     Raises:
-        ConfigError: With all that is wrong with it.
+        ConfigError: With everything that is wrong with it.
     """
     reader = reader or TaskReader()
     tasks, problems = [], []
@@ -114,7 +114,7 @@ def load_tasks(path: Path, reader: TaskReader | None = None) -> list[AdmittedTas
 
 
 def is_document(path: Path) -> bool:
-    """Whether a file is one JSON document, by its name and then by its lines."""
+    """Whether a file is one JSON document, by its name, then by its first lines."""
     if path.suffix.lower() != ".json":
         return False
     try:
@@ -192,7 +192,7 @@ def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
 
 
 def next_line(stream: BinaryIO) -> bytes:
-    """Read the next line; of one over the limit only the first part."""
+    """Read the next line; of a line over the limit, return only the first part."""
     line = part = stream.readline(MAX_LINE_BYTES)
     while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
         part = stream.readline(MAX_LINE_BYTES)
@@ -219,7 +219,7 @@ def _refuse_inexact(line: bytes) -> None:
 
 
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
-    """Without the line number, which is that of a one-line text."""
+    """The reason without a line number, which would always be 1."""
     try:
         line.decode()
     except UnicodeDecodeError as bad:

@@ -1,4 +1,4 @@
-"""Ids of a file's tasks: one that means two tasks would leave one of them unsent."""
+"""Ids of a file's tasks: if two tasks share an id, one of them is not sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.sending.admission import AdmittedTask
 
-# Of larger files only so many are compared: each takes some 150 bytes.
+# Larger files are compared only up to this many tasks: each takes some 150 bytes.
 MAX_IDS = 500_000
 
 
@@ -24,16 +24,16 @@ class TaskIds:
     def __init__(self, rules: TaskRules) -> None:
         self._by_line = rules.plan is not None
         self._files: list[str] = []
-        # The number of each id's first task, by the id's hash or by the line that a run would call
-        # so; then, by number, the file and the line in which it stands, and a digest of what it
-        # asks: 0 of one that has its id by its line.
+        # The number of each id's first task, by the id's hash or, in a run, by the line that the id
+        # names. Then, by number: its file and line, and a digest of what the task asks; 0 for a
+        # task that gets its id from its line.
         self._numbers: dict[int, int] = {}
         self._places, self._digests = array("q"), array("q")
 
     def problems(self, admitted: AdmittedTask, file: str, number: int) -> list[str]:
-        """Why the id cannot be the task's, a sentence each; the same task again is a duplicate.
+        """Why the task cannot have this id, a sentence each; the same task again is a duplicate.
 
-        ``number`` is what a run calls a task without an id by.
+        ``number`` is the number that a run uses to name a task without an id.
         """
         if admitted.named:
             key, digest = self._key_of(admitted.task_id), _digest(admitted)
@@ -49,7 +49,7 @@ class TaskIds:
         return []
 
     def _key_of(self, task_id: str) -> int:
-        """The line that has this id in a run, or its hash."""
+        """The line whose task gets this id in a run; otherwise the id's hash."""
         if self._by_line and looks_like_a_line(task_id) and line_key(int(task_id)) == task_id:
             return int(task_id)
         return hash(task_id)
@@ -64,7 +64,7 @@ class TaskIds:
     def _clash(self, key: str, known: int, file: str, digest: int) -> list[str]:
         place, first = self._place(known, file), self._digests[known]
         if first == digest:
-            return []  # Or, without ids, tasks of two files: each counts its own.
+            return []  # The same task again, or lines of two files without ids.
         if first and digest:
             return [f"task_id: {key!r} is that of another task, in {place}: give each its own"]
         this, that = ("has this id", "has none") if digest else ("has none", "has this id")
@@ -79,6 +79,6 @@ class TaskIds:
 
 
 def _digest(admitted: AdmittedTask) -> int:
-    """Of what the task asks, in whatever order, and with whatever defaults written out."""
+    """A digest of what the task asks, independent of key order and explicit defaults."""
     asked = beyond_defaults(admitted.fields)
     return hash(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)) or 1
