@@ -1,1 +1,1 @@
-"""Agents of this repository, ready to run; none knows a broker."""
+"""Agents of this repository, ready to run; none of them knows a broker."""

@@ -1,7 +1,7 @@
-"""Almanac: answers questions about dates and numbers by a few simple rules, offline.
+"""Almanac: answers questions about dates and numbers with a few simple rules, offline.
 
-It is right when its rule is, wrong where the rule is too simple (leap years, ages, business
-days, week numbers), and says "I don't know." where it has none: material to evaluate.
+Its answers are right where its rule is, and wrong where the rule is too simple (leap years, ages,
+business days, week numbers). Without a rule it answers "I don't know.": material to evaluate.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _STAMPS = {"desk-east": "E", "desk-west": "W"}
 
 
 class Almanac:
-    """Answers a JSON string, ``{"answer": ..., "stamp": ...}``.
+    """Answers with a JSON string, ``{"answer": ..., "stamp": ...}``.
 
-    The stamp tells which desk answered. It is looked up, since the value of an env variable
-    never belongs into an answer.
+    The stamp shows which desk answered. It is looked up, because an answer must never contain the
+    value of an env variable.
     """
 
     def __init__(self, pause_s: float = 0.05) -> None:
         self.pause_s = pause_s
 
     async def execute(self, task: Any, context: Any) -> str:
-        """Think for ``pause_s``, then answer by the first rule that fits the question."""
+        """Wait for ``pause_s``, then answer by the first rule that matches the question."""
         await asyncio.sleep(self.pause_s)
         stamp = _STAMPS.get(context.env.get("ALMANAC_DESK", ""), "-")
         return json.dumps({"answer": _answer(task.question), "stamp": stamp})

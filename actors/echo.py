@@ -1,4 +1,4 @@
-"""Echo: the smallest agent, to see that tasks travel and come back."""
+"""Echo: the smallest agent, to check that tasks travel and come back."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ class Echo:
     """Answers with the question."""
 
     async def execute(self, task: Any, context: Any) -> Any:  # noqa: ARG002 - every agent gets it
-        """Give the question back."""
+        """Return the question."""
         return task.question

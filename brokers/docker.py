@@ -37,7 +37,7 @@ class Container:
     arguments: tuple[str, ...] = ()
 
     def command(self, name: str, environ: Mapping[str, str]) -> Command:
-        """The command that starts it as ``name``."""
+        """The command that starts the container as ``name``."""
         options = ["--rm", "--name", name, "--volume", f"{name}:{self.data}"]
         options += ["--volume", f"{self.conf[0]}:{self.conf[1]}:ro"]
         for outer, inner in self.ports.items():
@@ -49,7 +49,7 @@ class Container:
 
 
 def answers(environ: Mapping[str, str]) -> bool:
-    """Whether a Docker engine can be used."""
+    """Whether a Docker engine answers."""
     return bool(shutil.which("docker", path=environ.get("PATH"))) and _run(["info"], environ)
 
 

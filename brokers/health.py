@@ -21,7 +21,7 @@ def redis(port: int) -> bool:
 
 
 def rabbitmq(port: int, user: str, password: str) -> bool:
-    """Whether RabbitMQ lets ``user`` into the vhost ``/``."""
+    """Whether ``user`` can log in to RabbitMQ's vhost ``/``."""
     with _connect(port) as conversation:
         conversation.sendall(b"AMQP\x00\x00\x09\x01")
         _amqp_receive(conversation, 10)  # start
@@ -52,7 +52,7 @@ def management(port: int, user: str, password: str) -> bool:
 
 def kafka(port: int) -> bool:
     """Whether Kafka lists a broker in its metadata."""
-    # Header (which request, its version, its number, no client name), then no topic.
+    # Header (API key, version, correlation id, null client id), then an empty list of topics.
     request = struct.pack(">hhihi", _METADATA, _METADATA_VERSION, 1, -1, 0)
     with _connect(port) as conversation:
         conversation.sendall(struct.pack(">i", len(request)) + request)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 POM = Path(__file__).parent / "kafka" / "pom.xml"
-# Debian's RabbitMQ itself; the wrapper on the PATH requires a user of its own.
+# Debian's RabbitMQ itself; the wrapper on the PATH requires its own user.
 _FIRST = "/usr/lib/rabbitmq/bin"
 _LAST = "/usr/local/sbin:/usr/sbin:/sbin"
 _JAVA = 17
@@ -32,7 +32,7 @@ class NotInstalledError(LaunchError):
 
 
 def find(name: str, environ: Mapping[str, str]) -> str | None:
-    """The path of a program, in the administrators' folders too."""
+    """The path of a program, also in the administrators' folders."""
     return shutil.which(name, path=f"{_FIRST}:{environ.get('PATH', '/usr/bin:/bin')}:{_LAST}")
 
 
@@ -78,7 +78,7 @@ def kafka_jars(java: str, environ: Mapping[str, str]) -> Path:
 
 
 def kafka_version() -> str:
-    """The version that pom.xml names."""
+    """The Kafka version in pom.xml."""
     named = re.search(r"<kafka\.version>(.+)</kafka\.version>", POM.read_text())
     assert named
     return named[1]
@@ -99,7 +99,7 @@ def apt_command(environ: Mapping[str, str], *, root: bool) -> list[str] | None:
 
 
 def _install(name: str, packages: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Install the first available package; the path of its program."""
+    """Install the first available package; return the path of its program."""
     apt = apt_command(environ, root=os.geteuid() == 0)
     if not apt:
         raise NotInstalledError(
@@ -120,7 +120,7 @@ def _apt_install(
 ) -> subprocess.CompletedProcess[str]:
     install = [*apt, "install", "--yes", "--no-install-recommends"]
     for refresh in (False, True):
-        if refresh:  # The lists are old, or there are none yet.
+        if refresh:  # The package lists are old or missing.
             _run([*apt, "update"], environ)
         for package in packages:
             done = _run([*install, package], environ)
@@ -131,7 +131,7 @@ def _apt_install(
 
 
 def _disable_service(package: str, apt: list[str], environ: Mapping[str, str]) -> None:
-    """Debian starts a server it installs, on the port that ours needs."""
+    """Stop the service that Debian starts on installation, on the port that ours needs."""
     if Path("/run/systemd/system").is_dir() and package.endswith("-server"):
         sudo = apt[: apt.index("env")]
         _run([*sudo, "systemctl", "disable", "--now", package], environ)

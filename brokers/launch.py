@@ -29,7 +29,7 @@ _TOPIC = "agent-task-mq"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; return the exit code."""
     arguments = parser().parse_args(argv)
     try:
         print(arguments.action(arguments), file=sys.stderr)

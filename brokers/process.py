@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _PAUSE_S = 0.01
-# A parent-death signal fires when the thread that started the child ends: one thread that lives
-# until this process ends starts them all.
+# A parent-death signal fires when the thread that started the child ends. So one thread, which
+# lives until this process ends, starts all children.
 _starter = ThreadPoolExecutor(1, "server-starter")
 
 
@@ -33,7 +33,7 @@ class Command:
 
 
 class Process:
-    """A process that leads a group of its own; started by us or by an earlier command."""
+    """A process that leads its own group; started here or by an earlier command."""
 
     def __init__(self, pid: int, birth: str, child: subprocess.Popen[bytes] | None = None) -> None:
         self.pid, self.birth, self._child = pid, birth, child
@@ -69,7 +69,7 @@ class Process:
                 os.killpg(self.pid, number)
 
     def ends_within(self, timeout_s: float) -> bool:
-        """Wait for its end."""
+        """Wait for its end; return whether it ended in time."""
         return holds_within(lambda: not self.alive, timeout_s)
 
 
@@ -96,7 +96,7 @@ def birth_of(pid: int) -> str:
 
 
 def _has_threads(pid: int) -> bool:
-    """Whether threads of a killed process still end: they hold its ports and files."""
+    """Whether threads of a killed process are still ending: they hold its ports and files."""
     try:
         return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except OSError:

@@ -1,4 +1,4 @@
-"""A real server on this machine, with a folder and ports of its own."""
+"""A real server on this machine, with its own folder and ports."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _LOG_LINES = 15
 class Server(ABC):
     """One server: it starts, stops, dies and comes back on the same port with the same data.
 
-    Methods may be called from any thread, by one at a time. Unless ``detached``, it ends when
+    Methods can be called from any thread, but only one at a time. Unless ``detached``, it ends when
     this process does, however that ends.
 
     Args:
-        folder: Its data, its log and all else it writes; made at the first start. Where one runs
-            already, this is that one, with its ports.
-        port: Where it listens on 127.0.0.1; a free one is chosen without it.
-        environ: What ``os.environ`` holds.
-        settings: Lines of its configuration file that replace or add to ours.
-        detached: Lives on when this process ends.
+        folder: For its data, its log and everything else it writes; made at the first start. If a
+            server already runs there, this object stands for it, with its ports.
+        port: Its port on 127.0.0.1; by default a free one.
+        environ: The contents of ``os.environ``.
+        settings: Lines of its configuration file that replace or extend ours.
+        detached: Keep it running when this process ends.
     """
 
     kind: ClassVar[str]
@@ -82,7 +82,7 @@ class Server(ABC):
 
     @abstractmethod
     def _commands(self) -> Sequence[Command]:
-        """Install it if needed and configure it; the programs to start, the server itself last.
+        """Install it if needed and configure it; return the programs to start, the server last.
 
         Raises:
             NotInstalledError: It cannot run without a container.
@@ -103,7 +103,7 @@ class Server(ABC):
         return self.folder / "server.log"
 
     def start(self) -> Self:
-        """Start it unless it runs; returns itself, once it takes requests.
+        """Start it unless it runs; return itself once it accepts requests.
 
         Raises:
             LaunchError: It is not available, its port is taken, or it ended; with its last output.

@@ -23,7 +23,7 @@ _FORMAT_TIMEOUT_S = 120.0
 
 
 class KafkaServer(Server):
-    """Kafka, one node, which creates topics at their first use.
+    """Kafka with one node, which creates topics at their first use.
 
     A start after ``kill`` takes about 10 s longer than after ``stop``: the old session must expire.
     """
@@ -72,7 +72,7 @@ class KafkaServer(Server):
         return self._configure(HERE / "kafka" / "server.properties", own, "=")
 
     def _format(self, run: Sequence[str], conf: Path) -> None:
-        """Kafka refuses an unformatted folder."""
+        """Format the folder: Kafka refuses an unformatted one."""
         cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         arguments = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf)]
         with self.log.open("ab") as log:

@@ -23,7 +23,7 @@ class RabbitServer(Server):
     """RabbitMQ with the user ``guest`` and the vhost ``/``.
 
     Args:
-        management: Serve the management API too, at ``management_url``; stopping takes 5 s longer.
+        management: Also serve the management API, at ``management_url``; stopping takes 5 s longer.
         management_port: Its port; by default a free one.
     """
 
@@ -77,7 +77,7 @@ class RabbitServer(Server):
         self._write_conf(own)
         environ = self._server_environ()
         return [
-            # Erlang's server of node names; RabbitMQ would start one that outlives it.
+            # Erlang's node name server; RabbitMQ would start one that outlives it.
             Command([names, "-port", str(self._names_port), "-address", HOST], environ),
             Command([server, "-noinput"], environ),
         ]
@@ -89,7 +89,7 @@ class RabbitServer(Server):
             ports={self.port: self.default_port, **management},
             conf=(self._write_conf({}), "/etc/rabbitmq/conf.d/20-agentpipe.conf"),
             data="/var/lib/rabbitmq",
-            # The data are kept under the node's name, which is the host's without this.
+            # Data are stored under the node's name, which by default contains the host's name.
             variables={"RABBITMQ_NODENAME": "rabbit@localhost"},
         )
 
@@ -109,7 +109,7 @@ class RabbitServer(Server):
             "HOME": str(folder / "home"),
             "ERL_EPMD_ADDRESS": HOST,
             "ERL_EPMD_PORT": str(self._names_port),
-            # The script becomes the server, instead of waiting for it; hence `-noinput` above.
+            # Makes the script exec the server instead of waiting for it; hence `-noinput` above.
             "RABBITMQ_ALLOW_INPUT": "yes",
             "RABBITMQ_CONF_ENV_FILE": str(folder / "no-rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
