@@ -16,7 +16,7 @@ class Instant:
 
 
 class Wordy:
-    """Makes a Result of some 3 KB."""
+    """Makes a Result of about 3 KB."""
 
     async def execute(self, _task: Any, _context: Any) -> str:
         return "42 " * 600
@@ -32,7 +32,7 @@ class Waiting:
 
 
 class Spread:
-    """Waits for 0.5 to 1.5 s, so that runs end one by one."""
+    """Waits for 0.5 to 1.5 s, so runs end one by one."""
 
     async def execute(self, task: Any, _context: Any) -> str:
         await asyncio.sleep(0.5 + _drawn(task.task_id))
@@ -40,7 +40,7 @@ class Spread:
 
 
 class Noting(Waiting):
-    """Notes in a file when it starts."""
+    """Writes each start to a file."""
 
     def __init__(self, journal: str, pause_s: float) -> None:
         super().__init__(pause_s)
@@ -53,10 +53,10 @@ class Noting(Waiting):
 
 
 class Holding(Waiting):
-    """Notes each start with its task and process; holds the interpreter where it is asked to."""
+    """Notes each start with task and process; holds the interpreter if the task asks for it."""
 
     def __init__(self, journal: str, pause_s: float) -> None:
-        # Here, since the other agents run under older versions, too.
+        # Imported here, because the other agents also run under older versions.
         from agentpipe.chaos.agent import NotingAgent
 
         super().__init__(pause_s)
@@ -70,9 +70,10 @@ class Holding(Waiting):
 
 
 class Sampled(Waiting):
-    """Notes each start; fails, or takes ``times`` as long, by the SHA-256 of its task's id.
+    """Notes each start; fails or takes ``times`` as long, by the SHA-256 of its task's id.
 
-    Slow is, with ``each``, one sample of each group; with ``drawn``, each by a chance of 0.1.
+    With ``slow="each"``, one sample of each group is slow; with ``"drawn"``, each with probability
+    0.1.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Sampled(Waiting):
         slow: str = "none",
         times: int = 1,
     ) -> None:
-        # Here, since the other agents run under older versions, too.
+        # Imported here, because the other agents also run under older versions.
         from agentpipe.chaos.agent import NotingAgent
 
         super().__init__(pause_s)
@@ -105,5 +106,5 @@ class Sampled(Waiting):
 
 
 def _drawn(text: str) -> float:
-    """At least 0 and less than 1, always the same for this text."""
+    """A number in [0, 1), always the same for the same text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

@@ -1,7 +1,7 @@
-"""What ``agentpipe why`` takes with a million tasks waiting: ``python -m bench.asking``.
+"""Measures ``agentpipe why`` with a million waiting tasks: ``python -m bench.asking``.
 
-Each figure is that of a command from its start to its end, asked for the last task of the queue,
-the median of several in turns with a bare start of the same program.
+Each figure is the time of a whole command that asks for the last task of the queue: the median of
+several runs, alternating with a bare start of the same program.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from brokers.server import Server
 
-# A store keeps what is short: what counts here is how many there are.
+# Short payloads: only the number of tasks counts here.
 PAYLOAD = b'{"schema":1,"question":"q"}'
 MILLION, BATCH, ROUNDS = 1_000_000, 5_000, 9
-# A message costs RabbitMQ a kilobyte of memory, and its queues are not searched anyway.
+# A message costs RabbitMQ a kilobyte of memory, and `why` does not search its queues anyway.
 OF_RABBITMQ = 200_000
 UNKNOWN = 1
 SERVERS: dict[str, tuple[type[Server], int]] = {
@@ -40,7 +40,7 @@ SERVERS: dict[str, tuple[type[Server], int]] = {
 
 
 def measure(broker: str) -> None:
-    """On its own server, with its memory free for this."""
+    """Measure on a separate server, with enough memory free."""
     with tempfile.TemporaryDirectory() as folder:
         if broker == "sqlite":
             _measure(f"sqlite:///{folder}/broker.db", MILLION)
@@ -51,7 +51,7 @@ def measure(broker: str) -> None:
 
 
 def _measure(url: str, tasks: int) -> None:
-    """Time the command and a bare start, while all the tasks wait at one agent."""
+    """Time the command and a bare start, while all tasks wait for one agent."""
     with closing(open_store(Settings(broker=url))) as store:
         _fill(store, tasks)
     asked_ms, bare_ms = [], []
@@ -79,7 +79,7 @@ def _took_ms(url: str, *arguments: str) -> float:
         command, env=environ, check=False, stdout=subprocess.PIPE, cwd=tempfile.gettempdir()
     )
     took_ms = (time.perf_counter() - begun) * 1_000
-    # RabbitMQ cannot know.
+    # On RabbitMQ the answer is unsure.
     assert ended.returncode == (UNKNOWN if b'"unsure"' in ended.stdout else 0), ended.stdout
     return took_ms
 

@@ -40,7 +40,7 @@ def measure(name: str) -> None:
 
 
 def measure_alone(name: str) -> None:
-    """In a process of its own: what it imports and starts does not count in the next."""
+    """Measure in a separate process: its imports and children must not affect the next group."""
     subprocess.run([sys.executable, "-m", "bench.bench", name], check=False)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SERVERS: tuple[type[Server], ...] = (RedisServer, RabbitServer)
 CONCURRENCY = 16
-# Run by the Python of either checkout, so it uses public names only.
+# Run by the Python of either checkout, so it uses only public names.
 BULK = """
 import os, sys, time
 from agentpipe import Dispatcher, Settings, load
@@ -47,13 +47,13 @@ dispatcher.close()
 
 
 class Comparison:
-    """Measures with both Pythons in turns, and prints a line for each figure."""
+    """Measures with both Pythons alternately, and prints a line per figure."""
 
     def __init__(self, base: str, rounds: int) -> None:
         self._pythons, self._rounds = (base, sys.executable), rounds
 
     def measure(self, label: str, unit: str, figure: Callable[[str], float]) -> None:
-        """``figure`` gets a Python and returns a number."""
+        """Measure a figure; ``figure`` takes a Python and returns a number."""
         samples: dict[str, list[float]] = {python: [] for python in self._pythons}
         cpu: dict[str, list[float]] = {python: [] for python in self._pythons}
         for number in range(self._rounds):
@@ -93,7 +93,7 @@ def _starts(comparison: Comparison) -> None:
 
         def started_ms(python: str, arguments: tuple[str, ...] = arguments) -> float:
             with fleet(8, "Instant", python=python) as scratch:
-                scratch.run(*arguments)  # Compiles, and makes the store.
+                scratch.run(*arguments)  # Compiles the code, and creates the store.
                 begun = time.perf_counter()
                 for _ in range(5):
                     scratch.run(*arguments)

@@ -1,4 +1,4 @@
-"""What a thousand agents and more in one process cost, and how soon killed ones run again.
+"""Measures the cost of a thousand and more agents in one process, and recovery after kills.
 
 ``python -m bench.crowds [sqlite | redis | rabbitmq ...]``
 """
@@ -37,7 +37,7 @@ SERVERS: dict[str, type[Server]] = {"redis": RedisServer, "rabbitmq": RabbitServ
 
 
 def measure(broker: str) -> None:
-    """On its own server, for which each figure has an empty store."""
+    """Measure on a separate server; each figure has an empty store."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         kind = SERVERS.get(broker)
@@ -47,15 +47,15 @@ def measure(broker: str) -> None:
 
 
 def embedded() -> str:
-    """The URL of a fleet that has a file of its own."""
+    """The URL for a fleet with its own file."""
     return ""
 
 
 def turns(url: Callable[[], str]) -> None:
-    """Each agent runs task after task, and all of them run at once.
+    """Run task after task on each agent, with all agents at once.
 
-    Runs of exactly a second end in step: a thousand slots are free at once, and the last of them
-    waits for all others. Those of other lengths end one by one, as runs of models do.
+    Runs of exactly one second end in step: a thousand slots become free at once, and the last waits
+    for all others. Runs of different lengths end one by one, like those of models.
     """
     results = _turns(url, "Waiting")
     speed = results_per_s(results)
@@ -80,7 +80,7 @@ def _show(results: list[dict[str, Any]], waits: str, speed: float, beside: str) 
 
 
 def _by_agent(results: list[dict[str, Any]]) -> list[list[tuple[float, float]]]:
-    """When the runs of each began and ended, in order."""
+    """Start and end times of each agent's runs, in order."""
     runs: dict[str, list[tuple[float, float]]] = {}
     for each in results:
         run = seconds(each["started_at"]), seconds(each["finished_at"])
@@ -96,14 +96,14 @@ def _filled(results: list[dict[str, Any]]) -> float:
 
 
 def _gaps_ms(results: list[dict[str, Any]]) -> Iterator[float]:
-    """Between two runs of an agent, which has further tasks all the time."""
+    """The gap between two runs of an agent that always has more tasks."""
     for runs in _by_agent(results):
         for (_, ended), (began, _) in pairwise(runs):
             yield (began - ended) * 1_000
 
 
 def sizes(url: Callable[[], str]) -> None:
-    """All agents run, and wait for something."""
+    """Run all agents; all of them wait."""
     for number in CROWDS:
         with fleet(number, "Waiting", url(), pause_s=60) as scratch:
             scratch.send([{"question": "q"}] * number)
@@ -116,7 +116,7 @@ def sizes(url: Callable[[], str]) -> None:
 
 
 def recoveries(url: Callable[[], str]) -> None:
-    """One of two worker processes is killed; the other one has room for its tasks."""
+    """Kill one of two worker processes; the other one has room for its tasks."""
     for label, workers, both in (
         ("killed beside its supervisor", _supervised, False),
         ("killed under plain Dramatiq", _plain, False),
@@ -175,7 +175,7 @@ def _running(scratch: Fleet, command: list[str]) -> Iterator[None]:
 
 
 def _above(pid: int) -> list[int]:
-    """The processes between this one and that one, the highest first."""
+    """The processes between this one and ``pid``, the highest first."""
     found: list[int] = []
     while (pid := int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])) > 1:
         if pid == os.getpid():

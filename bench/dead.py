@@ -1,6 +1,6 @@
-"""How long ``agentpipe dead`` takes with 100,000 dead letters: ``python -m bench.dead``.
+"""Measures ``agentpipe dead`` with 100,000 dead letters: ``python -m bench.dead``.
 
-Each figure is that of a command, from its start to its end, the median of five.
+Each figure is the time of a whole command, the median of five.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes ``docs/benchmarks.md`` from the rows that the groups kept: ``python -m bench.document``."""
+"""Makes ``docs/benchmarks.md`` from the recorded rows: ``python -m bench.document``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _lines(groups: list[Group]) -> Iterator[str]:
 
 
 def _facts(title: str, found: list[dict[str, str]]) -> Iterator[str]:
-    """Of the groups, each fact once; several where they were measured on several machines."""
+    """Facts of the groups, each once; several values if there were several machines."""
     names = {name: None for facts in found for name in facts}
     yield f"## {title}\n"
     for name in names:

@@ -1,7 +1,7 @@
-"""What faults cost: ``python -m bench.faults [sqlite | redis | rabbitmq ...]``.
+"""Measures the cost of faults: ``python -m bench.faults [sqlite | redis | rabbitmq ...]``.
 
-2,000 tasks, of which 20 hold the interpreter each time they run, under 200 kill -9 and 20 SIGSTOP
-of twice the lease. It takes some ten minutes for each broker.
+2,000 tasks, 20 of which hold the interpreter on every run, under 200 kill -9 and 20 SIGSTOP of
+twice the lease. It takes about ten minutes per broker.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 TASKS, HOLDERS, KILLS, FREEZES = 2_000, 20, 200, 20
 AGENTS, PROCESSES, SLOTS, RUN_S = 8, 4, 3, 0.7
-# A killed run counts as a crash, also an innocent one. While faults come, they end about every
-# third run: with a limit of 6, some innocent task of 2,000 would reach it by chance alone.
+# Each killed run counts as a crash, even an innocent one. Faults end about every third run: with a
+# limit of 6, some innocent task of 2,000 would reach it by chance.
 MAX_CRASHES = 10
 LEASE_S = 12
 BETWEEN_FAULTS_S = 1.0
@@ -39,7 +39,7 @@ SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
 
 
 def measure(broker: str) -> bool:
-    """Print one broker's figures; returns whether each promise held."""
+    """Print one broker's figures; return whether every promise held."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = ""
@@ -50,7 +50,7 @@ def measure(broker: str) -> bool:
         scratch = stack.enter_context(
             fleet(AGENTS, "Holding", url, SLOTS, journal=str(journal), pause_s=RUN_S)
         )
-        # Holders that die one after the other would pause the collection.
+        # Otherwise, holders that die in a row would pause the collection.
         scratch.limit(max_crashes=MAX_CRASHES, breaker=0)
         return _measure(scratch, broker, journal)
 
@@ -107,7 +107,7 @@ def _due(task_id: str) -> str:
 
 
 def _shown(results: list[dict[str, Any]], runs: list[Run], at: dict[int, float]) -> list[str]:
-    """The first ones, with how many of their runs were in a process that was struck."""
+    """Describe the first ones, with how many of their runs were in a struck process."""
     begun = Counter(run.task_id for run in runs)
     struck = Counter(run.task_id for run in runs if run.pid in at)
     return [
@@ -122,7 +122,7 @@ def _innocent(runs: list[Run]) -> Iterator[Run]:
 
 
 def _ends(runs: list[Run], at: dict[int, float]) -> dict[int, float]:
-    """When each process was struck, or first held by a run of its own."""
+    """When each process was struck, or first held by one of its own runs."""
     ends = dict(at)
     for run in runs:
         if run.task_id.startswith("holder"):

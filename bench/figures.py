@@ -1,4 +1,4 @@
-"""Prints figures, one a line: a value, and its ratio to a reference of the same run."""
+"""Prints one figure per line: a value, and its ratio to a reference of the same run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def show(label: str, value: str, beside: str = "") -> None:
 
 
 def show_rounds(label: str, ours: Sequence[float], bare: Sequence[float], noun: str) -> None:
-    """Speeds measured in turns with a reference: the medians, and the spread of the ratio."""
+    """Show speeds that alternate with a reference: medians, and the spread of the ratio."""
     ratios = sorted(mine / other for mine, other in zip(ours, bare, strict=True))
     spread = (ratios[0], statistics.median(ratios), ratios[-1])
     beside = f"{noun} {statistics.median(bare):,.0f}/s"
@@ -33,7 +33,7 @@ def show_rounds(label: str, ours: Sequence[float], bare: Sequence[float], noun: 
 
 
 def show_latencies(label: str, latencies_ms: Sequence[float]) -> None:
-    """``latencies_ms`` is sorted."""
+    """Show median and p99; ``latencies_ms`` is sorted."""
     p99 = latencies_ms[len(latencies_ms) * 99 // 100 - 1]
     show(label, f"{statistics.median(latencies_ms):.1f} ms", f"median; {p99:.1f} ms at p99")
 
@@ -43,12 +43,12 @@ def ratio(value: float, bare: float, noun: str) -> str:
 
 
 def tasks(number: int) -> list[dict[str, Any]]:
-    """Of 1.5 KB each."""
+    """Tasks of 1.5 KB each."""
     return [{"question": QUESTION, "metadata": {"index": index}} for index in range(number)]
 
 
 def per_s(number: int, action: Callable[[], Any]) -> float:
-    """Items a second, when ``action`` handles ``number`` of them."""
+    """Items per second, if ``action`` handles ``number`` of them."""
     started = time.perf_counter()
     action()
     return number / (time.perf_counter() - started)
@@ -77,7 +77,7 @@ def latencies_ms(scratch: Fleet, number: int, before: int = 0) -> list[float]:
     """Times from sending to the start of the run, on idle workers; sorted.
 
     Args:
-        before: Results that the stream already holds.
+        before: Number of results that the stream already holds.
     """
     dispatcher, sent = sender(scratch), {}
     for _ in range(number):
@@ -90,6 +90,6 @@ def latencies_ms(scratch: Fleet, number: int, before: int = 0) -> list[float]:
 
 
 def children_cpu_s() -> float:
-    """The processor time of all children that have ended."""
+    """Processor time of all children that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

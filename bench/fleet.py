@@ -26,11 +26,11 @@ PATIENCE_S = 180.0
 
 
 class Fleet:
-    """Agents of one kind, ``number`` of them.
+    """``number`` agents of one kind.
 
     Attributes:
-        environ: What the commands run with.
-        stream_file: Where results go.
+        environ: The environment of the commands.
+        stream_file: The file that results go to.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Fleet:
         (self.folder / name).write_bytes(orjson.dumps(document))  # JSON is YAML.
 
     def limit(self, **limits: int) -> None:
-        """Give the collection these limits beside its own."""
+        """Add these limits to the collection's own."""
         self._write("bench.yaml", {"kind": "collection", "spec": {**self._spec, **limits}})
 
     def run(self, *arguments: str, stdin: bytes | None = None) -> bytes:
@@ -87,14 +87,14 @@ class Fleet:
         return status
 
     def results(self, number: int, patience_s: float = PATIENCE_S) -> list[dict[str, Any]]:
-        """The whole stream, once it holds ``number`` results, or none came for ``patience_s``."""
+        """The whole stream, once it holds ``number`` results or none came for ``patience_s``."""
         stream = ["tail", "--from", "beginning", "--json", "--limit", str(number)]
         lines = self.run(*stream, "--timeout", str(patience_s)).splitlines()
         return [orjson.loads(line) for line in lines]
 
     @contextmanager
     def working(self, *options: str) -> Iterator[int]:
-        """Run workers in the background, ready when the block begins; yields one process id."""
+        """Run workers in the background, ready when the block begins; yield one process id."""
         with self._log.open("wb") as log:
             process = subprocess.Popen(
                 [*self._command, "work", *options],
@@ -118,7 +118,7 @@ class Fleet:
         return pids[nth - 1]
 
     def worker_pids(self) -> list[int]:
-        """Each that has served so far, in the order of their starts."""
+        """Process ids of all workers that have served so far, in the order of their starts."""
         names = re.findall(r"worker \S+-(\d+)-\w+ serves", self._log.read_text())
         return list(map(int, names))
 

@@ -1,7 +1,7 @@
-"""What the gateway of recorded runs costs: ``python -m bench.gateway``.
+"""Measures the cost of the gateway of recorded runs: ``python -m bench.gateway``.
 
-A model's server that does nothing gives 200 ids for 2,000, 25 KB of JSON for 8 KB. Clients ask it
-directly, and through the gateway of a run, in turns.
+A model server that does nothing returns 200 ids for 2,000: 25 KB of JSON for 8 KB. Clients call it
+directly and through the gateway of a run, alternately.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
 
 @contextmanager
 def _process(serve: Callable[..., None], *args: str) -> Iterator[str]:
-    """A server in a process of its own; its URL."""
+    """Run a server in a separate process; yield its URL."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, *args), daemon=True)
@@ -101,7 +101,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _next_body(reader: asyncio.StreamReader) -> bytes:
-    """The body of a request or a response; empty at the end."""
+    """The body of a request or a response; empty at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -115,7 +115,7 @@ def _serve_gateway(tell: Connection, model: str) -> None:
 
 
 async def _gateway(tell: Connection, model: str) -> None:
-    """The gateway of one run without end, in one process as one worker has it."""
+    """Serve one endless run's gateway, in one process as in a worker."""
     tracer = Tracer()
     with tracer.root(), recording(_Fresh()):
         async with run_gateway(Task(), Context({"OPENAI_BASE_URL": model}), {}) as gateway:
@@ -128,12 +128,12 @@ async def _gateway(tell: Connection, model: str) -> None:
 
 class _Fresh(Rollout):
     def add(self, *args: Any, **more: Any) -> None:
-        """Each turn in a record of its own, as of many runs: one would compare all its rows."""
+        """Add each turn to a new record, as in many runs: one record would compare all rows."""
         Rollout().add(*args, **more)
 
 
 async def _per_s(url: str, clients: int, requests: int) -> float:
-    """Requests a second of all clients together."""
+    """Requests per second of all clients together."""
     left = iter(range(requests))
     begun = time.perf_counter()
     await asyncio.gather(*(_client(url, left) for _ in range(clients)))

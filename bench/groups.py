@@ -1,7 +1,7 @@
-"""What groups of samples cost: ``python -m bench.groups [sqlite | redis] [kills | waste | slow]``.
+"""Measures groups of samples: ``python -m bench.groups [sqlite | redis] [kills | waste | slow]``.
 
-Kills: 500 groups of 8 while 60 workers are killed; waste: runs that taught nothing where 1 of 20
-fails; slow: how long a batch takes where 1 of 10 runs takes 20 times as long.
+Kills: 500 groups of 8 while 60 workers are killed. Waste: runs that taught nothing if 1 of 20
+fails. Slow: how long a batch takes if 1 of 10 runs takes 20 times as long.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIZE, FAILING = 8, 0.05
 GROUPS, KILLS, PROCESSES, SLOTS, RUN_S, LEASE_S, MAX_CRASHES = 500, 60, 4, 8, 0.5, 5, 20
 BATCH, SPARES, SLOW_TIMES, SHORT_S, ROUNDS = 32, 2, 20, 1.0, 3
 MOST_WASTED, MOST_TIMES = 0.06, 1.3
-# A trainer that is started anew from its state, after so many groups.
+# The trainer restarts from its state after this many groups.
 GROUPS_A_SESSION = 60
 PATIENCE_S = 300.0
 JUDGED = [{"func": "raw", "op": "contain", "value": "1"}]
@@ -42,7 +42,7 @@ JUDGED = [{"func": "raw", "op": "contain", "value": "1"}]
 
 @dataclass
 class Scratch:
-    """A fleet, and what its agents note."""
+    """A fleet, and the journal of its agents."""
 
     fleet: Fleet
     journal: Path
@@ -61,7 +61,7 @@ class Scratch:
         return Settings.from_env(self.fleet.environ)
 
     def begun(self) -> dict[str, list[float]]:
-        """When each task's runs began."""
+        """Start times of each task's runs."""
         found = defaultdict[str, list[float]](list)
         for run in runs_in(self.journal):
             found[run.task_id].append(run.at)
@@ -70,7 +70,7 @@ class Scratch:
 
 @dataclass
 class Used:
-    """What a trainer got, over several sessions."""
+    """What a trainer received, over several sessions."""
 
     groups: list[RolloutGroup] = field(default_factory=list)
     state: dict[str, Any] | None = None
@@ -80,7 +80,7 @@ class Used:
         return Counter(result.task_id for group in self.groups for result in group.results)
 
     def read(self, scratch: Scratch, number: int) -> Used:
-        """Up to so many groups of any status, whatever their rewards."""
+        """Read up to ``number`` groups of any status, whatever their rewards."""
         while len(self.groups) < number:
             if not self._session(scratch, min(number, len(self.groups) + GROUPS_A_SESSION)):
                 break
@@ -106,7 +106,7 @@ class Used:
 
 
 def kills(url: str) -> bool:
-    """Whether no group came in part or twice, and nothing ran after its Result."""
+    """Whether no group came incomplete or twice, and nothing ran after its Result."""
     with _scratch(url, SLOTS, pause_s=RUN_S, failing=FAILING) as scratch:
         scratch.fleet.environ |= {"AGENTPIPE_LEASE_S": str(LEASE_S)}
         scratch.send(GROUPS)
@@ -167,7 +167,7 @@ def waste(url: str) -> bool:
 
 
 def slow(url: str) -> bool:
-    """Whether spares hold what stragglers cost a batch to 1.3 times."""
+    """Whether spares limit the cost of stragglers to 1.3 times the base."""
     base = _batch_s(url, "none", 0)
     show(f"a batch of {BATCH} groups of {SIZE}, none slow", f"{base:.2f} s")
     times = {}
@@ -180,7 +180,7 @@ def slow(url: str) -> bool:
 
 
 def _batch_s(url: str, kind: str, spares: int) -> float:
-    """From the first send to the last group; the best of some rounds, for others use the cores."""
+    """Seconds from first send to last group; the best round, as other work uses the cores."""
     agents = BATCH * (SIZE + SPARES)
     with ExitStack() as stack:
         scratch = stack.enter_context(

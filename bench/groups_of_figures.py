@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some figures that are measured together.
+    """Figures that are measured together.
 
     Attributes:
-        module: Has ``measure()``.
+        module: A module with ``measure()``.
         title: Its heading in the document.
     """
 

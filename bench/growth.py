@@ -1,8 +1,8 @@
-"""How the cost of each operation grows with waiting tasks and with agents.
+"""Measures how the cost of each operation grows with waiting tasks and with agents.
 
 ``python -m bench.growth [sqlite | redis | rabbitmq ...]``, which also makes docs/scale.md. One
-process does everything; processor time is its own, so that of a server is only in the time that
-passes.
+process does everything. Processor time is that of this process: a server's work shows only in the
+elapsed time.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 WAITING, AGENTS = (1_000, 10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000)
-# What the other one is while one grows.
+# The fixed number of agents or tasks while the other grows.
 FEW_AGENTS, FEW_TASKS = 100, 100_000
-# Of a worker beside which others serve many more, and what waits for it.
+# Own agents and waiting tasks of one worker, while other workers serve many more agents.
 OWN_AGENTS, OWN_TASKS = 200, 10_000
 FILL, OFFERED, CLAIMED, ROUNDS = 5_000, 100, 32, 31
 DELIVERED_WITHIN_S, LOOK_EVERY_S = 1.0, 0.1
 PAYLOAD, RESULT = b'{"schema":1,"question":"%s"}' % (b"q" * 500), b"r" * 1_000
-# RabbitMQ has three queues for each agent: to make those of 10,000 takes it many minutes here.
+# RabbitMQ has three queues per agent: creating those of 10,000 takes many minutes here.
 FEWER = {"rabbitmq": (3, 2)}
 SERVERS: dict[str, type[Server]] = {"redis": RedisServer, "rabbitmq": RabbitServer}
 
@@ -90,7 +90,7 @@ def measure(broker: str) -> None:
 
 
 def _costs(store: Store, agents: int, tasks: int, others: int) -> Costs:
-    """Agents of ``others`` are declared and have no tasks."""
+    """Measure the operations; agents of ``others`` are declared and have no tasks."""
     costs = Costs()
     store.declare([Queue(f"other_{number}", "other", 100, 1) for number in range(others)])
     names = [f"crowd_{number}" for number in range(agents)]
@@ -109,14 +109,14 @@ def _costs(store: Store, agents: int, tasks: int, others: int) -> Costs:
 
 
 def _await_agents(store: Store) -> None:
-    """RabbitMQ's workers take their agents over one after another."""
+    """Wait for RabbitMQ's workers, which take over their agents one after another."""
     joined = getattr(store, "_workers", {}).get("w")
     while joined is not None and not joined._balanced:  # noqa: SLF001 - no store promises it
         time.sleep(LOOK_EVERY_S)
 
 
 def _turn(store: Store, worker: Worker, costs: Costs, turn: int) -> None:
-    """As many tasks wait afterwards as before."""
+    """Do each operation once; the number of waiting tasks stays the same."""
     more = _offers(f"more{turn}", 0, OFFERED)
     costs.time("offer", OFFERED, partial(store.offer, "crowd", more, round_robin=True))
     left = OFFERED
@@ -142,7 +142,7 @@ def _offers(prefix: str, first: int, number: int) -> list[Offer]:
 
 
 def _show(noun: str, numbers: Sequence[int], costs: Sequence[Costs]) -> scale.Table:
-    """Medians, of time and of processor time; all in microseconds."""
+    """Show medians of elapsed time and processor time, in microseconds."""
     heads = "".join(f" {number:>17,}" for number in numbers)
     sys.stdout.write(f"\n{f'us, by {noun}':<26}{heads}   last / first (processor)\n")
     medians: dict[str, list[tuple[float, float]]] = {}

@@ -1,4 +1,4 @@
-"""What a bench ran on, and the versions of all that it compares. No name of a host."""
+"""The machine of a bench, and the versions of everything that it compares. No host names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.rivals import ARQ_PYTHON, RIVALS_PYTHON
 from brokers.install import kafka_version
 
 OURS = ("dramatiq-agentpipe", "dramatiq", "taskiq", "taskiq-redis", "redis", "pika", "kafka-python")
-# Of the environments that are not ours.
+# Packages of environments that are not ours.
 THEIRS = {
     RIVALS_PYTHON: ("celery", "saq", "streaq"),
     ARQ_PYTHON: ("arq",),
@@ -39,7 +39,7 @@ def machine() -> dict[str, str]:
         "processors": str(os.cpu_count()),
         "model": model[1].strip() if model else platform.machine(),
         "memory": f"{int(memory[1]) / 2**20:.0f} GiB" if memory else "",
-        # Without what a vendor adds to it.
+        # Without the vendor's suffix.
         "kernel": f"{platform.system()} {release[0] if release else ''}".strip(),
     }
     return {name: value for name, value in found.items() if value}
@@ -78,7 +78,7 @@ def _of_rabbitmq() -> str:
 
 
 def _output(program: str, *arguments: str) -> str:
-    """What it prints; an empty string where it is missing or fails."""
+    """The program's output; empty if it is missing or fails."""
     if not (found := shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/bin")):
         return ""
     command = [found, *arguments]

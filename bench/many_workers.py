@@ -1,8 +1,8 @@
-"""What one Redis carries with many workers: simulated ones, which claim and settle and run nothing.
+"""Measures one Redis with many simulated workers, which claim and settle but run nothing.
 
-``python -m bench.many_workers``, which also makes docs/scale.md. One process asks for all of them,
-from several threads; each has a subscription of its own, as a worker has. Processor time is the
-server's.
+``python -m bench.many_workers``, which also makes docs/scale.md. One process makes the requests for
+all workers, from several threads; each worker has its own subscription, as in a fleet. Processor
+time is the server's.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 WORKERS = (1, 10, 100, 1_000)
 AGENTS, TASKS, WAITING, AT_ONCE, THREADS = 100, 20_000, 100_000, 8, 8
 BEATS, LOOKS, WAKE_UPS, SNAPSHOTS = 4_000, 4_000, 5, 10
-# Connections of the subscriptions, and what else a process has open.
+# For the connections of the subscriptions, and the other files of the process.
 FILES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Workers of one store, and its server's processor."""
+    """Workers of one store, and their server."""
 
     store: Store
     workers: list[Worker]
@@ -58,7 +58,7 @@ class Crowd:
     held: dict[str, list[Claim]] = field(default_factory=dict)
 
     def cost_us(self, items: int, work: Callable[[], object]) -> float:
-        """What the server's processor spends for each item."""
+        """Processor time that the server spends per item."""
         before = self._spent_s()
         work()
         return (self._spent_s() - before) * 1e6 / items
@@ -68,7 +68,7 @@ class Crowd:
         return spent["used_cpu_user"] + spent["used_cpu_sys"]
 
     def of_all(self, number: int, ask: Callable[[Worker], object]) -> None:
-        """So many workers ask, in turns."""
+        """Make ``number`` requests, by the workers in turn."""
         asking = [self.workers[index % len(self.workers)] for index in range(number)]
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(ask, asking))
@@ -77,7 +77,7 @@ class Crowd:
         self.held[worker.name] = self.store.claim(ClaimRequest(worker, AT_ONCE, ROOMY))
 
     def begin(self) -> None:
-        """Each worker has something to run."""
+        """Claim the first tasks for each worker."""
         self.of_all(len(self.workers), self._look_for_tasks)
 
     def offer(self, prefix: str, number: int) -> None:
@@ -87,7 +87,7 @@ class Crowd:
             self.store.offer("crowd", offers, round_robin=True)
 
     def turns(self, number: int) -> None:
-        """Each settles what it has and claims anew, in turns, until so many tasks are done."""
+        """Let the workers settle and claim by turns, until ``number`` tasks are done."""
         shares = [self.workers[first::THREADS] for first in range(THREADS)]
         shares = [share for share in shares if share]
         done = partial(self._turns_of, number // len(shares))
@@ -119,7 +119,7 @@ class Crowd:
         self.of_all(LOOKS, self._look_for_tasks)
 
     def wake_up(self) -> None:
-        """One task comes, all workers are idle, and those that are woken look for it."""
+        """Offer one task to idle workers; those that are woken look for it."""
         for number in range(WAKE_UPS):
             self.store.offer("crowd", [Offer(f"late-{number}", PAYLOAD)], round_robin=True)
             while not (woken := [it for it in self.workers if self._hears(it)]):
@@ -169,7 +169,7 @@ def _measure(server: RedisServer, client: redis.Redis, workers: int) -> dict[str
 
 
 def _whole_way(crowd: Crowd) -> None:
-    """As many tasks come as go."""
+    """Offer and finish the same number of tasks."""
     crowd.offer("more", TASKS)
     crowd.turns(TASKS)
 
@@ -189,7 +189,7 @@ def _joined(store: Store, number: int) -> list[Worker]:
 
 @contextmanager
 def _subscribed(url: str, number: int) -> Iterator[dict[str, PubSub]]:
-    """A connection for each, which hears what it hears in a worker."""
+    """A connection per worker, subscribed to the channels of a real worker."""
     with closing(redis.Redis.from_url(url.partition("?")[0], max_connections=number + 1)) as client:
         base = f"{{{url.partition('prefix=')[2]}}}"
         ears = {f"w{index}": client.pubsub() for index in range(number)}  # type: ignore[no-untyped-call]  # redis-py's

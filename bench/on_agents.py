@@ -1,4 +1,4 @@
-"""What the ready-made agents cost, beside the bare client or process below them."""
+"""Figures of the ready-made agents, beside the bare client or process below them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LLM_AGENTS, LLM_ROUNDS, ROUNDS = 1_000, 5, 2
 FORKS = 64
 COMMANDS = 200
 CONTEXT = Context({"OPENAI_API_KEY": "none"})
-# Starting fifty servers takes long where a machine has other work.
+# Starting fifty servers takes long if the machine has other work.
 LIMIT_S = 600.0
 
 
@@ -68,7 +68,7 @@ async def answer(instance: Instance) -> Any:
 
 
 def _measure_models(folder: Path) -> None:
-    collect_rarely()  # As in a worker; the bare clients have it, too.
+    collect_rarely()  # As in a worker; the bare clients get it too.
     with _slow_model() as url:
         config = {"model": "openai:m", "base_url": url}
         spec = {"name": "bench", "type": "llm", "config": config}
@@ -94,7 +94,7 @@ def _slow_model() -> Iterator[str]:
 
 
 def _on_a_loop(figure: Coroutine[Any, Any, float]) -> float:
-    """One that gives runs back what others held up, as a worker's does."""
+    """Run on a worker's kind of loop, which does not charge runs for time others held up."""
     with asyncio.Runner(loop_factory=CountedLoop) as runner:
         return runner.run(figure)
 
@@ -121,7 +121,7 @@ async def _bare_per_s(url: str) -> float:
 
 async def _ours_per_s(engine: Any) -> float:
     first, *_ = instances = instances_of(engine, LLM_AGENTS)
-    await answer(first)  # What is imported once.
+    await answer(first)  # Imports happen once.
 
     async def ask(instance: Instance) -> None:
         for _ in range(LLM_ROUNDS):
@@ -147,7 +147,7 @@ def _measure_commands(folder: Path) -> None:
 
 
 async def _commands_ms(engine: Any) -> tuple[float, float]:
-    """Measure both in turns, under the same load."""
+    """Measure both alternately, under the same load."""
     (instance,) = instances_of(engine, 1)
     bare, ours = [], []
     for _ in range(COMMANDS):
@@ -162,7 +162,7 @@ async def _commands_ms(engine: Any) -> tuple[float, float]:
     return statistics.median(bare), statistics.median(ours)
 
 
-# MCP-Universe's own.
+# MCP-Universe's agents.
 
 
 def _measure_mcpuniverse(folder: Path) -> None:

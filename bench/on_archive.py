@@ -1,6 +1,6 @@
 """Figures of archives: ``python -m bench.on_archive [RESULTS]``.
 
-Times of commands are with Python's start.
+Times of commands include Python's start.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def record(number: int, answer: str) -> Record:
 
 
 def of_pair(run: str, number: int) -> Record:
-    """Of a task with one sample, each with another reward: the dearest kind to compare."""
+    """The record of a task with one sample and its own reward: the most expensive to compare."""
     reward = random.Random(f"{run}{number}").random()
     alone: dict[str, Any] = {
         "group_id": None,

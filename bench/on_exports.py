@@ -42,7 +42,7 @@ def measure() -> None:
 
 
 def written(archive: Archive, name: str, path: Path) -> tuple[float, int]:
-    """Seconds, and bytes of the file."""
+    """Export; return the seconds, and the bytes of the file."""
 
     def find() -> Iterator[Result]:
         return archive.results(run="v2")
@@ -54,7 +54,7 @@ def written(archive: Archive, name: str, path: Path) -> tuple[float, int]:
 
 
 def filled(folder: Path) -> Settings:
-    """An archive of one run."""
+    """Make an archive of one run."""
     settings = Settings(sink=f"sqlite:///{folder / 'results.db'}")
     sink = open_sink(settings)
     for task in range(TASKS):
@@ -84,7 +84,7 @@ def result(task: int, sample: int) -> Result:
 
 
 def turns(task: int) -> Iterator[dict[str, Any]]:
-    """Requests of a model with a call of a tool each."""
+    """Requests to a model, with one tool call each."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"{task}: {TEXT}"}]
     for turn in range(TURNS):
         call = {"id": f"c{turn}", "name": "search", "arguments": '{"text": "fox"}'}

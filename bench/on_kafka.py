@@ -68,7 +68,7 @@ def delivering(redis_url: str, kafka_url: str, beside: dict[str, Any]) -> None:
 
 
 def delivering_beside_a_producer(redis_url: str, kafka_url: str) -> None:
-    """In turns with one that has its records ready, and does nothing else."""
+    """Alternate with a producer that has its records ready and does nothing else."""
     speeds, bare = [], []
     for _ in range(ROUNDS):
         speeds.append(delivered_per_s(redis_url, kafka_url, 64))
@@ -78,11 +78,11 @@ def delivering_beside_a_producer(redis_url: str, kafka_url: str) -> None:
 
 
 def produced_per_s(kafka_url: str) -> float:
-    """Results like those of the agents, by the client's own producer as it is, flushed by 500."""
+    """Results like the agents', from the client's own producer, flushed every 500."""
     from kafka import KafkaProducer
 
     server, _, topic = new_topic(kafka_url).removeprefix("kafka://").partition("/")
-    open_sink(Settings(sink=f"kafka://{server}/{topic}")).close()  # Makes it.
+    open_sink(Settings(sink=f"kafka://{server}/{topic}")).close()  # Creates the topic.
     producer = KafkaProducer(bootstrap_servers=server, acks="all")
     records = [_wordy(number) for number in range(RUNS)]
 
@@ -100,7 +100,7 @@ def produced_per_s(kafka_url: str) -> float:
 
 
 def _wordy(number: int) -> Record:
-    """As of the agents' runs, in its size."""
+    """A record like those of the agents' runs, in size."""
     result = Result(task_id=f"task-{number:032}", result="42 " * 600, trace=[{"text": "x" * 600}])
     return Record(result.task_id, orjson.dumps(result.to_dict()))
 
@@ -118,9 +118,9 @@ def fresh(redis_url: str) -> str:
 
 
 def delivered_per_s(redis_url: str, kafka_url: str, agents: int = 8) -> float:
-    """Over the time between the first record of the topic and the last, by Kafka's clock.
+    """Speed between the first record of the topic and the last, by Kafka's clock.
 
-    Who counts them asks twice a second, so as to take little from those who are measured.
+    The counting consumer polls twice a second, to take little from the processes under test.
     """
     with fleet(agents, "Wordy", fresh(redis_url)) as scratch:
         scratch.environ["AGENTPIPE_SINK"] = new_topic(kafka_url)
@@ -131,7 +131,7 @@ def delivered_per_s(redis_url: str, kafka_url: str, agents: int = 8) -> float:
 
 
 def consumed(scratch: Fleet, number: int, **options: int) -> list[tuple[float, float]]:
-    """Of each record of the topic: when it was published, and when it was read here."""
+    """For each record of the topic: when it was published, and when it was read here."""
     return _consumed(scratch.environ["AGENTPIPE_SINK"], number, threading.Event(), **options)
 
 
@@ -141,7 +141,7 @@ def _consumed(
     from kafka import KafkaConsumer
 
     server, _, topic = url.partition("?")[0].removeprefix("kafka://").partition("/")
-    open_sink(Settings(sink=url)).close()  # Makes it.
+    open_sink(Settings(sink=url)).close()  # Creates the topic.
     consumer = KafkaConsumer(
         topic, bootstrap_servers=server, auto_offset_reset="earliest", **options
     )
@@ -158,7 +158,7 @@ def _consumed(
 
 
 def latencies_ms(redis_url: str, kafka_url: str) -> list[float]:
-    """From sending a task to its record in a consumer's hand, on workers that are idle."""
+    """Times from sending a task to reading its record in a consumer, on idle workers."""
     with fleet(8, "Wordy", fresh(redis_url)) as scratch:
         url = scratch.environ["AGENTPIPE_SINK"] = new_topic(kafka_url)
         with scratch.working("--processes", "2"), _reading(url, LATENCIES) as found:
@@ -171,8 +171,8 @@ def latencies_ms(redis_url: str, kafka_url: str) -> list[float]:
     return sorted((read - at) * 1000 for at, (_, read) in zip(sent, found, strict=True))
 
 
-class _reading:  # noqa: N801 - reads as the function it is
-    """Reads a topic in a thread; the list is whole when the block has ended."""
+class _reading:  # noqa: N801 - used like a function
+    """Reads a topic in a thread; the list is complete when the block has ended."""
 
     def __init__(self, url: str, number: int) -> None:
         self._found: list[tuple[float, float]] = []
@@ -191,7 +191,7 @@ class _reading:  # noqa: N801 - reads as the function it is
 
 
 def reading(kafka_url: str) -> None:
-    """Records of 3 KB: a group's reader with a commit for each poll, and Streams."""
+    """Read records of 3 KB: with a group's reader that commits each poll, and with Streams."""
     sink = open_sink(Settings(sink=new_topic(kafka_url)))
     for first in range(0, RECORDS, 500):
         sink.publish([_record(number) for number in range(first, first + 500)])
@@ -230,7 +230,7 @@ def many_agents(redis_url: str, kafka_url: str) -> None:
 
 
 def away(redis_url: str) -> None:
-    """A worker whose sink is down, up to the limit of the outbox and beyond."""
+    """Run a worker whose sink is down, up to the limit of the outbox and beyond."""
     with fleet(8, "Wordy", fresh(redis_url), 16) as scratch:
         scratch.environ["AGENTPIPE_SINK"] = f"kafka://127.0.0.1:{free_port()}/unreachable"
         with scratch.working("--processes", "1") as pid:
@@ -247,7 +247,7 @@ def away(redis_url: str) -> None:
 def peer_figures(redis_url: str, kafka_url: str) -> dict[str, Any]:
     url = new_topic(kafka_url)
     with peer(redis_url, kafka_url, url.rpartition("/")[2]) as rival, rival.working():
-        rival.send(16)  # They warm up.
+        rival.send(16)  # Warms up the peer.
         _consumed(url, 16, threading.Event())
         rival.send(PEER_RUNS)
         moments = sorted(at for at, _ in _consumed(url, 16 + PEER_RUNS, threading.Event()))[16:]
@@ -263,7 +263,7 @@ def peer_figures(redis_url: str, kafka_url: str) -> dict[str, Any]:
 
 
 def _sent_and_published(url: str, number: int) -> list[tuple[float, float]]:
-    """Of the peer's records, by when they were sent: it puts that into their metadata."""
+    """The peer's records, sorted by send time, which it puts into their metadata."""
     return sorted(_peer_records(url, number))
 
 

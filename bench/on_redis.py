@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 BULK, SINGLE, RUNS = 20_000, 2_000, 10_000
-# Of each of eight agents: a run at a time, and about as many in all as the rivals begin.
+# Per agent, of eight: one run at a time, and about as many in total as the rivals start.
 CONCURRENCIES = (1, 16)
 
 
@@ -78,7 +78,7 @@ def _emptied(url: str) -> redis.Redis:
 
 
 def _bare_per_s(client: redis.Redis) -> float:
-    """The same bytes, a thousand to a round trip."""
+    """Push the same bytes, a thousand per round trip."""
     payloads = [admit(task).encoded for task in tasks(BULK)]
 
     def push() -> None:
@@ -92,7 +92,7 @@ def _bare_per_s(client: redis.Redis) -> float:
 
 
 def _commands_per_s(client: redis.Redis) -> float:
-    """What an offer writes of each task, as plain commands: its script can be no faster."""
+    """What an offer writes per task, as plain commands: its script can be no faster."""
     payloads = {each.task_id: each.encoded for each in map(admit, tasks(BULK))}
     ids = list(payloads)
 
@@ -112,7 +112,7 @@ def _commands_per_s(client: redis.Redis) -> float:
 
 
 def running(url: str) -> None:
-    """Two processes each; the rivals' tasks do nothing and leave nothing."""
+    """Run two processes each; the rivals' tasks do nothing and leave nothing."""
     taskiq: list[float] = []
     dramatiq: list[float] = []
     settled: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
@@ -132,7 +132,7 @@ def running(url: str) -> None:
 
 
 def settled_per_s(url: str, concurrency: int, number: int = RUNS) -> float:
-    """With the stream away, so that every Result stays in the outbox until all are there."""
+    """Run with the stream away, so every Result stays in the outbox until all are there."""
     _emptied(url)
     with fleet(8, "Instant", url, concurrency) as scratch:
         scratch.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = str(number + 1)

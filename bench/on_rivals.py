@@ -1,4 +1,4 @@
-"""Figures of other task runners on Redis, in turns with agentpipe on the same server.
+"""Figures of other task runners on Redis, alternating with agentpipe on the same server.
 
 Their tasks do nothing and leave nothing; agentpipe keeps a Result of each.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROUNDS, RUNS, LATENCIES = 3, 4_000, 40
 PAUSE_S = 0.05
-# Of each of eight agents: 16 at once, as the rivals.
+# Per agent, of eight: 16 at once, like the rivals.
 CONCURRENCY = 2
 OUTBOX = "16 instant agents at once, each Result in the outbox"
 STREAM = "16 instant agents at once, each Result in the stream"
@@ -50,7 +50,7 @@ def measure() -> None:
 
 
 def running(url: str) -> None:
-    """All in turns; who fails in a round is left out of that round."""
+    """Run all alternately; a runner that fails in a round is left out of that round."""
     speeds: dict[str, dict[int, float]] = {}
 
     def note(name: str, number: int, speed: Callable[..., float], *arguments: Any) -> None:

@@ -1,7 +1,7 @@
-"""Figures of runs: sending and running with them and without, in turns, and what reports take.
+"""Figures of runs: sending and running with and without them, alternately, and reports.
 
-``python -m bench.bench runs``. Where the machine has other work, the processor time of all
-processes that were started for a figure is steadier than its speed.
+``python -m bench.bench runs``. If the machine has other work, the processor time of all processes
+started for a figure is steadier than its speed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def judging() -> None:
 
 
 def in_turns(label: str, figure: Callable[..., float], *options: str) -> None:
-    """``figure`` with the options of a run and without any."""
+    """Measure ``figure`` with the options of a run and without any."""
     speeds: tuple[list[float], list[float]] = [], []
     cpu: tuple[list[float], list[float]] = [], []
     for number in range(ROUNDS):
@@ -76,7 +76,7 @@ def in_turns(label: str, figure: Callable[..., float], *options: str) -> None:
 
 
 def sent_per_s(*options: str) -> float:
-    """Tasks a second of the command, with its start."""
+    """Tasks per second of the command, including its start."""
     with fleet(8, "Instant") as scratch:
         started = time.perf_counter()
         send(scratch, *options)
@@ -91,7 +91,7 @@ def ran_per_s(*options: str) -> float:
 
 
 def send(scratch: Fleet, *options: str) -> None:
-    """As many tasks, whether each line is one or several."""
+    """Send the same number of tasks, whether a line is one task or several."""
     lines = TASKS // SAMPLES if "--samples" in options else TASKS
     task: dict[str, Any] = {"question": QUESTION, "evaluators": [EVALUATOR]}
     file = scratch.folder / "tasks.jsonl"

@@ -1,4 +1,4 @@
-"""What MCP servers cost: 50 runs at once with one each, and with one that all share."""
+"""Figures of MCP servers: 50 concurrent runs with one each, and with one that all share."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SERVER = "time"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of runs that are all at their first answer.
+    """Figures of runs that are all at their first answer.
 
     Attributes:
-        first_s: Until the last of them has asked the model.
+        first_s: Seconds until the last of them has called the model.
     """
 
     first_s: float
@@ -57,7 +57,7 @@ def measure() -> None:
 
 
 async def _one_server() -> tuple[float, float]:
-    """The median of a start alone, and the memory of one."""
+    """The median start time of a server alone, and the memory of one."""
     target = Target(load_catalogue(None).server({"name": SERVER}, {}), {}, 60.0)
     times_s, sizes = [], []
     for _ in range(STARTS):
@@ -105,7 +105,7 @@ class _Meeting:
         return replace(say("fine"), after=self._all)
 
     def _look(self) -> None:
-        """The spare servers start last: they count, too."""
+        """Measure once the spare servers, which start last, also run."""
         wanted = running_servers() + SPARES
         until = time.perf_counter() + 10
         while time.perf_counter() < until and running_servers() < min(wanted, RUNS + SPARES):

@@ -1,4 +1,4 @@
-"""Figures of the embedded store, beside what SQLite does with bare rows."""
+"""Figures of the embedded store, beside SQLite with bare rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measure() -> None:
 
 
 def bare_rows_per_s(rows: int, batch: int, synchronous: str) -> float:
-    """What SQLite alone does with rows of the same size, ``batch`` to a commit."""
+    """Speed of SQLite alone with rows of the same size, ``batch`` per commit."""
     with tempfile.TemporaryDirectory() as folder:
         db = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")
@@ -57,7 +57,7 @@ def bare_rows_per_s(rows: int, batch: int, synchronous: str) -> float:
 
 
 def statements_per_s(rows: int, batch: int, synchronous: str) -> float:
-    """What SQLite alone does with an offer's statements and indices, for rows of the same size."""
+    """Speed of SQLite alone with an offer's statements and indices, for rows of the same size."""
     with tempfile.TemporaryDirectory() as folder:
         db = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SAMPLES, SPANS, AGENTS, ASKED = 100_000, 500, 1_000, 15
 RUN = "v2"
 READ_S, LOOKED_S = 60.0, 30.0
-# The first look connects, and the first page compiles its templates.
+# The first look connects; the first page compiles its templates.
 WARM_LOOKS = 2
 PAGES = {
     "newest first": "",
@@ -80,7 +80,7 @@ def _sample(number: int) -> Result:
 
 
 def trace() -> None:
-    """From the navigation to the first paint, as the browser counts it."""
+    """Time from the navigation to the first paint, as the browser measures it."""
     from playwright.sync_api import sync_playwright
 
     with fleet(1, "Instant") as scratch:
@@ -111,7 +111,7 @@ def _turns() -> Iterator[dict[str, object]]:
 
 
 def live() -> None:
-    """Processor time of the pages, with a viewer, beside that of a worker of 1,000 agents."""
+    """Processor time of the pages with a viewer, beside that of a worker of 1,000 agents."""
     with fleet(AGENTS, "Waiting") as scratch:
         scratch.send([{"question": "q"}] * 40 * AGENTS)
         with (
@@ -142,7 +142,7 @@ def _view(answer: HTTPResponse) -> None:
 
 @contextmanager
 def serving(scratch: Fleet) -> Iterator[tuple[int, dict[str, str], int]]:
-    """Its port, the headers of a request that may see the pages, and its process."""
+    """Serve the pages; yield the port, headers that grant access, and the process id."""
     command = [*AGENTPIPE, "web", "--port", "0", "--json"]
     process = subprocess.Popen(
         command, env=scratch.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

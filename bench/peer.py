@@ -27,12 +27,12 @@ ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-mcpuniverse" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"
 AGENTS = 8
-# Its workers need some 20 s to be ready, all eight of them.
+# All eight of its workers take about 20 s to be ready.
 READY_S = 120.0
 
 
 class Peer:
-    """Eight of its workers, an agent each, with a model that answers at once."""
+    """Eight of its workers, with an agent each, and a model that answers at once."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._folder, self._environ = folder, environ
@@ -57,7 +57,7 @@ class Peer:
             yield
 
     def memory_mb(self) -> float:
-        """Of an agent: what its two processes have for themselves and their share of the rest."""
+        """Memory per agent: its two processes' own memory and their share of the rest."""
         return sum(map(_pss_mb, _with_children(self.pids))) / AGENTS
 
     @contextmanager
@@ -109,7 +109,7 @@ def peer(redis_url: str, kafka_url: str, topic: str) -> Iterator[Peer]:
 
 
 def _write(folder: Path, base_url: str) -> None:
-    """JSON is YAML, but for its several documents in a file."""
+    """Write the files as JSON, which is YAML except for several documents in a file."""
     model: Any = {"model_name": "stub", "base_url": base_url}
     agent = {"llm": "model", "instruction": "Answer."}
     documents = [

@@ -1,6 +1,6 @@
-"""Keeps the rows of a bench: each group's, with what it ran on, in a file of ``bench/recorded``.
+"""Keeps the rows of a bench: each group's rows and machine, in a file of ``bench/recorded``.
 
-What fails is a row, too, and the rest goes on.
+A failure is recorded as a row, and the rest continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FOLDER = Path(__file__).with_name("recorded")
-# One figure that hangs must not cost the others theirs.
+# A figure that hangs must not cost the other figures.
 FIGURE_LIMIT_S = 180
 
 
@@ -33,8 +33,8 @@ class Row:
     """A figure.
 
     Attributes:
-        ratios: Least, median and greatest, where it was measured in turns with something else.
-        beside: What that was, or what else there is to say.
+        ratios: Least, median and greatest, if it was measured alternately with a reference.
+        beside: The reference, or another remark.
     """
 
     label: str
@@ -48,8 +48,8 @@ class Group:
     """The rows of one command.
 
     Attributes:
-        began: In UTC.
-        loads: How many processes wanted a core in the minute before it began, and before it ended.
+        began: Start time in UTC.
+        loads: Load averages over the minute before it began, and before it ended.
     """
 
     name: str
@@ -76,12 +76,12 @@ def note(row: Row) -> None:
 
 
 def attempt(label: str, measure: Callable[..., None], *arguments: Any) -> None:
-    """Measure, within a limit; a failure is a row."""
+    """Measure within a time limit; record a failure as a row."""
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.alarm(FIGURE_LIMIT_S)
     try:
         measure(*arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other rows count
+    except Exception as error:  # noqa: BLE001 - the other rows count, whatever failed
         failed(label, error)
     finally:
         signal.alarm(0)
@@ -98,7 +98,7 @@ def _out_of_time(*_: object) -> None:
 
 @contextmanager
 def recording(name: str) -> Iterator[None]:
-    """Keep the rows that are noted inside; those of the last time are gone."""
+    """Keep the rows that are noted inside, instead of those of the last time."""
     command = f"python -m bench.bench {name}"
     load = os.getloadavg()[0]
     group = Group(name, command, utc(time.time()), 0.0, (load, load), machine(), versions())
@@ -112,7 +112,7 @@ def recording(name: str) -> Iterator[None]:
 
 
 def recorded(name: str) -> Group | None:
-    """What was kept of a group, if anything was."""
+    """The recorded group; None if there is none."""
     path = FOLDER / f"{name}.json"
     if not path.exists():
         return None

@@ -1,7 +1,7 @@
-"""Other task runners, started and fed as their users do it, each with two worker processes.
+"""Other task runners, started and fed as by their users, each with two worker processes.
 
-Some cannot share our environment: ``.venv-rivals`` and ``.venv-arq`` at the top of the checkout
-are theirs.
+Some cannot share our environment: they use ``.venv-rivals`` and ``.venv-arq`` at the top of the
+checkout.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 PEERS = "bench.peers"
 PATIENCE_S = 60.0
 ROOT = Path(__file__).parents[1]
-# Of most of them, and of arq, which wants an older client of Redis.
+# Most of them share the first; arq needs an older Redis client.
 RIVALS_PYTHON = str(ROOT / ".venv-rivals" / "bin" / "python")
 ARQ_PYTHON = str(ROOT / ".venv-arq" / "bin" / "python")
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """One of them.
+    """One other task runner.
 
     Attributes:
-        settings: Those that differ from its own, for the reader of the figures.
-        starts: How often the command is started, for two worker processes in all.
-        python: Of the environment that has it.
+        settings: Settings that differ from its defaults, for the reader of the figures.
+        starts: How often the command is started, for two worker processes in total.
+        python: The Python of its environment.
     """
 
     name: str
@@ -59,7 +59,7 @@ TASKIQ = Rival(
     ("taskiq", "worker", f"{PEERS}.taskiq_noop:broker", "-w", "2", "--log-level", "ERROR"),
     "200 at once, nothing acknowledged",
 )
-# A worker that dies loses none of what these were given.
+# With these settings, a worker that dies loses no task.
 DRAMATIQ_CONFIRMED = replace(
     DRAMATIQ,
     name="Dramatiq with confirms",
@@ -117,7 +117,7 @@ class Bout:
         self._environ = {**os.environ, **own, **rival.environ}
 
     def send(self, number: int, pause_s: float = 0.0) -> float:
-        """Send so many, one by one; returns how many a second."""
+        """Send ``number`` tasks one by one; return tasks per second."""
         command = [self._rival.python, "-m", self._rival.module, str(number), str(pause_s)]
         done = subprocess.run(
             command,
@@ -131,7 +131,7 @@ class Bout:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Its two workers in the background."""
+        """Run its two workers in the background."""
         with ExitStack() as stack:
             for _ in range(self._rival.starts):
                 stack.enter_context(self._worker())
@@ -153,7 +153,7 @@ class Bout:
             process.wait()
 
     def noted(self, number: int) -> list[tuple[float, float]]:
-        """When each task was sent and when it ran, once there are so many."""
+        """When each task was sent and when it ran, once ``number`` tasks have run."""
         deadline = time.monotonic() + PATIENCE_S
         while len(lines := self._lines()) < number:
             if time.monotonic() > deadline:
@@ -174,7 +174,7 @@ def bout(rival: Rival, url: str) -> Iterator[Bout]:
 
 
 def tasks_per_s(rival: Rival, url: str, number: int) -> float:
-    """From the first run to the last, of tasks that were there before the workers."""
+    """Speed from the first run to the last, of tasks sent before the workers started."""
     with bout(rival, url) as match:
         match.send(number)
         with match.working():
@@ -183,9 +183,9 @@ def tasks_per_s(rival: Rival, url: str, number: int) -> float:
 
 
 def latencies_ms(rival: Rival, url: str, number: int, pause_s: float) -> list[float]:
-    """From sending to running on idle workers, sorted."""
+    """Times from sending to running on idle workers, sorted."""
     with bout(rival, url) as match, match.working():
-        match.send(20, pause_s)  # They warm up.
+        match.send(20, pause_s)  # Warms up the workers.
         match.noted(20)
         match.send(number, pause_s)
         noted = sorted(match.noted(number + 20))[20:]

@@ -1,4 +1,4 @@
-"""Makes ``docs/scale.md`` from what ``bench.growth`` kept: ``python -m bench.scale``."""
+"""Makes ``docs/scale.md`` from the results of ``bench.growth``: ``python -m bench.scale``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scale.md"
 NAMES = {"sqlite": "one SQLite file", "redis": "one Redis", "rabbitmq": "one RabbitMQ"}
-# What each task costs once, between its sender and its sink.
+# What each task costs once, from its sender to its sink.
 OF_A_TASK = ("offer", "claim", "settle", "take from the outbox", "drop from the outbox")
 EXAMPLE_AGENTS, EXAMPLE_RUN_S = 10_000, 60
 WIDTH = 120
@@ -46,7 +46,7 @@ has one writer, so that it is the limit there. Keep to half of it.
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Costs of each operation in microseconds, as the time that passed and processor time.
+    """Costs of each operation in microseconds: elapsed time and processor time.
 
     Attributes:
         noun: What grows.
@@ -59,10 +59,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What was measured on a broker.
+    """The measurements of one broker.
 
     Attributes:
-        few: What stayed while the other grew.
+        few: The fixed numbers while the other grows.
     """
 
     broker: str
@@ -78,7 +78,7 @@ class Workers:
 
     Attributes:
         what: What they have in common.
-        rows: By what is measured, with its unit; a value for each number.
+        rows: A value per number of workers, by what is measured, with its unit.
     """
 
     load: float
@@ -89,13 +89,13 @@ class Workers:
 
 
 def keep_workers(found: Workers) -> None:
-    """For the document, instead of what was kept before."""
+    """Keep for the document, and replace what was kept before."""
     recording.FOLDER.mkdir(exist_ok=True)
     _WORKERS.write_bytes(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def keep(growth: Growth) -> None:
-    """For the document; what was kept of the broker before is gone."""
+    """Keep for the document, and replace what was kept of the broker before."""
     recording.FOLDER.mkdir(exist_ok=True)
     path = recording.FOLDER / f"growth-{growth.broker}.json"
     path.write_bytes(orjson.dumps(asdict(growth), option=orjson.OPT_INDENT_2) + b"\n")
@@ -127,7 +127,7 @@ def _lines(growths: list[Growth]) -> Iterator[str]:
 
 
 def _example(growth: Growth) -> Iterator[str]:
-    """By the column with most tasks, and the one with most agents up to the example's."""
+    """An example for the column with most waiting tasks."""
     waiting = growth.tables[0]
     sum_us = sum(waiting.costs[name][-1][0] for name in OF_A_TASK)
     most, needed = 1e6 / sum_us, EXAMPLE_AGENTS / EXAMPLE_RUN_S

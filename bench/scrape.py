@@ -1,9 +1,9 @@
-"""What a scrape costs with 1,000 agents.
+"""Measures the cost of a scrape with 1,000 agents.
 
 ``python -m bench.scrape [sqlite | redis | rabbitmq ...]``
 
-The exporter keeps a snapshot for as long as it was dear, so that scrapes are 15 s apart, as they
-are in production. It waits for 98 s for each broker, beside what the work itself takes.
+The exporter reuses a snapshot for longer the more it cost, so scrapes are 15 s apart, as in
+production. The waits take 98 s per broker, in addition to the work itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def measure(broker: str) -> None:
 
 
 def _on(url: str, server: int | None) -> None:
-    """A thousand agents that have all done something, and wait."""
+    """Measure with a thousand idle agents that have all run once."""
     with fleet(QUEUES, "Instant", url) as scratch:
         scratch.send([{"question": "q"}] * QUEUES)
         with scratch.working("--processes", "1") as worker:

@@ -35,7 +35,7 @@ def fresh(url: str) -> str:
 
 
 def delivered_per_s(broker: str, number: int, concurrency: int) -> float:
-    """Eight instant agents, two processes, each Result in the embedded stream."""
+    """Run eight instant agents in two processes, each Result into the embedded stream."""
     with fleet(8, "Instant", broker, concurrency) as scratch:
         scratch.send(tasks(number))
         with scratch.working("--processes", "2"):
@@ -43,13 +43,13 @@ def delivered_per_s(broker: str, number: int, concurrency: int) -> float:
 
 
 def latencies_ms_of(broker: str, number: int) -> list[float]:
-    """Of eight idle agents; sorted."""
+    """Latencies of eight idle agents; sorted."""
     with fleet(8, "Instant", broker) as scratch, scratch.working("--processes", "2"):
         return latencies_ms(scratch, number)
 
 
 def idle(server: Server, broker: str, look: Callable[[], None] | None = None) -> None:
-    """A thousand queues with nothing to do, and then a task now and then."""
+    """Measure a thousand idle queues, then single tasks."""
     with fleet(QUEUES, "Instant", broker) as scratch:
         scratch.send([{"question": "q"}] * QUEUES)
         started = time.perf_counter()

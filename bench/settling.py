@@ -1,9 +1,9 @@
-"""What the counters for Prometheus add to a settlement.
+"""Measures what the counters for Prometheus add to a settlement.
 
 ``python -m bench.settling [sqlite | redis | rabbitmq ...]``
 
-Processor time of one process that claims and settles, and of the server, in turns with and without
-the counters.
+Processor time of one process that claims and settles, and of the server, alternately with and
+without the counters.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ AGENTS, TASKS, BATCH, ROUNDS = 8, 4_000, 32, 5
 ROOMY = OutboxLimits(10**9, 10**12)
 TOKENS = Tokens(1_000, 200, 500)
 SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
-# What counts, and what it returns where nothing is counted. Redis reads and writes the numbers once
-# for each batch all the same.
+# The counting functions, and what they return when nothing is counted. Redis still reads and writes
+# the numbers once per batch.
 COUNTERS: dict[str, dict[str, object]] = {
     "sqlite": {"sqlite.measures.count_settled": None},
     "redis": {"redis.turns.packed_counts": "", "redis.turns.observed_by": (None, None)},
@@ -65,7 +65,7 @@ def _rounds(broker: str, server: Server | None) -> None:
         counted.append(_settled_us(server))
         with ExitStack() as patches:
             for name, nothing in COUNTERS[broker].items():
-                # A Mock would take longer than what it stands for.
+                # A Mock would be slower than what it replaces.
                 instead = mock.patch(f"agentpipe.brokers.{name}", _returning(nothing))
                 patches.enter_context(instead)
             bare.append(_settled_us(server))
@@ -96,7 +96,7 @@ def _settle_all(store: Store, server: Server | None) -> float:
     began, left = _spent_s(server), TASKS
     while left:
         claims = store.claim(ClaimRequest(worker, BATCH, ROOMY))
-        if not claims:  # They are on their way from the server.
+        if not claims:  # Claims are in transit from the server.
             store.wait(1.0)
             continue
         store.settle([_done(claim) for claim in claims])

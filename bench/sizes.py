@@ -1,4 +1,4 @@
-"""What a worker needs in memory: by itself, for each run, each child and each MCP server.
+"""Measures a worker's memory: alone, per run, per child process and per MCP server.
 
 ``python -m bench.sizes``. Proportional sizes (PSS) of all processes below one ``agentpipe work``.
 """
@@ -76,7 +76,7 @@ def _show(label: str, size_mib: float) -> None:
 
 
 def measured(name: str, isolation: str, number: int, runs: int) -> float:
-    """The size of a fleet of one worker process that has so many runs."""
+    """The size of a fleet of one worker process with this many runs, in MiB."""
     with (
         tempfile.TemporaryDirectory() as folder,
         _fleet(Path(folder), name, isolation, number) as (
@@ -121,7 +121,7 @@ def _agentpipe(*args: str, environ: dict[str, str], folder: str) -> str:
 
 
 def server_size() -> float:
-    """That of a server on stdio."""
+    """The size of an MCP server on stdio, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "server.py").write_text(SERVER)
         with subprocess.Popen(
@@ -134,7 +134,7 @@ def server_size() -> float:
 
 
 def tree_size(pid: int) -> float:
-    """The size of a process and all below it, in MiB."""
+    """The size of a process and its descendants, in MiB."""
     return _size(pid) + sum(map(tree_size, children_of(pid)))
 
 

@@ -1,4 +1,4 @@
-"""How long commands take to start."""
+"""Measures how long commands take to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``top`` takes, of who looks and of the fleet.
+"""Measures the cost of ``top``, for itself and for the fleet.
 
 ``python -m bench.watching [sqlite | redis | rabbitmq ...]``
 """
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _on(name: str, broker: str, server: int | None) -> None:
-    """A thousand agents that have all done something, and wait."""
+    """Measure with a thousand idle agents that have all run once."""
     sys.stdout.write(f"\n{name}\n")
     with fleet(QUEUES, "Instant", broker) as scratch:
         scratch.send([{"question": "q"}] * QUEUES)
@@ -86,7 +86,7 @@ def _first_frame(scratch: Fleet) -> None:
 
 
 def _watched(scratch: Fleet, worker: int, server: int | None) -> None:
-    """CPU with a viewer, beside that without."""
+    """Show processor time with a viewer, beside that without."""
     theirs = [worker] if server is None else [worker, server]
     time.sleep(3)
     alone = sum(cpu_shares(theirs, WATCH_S))
@@ -102,7 +102,7 @@ def _watched(scratch: Fleet, worker: int, server: int | None) -> None:
 
 @contextmanager
 def _top(scratch: Fleet) -> Iterator[tuple[int, int]]:
-    """Its process, and the other end of its terminal."""
+    """Start ``top``; yield its process id, and the other end of its terminal."""
     screen, theirs = pty.openpty()
     environ = {**scratch.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     subprocess.run(["stty", "rows", "24", "cols", "80"], stdin=theirs, check=True)

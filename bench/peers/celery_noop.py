@@ -1,4 +1,4 @@
-"""Celery over Redis, acknowledging a task once it ran, with a task that does nothing.
+"""Celery over Redis, acknowledging a task after it ran, with a task that does nothing.
 
 Its workers load this module; run as a program, with a number and a pause, it sends.
 """

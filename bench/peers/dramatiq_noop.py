@@ -1,4 +1,4 @@
-"""Dramatiq as it comes, with a task that does nothing.
+"""Dramatiq with its defaults, with a task that does nothing.
 
 Its workers load this module; run as a program, with a number and a pause, it sends.
 """
@@ -36,7 +36,7 @@ def noop(sent: float, _question: str) -> None:
 
 
 if __name__ == "__main__":
-    # As a program this module has another name; workers look for the actor's alone.
+    # Run as a program, this module has another name, but workers look up only the actor's name.
     def send(sent: float, question: str) -> Any:
         return noop.send(sent, question)
 

@@ -1,6 +1,6 @@
-"""What a peer's tasks leave behind: when each was sent and when it ran.
+"""The journal of a peer's tasks: when each was sent and when it ran.
 
-Noting one costs an append to a list; a thread writes the list to a file now and then.
+Noting a task appends to a list; a thread writes the list to a file at intervals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _writer: threading.Thread | None = None
 
 
 def note(sent: float) -> None:
-    global _writer  # noqa: PLW0603 - one for each process, made after the fork
+    global _writer  # noqa: PLW0603 - one per process, made after the fork
     _noted.append((sent, time.time()))
     if _writer is None:
         _writer = threading.Thread(target=_write, daemon=True)

@@ -1,7 +1,7 @@
 """Sends tasks as the peer's users do; runs in the peer's own environment.
 
-Arguments: the collection file, its name, how many, and the pause between them in seconds. Each
-task's metadata say when it was sent.
+Arguments: the collection file, its name, the number of tasks, and the pause between them in
+seconds. Each task's metadata contain when it was sent.
 """
 
 import sys

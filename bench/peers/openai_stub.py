@@ -1,4 +1,4 @@
-"""A model that answers at once: as much of OpenAI's API as the peer's `openai` type asks for.
+"""A model that answers at once: the part of OpenAI's API that the peer's `openai` type uses.
 
 Run as a program with a port; it serves until it is killed.
 """
@@ -38,7 +38,7 @@ class Stub(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

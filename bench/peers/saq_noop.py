@@ -1,4 +1,4 @@
-"""saq over Redis, with a task that does nothing; a job is its worker's until it has ended.
+"""saq over Redis, with a task that does nothing; a job belongs to its worker until it ends.
 
 Its workers load this module; run as a program, with a number and a pause, it sends.
 """

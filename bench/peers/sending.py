@@ -13,7 +13,7 @@ QUESTION = "x" * 1_400
 
 
 def send_by_arguments(send: Callable[[float, str], Any]) -> None:
-    """Send as many as the command line says, with such a pause; prints how many a second."""
+    """Send tasks by the command line's number and pause; print tasks per second."""
     number, pause_s = int(sys.argv[1]), float(sys.argv[2])
     started = time.perf_counter()
     for _ in range(number):

@@ -1,4 +1,4 @@
-"""A model that takes a second for each answer, for as many at once as ask; prints its port."""
+"""A model that takes a second per answer, for any number of clients; prints its port."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESPONSE = (
 
 
 class Connection(asyncio.Protocol):
-    """One request after the other, each read to its end."""
+    """Answers requests one after the other, each read to its end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

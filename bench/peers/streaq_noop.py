@@ -1,4 +1,4 @@
-"""streaq over Redis streams, acknowledging a task once it ran, with a task that does nothing.
+"""streaq over Redis streams, acknowledging a task after it ran, with a task that does nothing.
 
 Its workers load this module; run as a program, with a number and a pause, it sends.
 """

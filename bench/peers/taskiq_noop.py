@@ -1,4 +1,4 @@
-"""taskiq over Redis lists, its quickest broker, with a task that does nothing.
+"""taskiq over Redis lists, its fastest broker, with a task that does nothing.
 
 Its workers load this module; run as a program, with a number and a pause, it sends.
 """

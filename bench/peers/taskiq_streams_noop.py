@@ -1,4 +1,4 @@
-"""taskiq over Redis streams, acknowledging a task once it ran, with a task that does nothing.
+"""taskiq over Redis streams, acknowledging a task after it ran, with a task that does nothing.
 
 Its workers load this module; run as a program, with a number and a pause, it sends.
 """
@@ -13,7 +13,7 @@ from taskiq_redis import RedisStreamBroker
 from bench.peers.journal import note
 from bench.peers.sending import send_by_arguments
 
-# A group that begins with the first task, so that what waits before the workers is theirs, too.
+# The group starts at the first task, to include tasks sent before the workers started.
 broker = RedisStreamBroker(
     os.environ["PEER_BROKER"], queue_name="noop-taskiq-streams", consumer_id="0"
 )
