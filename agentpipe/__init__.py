@@ -1,4 +1,4 @@
-"""agentpipe runs AI agents by the thousand and gives every result back as one stream."""
+"""Run AI agents by the thousand and deliver every result in one stream."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ _HOMES = {
     "sender_broker": "sending.broker",
 }
 
-# Consulted only for modules that no other finder has.
+# Appended last, so it is used only for modules that no other finder knows.
 sys.meta_path.append(OldPaths())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that the command line starts fast."""
+    """Import a public name on first use, to keep the command line's start-up fast."""
     if name == "trace":
         return import_module("agentpipe.core.trace")
     if name in _HOMES:
@@ -121,5 +121,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names: what ``help`` shows, and completion in a notebook."""
+    """Public names, for ``help`` and notebook completion."""
     return ["__version__", *__all__]

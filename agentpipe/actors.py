@@ -1,9 +1,9 @@
-"""What ``dramatiq agentpipe.actors`` serves. The only module whose import has effects.
+"""The module that ``dramatiq agentpipe.actors`` serves, the only one with import side effects.
 
-It reads the settings, builds the broker with its middleware, declares an actor for each agent
-of the collection, and makes the broker Dramatiq's. It must be the first module that is given to
-`dramatiq`. A mistake of the user's ends the process with its message and exit code 2, an
-unreachable broker with 4.
+It reads the settings, builds the broker with its middleware, declares an actor for each agent of
+the collection, and sets the broker as Dramatiq's global broker. It must be the first module passed
+to `dramatiq`. On a configuration error the process prints the message and exits with code 2; with
+an unreachable broker it exits with code 4.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def _refuse_second_place() -> None:
-    """`dramatiq` serves the broker of the first module that it is given, and no other."""
+    """Raise if a broker is already set: `dramatiq` serves only that of its first module."""
     if global_broker is not None:
         kind = type(global_broker).__name__
         raise ConfigError(
@@ -52,7 +52,7 @@ def _boot() -> StoreBroker:
     scrub()
     _refuse_second_place()
     settings = Settings.from_env(os.environ)
-    # Before all that may take long: the process that started this one may end meanwhile.
+    # Start before anything slow: the parent process may exit meanwhile.
     pulse = Pulse(LastWord.of(settings.last_word_file), settings)
     pulse.start()
     if settings.collection_file is None:
@@ -71,7 +71,7 @@ def _end(error: AgentpipeError, place: str = "") -> NoReturn:
 
 
 def _end_at(error: AgentpipeError) -> NoReturn:
-    """As ``_end``, naming the line of the user's module that `dramatiq` imports."""
+    """Do the same as ``_end``, naming the line of the user's module that `dramatiq` imports."""
     packages = (str(Path(str(each.__file__)).parent) for each in (agentpipe, dramatiq))
     others = (*packages, contextlib.__file__)
     last = [each for each in extract_stack() if not each.filename.startswith(others)][-1]

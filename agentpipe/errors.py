@@ -1,30 +1,30 @@
-"""Every error of agentpipe.
+"""All errors of agentpipe.
 
 ::
 
     AgentpipeError
-    ├── ConfigError         a setting, collection or agent config is wrong; lists every problem
-    │   ├── OptionError     an option of a Dramatiq actor or message is wrong; a ValueError as well
-    │   └── LoopTaken       another trainer has the name of this one's loop
-    ├── TaskError           a task is malformed and cannot be accepted
-    ├── FormatError         a stored record cannot be read (other schema, broken bytes)
-    ├── QueueFull           every queue that could take the task is at its bound
-    ├── Unreachable         a broker or a sink does not answer, or can do nothing for now
-    ├── StoreError          a broker or a sink answers with an error that waiting does not mend
-    ├── RecordsRefused      a sink refuses records for what they are
-    ├── ResultTooLarge      a store cannot take a result as large as this one
-    ├── NoResult            a handle's task has no result that could be returned
-    │   └── ResultTimeout       none yet; a TimeoutError as well
-    ├── InfraError          for agents: the infrastructure failed, run the task again
-    ├── MissingExtra        a package is not installed; an ImportError as well
-    ├── MissingVariable     a context has no such variable; a KeyError as well
-    ├── AgentFailed         an agent in a process of its own failed
-    ├── AgentCrashed        the process of an agent died during a run
+    ├── ConfigError         invalid setting, collection or agent config; lists every problem
+    │   ├── OptionError     invalid option of a Dramatiq actor or message; also a ValueError
+    │   └── LoopTaken       another trainer holds this loop's name
+    ├── TaskError           a task is malformed and is rejected
+    ├── FormatError         a stored record cannot be decoded (unknown schema, corrupt bytes)
+    ├── QueueFull           every queue that could take the task is full
+    ├── Unreachable         a broker or sink does not answer, or refuses everything for now
+    ├── StoreError          a broker or sink returns an error that waiting does not fix
+    ├── RecordsRefused      a sink rejects records because of their content or size
+    ├── ResultTooLarge      a result exceeds the store's size limit
+    ├── NoResult            a handle has no result to return
+    │   └── ResultTimeout       no result in time; also a TimeoutError
+    ├── InfraError          raised by agents: the infrastructure failed, run the task again
+    ├── MissingExtra        a package is not installed; also an ImportError
+    ├── MissingVariable     a variable is missing from a context; also a KeyError
+    ├── AgentFailed         an agent in its own process failed
+    ├── AgentCrashed        an agent's process died during a run
     ├── AnswerError         an agent's answer is neither a string nor JSON
-    ├── RunLimitExceeded    a run took more requests or tokens than its agent may
-    │   └── TimeLimitExceeded   it took longer than its collection allows
-    ├── Interrupted         a run was stopped so that another worker can take the task
-    └── Cancelled           the task was cancelled while it ran
+    ├── RunLimitExceeded    a run exceeded its agent's limit of requests or tokens
+    │   └── TimeLimitExceeded   a run exceeded its collection's time limit
+    ├── Interrupted         a run was stopped so that another worker can take its task
+    └── Cancelled           the task was cancelled during its run
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class AgentpipeError(Exception):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What to print. A line break within a line is foreign, and shown as an escape."""
+        """Lines to print. Line breaks inside a line come from outside and are shown escaped."""
         return (str(self),)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake and its place.
+    """One mistake and where it is.
 
     Attributes:
         message: What is wrong and what to do.
         file: The file that holds it, or an empty string.
-        line: Counted from 1; 0 if unknown.
+            line: Line number from 1; 0 if unknown.
     """
 
     message: str
@@ -77,20 +77,20 @@ class ConfigError(AgentpipeError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """One for each problem."""
+        """One line per problem."""
         return tuple(map(str, self.problems))
 
 
 class OptionError(ConfigError, ValueError):
-    """An option of a Dramatiq actor or message is unknown, wrong, or would have no effect."""
+    """An option of a Dramatiq actor or message is unknown, invalid, or would have no effect."""
 
 
 class LoopTaken(ConfigError):  # noqa: N818 - reads as what happened
-    """Another trainer has the name of this one's loop; the message says which one."""
+    """Another trainer holds this loop's name; the message says which."""
 
 
 class TaskError(AgentpipeError):
-    """A task is malformed; ``messages`` has each mistake, with the field's name."""
+    """A task is malformed; ``messages`` has one entry per mistake, with the field's name."""
 
     def __init__(self, *messages: str) -> None:
         self.messages = messages
@@ -98,7 +98,7 @@ class TaskError(AgentpipeError):
 
 
 class FormatError(AgentpipeError):
-    """A record of a queue or stream is not agentpipe's, or has an unknown version."""
+    """A record of a queue or stream is not agentpipe's, or has an unknown schema version."""
 
 
 class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
@@ -106,8 +106,8 @@ class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
 
     Attributes:
         target: The collection or queue.
-        depth: Tasks that wait or are delayed in all its queues.
-        bound: The tasks that they may hold together.
+            depth: Waiting and delayed tasks in all its queues.
+            bound: Total number of tasks that these queues may hold.
     """
 
     def __init__(self, target: str, depth: int, bound: int) -> None:
@@ -119,10 +119,10 @@ class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
 
 
 class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A broker or sink does not answer; the message names its URL without a password.
+    """A broker or sink does not answer; the message has its URL without the password.
 
     Attributes:
-        answers: It does, but can do nothing for now: its memory is full, or it is loading.
+        answers: The server answers but refuses everything for now: out of memory, or loading.
     """
 
     def __init__(self, message: str = "", *, answers: bool = False) -> None:
@@ -131,22 +131,22 @@ class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
 
     @property
     def ailment(self) -> str:
-        """What is wrong with it, to follow its name."""
+        """What is wrong, phrased to follow the server's name."""
         return "refuses everything for now" if self.answers else "does not answer"
 
 
 class StoreError(AgentpipeError):
-    """A broker or sink answers with an error that is not an outage; the message has its words."""
+    """A broker or sink returned an error that is not an outage; the message quotes it."""
 
 
 class RecordsRefused(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A sink refuses records for what they are, and will refuse them again: this is not an outage.
+    """A sink rejected records because of their content or size. Retrying does not help.
 
     Attributes:
-        left: The indices of the published records that are not confirmed, one of which is refused
-            at least; empty for all.
-        too_large: The reason is their size.
-        max_bytes: What the sink takes, if it says so; 0 if not.
+        left: Indices of the records that are not confirmed, at least one of them rejected; empty
+            means all.
+        too_large: Whether the records were too large.
+        max_bytes: The sink's limit, if it reported one; else 0.
         remedy: What an operator can do.
     """
 
@@ -165,10 +165,10 @@ class RecordsRefused(AgentpipeError):  # noqa: N818 - reads as what happened
 
 
 class ResultTooLarge(AgentpipeError):  # noqa: N818 - reads as what is wrong
-    """A store takes no results of this size; it has settled nothing.
+    """Some results exceed the store's size limit; the store has settled nothing.
 
     Attributes:
-        max_bytes: What the result of a claim may have, by the claim's key, for those beyond it.
+        max_bytes: Size limit of each oversized result, by claim key.
         remedy: What an operator can do.
     """
 
@@ -179,10 +179,10 @@ class ResultTooLarge(AgentpipeError):  # noqa: N818 - reads as what is wrong
 
 
 class NoResult(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A handle has no result to return: its sink refuses it, or its dispatcher was closed.
+    """A handle has no result to return: its sink rejected it, or its dispatcher was closed.
 
     Attributes:
-        kept: The encoded Result, where the sink refuses it and the broker keeps it.
+        kept: The encoded Result, if the sink rejected it and the broker keeps it.
     """
 
     def __init__(self, message: str = "", *, kept: bytes | None = None) -> None:
@@ -191,16 +191,16 @@ class NoResult(AgentpipeError):  # noqa: N818 - reads as what happened
 
 
 class ResultTimeout(NoResult, TimeoutError):  # noqa: N818 - as its base
-    """A result did not come in time; the message says where the task is. It may still come."""
+    """No result arrived in time; it may still come. The message says where the task is."""
 
 
 class InfraError(AgentpipeError):
-    """Raise it in an agent when a service that it needs fails: the task runs again.
+    """Raise it in an agent when a required service fails: the task runs again.
 
     Attributes:
-        retry_after_s: The least time until the next run, if the service named one.
-        permanent: Another run fails as well until the set-up is mended: the task goes to the dead
-            letters at once, and ``dead replay`` runs it again.
+        retry_after_s: Minimum delay before the next run, if the service gave one.
+        permanent: Further runs fail too until an operator fixes the setup. The task goes straight
+            to the dead letters; ``dead replay`` runs it again.
     """
 
     def __init__(
@@ -211,28 +211,28 @@ class InfraError(AgentpipeError):
 
 
 class MissingExtra(AgentpipeError, ImportError):  # noqa: N818 - reads as what is wrong
-    """A part of agentpipe needs an extra that is not installed; the message names it."""
+    """A part of agentpipe needs an extra that is not installed; the message names the extra."""
 
 
 class MissingVariable(AgentpipeError, KeyError):  # noqa: N818 - reads as what is wrong
-    """An agent asked its context for a variable that it does not have; the message names it."""
+    """An agent read a variable that its context does not define; the message names it."""
 
-    def __str__(self) -> str:  # KeyError's is a repr.
+    def __str__(self) -> str:  # KeyError.__str__ returns a repr.
         return str(self.args[0])
 
 
 class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
-    """An agent failed in a process of its own, which reported it.
+    """An agent in its own process failed and reported the failure.
 
     Attributes:
-        kind: The error's type in that process.
-        traceback: Formatted, if there is one.
-        infra: A service or the set-up failed, not the agent.
-        retry_after_s: The least time until the next run, if the service named one.
-        permanent: The set-up failed: see ``InfraError``.
-        shortage: What the machine has no more of, such as open files; empty if it has all.
-        rate_limited: A service said that the limit of this credential is reached.
-        headers: Of its response, those that may say when to come back.
+        kind: The error's type name in that process.
+        traceback: The formatted traceback, if any.
+        infra: A service or the setup failed, not the agent.
+        retry_after_s: Minimum delay before the next run, if the service gave one.
+        permanent: The setup failed; see ``InfraError``.
+        shortage: The exhausted resource of the machine, such as open files; empty if none.
+        rate_limited: A service reported that this credential's rate limit is reached.
+        headers: The response headers that can say when to retry.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
 
 
 class AgentCrashed(AgentpipeError):  # noqa: N818 - reads as what happened
-    """The process of an agent died during a run; the worker continues."""
+    """An agent's process died during a run; the worker continues."""
 
 
 class AnswerError(AgentpipeError):
@@ -268,7 +268,8 @@ class RunLimitExceeded(AgentpipeError):  # noqa: N818 - reads as what happened
     """A run reached a limit before it had an answer; the message says which.
 
     Attributes:
-        stop: The kind of limit, in a rollout's words: ``turns``, ``tokens``, ``length``, ``time``.
+        stop: The kind of limit, as in a rollout's ``stop``: ``turns``, ``tokens``, ``length``,
+            ``time``.
     """
 
     def __init__(self, message: str, *, stop: str = "turns") -> None:
@@ -284,8 +285,8 @@ class TimeLimitExceeded(RunLimitExceeded):
 
 
 class Interrupted(AgentpipeError):  # noqa: N818 - reads as what happened
-    """The worker stops, or lost its lease: the run ended early and is not counted."""
+    """The worker is stopping or lost its lease: the run ended early and does not count."""
 
 
 class Cancelled(AgentpipeError):  # noqa: N818 - reads as what happened
-    """The task was cancelled: its run ended, and its Result says ``cancelled``."""
+    """The task was cancelled: its run ended, and its Result has the status ``cancelled``."""

@@ -1,4 +1,4 @@
-"""Rollouts as a trainer takes them: one sample for each row of token ids of a Result."""
+"""Rollouts for a trainer: one sample per row of token ids in a Result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Sample:
     """One row to train on.
 
     Attributes:
-        segment: Which of the run's ``segments`` it is, from 0.
-        input_ids: Prompt, then what was sampled, then context, then what was sampled, and so on.
-        loss_mask: 1 for each id that the model sampled, else 0.
-        logprobs: By the engine that sampled it; 0.0 where the mask is 0.
-        versions: The oldest and the newest policy version that sampled it; empty if unknown.
-        reward: None where no evaluator could judge: never take that for 0.
-        stop: Why the run ended: stop, length, turns, tokens, time, cancelled or error.
+            segment: Index of this row among the run's ``segments``, from 0.
+            input_ids: Prompt, sampled ids, further context, sampled ids, and so on.
+            loss_mask: 1 for each id that the model sampled, else 0.
+            logprobs: From the engine that sampled the id; 0.0 where the mask is 0.
+            versions: Oldest and newest policy version that sampled the row; empty if unknown.
+            reward: None if no evaluator could judge the answer. Never treat None as 0.
+            stop: Why the run ended: stop, length, turns, tokens, time, cancelled or error.
     """
 
     task_id: str
@@ -43,12 +43,12 @@ class Sample:
 
 
 def samples(result: Result, *, inexact: bool = False) -> list[Sample]:
-    """The samples of a Result; none where it has no rollout, or not all of its ids.
+    """Return the samples of a Result; empty if it has no rollout, or if token ids are missing.
 
-    With ``inexact``, also of a rollout with gaps: those responses that have their ids.
+    With ``inexact``, rollouts with gaps are included: their rows hold the responses that have ids.
 
     Raises:
-        FormatError: Its rollout is malformed.
+        FormatError: The rollout is malformed.
     """
     rollout = result.rollout
     if rollout is None or not (inexact or rollout.get("exact") is True):

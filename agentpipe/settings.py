@@ -18,19 +18,19 @@ HOME, BROKER_FILE, RESULTS_FILE = ".agentpipe", "broker.db", "results.db"
 DAY_S = 86_400.0
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
-# Beyond these a number is a slip, which servers and files refuse in the middle of the work.
+# Larger values are typos, and servers and files would reject them only later.
 MAX_SECONDS, MAX_SLOTS = 10**9, 100_000
 
 
 def embedded_url(name: str, folder: Path | None = None) -> str:
-    """The URL of an embedded store below ``folder``, or the current one."""
+    """Return the URL of an embedded store below ``folder``, or below the current directory."""
     return f"sqlite:///{quote(bytes((folder or Path.cwd()) / HOME / name))}"
 
 
 def is_unmade(url: str) -> bool:
-    """Whether this is an embedded store of the current folder that is not made yet.
+    """Whether ``url`` is an embedded store of the current directory that does not exist yet.
 
-    To open it would make it.
+    Opening it would create it.
     """
     return any(
         url == embedded_url(name) and not (Path.cwd() / HOME / name).exists()
@@ -40,36 +40,38 @@ def is_unmade(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
-    """An outbox that reaches either of these stops its workers from claiming."""
+    """Limits of the outbox; a worker stops claiming when its outbox reaches either."""
 
     records: int
     size_bytes: int
 
     def reached_by(self, records: int, size_bytes: int) -> bool:
-        """Whether an outbox of this size has reached one of them."""
+        """Whether an outbox of this size has reached either limit."""
         return records >= self.records or size_bytes >= self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The values of the environment, with defaults.
+    """Values from the environment, with defaults.
 
     Attributes:
         broker: URL of the store that holds tasks and the outbox.
-        sink: URL of the stream that results go to.
-        collection_file: The collection file; None if the command names it.
-        lease_s: After this long without a heartbeat a worker's tasks go to other workers.
-        grace_s: How long a worker that shuts down lets its runs finish.
-        outbox_high_water: With this many undelivered results workers claim nothing.
-        outbox_high_water_bytes: The same, by size.
-        retention_s: How long the id of a settled task is remembered.
-        retry_delay_s: Pause before the first retry; it doubles with each further retry.
-        max_queue_size: For collections without their own.
-        slots: Runs at once in one worker process; 0 means the sum of its agents' limits.
-        supervisor_pid: The worker ends when this process ends; 0 for none.
-        drain_before: The last drain of this machine when the supervisor began; -1 for not asked.
-        heartbeat_file: Touched by the supervisor as long as it works; empty for none.
-        last_word_file: Where the worker leaves its last word for its supervisor; empty for none.
+            sink: URL of the stream that receives results.
+            collection_file: The collection file; None if the command names it.
+            lease_s: Without a heartbeat for this long, a worker's tasks go to other workers.
+            grace_s: How long a worker waits for its runs on shutdown.
+            outbox_high_water: Number of undelivered results at which workers stop claiming.
+            outbox_high_water_bytes: The same limit in bytes.
+            retention_s: How long the id of a settled task is remembered.
+            retry_delay_s: Delay before the first retry; it doubles with each further retry.
+            max_queue_size: Default for collections that do not set their own.
+            slots: Concurrent runs per worker process; 0 means the sum of its agents' limits.
+            supervisor_pid: The worker ends when this process ends; 0 for none.
+            drain_before: Time in microseconds of this machine's last drain before the supervisor
+                started; -1 if not looked up yet.
+            heartbeat_file: File that the supervisor touches while it works; empty for none.
+            last_word_file: File in which the worker reports its state to its supervisor; empty for
+                none.
     """
 
     broker: str = field(default_factory=lambda: embedded_url(BROKER_FILE))
@@ -91,10 +93,10 @@ class Settings:
     last_word_file: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse one file for both: each store has tables of its own.
+        """Check that broker and sink are not the same SQLite file: each store has its own tables.
 
         Raises:
-            ConfigError: Broker and sink are one file.
+            ConfigError: Broker and sink are the same file.
         """
         if self.broker.startswith("sqlite:") and self.sink.startswith("sqlite:"):
             from agentpipe.connections.sqlite_address import parse_url
@@ -107,18 +109,18 @@ class Settings:
 
     @property
     def outbox_limits(self) -> OutboxLimits:
-        """Both limits as the stores take them."""
+        """Both outbox limits, in the form that stores take."""
         return OutboxLimits(self.outbox_high_water, self.outbox_high_water_bytes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], mq_type: str | None = None) -> Settings:
         """Read ``environ``; an empty value counts as unset.
 
-        ``server_urls`` finds broker and sink, and says what ``mq_type`` chooses.
+        ``server_urls`` finds broker and sink, and documents what ``mq_type`` chooses.
 
         Raises:
-            ConfigError: One problem for each invalid variable, and for each two that name
-                different servers.
+            ConfigError: One problem for each invalid variable, and one for each pair of variables
+                that name different servers.
         """
         urls, problems = server_urls(environ, mq_type)
         values: dict[str, Any] = {**urls}

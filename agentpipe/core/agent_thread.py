@@ -1,7 +1,7 @@
 """A thread for one agent, with an event loop if the agent needs one.
 
-Plain functions and coroutines that compute would block the worker's loop. The thread is a daemon:
-if it hangs in a system call, the process can still exit.
+Plain functions and CPU-bound coroutines would block the worker's event loop. The thread is a
+daemon: if it hangs in a system call, the process can still exit.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class RunInterrupted(Interrupt):
 
 
 class RunContinues(asyncio.CancelledError):
-    """A run was cancelled, and its code goes on.
+    """A run was cancelled but its code continues.
 
     Attributes:
-        is_over: Tells whether it has ended meanwhile; from any thread.
+        is_over: Returns whether the code has ended by now; can be called from any thread.
     """
 
     def __init__(self, is_over: Callable[[], bool]) -> None:
@@ -50,9 +50,9 @@ class _Call:
     """One call and its state.
 
     Attributes:
-        exposed: Whether an exception may be raised in it now.
-        interrupted: What is raised in it to end it.
-        ended: Whether its code has ended.
+            exposed: Whether an exception can be raised in it now.
+            interrupted: The exception type that ends it.
+            ended: Whether its code has ended.
     """
 
     function: Callable[[], Any]
@@ -68,7 +68,7 @@ class _Thread(threading.Thread):
     """A thread of an agent.
 
     Attributes:
-        is_closed: Whether it takes no more calls, and ends after those that it has.
+        is_closed: Takes no more calls, and ends after those already queued.
     """
 
     is_closed = False
@@ -77,7 +77,7 @@ class _Thread(threading.Thread):
 class AgentThread:
     """Runs calls in sequence until ``close``.
 
-    ``around`` is entered and left in the thread, before its first call and after its last one.
+    ``around`` is entered and exited in the thread, before its first and after its last call.
 
     Attributes:
         thread: The thread itself.
@@ -98,9 +98,9 @@ class AgentThread:
     async def call(
         self, function: Callable[[], Any], context: contextvars.Context | None = None
     ) -> Any:
-        """Run ``function()`` in the thread; a returned coroutine runs there as well.
+        """Run ``function()`` in the thread; a coroutine that it returns runs there too.
 
-        It runs in ``context``, by default in a copy of the caller's.
+        The call runs in ``context``, by default in a copy of the caller's context.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -115,18 +115,18 @@ class AgentThread:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the latest call waits or runs; from any thread."""
+        """Whether the latest call waits or runs; can be read from any thread."""
         return self._latest is not None and not self._latest.ended
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take calls: code that it ran may have ended it since."""
+        """Whether the thread can take calls: code that it ran may have ended it."""
         return self.thread.is_alive()
 
     def interrupt(self, kind: type[Interrupt] = RunInterrupted) -> None:
-        """End the latest call: a coroutine is cancelled, a function gets ``kind``.
+        """End the latest call: cancel a coroutine, raise ``kind`` in a function.
 
-        A function in a system call gets it when that returns.
+        A function in a system call gets the exception when the system call returns.
         """
         with self._lock:
             call = self._latest
@@ -191,13 +191,13 @@ class AgentThread:
 
 
 def join_closed(limit_s: float) -> None:
-    """Wait for the end of closed threads: an interpreter that ends beside it may crash."""
+    """Wait for closed threads to end: the interpreter may crash if it exits while they do."""
     threads = (each for each in threading.enumerate() if isinstance(each, _Thread))
     _join([each for each in threads if each.is_closed], limit_s)
 
 
 async def ended(threads: Iterable[AgentThread], limit_s: float) -> None:
-    """Wait until these have ended, which are closed."""
+    """Wait until these closed threads have ended."""
     waited_for = [each.thread for each in threads]
     await call_in_thread(lambda: _join(waited_for, limit_s))
 
@@ -209,18 +209,18 @@ def _join(threads: Iterable[threading.Thread], limit_s: float) -> None:
 
 
 async def call_in_thread(function: Callable[[], Any]) -> Any:
-    """Run ``function()`` in a thread of its own."""
+    """Run ``function()`` in a separate thread."""
     try:
         return await run_in_thread(function)
-    except RunContinues as error:  # asyncio's timeouts know only its own class.
+    except RunContinues as error:  # asyncio.timeout recognizes only CancelledError itself.
         raise asyncio.CancelledError(str(error)) from None
 
 
 async def run_in_thread(function: Callable[[], Any]) -> Any:
-    """Run ``function()`` in a thread of its own.
+    """Run ``function()`` in a separate thread.
 
     Raises:
-        RunContinues: Instead of a CancelledError: the thread needs a moment to end.
+        RunContinues: Replaces CancelledError, because the thread needs a moment to end.
     """
     thread = AgentThread(getattr(function, "__name__", "call"))
     try:
@@ -239,9 +239,9 @@ async def end_run(
     who: str,
     kind: type[Interrupt] = RunInterrupted,
 ) -> bool:
-    """Cancel a run, in its thread if its code is there, and return whether it has ended.
+    """Cancel a run, in its thread if its code is there; return whether it has ended.
 
-    One that goes on after the grace is abandoned with a warning.
+    A run that continues after the grace period is abandoned with a warning.
     """
     if thread is not None and thread.is_busy:
         thread.interrupt(kind)
@@ -268,7 +268,7 @@ def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | Non
         return
     if error is None:
         future.set_result(value)
-    elif isinstance(error, StopIteration):  # A future refuses it.
+    elif isinstance(error, StopIteration):  # A future rejects StopIteration.
         future.set_exception(RuntimeError(f"the agent raised {error!r}"))
     else:
         future.set_exception(error)

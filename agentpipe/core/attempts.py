@@ -1,7 +1,7 @@
-"""Attempts: which tasks stand for the same sample, and which of them counts.
+"""Attempts: which tasks belong to the same sample, and which of them counts.
 
-A retry or a replay is a task of its own that names the one it tries again. Of all attempts at one
-sample the one that finished last counts, whatever the order of the stream.
+A retry or a replay is a separate task that names the task it repeats. Of all attempts at one
+sample, the one that finished last counts, regardless of its position in the stream.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Attempt(Protocol):
-    """What is needed of one."""
+    """The fields that this module reads."""
 
     @property
     def task_id(self) -> str:
-        """Its own."""
+        """The attempt's own id."""
 
     @property
     def finished(self) -> float | None:
-        """When it ended, in Unix seconds; None if unknown."""
+        """Unix seconds when it ended; None if unknown."""
 
     @property
     def parent(self) -> str | None:
-        """The task that it tries again; None for a first attempt."""
+        """The task that this one repeats; None for a first attempt."""
 
 
 AnyAttempt = TypeVar("AnyAttempt", bound=Attempt)
@@ -35,9 +35,10 @@ AnyAttempt = TypeVar("AnyAttempt", bound=Attempt)
 def families(
     attempts: Sequence[AnyAttempt],
 ) -> tuple[dict[str, list[AnyAttempt]], list[AnyAttempt]]:
-    """The attempts at samples that were tried again, the one that counts last, by the first's id.
+    """Split attempts into families, keyed by the first attempt's id, and single attempts.
 
-    And all others, each of which is a sample alone.
+    A family holds all attempts at a repeated sample; the last one in its list counts. The second
+    return value holds the attempts at samples that were tried only once.
     """
     parents = {each.task_id: each.parent for each in attempts if each.parent}
     if not parents:
@@ -50,18 +51,18 @@ def families(
 
 
 def last_of_each(attempts: Sequence[AnyAttempt]) -> list[AnyAttempt]:
-    """The attempt of each sample that counts, in an order of no meaning."""
+    """Return the attempt that counts for each sample, in no particular order."""
     tried_again, alone = families(attempts)
     return [*alone, *(family[-1] for family in tried_again.values())]
 
 
 def is_later(this: Attempt, that: Attempt) -> bool:
-    """Whether of two attempts, ``that`` of which is earlier in the stream, ``this`` counts."""
+    """Whether ``this`` counts rather than ``that``, which is earlier in the stream."""
     return _finished(this) >= _finished(that)
 
 
 def first_of(task_id: str, parents: Mapping[str, str]) -> str:
-    """The first attempt at a sample; foreign records may name each other in a circle."""
+    """Return the first attempt at a sample; foreign records can refer to each other in a cycle."""
     seen = set[str]()
     while task_id in parents and task_id not in seen:
         seen.add(task_id)

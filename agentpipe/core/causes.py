@@ -1,4 +1,4 @@
-"""Causes: an error and what led to it, and what the errors of client libraries have in common."""
+"""Exception chains, and attributes that client libraries' errors have in common."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes."""
+    """Yield the error and its causes."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # Causes may form a cycle.
+    while error is not None and id(error) not in seen:  # Causes can form a cycle.
         yield error
         seen.add(id(error))
         error = error.__cause__
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status as httpx and requests, openai, aiohttp, or urllib keep it."""
+    """Return the HTTP status as stored by httpx, requests, openai, aiohttp or urllib."""
     response = attribute(error, "response")
     for holder, name in (
         (response, "status_code"),
@@ -33,8 +33,8 @@ def status_of(error: BaseException) -> int | None:
 
 
 def attribute(holder: Any, name: str) -> Any:
-    """The attribute of an object of another's class; None where it has none."""
+    """Return an attribute of a foreign object; None if it has none."""
     try:
         return getattr(holder, name, None)
-    except Exception:  # noqa: BLE001 - properties of others' classes may raise anything
+    except Exception:  # noqa: BLE001 - properties of foreign classes can raise anything
         return None

@@ -1,4 +1,4 @@
-"""Hides credentials in what is kept of a config or a command line, which others may read later."""
+"""Hide credentials in stored configs and command lines."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
     from agentpipe.core.redaction import Redactor
 
-# Keys of objects whose values are credentials or become some.
+# Keys whose values are credentials, or turn into credentials.
 _HIDING = frozenset({"env", "headers"})
-# References to variables, which are not values; one with a default may hold a value.
+# References to variables are not values, but one with a default can contain a value.
 _REFERENCES = re.compile(r"(?:\$\{[\w.: /-]+?\}|\{\{[\w. ]+\}\})+", re.ASCII)
 _DEFAULT = ":-"
 _OPTION = re.compile(r"-{0,2}([A-Za-z][\w.-]*)=(.*)", re.ASCII | re.DOTALL)
 
 
 def hidden(value: Any, redactor: Redactor) -> Any:
-    """A copy of parsed JSON: ``env``, ``headers`` and keys named like secrets without their values.
+    """Copy parsed JSON without the values of ``env``, ``headers`` and keys named like secrets.
 
-    References to variables stay. Everywhere else, what the redactor knows and passwords in URLs
-    are masked.
+    References to variables stay. Everywhere else, secrets known to the redactor and passwords in
+    URLs are masked.
     """
     if isinstance(value, dict):
         return {redactor.text(str(key)): _item(key, it, redactor) for key, it in value.items()}
@@ -36,7 +36,7 @@ def hidden(value: Any, redactor: Redactor) -> Any:
 
 
 def hidden_words(words: Sequence[str], redactor: Redactor) -> list[str]:
-    """Likewise of a command line: what follows an option that is named like a secret, too."""
+    """Hide credentials in a command line, also in the word after an option named like a secret."""
     shown: list[str] = []
     follows = False
     for word in words:
@@ -62,7 +62,7 @@ def _without_values(value: Any) -> Any:
 
 
 def _list(values: list[Any], redactor: Redactor) -> list[Any]:
-    """It may be a command line."""
+    """Hide credentials in a list; a list of strings can be a command line."""
     if all(isinstance(value, str) for value in values):
         return hidden_words(values, redactor)
     return [hidden(value, redactor) for value in values]

@@ -1,4 +1,4 @@
-"""JSON values: whether a value can be JSON, and where it cannot."""
+"""JSON values: check whether a value is valid JSON, and report where it is not."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_ANSWER_DEPTH = 200
 
 @dataclass(frozen=True, slots=True)
 class JsonRules:
-    """What a value may hold.
+    """What a value can contain.
 
     Stricter than orjson, which silently turns NaN into null and dates into strings.
 
     Attributes:
-        max_depth: Levels of nesting; a cycle is deeper than any.
+        max_depth: Maximum levels of nesting; a cycle exceeds any.
         other_types: Whether types that JSON lacks are left to the encoder.
-        nul: Whether strings may hold NUL, which databases refuse.
+        nul: Whether strings can contain NUL, which databases refuse.
     """
 
     max_depth: int
@@ -37,12 +37,12 @@ class JsonRules:
     nul: bool
 
     def flaw(self, value: Any, place: str = "", depth: int = 0) -> str:
-        """The first thing that is not allowed, with its place; empty where all is well."""
-        # Nearly all are sound, and each step costs every sender: places are made for the others.
+        """Return the first violation with its place; empty if the value is valid."""
+        # Most values are valid, and senders pay for this check: build places only for flaws.
         return "" if self._are_sound((value,), depth) else self._flaw(value, place, depth)
 
     def _are_sound(self, values: Iterable[Any], depth: int) -> bool:
-        """Whether nothing is wrong with these, as far as plain JSON types show it."""
+        """Whether these values are valid, judging by plain JSON types only."""
         for value in values:
             kind = type(value)
             if kind is str:
@@ -110,17 +110,18 @@ ANSWERS = JsonRules(MAX_ANSWER_DEPTH, other_types=False, nul=True)
 
 
 def checked_answer(answer: Any) -> tuple[Any, str]:
-    """The answer, and as evaluators see it: the string itself, or its JSON.
+    """Return the answer, and the string that evaluators see: the answer itself, or its JSON.
 
-    What is not Unicode in it is replaced in both: no paid run is lost over a lone surrogate.
+    Invalid Unicode is replaced in both, so that a lone surrogate does not cost a paid run.
 
     Raises:
-        AnswerError: It is neither a string nor JSON; says where and why, or it is too large.
+        AnswerError: The answer is not a string or JSON (the message says where and why), or is too
+            large.
     """
     if flaw := ANSWERS.flaw(answer, "the answer"):
         raise AnswerError(flaw)
     if isinstance(answer, str):
-        answer = str.__str__(answer)  # Methods of a subclass may do anything.
+        answer = str.__str__(answer)  # A subclass could override any method.
     try:
         answer, data = _encoded(answer)
     except (TypeError, ValueError, RecursionError) as error:

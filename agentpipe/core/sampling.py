@@ -1,7 +1,7 @@
-"""Sampling: the settings of model calls that a task may give, and the values that each may have.
+"""Sampling: the model-call settings that a task can give, and the valid values of each.
 
-A task chooses how its answer is sampled, and nothing else of a request: no model, message, tool,
-header or address, and no number of answers.
+A task chooses only how its answer is sampled. It cannot set the model, messages, tools, headers,
+the address or the number of answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_STOPS, MAX_STOP_CHARS = 16, 1_000
 MAX_TOP_LOGPROBS = 20
-# From the cheapest to the dearest.
+# From the cheapest to the most expensive.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _Check = tuple[str, "Callable[[Any], bool]"]
@@ -24,14 +24,14 @@ _Check = tuple[str, "Callable[[Any], bool]"]
 def _number(least: float, most: float) -> _Check:
     def accepts(value: Any) -> bool:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and least <= value <= most  # NaN is in no range.
+        return number and least <= value <= most  # NaN is outside every range.
 
     return f"a number from {least:g} to {most:g}", accepts
 
 
 def _whole(least: int, most: int) -> _Check:
     def accepts(value: Any) -> bool:
-        return type(value) is int and least <= value <= most  # A bool is not a number here.
+        return type(value) is int and least <= value <= most  # A bool does not count as a number.
 
     return f"an integer from {least:,} to {most:,}", accepts
 
@@ -67,7 +67,7 @@ SETTINGS: Mapping[str, _Check] = {
 
 
 def sampling_problems(sampling: Mapping[str, Any]) -> list[str]:
-    """What a task's ``sampling`` may not have, a sentence each."""
+    """Return one sentence per invalid entry of a task's ``sampling``."""
     return list(_problems(sampling))
 
 
@@ -81,7 +81,7 @@ def _problems(sampling: Mapping[str, Any]) -> Iterator[str]:
 
 
 def within(sampling: Mapping[str, Any], owners: Mapping[str, Any]) -> dict[str, Any]:
-    """``sampling`` under the ceilings that the agent's owner has set: it lowers, and never raises.
+    """Cap ``sampling`` at the agent owner's limits: a task can lower them, never raise them.
 
     ``owners`` are the agent's own settings.
     """
@@ -95,6 +95,6 @@ def within(sampling: Mapping[str, Any], owners: Mapping[str, Any]) -> dict[str, 
 
 
 def _lower(asked: Any, owners: Any) -> Any:
-    """The owner's, unless the task's is known to be lower."""
+    """Return the owner's value, unless the task's value is known to be lower."""
     known = asked in EFFORTS and owners in EFFORTS
     return asked if known and EFFORTS.index(asked) < EFFORTS.index(owners) else owners

@@ -1,4 +1,4 @@
-"""The forms of a secret in a text, and an index that finds those that a text may hold."""
+"""The encoded forms of a secret, and an index that finds the forms occurring in a text."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MASK = "***"
-# The base64 or hexadecimal form of a shorter one occurs by chance.
+# Base64 or hex of a shorter secret would match by chance.
 MIN_ENCODED = 6
-# So many letters and digits hardly follow each other by chance, whatever is between them.
+# A sequence of this many letters and digits rarely occurs by chance, even with separators.
 MIN_NORMAL = 12
-# A shorter line of a secret is not a secret of its own.
+# Shorter lines of a multi-line secret are not treated as secrets.
 MIN_LINE = 8
 _LONGEST_PIECE = 8
 
@@ -32,10 +32,10 @@ class Form:
     """One form of a secret.
 
     Attributes:
-        exact: As it stands in a text.
-        normal: Its letters and digits; it is also found where other characters are between them.
-            Empty for one that is only found as it is.
-        marked: Whether it is hexadecimal.
+        exact: The form as it appears in a text.
+        normal: Its letters and digits, which also match with other characters in between. Empty if
+            only the exact form matches.
+        marked: Whether the form is hexadecimal.
     """
 
     exact: str
@@ -44,11 +44,11 @@ class Form:
 
     @property
     def key(self) -> bytes:
-        """What a normalised text contains, if it contains this."""
+        """The bytes that a normalized text contains if it contains this form."""
         return self.normal or as_it_is(self.exact.encode(errors="surrogatepass"))
 
     def masked(self, text: str) -> str:
-        """``text`` without it."""
+        """Return ``text`` with this form masked."""
         text = text.replace(self.exact, MASK)
         return self._pattern.sub(MASK, text) if self.normal else text
 
@@ -58,19 +58,19 @@ class Form:
             index for index, each in enumerate(self.exact) if each.isascii() and each.isalnum()
         ]
         around = plain[0], len(self.exact) - 1 - plain[-1]
-        # Of ``\b`` in a text nothing else says whether it is an escape.
+        # In a text, ``\b`` alone does not show whether it is an escape.
         own = frozenset(
             place
             for place, index in enumerate(plain)
             if self.exact[index] in LETTERS_OF_ESCAPES and self.exact[:index].endswith("\\")
         )
-        if len(plain) != len(self.normal):  # Without the escapes that the secret itself has.
+        if len(plain) != len(self.normal):  # The secret's own escapes are decoded.
             own = frozenset()
         return pattern_of(self.normal, around, marked=self.marked, behind_backslash=own)
 
 
 def forms_of(secret: str) -> set[Form]:
-    """A secret, and each line of one with several."""
+    """Return the forms of a secret, and of each line if it has several."""
     lines = [line.strip() for line in secret.splitlines()]
     parts = {line for line in lines if len(line) >= MIN_LINE and not line.startswith("-----")}
     return {form for part in (secret, *parts) for form in _forms(part)}
@@ -99,7 +99,7 @@ def _encoded(text: str, *, marked: bool = False) -> Form:
 
 
 def _as_written(secret: str) -> set[str]:
-    """In a repr, in URLs, in JSON of both escaping styles, and those nested in JSON."""
+    """The secret in a repr, in URLs, in JSON of both escaping styles, and those nested in JSON."""
     data = secret.encode(errors="surrogatepass")
     forms = {secret, repr(secret)[1:-1], repr(data)[2:-1], json.dumps(secret)[1:-1]}
     forms |= {quote(data), quote(data, safe=""), quote_plus(data)}
@@ -112,7 +112,7 @@ def _in_json(text: str) -> set[str]:
 
 
 def _in_html(secret: str) -> set[str]:
-    """As common libraries escape it: they differ in quotation marks."""
+    """The secret as common libraries escape it in HTML; they differ in quotation marks."""
     text = html.escape(secret, quote=False)
     return {
         text.replace('"', double).replace("'", single)
@@ -122,7 +122,7 @@ def _in_html(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:
-    """The characters that do not depend on neighbours, for each offset within three bytes."""
+    """Yield the base64 characters that do not depend on neighbours, for each offset modulo 3."""
     for before in range(3):
         behind = -(before + len(secret)) % 3
         for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
@@ -132,10 +132,10 @@ def _in_base64(secret: bytes) -> Iterator[str]:
 
 
 class FormIndex:
-    """Finds the forms that a text may hold, in a time that hardly grows with their number.
+    """Finds the forms that a text contains, in a time nearly independent of their number.
 
-    A normalised text that holds a form of at least ``2 * width - 1`` characters has one of its
-    pieces of ``width`` characters at a place that is a multiple of it: only those are looked up.
+    If a normalized text contains a form of at least ``2 * width - 1`` characters, one aligned block
+    of ``width`` characters of the text is a piece of that form. Only these blocks are looked up.
     """
 
     def __init__(self, forms: Iterable[Form], width: Literal[4, 8]) -> None:
@@ -147,11 +147,11 @@ class FormIndex:
         self._table, self._known = dict(table), frozenset(table)
 
     def __bool__(self) -> bool:
-        """Whether it has any form."""
+        """Whether the index has any form."""
         return bool(self._known)
 
     def found(self, views: Sequence[bytes]) -> set[Form]:
-        """Forms whose letters and digits are in one of ``views``."""
+        """Return the forms whose letters and digits occur in one of ``views``."""
         if not self._known:
             return set()
         return {

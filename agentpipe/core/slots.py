@@ -1,4 +1,4 @@
-"""Slots: makes a frozen dataclass with many fields in less time than its own ``__init__``."""
+"""Slots: create frozen dataclasses with many fields faster than their own ``__init__``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ AnyRecord = TypeVar("AnyRecord")
 
 
 class Slots(Generic[AnyRecord]):
-    """Sets the slots of a frozen dataclass: its own ``__init__`` looks each of them up by name.
+    """Sets the slots of a frozen dataclass directly; its ``__init__`` looks up each one by name.
 
-    Only for a class without ``__post_init__``, which would not be called.
+    Works only for classes without ``__post_init__``, which would not be called.
     """
 
     def __init__(self, of: type[AnyRecord]) -> None:
@@ -26,21 +26,22 @@ class Slots(Generic[AnyRecord]):
         self._put = {each.name: getattr(of, each.name).__set__ for each in of_class}
         self._all = attrgetter(*self._put)
         self._defaults = {each.name: each.default for each in of_class}
-        # Values that can be changed are made anew for each record.
+        # Mutable values are created anew for each record.
         self._factories: tuple[tuple[str, Any], ...] = tuple(
             (each.name, each.default_factory)
             for each in of_class
             if each.default_factory is not MISSING
         )
-        # For records that are not changed.
+        # For records that nobody modifies.
         self._shared = {name: factory() for name, factory in self._factories}
         made = {name for name, _ in self._factories}
         self._required = {n for n, value in self._defaults.items() if value is MISSING} - made
 
     def filled(self, values: Mapping[str, Any], *, shared: bool = False) -> AnyRecord:
-        """The same as ``of(**values)``; keys that are not fields are dropped.
+        """Return the same as ``of(**values)``; keys that are not fields are dropped.
 
-        With ``shared``, empty lists and objects are those of other records: nothing may change one.
+        With ``shared``, empty lists and objects are shared between records and must not be
+        modified.
 
         Raises:
             TypeError: A field without a default is missing.
@@ -50,23 +51,23 @@ class Slots(Generic[AnyRecord]):
         made: Mapping[str, Any] = self._shared
         if not shared:
             made = {name: factory() for name, factory in self._factories if name not in values}
-        # Fields keep their places, and other keys come behind the last of them.
+        # Fields keep their order; unknown keys come after the last field.
         return self._with({**self._defaults, **made, **values}.values())
 
     def changed(self, record: AnyRecord, values: Mapping[str, Any]) -> AnyRecord:
-        """The same as ``dataclasses.replace(record, **values)``; ``values`` has fields only."""
+        """Do the same as ``dataclasses.replace(record, **values)``; ``values`` has only fields."""
         made = self._with(self._all(record))
         for name, value in values.items():
             self._put[name](made, value)
         return made
 
     def values(self, record: AnyRecord) -> tuple[Any, ...]:
-        """The value of each field, in order."""
+        """Return the value of each field, in order."""
         found: tuple[Any, ...] = self._all(record)
         return found
 
     def _with(self, values: Iterable[Any]) -> AnyRecord:
-        """A record with a value for each field, in order; values behind these are left."""
+        """Create a record from one value per field, in order; further values are ignored."""
         made = self._of.__new__(self._of)
-        deque(map(call, self._put.values(), repeat(made), values), maxlen=0)  # A loop in C.
+        deque(map(call, self._put.values(), repeat(made), values), maxlen=0)  # This loop runs in C.
         return made

@@ -1,9 +1,9 @@
-"""Token rows: the turns of a run joined into rows of token ids that only grew.
+"""Token rows: join the turns of a run into append-only rows of token ids.
 
-A prompt that begins with all ids of a row continues it. One that differs from them within the end
-of what the model sampled last overwrites that end as context: a chat template has written the text
-in other tokens. Any other prompt begins a row of its own: after a compaction, of a sub-agent, or
-where the same prompt is asked once more.
+A prompt that starts with all ids of a row continues that row. If the prompt differs only within the
+end of the last sampled part, that end is overwritten as context: the chat template tokenized the
+same text differently. Any other prompt starts a new row: after a compaction, from a sub-agent, or
+when the same prompt is sent again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# At most so many sampled tokens at the end of a row may come back as others.
+# Maximum number of sampled tokens at the end of a row that a prompt can overwrite.
 REALIGN_TOKENS = 1_024
 LOGPROB_DIGITS = 6
 
@@ -26,10 +26,10 @@ class Turn:
     """One response of a model, in its serving engine's own token ids.
 
     Attributes:
-        logprobs: One for each of ``token_ids``.
-        span: The id of its span in the trace.
-        finish: Why it ended, in the engine's word.
-        versions: Policy versions with the range of ``token_ids`` that each of them sampled.
+        logprobs: One per entry of ``token_ids``.
+        span: Id of its span in the trace.
+        finish: The engine's finish reason.
+        versions: Policy versions, each with the range of ``token_ids`` that it sampled.
     """
 
     prompt_ids: Sequence[int]
@@ -44,12 +44,12 @@ class Turn:
 
 @dataclass(slots=True)
 class Row:
-    """Ids that only grew.
+    """An append-only row of token ids.
 
     Attributes:
-        sampled: Ranges that the model made, the end excluded; all else is context.
-        logprobs: One for each sampled token.
-        of: The row that it left, and where; None for a row that begins anew.
+        sampled: Ranges sampled by the model, end exclusive; everything else is context.
+        logprobs: One per sampled token.
+        of: The row that this one forked from, and where; None if it starts from nothing.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Row:
     of: dict[str, Any] | None = None
 
     def add(self, turn: Turn, kept: int) -> int:
-        """Continue after the first ``kept`` ids; returns how many sampled ones were overwritten."""
+        """Continue after the first ``kept`` ids; return how many sampled ids were overwritten."""
         lost = self._cut(kept)
         self.token_ids += turn.prompt_ids[kept:]
         at = len(self.token_ids)
@@ -84,11 +84,11 @@ class Row:
         return lost
 
     def versions(self) -> list[Version]:
-        """Those that sampled it, in the order of use."""
+        """The versions that sampled this row, in order of use."""
         return [each[0] for turn in self.turns for each in turn["versions"]]
 
     def to_dict(self) -> dict[str, Any]:
-        """A segment of a Result's rollout."""
+        """The row as a segment of a Result's rollout."""
         return {
             "token_ids": self.token_ids,
             "sampled": self.sampled,
@@ -99,10 +99,10 @@ class Row:
 
 
 class Rows:
-    """All rows of one run; memory grows with what is new in each turn.
+    """All rows of one run; memory grows only with what is new in each turn.
 
     Attributes:
-        masked: How many sampled tokens were overwritten.
+        masked: Number of sampled tokens that were overwritten.
     """
 
     def __init__(self) -> None:
@@ -110,11 +110,11 @@ class Rows:
         self.masked = 0
 
     def versions(self) -> list[Version]:
-        """Those that sampled them."""
+        """The versions that sampled these rows."""
         return [version for row in self.rows for version in row.versions()]
 
     def add(self, turn: Turn) -> None:
-        """Join the next turn to the row that it continues, or begin another."""
+        """Append the turn to the row that it continues, or start a new row."""
         common = [_common(row.token_ids, turn.prompt_ids) for row in self.rows]
         found = max(
             (n for n, row in enumerate(self.rows) if _continues(row, turn, common[n])),
@@ -131,12 +131,12 @@ class Rows:
 def _continues(row: Row, turn: Turn, common: int) -> bool:
     over = len(row.token_ids) - common
     if over > 0 and common == len(turn.prompt_ids):
-        return False  # The same prompt asked once more: both responses are worth keeping.
+        return False  # The same prompt was sent again: keep both responses.
     return over <= min(REALIGN_TOKENS, row.sampled[-1][1] - row.sampled[-1][0])
 
 
 def _common(held: Sequence[int], prompt: Sequence[int]) -> int:
-    """How many ids both begin with; by halves, since slices compare fast."""
+    """Return the length of the common prefix, by bisection, since slices compare fast."""
     low, high = 0, min(len(held), len(prompt))
     if held[:high] == prompt[:high]:
         return high

@@ -9,14 +9,14 @@ from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
 
 USD = "usd"
-# Up to here a double holds every integer, and sums over all tasks stay finite.
+# A double represents every integer up to here, and sums over all tasks stay finite.
 MAX_NUMBER = 2**53
 MAX_NAMES = 100
 MAX_NAME_CHARS = 100
 
 
 def numbers_in(usage: Any) -> dict[str, float]:
-    """What can be added up of usage that others may have written."""
+    """Return the valid numbers of a usage record, which can come from foreign code."""
     if not usage or not isinstance(usage, Mapping):
         return {}
     found = usage.items()
@@ -24,7 +24,7 @@ def numbers_in(usage: Any) -> dict[str, float]:
 
 
 def sum_of(*usages: Mapping[str, float]) -> dict[str, Any]:
-    """What they are together; ``usd`` only if each that is not empty has it."""
+    """Return the sum; it has ``usd`` only if every non-empty usage has it."""
     total = Usage()
     for each in filter(None, usages):
         total.add(each)
@@ -32,7 +32,7 @@ def sum_of(*usages: Mapping[str, float]) -> dict[str, Any]:
 
 
 class Tokens(NamedTuple):
-    """Those of one run by kind; the cached ones are among the input."""
+    """Tokens of one run by kind; ``input`` includes the cached ones."""
 
     input: int = 0
     output: int = 0
@@ -40,7 +40,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of(cls, usage: Mapping[str, Any]) -> Tokens:
-        """Those that a run's usage has."""
+        """Read the tokens from a run's usage."""
         return cls(*(int(usage.get(f"{kind}_tokens", 0)) for kind in cls._fields))
 
 
@@ -57,9 +57,9 @@ class Usage:
         self._unpriced = False
 
     def add(self, usage: Any) -> str:
-        """Add the numbers of one or more requests; unknown keys are summed as well.
+        """Add the numbers of one or more requests; unknown keys are summed too.
 
-        No answer is lost over a number that cannot be right: it is left out. So is a name beyond
+        An impossible number is left out, so that it does not cost an answer. So is a name beyond
         ``MAX_NAMES``. A sum stops at ``MAX_NUMBER``.
 
         Returns:
@@ -76,7 +76,7 @@ class Usage:
         return "; ".join(flaws)
 
     def _add(self, name: str, number: float) -> str:
-        """Add it, or say why not."""
+        """Add a number, or return why it was left out."""
         if _is_flawed(number):
             return f"usage: {name!r} is {_shown(number)}, expected 0 to {MAX_NUMBER:,}"
         if name not in self._sums and len(self._sums) >= MAX_NAMES:
@@ -85,7 +85,7 @@ class Usage:
         return ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The sums by name, such as ``requests`` and ``input_tokens``; ``usd`` if known."""
+        """Return the sums by name, such as ``requests`` and ``input_tokens``; ``usd`` if known."""
         return {
             name: round(number, 9)
             for name, number in self._sums.items()
@@ -100,7 +100,7 @@ def _name(name: Any) -> str:
 
 
 def _number(name: Any, value: Any) -> float:
-    """Python's own number, of which other types may be subclasses that JSON does not know."""
+    """Return a plain int or float: JSON encoders do not know subclasses."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"usage: {shorten(str(name), 40)!r} is not a number")
     return int(value) if isinstance(value, int) else float(value)
@@ -112,10 +112,10 @@ def _is_sound(number: Any) -> bool:
 
 
 def _is_flawed(number: float) -> bool:
-    return not 0 <= number <= MAX_NUMBER  # NaN neither.
+    return not 0 <= number <= MAX_NUMBER  # True for NaN.
 
 
 def _shown(number: float) -> str:
-    """As it is, if it is short: Python writes no integer of more than some thousand digits."""
+    """Show short numbers as they are; Python cannot print integers of several thousand digits."""
     is_long = isinstance(number, int) and number.bit_length() > 128  # noqa: PLR2004 - 39 digits
     return "an integer of more than 128 bits" if is_long else str(number)
