@@ -1,4 +1,4 @@
-"""Account: a user of the machine, as whom what a collection starts runs."""
+"""Account: the user of the machine as whom a collection's programs run."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ class Account:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables that name the user."""
+        """The environment variables that describe the user."""
         return {"HOME": self.home}
 
 
 def account_of(user: str) -> Account:
-    """The account of a name, or of a number.
+    """Return the account of a user name or uid.
 
     Raises:
-        ConfigError: There is none, it is root's, or this process may not start programs as others.
+        ConfigError: The user does not exist or is root, or this process cannot start programs as
+            other users.
     """
-    import pwd  # Not on every system, and only few collections need it.
+    import pwd  # Not available on every system, and few collections need it.
 
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
@@ -59,5 +60,5 @@ def account_of(user: str) -> Account:
 
 
 def variables_of(account: Account | None) -> dict[str, str]:
-    """Those of an account; none without."""
+    """Return the variables of an account; none without an account."""
     return {} if account is None else account.variables

@@ -1,4 +1,4 @@
-"""Budgets: what the runs of a collection, or of a named run, may cost."""
+"""Budgets: how much the runs of a collection, or of a named run, can cost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 Holder = Literal["collection", "run"]
 HOLDERS: tuple[Holder, ...] = ("collection", "run")
-# Sums of costs are a little less exact than the costs; all stores compare alike.
+# Tolerance for sums of floating-point costs; all stores use the same one.
 EXACT_USD = 1e-9
 _TOKENS = ("input_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A cap for each kind of cost; None for no cap."""
+    """One cap per kind of cost; None for no cap."""
 
     usd: float | None = None
     tokens: int | None = None
@@ -27,11 +27,11 @@ class Budget:
 
     @property
     def needs_prices(self) -> bool:
-        """Whether nothing but the cost of requests could ever stop it."""
+        """Whether the budget has only a USD cap, so it works only if requests have prices."""
         return self.usd is not None and self.tokens is None
 
     def with_caps_of(self, given: Budget) -> Budget:
-        """The same, with the caps that ``given`` has."""
+        """Return this budget, overridden by the caps that ``given`` sets."""
         usd = self.usd if given.usd is None else given.usd
         return Budget(usd, self.tokens if given.tokens is None else given.tokens)
 
@@ -47,7 +47,7 @@ class Spending:
     """A budget, and what was settled since it was set.
 
     Attributes:
-        kind: Who has it: a ``collection`` or a ``run``.
+        kind: The budget's owner: a ``collection`` or a ``run``.
     """
 
     kind: Holder
@@ -58,13 +58,13 @@ class Spending:
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing more is claimed."""
+        """Whether the cap is reached, so that nothing more is claimed."""
         of_usd = self.cap.usd is not None and self.usd + EXACT_USD >= self.cap.usd
         return of_usd or (self.cap.tokens is not None and self.tokens >= self.cap.tokens)
 
     @property
     def overshoot_usd(self) -> float:
-        """What ran when the cap was reached has cost this much more."""
+        """How far the cap was exceeded by runs in progress when it was reached."""
         return 0.0 if self.cap.usd is None else max(0.0, round(self.usd - self.cap.usd, 9))
 
     @property
@@ -80,13 +80,13 @@ class Spending:
 
     @property
     def used(self) -> str:
-        """What is spent of what has a cap."""
+        """What is spent, for each kind of cost that has a cap."""
         usd = None if self.cap.usd is None else self.usd
         return _amounts(usd, None if self.cap.tokens is None else self.tokens)
 
     @property
     def remedy(self) -> str:
-        """The command that goes on."""
+        """The command that raises the cap and continues."""
         name = self.name if self.kind == "collection" else f"--run {self.name}"
         over_usd = self.cap.usd is not None and self.usd + EXACT_USD >= self.cap.usd
         option = "--budget-usd USD" if over_usd else "--budget-tokens N"
@@ -94,7 +94,7 @@ class Spending:
 
 
 def budget_line(spending: Spending) -> str:
-    """How far a budget is spent; once it is, by how much it was exceeded and what to do."""
+    """Describe how much is spent; once the cap is reached, also the overshoot and the remedy."""
     if not spending.is_spent:
         return f"{spending.used} of its budget of {spending.cap} spent"
     over = _amounts(spending.overshoot_usd or None, spending.overshoot_tokens or None)
@@ -103,7 +103,7 @@ def budget_line(spending: Spending) -> str:
 
 
 def tokens_in(usage: Mapping[str, Any]) -> int:
-    """All tokens that a run's usage has."""
+    """Return all tokens of a run's usage."""
     return int(sum(usage.get(name, 0) for name in _TOKENS))
 
 

@@ -1,10 +1,10 @@
-"""Names of variables and parameters that hold credentials, as far as a name tells."""
+"""Detect by name which variables and parameters hold credentials."""
 
 from __future__ import annotations
 
 import re
 
-# The engine `mcpuniverse` gives it to its host, for variables that only exist there.
+# The `mcpuniverse` engine passes this pattern to its host, for variables that exist only there.
 CREDENTIAL_NAMES = (
     r"TOKEN|SECRET|CREDENTIAL|KEY(?!WORD|BOARD)|PASS(?!ENGER|AGE|IVE)|PWD|PRIVATE|COOKIE|SESSION"
     r"|BEARER|HEADER|JWT|OAUTH|AUTH(?!OR)|AUTHORI[SZ]|WEBHOOK|MNEMONIC|DSN|CONNECTION_?STRING|CERTIFICATE"
@@ -16,5 +16,5 @@ _NAME = re.compile(CREDENTIAL_NAMES, re.IGNORECASE)
 
 
 def reads_like_secret(name: str) -> bool:
-    """Whether a variable is one by its name alone."""
+    """Whether a variable's name alone marks it as a credential."""
     return _NAME.search(name) is not None

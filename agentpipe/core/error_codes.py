@@ -1,7 +1,7 @@
-"""Error codes: what services say in an error's code, type or body, beside its HTTP status.
+"""Error codes: what services report in an error's code, type or body, besides the HTTP status.
 
-OpenAI's form is ``{"error": {"code", "type", "message"}}``, Anthropic's ``{"type": "error",
-"error": {"type", "message"}}``, Google's has a ``status``. All are compared in lower case.
+OpenAI's format is ``{"error": {"code", "type", "message"}}``, Anthropic's ``{"type": "error",
+"error": {"type", "message"}}``, and Google's has a ``status``. All are compared in lower case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUOTA_CODES = frozenset(
         "project_spend_limit_exceeded",
     }
 )
-# As Anthropic and DeepSeek say it, without a code.
+# The wording of Anthropic and DeepSeek, which send no code.
 QUOTA_WORDS = re.compile("credit balance is too low|insufficient balance")
 CREDENTIAL_CODES = frozenset({"account_deactivated", "api_key_invalid", "invalid_api_key"})
 MODEL_CODES = frozenset({"model_not_found"})
@@ -42,20 +42,20 @@ _RATE_LIMIT = re.compile(
 )
 RATE_LIMIT_STATUSES = frozenset({429, 529})
 FORBIDDEN = 403
-# With these statuses a service may explain itself; the others say enough.
+# A service can explain these statuses; the others are self-explanatory.
 _EXPLAINED = frozenset({400, 402, 403, 429})
-# Longer bodies explain nothing.
+# Longer bodies are not error messages.
 _MAX_BODY_BYTES = 65_536
 _NAMES = ("code", "type", "status")
 
 
 def codes_of(error: BaseException) -> frozenset[str]:
-    """The codes and types that an error of a client library carries, in lower case."""
+    """Return the codes and types that a client library's error carries, in lower case."""
     response, known = attribute(error, "response"), attribute(error, "codes")
     holders = (
         {name: attribute(error, name) for name in _NAMES},
         attribute(error, "body"),
-        response,  # Of botocore: a dict with "Error": {"Code"}.
+        response,  # botocore: a dict with "Error": {"Code"}.
         _body_of(response),
     )
     found = frozenset(code for holder in holders for code in _codes_in(holder))
@@ -63,7 +63,7 @@ def codes_of(error: BaseException) -> frozenset[str]:
 
 
 def _codes_in(body: Any) -> Iterator[str]:
-    """The codes and types of an error as a service wrote it, in lower case."""
+    """Yield the codes and types in a service's error body, in lower case."""
     described = body[0] if isinstance(body, list) and body else body
     if not isinstance(described, Mapping):
         return
@@ -76,8 +76,8 @@ def _codes_in(body: Any) -> Iterator[str]:
 
 
 def _body_of(response: Any) -> Any:
-    """The body of a response that has been read; httpx and requests keep it there."""
-    # Their ``content`` would read one that has not been, from the network.
+    """Return the body of a response that was already read; httpx and requests store it."""
+    # ``content`` could read from the network if the body was not read yet.
     content = attribute(response, "_content")
     if not isinstance(content, bytes) or len(content) > _MAX_BODY_BYTES:
         return None
@@ -88,24 +88,24 @@ def _body_of(response: Any) -> Any:
 
 
 def names_the_set_up(error: BaseException) -> bool:
-    """Whether its codes or words say that a quota is spent, or a key or a model is refused."""
+    """Whether codes or message report a spent quota, or a refused key or model."""
     if codes_of(error) & SET_UP_CODES:
         return True
     return status_of(error) in _EXPLAINED and bool(QUOTA_WORDS.search(_words(error).lower()))
 
 
 def is_rate_limit(error: BaseException) -> bool:
-    """Whether its status, codes or headers say that a rate limit is reached, and no quota spent."""
+    """Whether status, codes or headers report a rate limit rather than a spent quota."""
     codes, status = codes_of(error), status_of(error)
     if codes & SET_UP_CODES:
         return False
     if status in RATE_LIMIT_STATUSES or any(map(_RATE_LIMIT.search, codes)):
         return True
-    return status == FORBIDDEN and names_a_time(error)  # GitHub's form.
+    return status == FORBIDDEN and names_a_time(error)  # As GitHub reports it.
 
 
 def _words(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - it is another's code
+    except Exception:  # noqa: BLE001 - foreign code can raise anything
         return ""

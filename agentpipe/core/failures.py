@@ -1,4 +1,4 @@
-"""Failures: whether a service or the agent failed, when to retry, and errors as records."""
+"""Failures: whether a service or the agent failed, when to retry, and error records."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ REFUSED_CREDENTIALS = frozenset({401, 403})
 PAYMENT_REQUIRED = 402
 SET_UP_STATUSES = REFUSED_CREDENTIALS | {PAYMENT_REQUIRED}
 UNAVAILABLE = 503
-# The libraries that agents use raise these without deriving from ConnectionError or
-# TimeoutError; they are known by name so that none of them has to be imported.
+# Errors that agents' libraries raise without deriving from ConnectionError or TimeoutError. They
+# are matched by name so that none of these libraries must be imported.
 TRANSPORT_ERRORS = frozenset(
     {
         "APIConnectionError",
@@ -54,7 +54,7 @@ TRANSPORT_ERRORS = frozenset(
 
 
 def is_infra(error: BaseException) -> bool:
-    """Whether a service or the set-up failed, not the agent: by type, status, name or cause."""
+    """Whether a service or the setup failed, not the agent: by type, status, name or cause."""
     if shortage_of(error) or is_permanent(error):
         return True
     for each in causes(error):
@@ -68,7 +68,7 @@ def is_infra(error: BaseException) -> bool:
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether the set-up failed, as a refused credential does: no further run helps."""
+    """Whether the setup failed, such as a refused credential: further runs do not help."""
     return not shortage_of(error) and _is_permanent(error)
 
 
@@ -84,7 +84,7 @@ def _is_permanent(error: BaseException) -> bool:
 
 
 def _tells_of_the_set_up(error: BaseException) -> bool:
-    if is_rate_limit(error):  # Some services answer 403 with it.
+    if is_rate_limit(error):  # Some services answer 403 for a rate limit.
         return False
     return status_of(error) in SET_UP_STATUSES or is_missing(error) or names_the_set_up(error)
 
@@ -96,17 +96,17 @@ def _tells_of_a_service(error: BaseException) -> bool:
     if status in TOO_BUSY or status in SERVER_ERRORS or is_rate_limit(error):
         return True
     named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
-    return named and status is None  # With a status, a server did answer.
+    return named and status is None  # An error with a status means that a server answered.
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A service asks to be left alone for a while, which is not a failure of it.
+    """A service asks for a pause; this does not count as its failure.
 
     Attributes:
-        asked_s: For how long; None if it does not say.
-        of_credential: All that use the same credential meet the same limit. Otherwise only the
-            agent knows which of several services it called.
+        asked_s: How long to pause; None if the service does not say.
+        of_credential: Whether the limit applies to everything that uses the same credential. If
+            not, only the agent knows which service it called.
     """
 
     asked_s: float | None
@@ -114,9 +114,9 @@ class RateLimit:
 
 
 def rate_limit(error: BaseException) -> RateLimit | None:
-    """What a service asks for that is at its limit; None if it just failed.
+    """Return the limit that a service reports; None for a plain failure.
 
-    A 503 may say when to come back; without that it is a failure like any other.
+    A 503 counts only if it says when to retry; without that it is an ordinary failure.
     """
     groups = (each for each in causes(error) if isinstance(each, BaseExceptionGroup))
     members = (member for group in groups for member in group.exceptions)
@@ -152,16 +152,16 @@ def _may_ask(error: BaseException) -> bool:
 
 
 def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:
-    """Doubles with each failure, with jitter so that a fleet does not retry all at once."""
+    """Double the delay per failure, with jitter to spread the retries of a fleet."""
     backoff_s = delay_s(failures + 1, base_s, MAX_RETRY_DELAY_S)
     jittered_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
     return max(jittered_s, asked_delay_s(error) or 0.0)
 
 
 def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    """``{type, message, traceback}``, with ``permanent: true`` where the set-up failed.
+    """Return ``{type, message, traceback}``, with ``permanent: true`` if the setup failed.
 
-    The traceback begins at the agent's code; our errors have none.
+    The traceback starts at the agent's code; agentpipe's own errors have none.
     """
     return {
         "type": error_kind(error),
@@ -172,7 +172,7 @@ def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
 
 
 def readable(error: BaseException) -> BaseException:
-    """The error, or a stand-in for one whose class raises where anything is asked of it."""
+    """Return the error, or a stand-in if its class raises on any access."""
     try:
         if any(isinstance(each, AgentFailed) for each in causes(error)):
             return error
@@ -184,8 +184,8 @@ def readable(error: BaseException) -> BaseException:
 
 
 def error_kind(error: BaseException) -> str:
-    """The name of its type, where it was raised."""
-    kind = type(error)  # Not `isinstance`, which may ask the error's own code.
+    """Return the name of the error's type in the process that raised it."""
+    kind = type(error)  # `isinstance` could run the error's own code.
     if issubclass(kind, AgentFailed):
         said: str = error.kind  # type: ignore[attr-defined]  # the test narrows only its type
         return said
@@ -193,7 +193,7 @@ def error_kind(error: BaseException) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The error's message, even if its ``__str__`` raises."""
+    """Return the error's message, even if its ``__str__`` raises."""
     if issubclass(type(error), asyncio.CancelledError):
         return "the agent cancelled itself"
     try:
@@ -203,7 +203,7 @@ def error_text(error: BaseException) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Its kind and its message."""
+    """Return the error's type name and message."""
     return f"{error_kind(error)}: {error_text(error)}"
 
 
@@ -217,7 +217,7 @@ def _traceback_of(error: BaseException) -> str | None:
 def _traceback(error: BaseException) -> str | None:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(OUR_FOLDER):
-        frames = frames.tb_next  # The agent's code begins below ours.
+        frames = frames.tb_next  # The agent's frames come after ours.
     try:
         text = "".join(traceback.format_tb(frames))
     except Exception:  # noqa: BLE001 - linecache reads the agent's files

@@ -1,4 +1,4 @@
-"""A generator that several loops share."""
+"""A generator shared by several loops."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ T = TypeVar("T")
 def going_on(
     known: Generator[T, Any, Any] | None, begin: Callable[[], Generator[T, None, None]]
 ) -> Generator[T, Any, Any]:
-    """``known`` as long as it has not ended, else a new one.
+    """Return ``known`` unless it has ended, else a new generator.
 
-    A loop that is left must not drop it: what it has read and not given would be lost with it.
+    A loop that exits early must not drop the generator: items read but not yet yielded would be
+    lost.
     """
     if known is None or getgeneratorstate(known) == GEN_CLOSED:
         return begin()

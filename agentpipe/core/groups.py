@@ -1,4 +1,4 @@
-"""Groups: the samples of one prompt, counted together, and the record that says how they ended."""
+"""Groups: the samples of one prompt, counted together, and the record of how they ended."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 GroupStatus = Literal["complete", "short", "cancelled"]
 STATUSES = ("complete", "short", "cancelled")
-# What stores count of ended groups: members that train, and all others; and complete groups that a
-# trainer has not used.
+# Counters that stores keep for ended groups: members used for training and all others, and complete
+# groups that a trainer has not used.
 MEMBERS = ("counted", "wasted")
 UNUSED = ("flat", "stale")
-# They ended without judgement: neither the agent nor its policy is to blame.
+# Outcomes without a judgement: neither the agent nor its policy is to blame.
 UNJUDGED = ("infra_error", "eval_error", "crashed")
-# A record of the stream that begins like this is a group's, and no Result.
+# A stream record that starts like this is a group record, not a Result.
 _MARK = b'{"kind":"group"'
 _REPAIR = "~"
 _NAMES_GROUP = b'"group_id":"'
@@ -35,11 +35,11 @@ class GroupEnd:
     """How a group ended: one record in the stream, after the Result of its last member.
 
     Attributes:
-        status: ``complete`` with as many goods as it needs, else ``cancelled`` where a member was
-            cancelled, else ``short``.
-        good: Members whose reward is trustworthy, and whose rollout is exact where it has to be.
-        members: The ids of the tasks that count; of a member that was repaired, its last one.
-        versions: The oldest and the newest policy version of the goods; empty if unknown.
+        status: ``complete`` with enough good members; else ``cancelled`` if a member was cancelled,
+            else ``short``.
+        good: Number of members with a trustworthy reward and, where required, an exact rollout.
+        members: Ids of the tasks that count; for a repaired member, its last task.
+        versions: Oldest and newest policy version of the good members; empty if unknown.
     """
 
     group_id: str
@@ -49,15 +49,15 @@ class GroupEnd:
     versions: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
-        """The wire form."""
+        """Return the wire form."""
         return orjson.dumps({"kind": "group", "schema": 1, **asdict(self)})
 
     @classmethod
     def decode(cls, payload: bytes) -> GroupEnd:
-        """Read what ``encode`` wrote; keys added by later versions are dropped.
+        """Read the output of ``encode``; keys added by later versions are dropped.
 
         Raises:
-            FormatError: It is malformed.
+            FormatError: The record is malformed.
         """
         try:
             record = orjson.loads(payload)
@@ -76,13 +76,13 @@ class GroupEnd:
 
 
 def is_group_record(payload: object) -> bool:
-    """Whether a record of a stream says how a group ended, and so is not a Result."""
+    """Whether a stream record is a group record rather than a Result."""
     return isinstance(payload, bytes) and payload.startswith(_MARK)
 
 
 def group_in(payload: bytes) -> str | None:
-    """The group of an encoded Result or of a group's record; None for what is in none."""
-    if _NAMES_GROUP not in payload:  # To read a large Result takes a while.
+    """Return the group of an encoded Result or group record; None if it has none."""
+    if _NAMES_GROUP not in payload:  # Parsing a large Result is slow.
         return None
     try:
         found = orjson.loads(payload)
@@ -95,8 +95,8 @@ def group_in(payload: bytes) -> str | None:
 def is_good(result: Result) -> bool:
     """Whether a group counts this member towards what it needs.
 
-    Where ids are required, a rollout that its sink has cut is worth nothing to a trainer. Others
-    may write into a stream: one without a reward must not be taken for one with 0.
+    If ids are required, a rollout that its sink has cut is useless to a trainer. Streams can
+    contain foreign records: a missing reward must not be read as 0.
     """
     rollout = result.rollout or {}
     is_usable = rollout.get("required") is not True or rollout.get("exact") is True
@@ -104,14 +104,14 @@ def is_good(result: Result) -> bool:
 
 
 def status_of(good: int, need: int, *, cancelled: bool) -> GroupStatus:
-    """The status of a group that has ended."""
+    """Return the status of a group that has ended."""
     if good >= need:
         return "complete"
     return "cancelled" if cancelled else "short"
 
 
 def versions_of(results: Iterable[Result]) -> tuple[int, ...]:
-    """The oldest and the newest policy version that these were sampled with; empty if unknown."""
+    """Return the oldest and newest policy version that sampled these; empty if unknown."""
     found = [each for result in results for each in _versions(result) if isinstance(each, int)]
     return (min(found), max(found)) if found else ()
 
@@ -122,7 +122,7 @@ def _versions(result: Result) -> list[Any]:
 
 
 def repair_of(task: Task) -> Task | None:
-    """The same task once more, with an id of its own; None where that would be too long."""
+    """Return a copy of the task with a new id to run again; None if that id would be too long."""
     root, number = task.task_id, 0
     if task.retry_of and task.task_id.startswith(f"{task.retry_of}{_REPAIR}"):
         suffix = task.task_id.removeprefix(f"{task.retry_of}{_REPAIR}")

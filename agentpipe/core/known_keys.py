@@ -1,8 +1,9 @@
-"""Keys of well-known services, by their form.
+"""API keys of well-known services, recognized by their format.
 
-Each pattern is linear: a hostile text that almost holds a key must not stop a worker. What repeats
-is possessive or bounded, and no part of a text is read again from each place before it. What may be
-followed by something else, and not match after all, begins where no character of it stands before.
+Every pattern runs in linear time, so that hostile text that almost matches cannot stall a worker.
+Repetitions are possessive or bounded, and no part of a text is scanned again from each position
+before it. A pattern that can fail after its repetition starts only where no character of that
+repetition precedes it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ _PEM = "[A-Z ]{0,40}PRIVATE KEY-----"
 
 
 def _begun(prefix: str, rest: str, not_behind: str = r"\w") -> str:
-    """A form that begins with these letters: a search looks for them first, which is fast."""
+    """Return a pattern with a literal prefix, which a search finds fast."""
     prefix = re.escape(prefix)
     return f"{prefix}(?<!{not_behind}{prefix}){rest}"
 
 
-# By what all keys of a form begin with, the rest of the form.
-# Sources: the services' documentation of their keys' prefixes.
+# The common prefix of all keys of a format, and the pattern of the rest.
+# Sources: the services' documentation of their key prefixes.
 _BEGUN = {
-    # With a digit: words that are joined by hyphens have none.
+    # At least one digit: hyphenated words have none.
     "sk-": r"(?=[A-Za-z_-]{0,64}+[0-9])[A-Za-z0-9_-]{20,}+",
     **{f"gh{kind}_": r"[A-Za-z0-9]{36,}+" for kind in "pousr"},
     "github_pat_": r"[A-Za-z0-9_]{50,}+",
@@ -48,28 +49,28 @@ _BEGUN = {
     **{f"{kind}-": rf"{_OF_URLS}{{30,}}+" for kind in ("pplx", "nvapi", "tvly")},
     "hooks.slack.com/": r"(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}+",
 }
-# By a part that all keys of a form have, the form.
+# A part that all keys of a format contain, and the pattern of the key.
 _KEYS = {
     **{held: _begun(held, rest) for held, rest in _BEGUN.items()},
     "SG.": _begun("SG.", rf"{_OF_URLS}{{16,}}+\.{_OF_URLS}{{16,}}+", _OF_URLS),
-    # A token of three parts, the first of which is JSON.
+    # A JWT: three parts, the first of which is JSON.
     "eyJ": _begun("eyJ", rf"{_OF_URLS}{{8,}}+\.{_OF_URLS}{{2,}}+\.{_OF_URLS}{{16,}}+", _OF_URLS),
     **{f"k_{mode}_": rf"\b[sr]k_{mode}_[A-Za-z0-9]{{10,}}+" for mode in ("live", "test")},
     "_v1_": r"\bdo[opr]_v1_[0-9a-f]{64}",
-    # Of a bot.
+    # A Telegram bot token.
     ":AA": rf"\b[0-9]{{8,10}}:AA{_OF_URLS}{{33}}",
     "/api/webhooks/": rf"\bdiscord(?:app)?\.com/api/webhooks/[0-9]{{1,20}}+/{_OF_URLS}{{20,}}+",
-    # In a header.
+    # Authorization headers.
     "earer ": r"[Bb]earer (?=[A-Za-z._~+/-]{0,64}+[0-9])[A-Za-z0-9._~+/-]{20,}+={0,2}",
     "Basic ": r"Basic (?=[A-Za-z+/]{0,64}+[0-9])[A-Za-z0-9+/]{16,}+={0,2}",
-    # To its end, or, where a text was cut, as far as its lines go.
+    # Up to the END line or, if the text was cut, up to the last line of the key.
     "PRIVATE KEY": rf"-----BEGIN {_PEM}(?:[^-]*+(?:-(?!----)[^-]*+)*-----END {_PEM}"
     r"|(?:(?:\s|\\++[nr]){0,10}[A-Za-z0-9+/=]{16,}+)+)",
 }
-# The parts by which a text is known to hold a key.
+# A text without any of these parts contains no key.
 HELD = tuple(_KEYS)
 
-# Rarer in a text than other letters: a search for one of them passes most of it at once.
+# Rarer in text than letters: searching for one of them skips most of a text fast.
 _SIGNS = "_-.:/ABJK"
 
 
@@ -78,7 +79,7 @@ def _sign_of(held: str) -> str:
 
 
 def _by_sign() -> dict[str, list[str]]:
-    """The parts that all keys of a form have, by the last sign of each."""
+    """Group the parts by the last rare sign in each."""
     found: dict[str, list[str]] = defaultdict(list)
     for held in _KEYS:
         found[_sign_of(held)].append(held)
@@ -99,12 +100,12 @@ _WORDS = tuple(part.encode() for part in _PARTS.pop("", ()))
 _SIGNED = tuple((sign.encode(), _one_of(sign, parts)) for sign, parts in _PARTS.items())
 
 
-# They are compiled where one is needed: few processes ever see a key of each form.
+# Patterns are compiled on first use: few processes see keys of every format.
 
 
 @cache
 def form_of(held: str) -> re.Pattern[str]:
-    """The keys that have this part."""
+    """Return the pattern of keys that contain this part."""
     return re.compile(_KEYS[held], re.DOTALL)
 
 
@@ -114,13 +115,13 @@ def _form_in_bytes(held: str) -> re.Pattern[bytes]:
 
 
 def holds_key(data: bytes) -> bool:
-    """Whether a key is in it."""
+    """Whether ``data`` contains a key."""
     return any(held.encode() in data and _form_in_bytes(held).search(data) for held in HELD)
 
 
 def may_hold_key(data: bytes) -> bool:
-    """Whether one of the parts is in it that all keys of a form have; faster than one by one."""
-    for sign, form in _SIGNED:  # Most signs are in few texts, and a look for one byte is fast.
+    """Whether ``data`` contains a part of any key format; faster than trying each pattern."""
+    for sign, form in _SIGNED:  # Most signs are rare, and a one-byte search is fast.
         if sign in data and form.search(data):
             return True
     return any(word in data for word in _WORDS)

@@ -1,4 +1,4 @@
-"""Holds: which trainer has a loop's name. What another still sends under it is refused."""
+"""Holds: which trainer owns a loop's name. Requests of any other trainer are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 from agentpipe.core.masking import shorten
 
-# After so long without a word of its trainer another may take a loop.
+# After this long without a sign of its trainer, another trainer can take the loop.
 LEASE_S = 15.0
 
 
@@ -18,8 +18,8 @@ class LoopHold:
     """One trainer's hold on a loop.
 
     Attributes:
-        name: Of the loop.
-        token: Of this trainer; no other has it.
+        name: The loop's name.
+        token: Unique to this trainer.
     """
 
     name: str
@@ -28,12 +28,12 @@ class LoopHold:
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """Who has a loop.
+    """Which trainer holds a loop.
 
     Attributes:
-        token: That trainer's.
-        silent_s: For how long nothing was heard of it.
-        report: What it has said of itself: a JSON object.
+        token: That trainer's token.
+        silent_s: Seconds since that trainer was last heard from.
+        report: The trainer's own description of itself: a JSON object.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LoopState:
 
     @property
     def said(self) -> dict[str, Any]:
-        """The report; empty where it is none."""
+        """The parsed report; empty if it is not an object."""
         try:
             found = orjson.loads(self.report)
         except ValueError:
@@ -52,16 +52,16 @@ class LoopState:
 
     @property
     def holder(self) -> str:
-        """Where that trainer runs, for people."""
+        """Where that trainer runs, for display."""
         said = self.said
         pid, host = (shorten(str(said.get(name)), 80) for name in ("pid", "host"))
         return f"process {pid} on {host!r}"
 
 
 def taken_text(name: str, state: LoopState | None) -> str:
-    """What is wrong where a trainer does not have its loop, and what to do.
+    """Explain that a trainer does not hold its loop, and what to do.
 
-    Without a state no trainer has it, so far as the broker knows.
+    Without a state, the broker knows of no trainer that holds the loop.
     """
     if state is None:
         return (

@@ -1,7 +1,7 @@
-"""The one door for text from outside: models, servers and agents send what is not valid Unicode.
+"""The single entry point for text from outside, where models, servers and agents send bad Unicode.
 
-A lone surrogate or a broken byte becomes U+FFFD, so that everything inside can be written as
-UTF-8, and no paid run is lost over one character.
+A lone surrogate or a broken byte becomes U+FFFD. Then everything inside can be written as UTF-8,
+and one bad character does not cost a paid run.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import orjson
 from agentpipe.core import caps
 
 _TOO_DEEP = f'"... (nested deeper than {caps.MAX_JSON_DEPTH} levels)"'.encode()
-# A string, or what opens or closes a level.
+# A string, or a bracket that opens or closes a level.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)
-# So many levels orjson writes.
+# Maximum nesting depth that orjson writes.
 ORJSON_DEPTH = 254
 _BEFORE_VALUES = (b"[", b"{", b",")
 _STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[{,]', re.DOTALL)
 
 
 def valid_text(text: str) -> str:
-    """``text`` with its lone surrogates replaced; halves of a pair are joined."""
+    """Return ``text`` with lone surrogates replaced; the halves of a pair are joined."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def valid_json(value: Any) -> Any:
-    """``value`` with the surrogates of its strings and names replaced.
+    """Return ``value`` with lone surrogates replaced in its strings and keys.
 
-    The value itself where there are none, or where it is nested too deeply to be JSON.
+    Returns the value itself if it has none, or if it is nested too deeply to be JSON.
     """
     try:
         orjson.dumps(value)
@@ -57,10 +57,10 @@ def _repaired(value: Any) -> Any:
 
 
 def encoded(value: Any) -> bytes:
-    """JSON, also of what orjson refuses, such as integers beyond 64 bits.
+    """Encode to JSON, including values that orjson refuses, such as integers beyond 64 bits.
 
     Raises:
-        TypeError: It holds what is not JSON.
+        TypeError: The value is not JSON.
     """
     try:
         return orjson.dumps(value)
@@ -69,13 +69,13 @@ def encoded(value: Any) -> bytes:
 
 
 def read_json(data: bytes, *, exact: bool = False) -> Any:
-    """The JSON in ``data``, with broken bytes and lone surrogates replaced.
+    """Parse JSON, with broken bytes and lone surrogates replaced.
 
-    NaN and numbers beyond all bounds are taken, as some servers send them, unless ``exact``.
+    Unless ``exact``, NaN and numbers out of range are accepted, since some servers send them.
 
     Raises:
         CostlyJson: It is nested deeper than ``MAX_JSON_DEPTH``, or has more than
-            ``MAX_JSON_VALUES``.
+            ``MAX_JSON_VALUES`` values.
         ValueError: It is not JSON.
     """
     refuse_many_values(data)
@@ -102,17 +102,17 @@ def _parsed(data: bytes, *, exact: bool) -> Any:
 
 
 class CostlyJson(ValueError):  # noqa: N818 - reads as what it is
-    """JSON that takes much more memory than its bytes, or more stack than there is."""
+    """JSON that would take far more memory than its size, or more stack than available."""
 
     def __init__(self, what: str, limit: int, cap: str) -> None:
         super().__init__(f"JSON of more than {limit:,} {what} ({cap})")
 
 
 def refuse_many_values(data: bytes) -> None:
-    """Look before it is parsed: ``[[],[],...`` takes twenty times its bytes.
+    """Count values before parsing: ``[[],[],...`` takes twenty times its size in memory.
 
     Raises:
-        CostlyJson: It has more than ``MAX_JSON_VALUES``.
+        CostlyJson: It has more than ``MAX_JSON_VALUES`` values.
     """
     most = caps.MAX_JSON_VALUES
     if len(data) <= most or sum(map(data.count, _BEFORE_VALUES)) <= most:
@@ -123,9 +123,9 @@ def refuse_many_values(data: bytes) -> None:
 
 
 def is_deep(data: bytes, value: Any, max_depth: int) -> bool:
-    """Whether ``value``, which ``data`` encodes, is nested deeper than that.
+    """Whether ``value``, which ``data`` encodes, is nested deeper than ``max_depth``.
 
-    Encoders have limits of their own, and what recurses in Python has one, too.
+    Encoders have their own depth limits, and so does recursive Python code.
     """
     if data.count(b"[") + data.count(b"{") <= max_depth:
         return False
@@ -139,10 +139,10 @@ def is_deep(data: bytes, value: Any, max_depth: int) -> bool:
 
 
 def read_shallow_json(data: bytes) -> Any:
-    """As ``read_json``; what is nested too deeply is a note, so that the rest is not lost with it.
+    """Parse JSON as ``read_json``, but replace parts that are nested too deeply by a note.
 
     Raises:
-        ValueError: It is not JSON, or has more than ``MAX_JSON_VALUES``.
+        ValueError: It is not JSON, or has more than ``MAX_JSON_VALUES`` values.
     """
     refuse_many_values(data)
     try:
@@ -155,7 +155,7 @@ def read_shallow_json(data: bytes) -> Any:
 
 
 def _shallow(data: bytes) -> bytes:
-    """JSON with a note in place of what is nested deeper than ``MAX_JSON_DEPTH`` levels."""
+    """Replace everything nested deeper than ``MAX_JSON_DEPTH`` levels by a note."""
     parts, depth, kept = [], 0, 0
     for token in _TOKEN.finditer(data):
         mark = token[0]
@@ -171,10 +171,10 @@ def _shallow(data: bytes) -> bytes:
 
 
 def _number(digits: str) -> int | float:
-    """As orjson reads it: beyond 64 bits a float."""
+    """Parse as orjson does: beyond 64 bits as a float."""
     try:
         number = int(digits)
-    except ValueError:  # More digits than Python reads.
+    except ValueError:  # More digits than Python parses.
         return float(digits)
     return number if -(2**63) <= number < 2**64 else float(digits)
 

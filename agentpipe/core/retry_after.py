@@ -1,4 +1,4 @@
-"""Retry-After: in how many seconds a service asks to be called again, wherever it says so."""
+"""Retry-After: the delay in seconds that a service asks for, wherever it states it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 MAX_ASKED_DELAY_S = 86_400.0
 _NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
 _UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
-# As Go writes a duration: 6m0s, 1.5s, 20ms.
+# Go's duration format: 6m0s, 1.5s, 20ms.
 _PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(d|h|ms|m|us|ns|s)")
 _DURATION = re.compile(rf"\s{{0,20}}(?:{_PART.pattern}){{1,20}}\s{{0,20}}")
 _MAX_CHARS = 100
-# Larger numbers are not durations but times, in seconds or milliseconds since 1970.
+# Larger numbers are not durations but Unix times, in seconds or milliseconds.
 _FIRST_UNIX_S, _FIRST_UNIX_MS = 1e8, 1e11
 # x-ratelimit-reset-requests, anthropic-ratelimit-tokens-reset, ratelimit-reset.
 _RESET = re.compile(r"(?:[a-z]{1,40}-)?rate-?limit-(?:[\w-]{1,40}-)?reset(?:-[\w-]{1,40})?")
@@ -31,24 +31,24 @@ Headers = Mapping[str, Any]
 
 
 def asked_delay_s(error: BaseException) -> float | None:
-    """In how many seconds to call the service again; None if it does not say.
+    """Return after how many seconds to retry the service; None if it does not say.
 
-    It stands in ``retry_after_s``, or in a header of the response, of the error or of what it was
-    raised from; the first that can be read counts.
+    Reads ``retry_after_s`` and the response headers, of the error and of its causes. The first
+    readable value counts.
     """
     return _first(chain.from_iterable(map(_asked, causes(error))))
 
 
 def reset_delay_s(error: BaseException) -> float | None:
-    """In how many seconds a rate limit is reset, by the headers that OpenAI and others send.
+    """Return when a rate limit resets, in seconds, from the headers that OpenAI and others send.
 
-    They come with every response: ask only where a limit is reached.
+    Every response has these headers: call this only if a limit is reached.
     """
     return _first(_reset_s(each) for one in causes(error) for each in _headers_of(one))
 
 
 def names_a_time(error: BaseException) -> bool:
-    """Whether this error itself says when to come back, or that nothing of a limit remains."""
+    """Whether this error says when to retry, or reports a limit with nothing remaining."""
     if next(filter(None, _asked(error)), None) is not None:
         return True
     return any(
@@ -75,11 +75,11 @@ def _headers_of(error: BaseException) -> Iterator[Headers]:
 
 
 def _lowered(headers: Any) -> Headers:
-    """Headers by name in lower case, the first of each: some mappings know names in one case."""
+    """Return headers with lower-case names, first value wins; some mappings know only one case."""
     try:
         pairs = headers.items() if hasattr(headers, "items") else headers or ()
         return {_text(name).lower(): _value(value) for name, value in reversed(list(pairs))}
-    except Exception:  # noqa: BLE001 - they are of others' classes
+    except Exception:  # noqa: BLE001 - they are of foreign classes
         return {}
 
 
@@ -99,14 +99,14 @@ def _milliseconds(value: Any) -> float | None:
 
 
 def _retry_after_s(value: Any) -> float | None:
-    """Seconds or an HTTP date."""
+    """Parse a number of seconds or an HTTP date."""
     if not isinstance(value, str):
         return seconds(value)
     return seconds(float(value)) if _NUMBER.fullmatch(value) else _from_now(_http_date(value))
 
 
 def _reset_s(headers: Headers) -> float | None:
-    """The longest time of the limits that are used up, or of all if none is said to be."""
+    """Return the longest delay of the exhausted limits, or of all limits if none is exhausted."""
     resets = [name for name in headers if _RESET.fullmatch(name)]
     used_up = [name for name in resets if _is_used_up(headers, name)]
     delays = [_moment_s(headers[name]) for name in used_up or resets]
@@ -118,7 +118,7 @@ def _is_used_up(headers: Headers, reset: str) -> bool:
 
 
 def _moment_s(value: Any) -> float | None:
-    """The seconds until then: a duration, seconds, a Unix time, or an ISO or HTTP date."""
+    """Parse seconds until then from a duration, seconds, a Unix time, an ISO or an HTTP date."""
     if not isinstance(value, str):
         return _by_size(value)
     value = value[:_MAX_CHARS]
@@ -162,8 +162,8 @@ def _from_now(moment: datetime | None) -> float | None:
 
 
 def seconds(value: Any, most: float = MAX_ASKED_DELAY_S) -> float | None:
-    """A positive, bounded delay; None for anything else."""
+    """Return a positive, bounded delay; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     bounded = min(value, most)
-    return float(bounded) if bounded > 0 else None  # Not for NaN.
+    return float(bounded) if bounded > 0 else None  # False for NaN.

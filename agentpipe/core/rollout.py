@@ -1,7 +1,7 @@
 """Rollout: the token ids of one run as its serving engine sampled them, for a trainer.
 
-To tokenise the text of a trace again gives other ids now and then, and a trainer would learn from
-what no model has sampled. What the engine did not say is a gap, never a guess.
+Tokenizing a trace's text again sometimes gives other ids, and a trainer would learn from tokens
+that no model sampled. Anything that the engine did not report is recorded as a gap, never guessed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 FORMAT = 1
 REQUIRE, TRY, OFF = "require", "try", "off"
 RECORDS = (REQUIRE, TRY, OFF)
-# How a model is asked for its next answer: by the text of the conversation, or by its ids.
+# How a model is asked for its next answer: with the messages of the conversation, or its token ids.
 MESSAGES, TOKENS = "messages", "tokens"
 MODES = (MESSAGES, TOKENS)
-# What a gap says: a response came without ids; its server has refused to be asked for them; a
-# record was cut to the size that its sink takes; nothing of the run was recorded.
+# Reasons for a gap: a response came without ids; the server refused to return ids; the record was
+# cut to its sink's size limit; nothing of the run was recorded.
 NO_TOKEN_IDS, IDS_REFUSED, CUT, UNRECORDED = "no_token_ids", "ids_refused", "cut", "unrecorded"
 
 _recorder: ContextVar[Rollout | None] = ContextVar("agentpipe_rollout", default=None)
 
 
 class Rollout:
-    """Takes the turns of one run as they end.
+    """Records the turns of one run as they end.
 
     Attributes:
-        required: Whether a run without ids is worth nothing.
-        by_tokens: Whether models are asked by ids, where they can be.
+        required: Whether a run without ids is useless.
+        by_tokens: Whether to send ids to models that accept them.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Rollout:
         by_tokens: bool = False,
         policy_version: str | int | None = None,
     ) -> None:
-        """Begin without a turn; ``policy_version`` is of turns whose engine says none."""
+        """Start empty; ``policy_version`` applies to turns whose engine reports no version."""
         self.required, self.by_tokens = required, by_tokens
         self._policy_version = policy_version
         self._rows = Rows()
@@ -62,9 +62,9 @@ class Rollout:
         gap: str = NO_TOKEN_IDS,
         version: Version | None = None,
     ) -> None:
-        """Record a response; None is one without ids, and ``gap`` says why.
+        """Record a response; ``turn`` is None for one without ids, and ``gap`` says why.
 
-        ``version`` is the policy's when it was asked for, where it is known.
+        ``version`` is the policy version at the time of the request, if known.
         """
         self._engine, self._model = engine, model
         version = self._policy_version if version is None else version
@@ -77,11 +77,11 @@ class Rollout:
 
     @property
     def is_exact(self) -> bool:
-        """Whether each response of the run is here, with its ids from the engine."""
+        """Whether every response of the run is recorded with its engine's ids."""
         return self._turns > 0 and not self._gaps
 
     def to_dict(self, stop: str) -> dict[str, Any]:
-        """A Result's ``rollout``; ``stop`` says why the run ended."""
+        """Return the ``rollout`` field of a Result; ``stop`` says why the run ended."""
         return {
             "version": FORMAT,
             "engine": self._engine,
@@ -97,7 +97,7 @@ class Rollout:
 
 
 def as_required(kept: Mapping[str, Any] | None, stop: str) -> dict[str, Any]:
-    """The ``rollout`` of a run that was made before its collection required one."""
+    """Return the ``rollout`` of a run made before its collection required rollouts."""
     if kept is not None:
         return {**kept, "required": True}
     rollout = Rollout(required=True)
@@ -106,7 +106,7 @@ def as_required(kept: Mapping[str, Any] | None, stop: str) -> dict[str, Any]:
 
 
 def _versioned(turn: Turn, version: Version | None) -> Turn:
-    """With the version of all its tokens of which the engine has not said it."""
+    """Fill in ``version`` for the tokens whose version the engine did not report."""
     if version is None:
         return turn
     said = sorted(turn.versions, key=lambda each: each[1])
@@ -117,7 +117,7 @@ def _versioned(turn: Turn, version: Version | None) -> Turn:
 
 
 class recording:  # noqa: N801 - reads as the function it is
-    """Let what runs within add its turns to ``rollout``, if there is one."""
+    """Record turns within the block in ``rollout``, unless it is None."""
 
     __slots__ = ("_rollout", "_token")
 
@@ -135,17 +135,17 @@ class recording:  # noqa: N801 - reads as the function it is
 
 
 def recorder() -> Rollout | None:
-    """That of the current run; None where nothing is recorded."""
+    """Return the current run's rollout; None if nothing is recorded."""
     return _recorder.get()
 
 
 def without_segments(rollout: dict[str, Any]) -> dict[str, Any]:
-    """What is left of a rollout where a sink takes less."""
+    """Return the rollout without token ids, for a sink that cannot take all of it."""
     return {**rollout, "segments": [], "exact": False, "gaps": [{"code": CUT, "turn": 0}]}
 
 
 def tokens_of_segments(rollout: Mapping[str, Any]) -> list[int]:
-    """How many ids each segment has, in a rollout that others may have written."""
+    """Return the number of ids per segment of a rollout, which can come from foreign code."""
     segments = rollout.get("segments")
     found = segments if isinstance(segments, list) else []
     ids = (each.get("token_ids") if isinstance(each, dict) else None for each in found)
@@ -153,7 +153,7 @@ def tokens_of_segments(rollout: Mapping[str, Any]) -> list[int]:
 
 
 def ends(used: list[Version]) -> list[Version]:
-    """The oldest and the newest version: by number, or of names in the order of use."""
+    """Return the oldest and newest version: by number, or for names by order of use."""
     if all(isinstance(each, int) for each in used):
         used = sorted(used)
     return [used[0], used[-1]] if used else []

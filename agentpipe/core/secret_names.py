@@ -1,6 +1,6 @@
-"""Tells credentials among a context's variables, which a task's templates must not read.
+"""Detect credentials among a context's variables, which a task's templates must not read.
 
-Rather one too many: the collection can make any variable public.
+When in doubt, treat a variable as a credential: the collection can make any variable public.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _CREDENTIAL_IN_FIELD = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD_IN_URL = re.compile(r"://[^/?#@\s:]*+:[^/?#@\s]++@")
-# Too wide to be masked wherever it stands: a header, a user in a URL, a key that has no prefix.
+# Too broad for masking in arbitrary text: a header, a user in a URL, a key without a prefix.
 _LIKELY_VALUE = re.compile(
     r"\b(?:Basic|Bearer) \w|-----BEGIN |://[^/?#@\s]{1,200}@|\A[A-Za-z0-9/+]{40}\Z"
 )
 
 
 def is_credential(name: str, value: str) -> bool:
-    """Whether a variable is one by its name, or by its value: a known key, or a URL's password."""
+    """Whether a variable is a credential by name, or by value (a known key, a URL's password)."""
     return reads_like_secret(name) or _holds_credential(value)
 
 
 def holds_password(value: str) -> bool:
-    """Whether a value has a URL with a password."""
+    """Whether a value contains a URL with a password."""
     return _PASSWORD_IN_URL.search(value) is not None
 
 
@@ -44,12 +44,12 @@ def _holds_credential(value: str) -> bool:
         return True
     try:
         return _forms().occurs_in(orjson.dumps(value))
-    except TypeError:  # Half a surrogate pair.
+    except TypeError:  # A lone surrogate.
         return True
 
 
 @cache
 def _forms() -> Redactor:
-    from agentpipe.core.redaction import Redactor  # A worker's guard asks for names only.
+    from agentpipe.core.redaction import Redactor  # A worker's guard only checks names.
 
     return Redactor(())

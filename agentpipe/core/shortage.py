@@ -1,7 +1,7 @@
-"""Shortage: whether a run failed because its machine ran out of something.
+"""Shortage: whether a run failed because its machine ran out of a resource.
 
-Threads, processes, file descriptors, memory and disk belong to all runs of a worker: which of them
-finds none left says nothing about its agent.
+Threads, processes, file descriptors, memory and disk are shared by all runs of a worker. Which run
+fails first when they run out says nothing about its agent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agentpipe.errors import AgentFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What the system says that there is no more of.
+# What has run out, by errno.
 EXHAUSTED = {
     errno.EMFILE: "open files",
     errno.ENFILE: "open files of the machine",
@@ -25,12 +25,13 @@ EXHAUSTED = {
     errno.ENOBUFS: "network buffers",
 }
 NO_THREAD = "can't start new thread"
-# EAGAIN also means "nothing to read yet"; raised here, it means that no process can be started.
+# EAGAIN also means "nothing to read yet"; raised by these modules, it means that no process can be
+# started.
 _STARTERS = frozenset({"subprocess", "multiprocessing.popen_fork", "pty"})
 
 
 def shortage_of(error: BaseException) -> str:
-    """What the machine has no more of, by the error or any that led to it; empty if it has."""
+    """Return the exhausted resource, judging by the error and its causes; empty if none."""
     return next(filter(None, map(_shortage_of, _history(error))), "")
 
 
@@ -49,13 +50,13 @@ def _shortage_of(error: BaseException) -> str:
 
 
 def first_argument(error: BaseException) -> str:
-    """Usually its message; an error's own ``__str__`` may raise."""
+    """Return the first argument, usually the message; an error's own ``__str__`` can raise."""
     argument = error.args[0] if error.args else ""
     return argument if isinstance(argument, str) else ""
 
 
 def _history(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from or while handling, and members of groups, each once."""
+    """Yield the error, its causes and contexts, and members of exception groups, each once."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -70,7 +71,7 @@ def _history(error: BaseException) -> Iterator[BaseException]:
 
 
 def raised_in(error: BaseException) -> tuple[str, str]:
-    """The module and the function that raised it; empty strings before it is raised."""
+    """Return the module and function that raised the error; empty strings if not raised yet."""
     frames = error.__traceback__
     if frames is None:
         return "", ""

@@ -1,7 +1,7 @@
-"""Task: what travels from a sender to a worker.
+"""Task: what a sender sends to a worker.
 
-It travels as JSON with a ``schema`` number. A reader refuses a number that it does not know
-instead of guessing what the fields mean.
+It is sent as JSON with a ``schema`` number. A reader rejects an unknown schema instead of guessing
+what the fields mean.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MAX_TASK_BYTES = 10 * 1024 * 1024
-# With the answer and the trace of an earlier run, or what it cost.
+# For a task that carries the answer, trace or cost of an earlier run.
 MAX_CARRIED_BYTES = 128 * 1024 * 1024
-# What a Result repeats as its ``task``; other fields have places of their own there, or end with
-# the run.
+# The fields that a Result repeats as its ``task``. Other fields have their own place in the Result,
+# or do not outlive the run.
 ASKED = (
     "question",
     "category",
@@ -50,15 +50,15 @@ ASKED = (
 )
 
 
-# Of ids to come: a sender of thousands would ask the system for each, and pause for it. A fork
-# draws its own.
+# Random digits for future ids, drawn in batches: one system call per id would slow down a sender of
+# thousands. A fork clears them and draws its own.
 _ID_DIGITS, _DRAWN_TOGETHER = 20, 256
 _drawn: deque[str] = deque()
 os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_id() -> str:
-    """A unique id that sorts by its time of creation, so that index pages stay local."""
+    """Return a unique id that sorts by creation time, so that index pages stay local."""
     try:
         digits = _drawn.popleft()
     except IndexError:
@@ -67,7 +67,7 @@ def new_id() -> str:
 
 
 def _draw() -> str:
-    """The random digits of one id; those of others are kept."""
+    """Draw random digits for many ids; return those of one id and keep the rest."""
     found = os.urandom(_ID_DIGITS // 2 * _DRAWN_TOGETHER).hex()
     digits, *others = (found[at : at + _ID_DIGITS] for at in range(0, len(found), _ID_DIGITS))
     _drawn.extend(others)
@@ -81,24 +81,28 @@ class Task:
     The fields from ``category`` to ``cleanups`` are MCP-Universe's ``TaskConfig``.
 
     Attributes:
-        task_id: Accepted once; ``send`` generates it where it is empty.
+            task_id: A task id is accepted only once; ``send`` generates one if it is empty.
         metadata: The sender's own, copied to the Result.
         group_id: Ties the samples of one prompt together, with ``sample_index`` (from 0) and
             ``group_size``.
-        group_need: How many samples the group needs: the broker counts it, see ``send_group``.
-        group_repairs: How many of its samples may be replaced that ended without judgement.
-        policy_version: The sender's label of the weights or prompt that produced the task.
-        seed: For this sample's model calls.
-        sampling: Their other settings, such as ``temperature``, before those of the agent.
+            group_need: Number of good samples that the group needs; the broker counts them, see
+                ``send_group``.
+            group_repairs: How many samples that ended without a judgement can be replaced.
+            policy_version: The sender's label of the weights or prompt that produced the task.
+            seed: For this sample's model calls.
+            sampling: Other settings of the model calls, such as ``temperature``; they override
+                those of the agent.
         priority: Lower numbers run first, as in Dramatiq.
         deadline: Unix seconds; a task that starts later ends as ``stale``.
-        replay_of: The dead task whose replay this is.
-        run: The run that it belongs to; its ids begin with that name, see ``run_names``.
-        retry_of: The finished task that this one tries again.
-        answered: The answer of an earlier run, which only has to be judged; set by workers.
-        spent_before: What its earlier runs cost, summed; set by workers.
-        config_hash: The fingerprint of its sender's collection; set by the dispatcher.
-        dramatiq: Options of the Dramatiq message that sent it, such as its pipeline's next one.
+            replay_of: The dead task that this one replays.
+            run: The run that the task belongs to; its id starts with the run's name, see
+                ``run_names``.
+            retry_of: The finished task that this one repeats.
+            answered: The answer of an earlier run that only needs evaluation; set by workers.
+            spent_before: Summed cost of the task's earlier runs; set by workers.
+            config_hash: Fingerprint of the sender's collection; set by the dispatcher.
+            dramatiq: Options of the Dramatiq message that sent the task, such as the next message
+                of its pipeline.
     """
 
     question: str = ""
@@ -131,29 +135,29 @@ class Task:
 
     @classmethod
     def load(cls, data: Any, *, give_id: bool = False) -> Task:
-        """Check ``data``, see ``checked``, and build the Task.
+        """Check ``data`` as ``checked`` does, and build the Task.
 
         Raises:
-            TaskError: With each mistake: the field, what is wrong with it and what is right.
+            TaskError: Lists each mistake: the field, what is wrong and what is expected.
         """
         fields, _ = checked(data, give_id=give_id)
         return cls.of(fields)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Task:
-        """The task with these fields, which are known to be valid."""
+        """Build a task from fields that are known to be valid."""
         return _SLOTS.filled(fields)
 
     def encode(self) -> bytes:
-        """See ``encode_fields``."""
+        """Return the wire form; see ``encode_fields``."""
         return encode_fields(dict(zip(_DEFAULTS, _SLOTS.values(self), strict=True)))
 
     def changed(self, **fields: Any) -> Task:
-        """The same as ``dataclasses.replace``, in a third of the time."""
+        """Do the same as ``dataclasses.replace``, in a third of the time."""
         return _SLOTS.changed(self, fields)
 
     def as_sent(self) -> dict[str, Any]:
-        """What the sender asked for, for the Result: of ``ASKED`` what differs from its default.
+        """Return the fields in ``ASKED`` that differ from their defaults, for the Result.
 
         Values are shared, not copied.
         """
@@ -161,25 +165,25 @@ class Task:
         return {name: value for name, value in values if value != _DEFAULTS[name]}
 
     def copy(self) -> Task:
-        """A deep copy; what can be changed goes by way of JSON, which is faster."""
+        """Return a deep copy; mutable values are copied through JSON, which is faster."""
         own = {name: getattr(self, name) for name in _CHANGEABLE}
         return _SLOTS.changed(self, orjson.loads(orjson.dumps(own)))
 
     def unshared(self) -> Task:
-        """The same, with empty lists and objects of its own."""
+        """Return the same task with its own empty lists and objects."""
         values = ((name, getattr(self, name)) for name in _CHANGEABLE)
         own = {name: type(it)() for name, it in values if it is not None and not it}
         return _SLOTS.changed(self, own)
 
     @classmethod
     def decode(cls, data: Any, *, shared: bool = False) -> Task:
-        """Read what ``encode`` wrote, already parsed; for ``shared`` see ``Slots.filled``.
+        """Read parsed output of ``encode``; for ``shared`` see ``Slots.filled``.
 
-        Its sender checked it: here only what a run relies on is checked again, the type of each
-        field, since others may write to a queue.
+        The sender has validated the task. Only the field types, which a run relies on, are checked
+        again, since anything can write to a queue.
 
         Raises:
-            FormatError: It is of another schema, or no Task at all.
+            FormatError: The data has another schema, or is not a Task.
         """
         refuse_other_schemas(data, "task")
         known = {name: value for name, value in data.items() if name in CHECKS}
@@ -191,7 +195,7 @@ class Task:
 
 
 def _check_types(known: dict[str, Any]) -> None:
-    """Check the type of each field, and make the deadline a number."""
+    """Check the type of each field, and convert the deadline to a number."""
     if flaws := [*wrong_types(known).values(), *wrong_deadline(known)]:
         raise TaskError(*flaws)
 
@@ -201,7 +205,7 @@ _DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
 
 
 def _head(task_id: str) -> bytes:
-    """What the wire form of a task with this id begins with."""
+    """Return the first bytes of the wire form of a task with this id."""
     return b"%b%b" % (_HEAD, orjson.dumps(task_id))
 
 
@@ -211,12 +215,12 @@ _HEAD = orjson.dumps({"schema": SCHEMA, "task_id": ""})[:-3]
 def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]:
     """Check ``data`` (a dict, a string that is the question, or a Task).
 
-    Returns the fields that it gives, and the wire form of the task. With
-    ``give_id`` a task without an id gets a new one. Unknown keys are dropped, as MCP-Universe does,
-    unless one looks like a misspelt field.
+    Returns the fields that are set, and the task's wire form. With ``give_id``, a task without an
+    id gets a new one. Unknown keys are dropped, as MCP-Universe does, unless one looks like a
+    misspelt field.
 
     Raises:
-        TaskError: With each mistake: the field, what is wrong with it and what is right.
+        TaskError: Lists each mistake: the field, what is wrong and what is expected.
     """
     fields, flaws = _known(data)
     flaws += wrong_values(fields)
@@ -232,7 +236,7 @@ def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]
 
 
 def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
-    """What ``data`` says of a task's fields, and what is wrong with its other keys."""
+    """Return the task fields in ``data``, and what is wrong with its other keys."""
     if isinstance(data, str):
         return {"question": data}, []
     if isinstance(data, Task):
@@ -248,21 +252,21 @@ def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def encode_fields(fields: Mapping[str, Any]) -> bytes:
-    """The wire form: ``schema`` and each field that differs from its default.
+    """Return the wire form: ``schema``, and each field that differs from its default.
 
     Raises:
-        TaskError: It is larger than ``MAX_TASK_BYTES``, or holds what JSON cannot.
+        TaskError: The task is larger than ``MAX_TASK_BYTES``, or contains a value that is not JSON.
     """
     return _of_size(_wire(fields), fields)
 
 
 def beyond_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Each field that differs from its default."""
+    """Return the fields that differ from their defaults."""
     return {name: value for name, value in fields.items() if value != _DEFAULTS[name]}
 
 
 def _wire(fields: Mapping[str, Any]) -> bytes:
-    # The id first, where ``encode_with`` finds it.
+    # The id comes first, where ``encode_with`` expects it.
     task_id = fields.get("task_id")
     wire = {"schema": SCHEMA, "task_id": task_id} if task_id else {"schema": SCHEMA}
     wire |= beyond_defaults(fields)
@@ -273,9 +277,9 @@ def _wire(fields: Mapping[str, Any]) -> bytes:
 
 
 def encode_with(encoded: bytes, fields: Mapping[str, Any], more: Mapping[str, Any]) -> bytes:
-    """The wire form of a task with ``more`` fields; ``encoded`` is that with ``fields`` alone.
+    """Add ``more`` fields to the wire form ``encoded``, which holds ``fields`` only.
 
-    Faster where the task has none of them but its id.
+    Faster if ``more`` changes none of ``fields`` except the id.
     """
     new = {name: v for name, v in more.items() if v != fields.get(name, _DEFAULTS[name])}
     if not new:
@@ -289,7 +293,7 @@ def encode_with(encoded: bytes, fields: Mapping[str, Any], more: Mapping[str, An
 
 
 def encode_stamped(encoded: bytes, fields: Mapping[str, Any], config_hash: str) -> bytes:
-    """``encode_with`` this ``config_hash`` alone, which many tasks share."""
+    """Add only this ``config_hash`` to the wire form; faster, since many tasks share the hash."""
     if "config_hash" in fields:
         return encode_with(encoded, fields, {"config_hash": config_hash or None})
     return _of_size(encoded[:-1] + _stamp(config_hash), fields)
@@ -297,7 +301,7 @@ def encode_stamped(encoded: bytes, fields: Mapping[str, Any], config_hash: str) 
 
 @lru_cache(maxsize=64)
 def _stamp(config_hash: str) -> bytes:
-    """What the wire form of a task ends with that has no other stamp."""
+    """Return the end of the wire form of a task that has no other config hash."""
     return b',"config_hash":%b}' % orjson.dumps(config_hash) if config_hash else b"}"
 
 
@@ -312,7 +316,7 @@ def _of_size(encoded: bytes, fields: Mapping[str, Any]) -> bytes:
     return encoded
 
 
-# Objects and lists: other values are never changed, so that copies share them.
+# Objects and lists. Other values are immutable, so copies share them.
 _CHANGEABLE = tuple(
     each.name for each in fields(Task) if any(kind in each.type for kind in ("dict", "list"))
 )

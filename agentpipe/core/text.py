@@ -1,6 +1,6 @@
-"""Text for people: durations, counts, and text that is safe to print on a terminal.
+"""Text for display: durations, counts, and text that is safe to print on a terminal.
 
-Whatever is not ours passes ``printable``, or ``printable_json``, on its way to a terminal or a log.
+All foreign text passes ``printable`` or ``printable_json`` on its way to a terminal or a log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
 
 def duration(seconds: float) -> str:
-    """``1.5 s``, ``90 s``, ``5 min``, ``3.5 h``, ``4 d``: at most seven characters, up to years."""
+    """Format as ``1.5 s``, ``90 s``, ``5 min``, ``3.5 h`` or ``4 d``, in at most 7 characters."""
     if seconds < 10:  # noqa: PLR2004 - one digit
         return f"{max(0.0, seconds):.1f} s"
     if seconds < 2 * MINUTE_S:
@@ -29,28 +29,28 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 failure``, ``1,234 failures``, ``2 crashes``."""
+    """Format as ``1 failure``, ``1,234 failures``, ``2 crashes``."""
     ending = "" if number == 1 else "es" if noun.endswith("sh") else "s"
     return f"{number:,} {noun}{ending}"
 
 
 def encodable(text: str) -> str:
-    """Escape what JSON and databases cannot hold: a file name may contain undecodable bytes."""
+    """Escape what JSON and databases cannot hold: a file name can contain undecodable bytes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str, width: int) -> str:
-    """``text`` on one line of at most ``width`` printable characters."""
+    """Return ``text`` on one line of at most ``width`` printable characters."""
     flat = printable(" ".join(text[: width * 4].split()))
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 def printable(text: str, keep: str = "\n") -> str:
-    """``text`` with characters that could steer a terminal, or reorder its line, as escapes.
+    """Escape characters that could control a terminal or reorder a line.
 
-    These are all that are neither visible nor a space: escape sequences need one, be it of ASCII
-    or of C1, and so do hyperlinks, the clipboard, and bidirectional overrides. Those of ``keep``
-    stay; without a newline among them, the text is one line.
+    Escapes every character that is neither visible nor a space. Escape sequences (ASCII or C1),
+    hyperlinks, clipboard access and bidirectional overrides all need one. Characters in ``keep``
+    stay; if it has no newline, the result is one line.
     """
     if text.isprintable():
         return text
@@ -58,16 +58,17 @@ def printable(text: str, keep: str = "\n") -> str:
 
 
 def printable_json(data: bytes) -> bytes:
-    """JSON of the same value, without the characters that ``printable`` escapes.
+    """Return JSON of the same value, without the characters that ``printable`` escapes.
 
-    JSON itself escapes only those below U+0020. ``data`` has no white space between its parts.
+    JSON itself escapes only characters below U+0020. ``data`` must have no whitespace between
+    tokens.
     """
     if data.isascii() and b"\x7f" not in data:
         return data
     return _SUSPICIOUS.sub(lambda run: _visible(run[0], "", _json_escape), data.decode()).encode()
 
 
-# Most text is ASCII, so that few runs are looked at character by character.
+# Most text is ASCII, so few runs are checked character by character.
 _SUSPICIOUS = re.compile(r"[^ -~]+")
 
 
@@ -87,6 +88,6 @@ def _escaped(character: str) -> str:
 
 @lru_cache(4_096)
 def _json_escape(character: str) -> str:
-    """One escape of four digits, or two for a character beyond the first plane."""
+    """Return one four-digit escape, or two for a character beyond U+FFFF."""
     units = character.encode("utf-16-be")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

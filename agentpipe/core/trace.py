@@ -1,7 +1,7 @@
 """The spans of one run, in MCP-Universe's format, and its usage.
 
 A span is ``{id, trace_id, parent_id, records: [{timestamp, data}], running_time, timestamp,
-span_index}``. Spans are listed in the order in which they end, children before parents; the root
+span_index}``. Spans are listed in the order in which they end, children before parents. The root
 span is its own parent (``mcpuniverse/tracer/types.py`` of 1.1.3).
 
 An agent adds its own spans::
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.rollout import Rollout
 
-# ReAct agents record their whole history with each step: a trace grows quadratically.
+# ReAct agents record their whole history with each step, so a trace grows quadratically.
 MAX_RECORD_BYTES = 1024 * 1024
 MAX_TRACE_BYTES = 16 * 1024 * 1024
 MAX_ID_CHARS = 256
@@ -48,14 +48,14 @@ _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
 
 
 def _new_id() -> str:
-    """In a UUID's form; it must be unique, not unpredictable."""
+    """Return an id in UUID format; it must be unique, not unpredictable."""
     digits = f"{random.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 @dataclass(slots=True)
 class Span:
-    """A step of a run that has started."""
+    """A step of a run, from its start."""
 
     parent_id: str
     id: str = field(default_factory=_new_id)
@@ -64,7 +64,7 @@ class Span:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, data: Mapping[str, Any]) -> None:
-        """Record ``data``, any JSON object, with the time."""
+        """Record ``data``, a JSON object, with the current time."""
         self.records.append({"timestamp": time.time(), "data": dict(data)})
 
 
@@ -76,9 +76,9 @@ class Tracer:
     Attributes:
         spans: Ended spans, in a Result's form.
         usage: The run's totals.
-        rollout: Its token ids; None where they are not recorded.
+        rollout: The run's token ids; None if they are not recorded.
         heard: Called with each span as it ends, in the thread that ends it.
-        attempt: Which run of its task it is, from 1.
+        attempt: The task's run number, from 1.
     """
 
     __slots__ = (
@@ -104,9 +104,9 @@ class Tracer:
 
     @property
     def activity(self) -> str:
-        """What the run does: its youngest open span, or how many it has ended; as others wrote it.
+        """What the run is doing: its newest open span, or else the number of ended spans.
 
-        From any thread.
+        Can be read from any thread. The text is not sanitized.
         """
         spans = list(self._opened.values())
         for span in reversed(spans):
@@ -138,7 +138,7 @@ class Tracer:
         self._add(span.id, span.parent_id, span.records, took_s, span.timestamp)
 
     def take(self, span: Mapping[str, Any]) -> None:
-        """Add an ended span, possibly another program's; missing fields are filled in."""
+        """Add an ended span, possibly from another program; missing fields are filled in."""
         parent = _parent.get()
         now = time.time()
         self._add(
@@ -185,13 +185,13 @@ class Tracer:
 
 
 def attempt() -> int:
-    """Which run of its task the current one is, from 1; 1 outside of any."""
+    """Return the current task's run number, from 1; 1 outside a run."""
     tracer = _tracer.get()
     return 1 if tracer is None else tracer.attempt
 
 
 class _Listening:
-    """No generator: each running agent keeps one, and thousands run."""
+    """Not a generator, to save memory: each running agent keeps one, and thousands run."""
 
     __slots__ = ("_recording", "_token", "_tracer")
 
@@ -225,7 +225,7 @@ class _Root(_Listening):
 
 @contextmanager
 def span(data: Mapping[str, Any]) -> Iterator[Span]:
-    """A step of the current run; not recorded outside a run."""
+    """Record a step of the current run; outside a run nothing is recorded."""
     parent = _parent.get()
     opened = Span(parent_id=parent.id if parent else "")
     opened.add(data)
@@ -238,14 +238,14 @@ def span(data: Mapping[str, Any]) -> Iterator[Span]:
 
 
 def span_id() -> str:
-    """The id of the current span; empty outside a run."""
+    """Return the id of the current span; empty outside a run."""
     parent = _parent.get()
     return parent.id if parent else ""
 
 
 @contextmanager
 def step(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A span with one record: the caller sets its ``response``, an exception its ``error``."""
+    """Open a span with one record; the caller sets ``response``, an exception sets ``error``."""
     with span({**data, "response": "", "error": ""}) as opened:
         record: dict[str, Any] = opened.records[0]["data"]
         try:
@@ -256,7 +256,7 @@ def step(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
-    """Add spans of another program to the current run, in MCP-Universe's format or as plain data.
+    """Add another program's spans to the current run, in MCP-Universe's format or as plain data.
 
     Raises:
         TypeError: Not a list of objects.
@@ -270,7 +270,7 @@ def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def record_usage(usage: Mapping[str, Any]) -> None:
-    """Add to the current run's usage; see ``Usage.add``. A span says what was left out."""
+    """Add to the current run's usage (see ``Usage.add``); a span records what was left out."""
     tracer = _tracer.get()
     left_out = (tracer.usage if tracer else Usage()).add(usage)
     if left_out:
@@ -287,10 +287,10 @@ def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
 
 
 def _sized(record: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The record in valid Unicode, and its bytes.
+    """Return the record in valid Unicode, and its size in bytes.
 
     Raises:
-        TypeError: It is not JSON, or nested too deeply to be a part of a Result.
+        TypeError: It is not JSON, or is nested too deeply for a Result.
     """
     try:
         return record, _size(record)
@@ -300,7 +300,8 @@ def _sized(record: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 
 def _size(record: dict[str, Any]) -> int:
-    # A Result, and a task that keeps one, nest it some levels deeper: orjson has a limit.
+    # orjson limits the depth, and a Result or a task that carries one nests the record some levels
+    # deeper.
     return len(orjson.dumps([[[[[[[[[[[[record]]]]]]]]]]]]))
 
 
@@ -312,14 +313,14 @@ def _without_data(record: Mapping[str, Any], reason: str) -> dict[str, Any]:
 
 
 def _id(value: Any) -> str:
-    """Another program's id, as far as it is one."""
+    """Return another program's id if it is usable; else an empty string."""
     if isinstance(value, int) and 0 < value < 2**128:
         return str(value)
     return valid_text(shorten(value, MAX_ID_CHARS)) if isinstance(value, str) else ""
 
 
 def _seconds(value: Any, default: float) -> float:
-    """Another program's time or duration, as far as it is one."""
+    """Return another program's time or duration if it is usable; else ``default``."""
     with suppress(TypeError, ValueError, OverflowError):
         if not isinstance(value, str) and math.isfinite(number := float(value)):
             return number
@@ -327,7 +328,7 @@ def _seconds(value: Any, default: float) -> float:
 
 
 def _cut(value: Any) -> Any:
-    """A copy without the middle of long strings."""
+    """Copy ``value`` without the middle of long strings."""
     if isinstance(value, str) and len(value) > _CUT_TEXT_CHARS:
         half = _CUT_TEXT_CHARS // 2
         beginning, end = shorten(value, half), shorten(value, half, keep_end=True)
