@@ -1,7 +1,7 @@
-"""Background: tasks of the worker's own, on an event loop that it shares with runs.
+"""Background: the worker's own tasks, on an event loop shared with runs.
 
-An MCP session, a gateway or the end of a worker outlives the run whose code began it: that run must
-neither own it nor be able to cancel it.
+An MCP session, a gateway or a worker's shutdown outlives the run whose code started it. That run
+must neither own the task nor be able to cancel it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _in_background: set[asyncio.Task[Any]] = set()
 
 
 def in_background(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task without a run's context, which is kept until it has ended."""
+    """Start a task outside any run's context; it is referenced until it ends."""
     context = contextvars.Context()
     context.run(_is_own.set, True)
     task = asyncio.create_task(work, context=context)
@@ -30,10 +30,10 @@ def in_background(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 def cancel_background(task: asyncio.Task[Any]) -> None:
-    """Cancel one for the worker, whichever run's context the caller is in."""
+    """Cancel a task on behalf of the worker, whatever context the caller is in."""
     contextvars.Context().run(task.cancel)
 
 
 def is_background(context: contextvars.Context | None) -> bool:
-    """Whether tasks with this context, by default the current one, are the worker's own."""
+    """Whether tasks with this context (default: the current one) are the worker's own."""
     return _is_own.get() if context is None else context.get(_is_own, False)

@@ -1,4 +1,4 @@
-"""Things that are half open do not stay so."""
+"""Close partly opened resources when an error occurs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 class Closes(Protocol):
-    """What has to be closed."""
+    """A resource that must be closed."""
 
     def close(self) -> object:
-        """Give up what it holds."""
+        """Release the resource."""
 
 
 @contextmanager
 def closed_on_error(*things: Closes) -> Iterator[None]:
-    """Close these, the last first, where the block fails; else they are the caller's."""
+    """Close these in reverse order if the block fails; else the caller owns them."""
     with ExitStack() as closing:
         for each in things:
             closing.callback(each.close)

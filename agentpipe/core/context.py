@@ -1,4 +1,4 @@
-"""One set of credentials for an agent, and the resolution of references to credentials.
+"""An agent's set of credentials, and the resolution of references to credentials.
 
 No repr and no message shows a value.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1024 * 1024
 
-# In this order: an escape, a reference, a malformed reference.
+# In order: an escape, a reference, a malformed reference.
 _REFERENCE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?:file:(?P<file>/[^}$]*+(?:\$(?!\{)[^}$]*+)*)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}|\$\{"
 )
@@ -35,16 +35,17 @@ class _Env(dict[str, str]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Context:
-    """What an agent gets beside its task; both mappings are read-only.
+    """What an agent gets besides its task; both mappings are read-only.
 
     Attributes:
         env: Names and credentials. They never enter ``os.environ``.
         metadata: Data that the collection attaches to this context.
-        public: The names whose values a task's templates may read; None for all but credentials.
-        base_url: Of the gateway of its run where that is recorded, without ``/v1``; else empty.
-        readable: The part of ``env`` that they may read. Templates of the collection's and the
-            agent's own files read all.
-        account: The user as whom the programs of its agents run; None for the worker's own.
+        public: Names whose values a task's templates can read; None for all except credentials.
+        base_url: URL without ``/v1`` of the run's recording gateway; empty if the run is not
+            recorded.
+        readable: The part of ``env`` that a task's templates can read. Templates in the
+            collection's and agent's own files read all of it.
+        account: The user as whom its agents' programs run; None for the worker's own user.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Context:
     readable: Mapping[str, str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Agents share a context: none may change it for the others.
+        # Agents share a context: no agent can change it for the others.
         object.__setattr__(self, "env", MappingProxyType(_Env(self.env)))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
         object.__setattr__(self, "readable", MappingProxyType(self._readable()))
@@ -65,11 +66,11 @@ class Context:
 
     @property
     def hidden(self) -> frozenset[str]:
-        """The names whose values a task's templates never read."""
+        """Names whose values a task's templates can never read."""
         return frozenset(self.env.keys() - self.readable.keys())
 
     def hidden_problems(self, value: Any) -> list[str]:
-        """A sentence for each name that a task's ``value`` has in a template and may not read."""
+        """Return one sentence per name in ``value``'s templates that a task cannot read."""
         if len(self.readable) == len(self.env):
             return []
         hidden = self.hidden
@@ -92,7 +93,7 @@ NO_CONTEXT = Context()
 
 
 def hidden_problem(name: str) -> str:
-    """Why a task's template does not get a variable, and what to do."""
+    """Explain why a task's template cannot read a variable, and the remedy."""
     return (
         f"{{{{ {name} }}}} is hidden from tasks, as credentials are: if they may read it, list it "
         f"in the context: `public: [{name}]`"
@@ -108,13 +109,13 @@ def resolve(
 ) -> dict[str, str]:
     """Replace ``${NAME}`` and ``${file:/path}`` in each value; ``$${`` stands for ``${``.
 
-    Inserted values are not resolved again. One newline at the end of a file is dropped.
+    Inserted values are not resolved again. One trailing newline of a file is dropped.
 
     Args:
         spec_env: Names and values from the collection.
         environ: Where ``${NAME}`` is looked up.
-        file: The file that holds ``spec_env``, for messages.
-        lines: The line of each name in it, for messages.
+        file: The file that contains ``spec_env``, for messages.
+        lines: The line of each name in that file, for messages.
 
     Raises:
         ConfigError: Lists every unresolved reference, in order.
@@ -131,12 +132,12 @@ def resolve(
 
 
 def names_in(template: str) -> list[str]:
-    """The variables that a value refers to."""
+    """Return the variables that a value refers to."""
     return [match["name"] for match in _REFERENCE.finditer(template) if match["name"]]
 
 
 class _UnresolvedError(Exception):
-    """A reference without a value; the message says why."""
+    """A reference cannot be resolved; the message says why."""
 
 
 def _expand(template: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -168,7 +169,7 @@ def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
 
 def _content(path: str) -> str:
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - a device or pipe works as well
+        with open(path, "rb") as stream:  # noqa: PTH123 - a device or pipe works too
             data = stream.read(MAX_FILE_BYTES + 1)
         text = data.decode()
     except (OSError, ValueError) as error:

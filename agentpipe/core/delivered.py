@@ -1,4 +1,4 @@
-"""Delivered: a task as a worker had it, before any claim of it."""
+"""Delivered: a task as delivered to a worker, before it is claimed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 
 class Delivered(NamedTuple):
-    """What a worker had of a task.
+    """A delivered task.
 
     Attributes:
-        task_id: The task's.
-        number: The store's own: another one after each end of a worker that counted for the task.
+        task_id: The task's id.
+        number: The store's delivery number; changes after each worker death that counts against the
+            task.
     """
 
     task_id: str

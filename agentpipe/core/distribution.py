@@ -1,4 +1,4 @@
-"""How to install what is missing from this installation of agentpipe."""
+"""How to install packages missing from this installation of agentpipe."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DISTRIBUTION = "dramatiq-agentpipe"
 
 
 def pip_install(extra: str = "") -> str:
-    """The command that installs missing requirements, or an extra, for this Python.
+    """Return the command that installs missing requirements, or an extra, for this Python.
 
-    This very Python: pip then finds the installed distribution, from an index or a clone, and asks
-    no index for that name.
+    It names this Python executable, so that pip finds the installed distribution, whether from an
+    index or a clone, and does not look up its name in an index.
     """
     name = f"'{DISTRIBUTION}[{extra}]'" if extra else DISTRIBUTION
     return f"{shlex.quote(sys.executable)} -m pip install {name}"
@@ -27,16 +27,17 @@ def pip_install(extra: str = "") -> str:
 
 @contextmanager
 def needs_extra(need: str, extra: str, *packages: str) -> Iterator[None]:
-    """Around the imports of an extra's packages.
+    """Wrap the imports of an extra's packages.
 
     Args:
-        need: What needs which package, for the user.
-        extra: Its name.
-        packages: Those that it brings: without another one, our own fault shows as it is. Without
-            any here, each failed import is a missing extra.
+        need: What needs which package, for the message.
+        extra: The extra's name.
+        packages: Top-level packages that the extra installs. A failed import of any other package
+            is our bug and is raised unchanged. If none are given, every failed import counts as a
+            missing extra.
 
     Raises:
-        MissingExtra: With the command that installs it.
+        MissingExtra: The message has the install command.
     """
     try:
         yield

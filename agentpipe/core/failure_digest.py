@@ -1,4 +1,4 @@
-"""Failure digests: equal for failures that differ only in what each task brings along."""
+"""Failure digests: equal for failures that differ only in task-specific details."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ if TYPE_CHECKING:
 
 MAX_CHARS = 2_000
 MIN_OWN_CHARS = 4
-# In this order: quotations hide what else they hold, and addresses hold numbers.
+# In order: quotations can contain the others, and addresses contain numbers.
 _VARIABLE = (
-    # An apostrophe inside a word quotes nothing.
+    # An apostrophe inside a word is not a quotation mark.
     re.compile(r"(?<!\w)(['\"`])(?:(?!\1(?!\w)).)*\1(?!\w)", re.DOTALL),
     re.compile("\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u00ab[^\u00bb]*\u00bb"),
     re.compile(r"\w+://\S+"),
     re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w.-]*\w"),
-    # Absolute or not, with slashes of either kind.
+    # Absolute or relative paths, with slashes of either kind.
     re.compile(r"(?<![\w.~@%+/\\-])(?:[A-Za-z]:)?[\w.~@%+-]*(?:[/\\]+[\w.~@%+-]+)+[/\\]?"),
 )
 _WORD = re.compile(r"[\w.:@-]+")
 _PART = re.compile(r"[^\W_]+")
 _HEXADECIMAL = re.compile(r"[a-f]{8,}", re.IGNORECASE)
-# Such as a file's name, or a host's.
+# For example a file name or a host name.
 _DOTTED = re.compile(r"\w\.\w")
-# An id with the name of its kind before it.
+# An id prefixed with its kind.
 _PREFIXED = re.compile(r"[a-z]+[_-][A-Za-z]*[a-z][A-Z][A-Za-z]*")
 _STEP_UP = re.compile(r"[a-z][A-Z]")
 MIN_ID_CHARS, MIN_PREFIXED_CHARS = 16, 12
 
 
 def failure_digest(kind: str, message: str, own: Iterable[str] = ()) -> str:
-    """A digest of the error's type and of its message without what varies.
+    """Return a digest of the error's type and of its message without variable parts.
 
-    ``own`` are texts of the task, such as its question, which its error may quote.
+    ``own`` are strings of the task, such as its question, which the error can quote.
     """
     for text in filter(_is_telling, own):
         message = message.replace(text, "_")
@@ -44,19 +44,19 @@ def failure_digest(kind: str, message: str, own: Iterable[str] = ()) -> str:
 
 
 def _is_telling(text: str) -> bool:
-    """Whether it would hardly be in a message by chance."""
+    """Whether the text is too long to occur in a message by chance."""
     return len(text) >= MIN_OWN_CHARS
 
 
 def without_variables(message: str) -> str:
-    """The message with ``_`` for quoted parts, addresses, paths, ids and numbers."""
+    """Replace quoted parts, addresses, paths, ids and numbers in the message by ``_``."""
     for pattern in _VARIABLE:
         message = pattern.sub("_", message)
     return " ".join(_WORD.sub(_without_ids, message).split()).casefold()
 
 
 def _without_ids(word: re.Match[str]) -> str:
-    """Numbers, hashes, and most ids have digits."""
+    """Replace words with digits (numbers, hashes, most ids), ids of letters, and dotted names."""
     has_digits = any(map(str.isdigit, word[0]))
     is_id = has_digits or _HEXADECIMAL.fullmatch(word[0]) or _is_id_of_letters(word[0])
     return "_" if is_id or _DOTTED.search(word[0]) else word[0]

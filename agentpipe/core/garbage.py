@@ -1,19 +1,19 @@
-"""Python's garbage collector, for processes in which many runs wait."""
+"""Tune Python's garbage collector for processes with many waiting runs."""
 
 from __future__ import annotations
 
 import gc
 
-# New objects that start a collection of them, which is a pause of all threads: a millisecond.
+# Allocations that trigger a young collection, which pauses all threads for about a millisecond.
 NEW_OBJECTS = 5_000
-# Such collections until what they have kept is looked at. At Python's 700 and 10, a thousand
-# requests of agents at once start hundreds, and each walks through what all of them hold: more than
-# a third of the process's time.
+# Young collections before a middle one. At Python's defaults of 700 and 10, a thousand concurrent
+# agent requests trigger hundreds of middle collections. Each walks everything that those requests
+# hold, which takes over a third of the process's time.
 YOUNG_COLLECTIONS = 100
 
 
 def collect_rarely() -> None:
-    """Let more garbage gather, some megabytes of it, and never look again at what there is now."""
+    """Collect less often, for some megabytes more memory, and never scan existing objects again."""
     *_, oldest = gc.get_threshold()
     gc.set_threshold(NEW_OBJECTS, YOUNG_COLLECTIONS, oldest)
     gc.freeze()

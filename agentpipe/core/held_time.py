@@ -1,4 +1,4 @@
-"""HeldTime: for how long a run was held by what is not its doing, and so does not count."""
+"""HeldTime: time in which a run waited through no fault of its own, which limits exclude."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _current: ContextVar[HeldTime | None] = ContextVar("agentpipe_held_time", defaul
 
 
 class HeldTime:
-    """Of one run; what is held at once counts once. From any thread."""
+    """Held time of one run; overlapping holds count once. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held_s, self._since, self._holders = 0.0, 0.0, 0
 
     def begin(self) -> None:
-        """Something holds the run from now on."""
+        """Start a hold."""
         with self._lock:
             if not self._holders:
                 self._since = time.monotonic()
             self._holders += 1
 
     def end(self) -> None:
-        """And no more."""
+        """End a hold."""
         with self._lock:
             self._holders -= 1
             if not self._holders:
@@ -37,12 +37,12 @@ class HeldTime:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is held now."""
+        """Whether the run is held now."""
         return self._holders > 0
 
     @property
     def seconds(self) -> float:
-        """All of it until now."""
+        """Total held time until now, in seconds."""
         with self._lock:
             now_s = time.monotonic() - self._since if self._holders else 0.0
             return self._held_s + now_s
@@ -50,7 +50,7 @@ class HeldTime:
 
 @contextmanager
 def counting(held: HeldTime | None) -> Iterator[None]:
-    """Let limits of what runs within leave out what ``held`` counts."""
+    """Exclude the time counted by ``held`` from limits within the block."""
     token = _current.set(held)
     try:
         yield
@@ -59,5 +59,5 @@ def counting(held: HeldTime | None) -> Iterator[None]:
 
 
 def held_time() -> HeldTime | None:
-    """That of the current run; None where nothing can hold it."""
+    """Return the current run's held time; None if nothing can hold it."""
     return _current.get()

@@ -1,4 +1,4 @@
-"""Logging: one line an event on stderr, as text or JSON, with secrets masked."""
+"""Logging: one line per event on stderr, as text or JSON, with secrets masked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The run that a record belongs to."""
+    """The run that a log record belongs to."""
 
     task: str
     agent: str
@@ -32,23 +32,23 @@ class Bound:
 # starts itself.
 bound: ContextVar[Bound | None] = ContextVar("agentpipe_bound", default=None)
 
-# Output of child processes: logged at every level, since only they know how severe it is.
+# Output of child processes: logged at every level, since only they know its severity.
 printed = logging.getLogger("agentpipe.printed")
 printed.setLevel(logging.INFO)
-# Libraries that log whole URLs at INFO, which may hold an agent's question.
+# Libraries that log whole URLs at INFO; a URL can contain an agent's question.
 _CHATTY = ("httpx", "httpx2", "httpcore", "urllib3")
 TRACEBACK = "\nTraceback (most recent call last):"
 
 
-# What agents print is indented, as tracebacks are: it may quote a task or a model, and must not
-# look like a line of the log.
+# Agents' output is indented like a traceback: it can quote a task or a model, and must not look
+# like a log line.
 INDENT = "    "
 
 
 class RedactingStream:
-    """Replaces stdout or stderr: masks secrets, and serialises writes of several threads.
+    """Replaces stdout or stderr: masks secrets, and serializes writes from several threads.
 
-    Once it ``quotes``, what is printed steers no terminal and looks like no line of the log.
+    In quoting mode, printed text cannot control a terminal or look like a log line.
     """
 
     encoding = "utf-8"
@@ -59,24 +59,24 @@ class RedactingStream:
         self._at_line_start = True
 
     def write(self, text: str) -> int:
-        """Write what was printed, with its secrets masked, and indented where it quotes."""
+        """Write printed text with secrets masked, indented in quoting mode."""
         with self._lock:
             masked = self.masked(text)
             self._stream.write(self._indented(masked) if self._quotes else masked)
         return len(text)
 
     def quote(self) -> None:
-        """What is printed from now on is what agents print."""
+        """Treat everything printed from now on as output of agents."""
         self._quotes = True
 
     def write_log(self, text: str) -> int:
-        """Write lines that a formatter made, with their secrets masked."""
+        """Write lines of a log formatter, with secrets masked."""
         with self._lock:
             self._stream.write(self.masked(text))
         return len(text)
 
     def _indented(self, text: str) -> str:
-        """A carriage return, which would write over what stands there, begins a new line."""
+        """Indent lines; a carriage return, which would overwrite the line, starts a new one."""
         text = printable(text.replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
         shown = []
         for line in text.splitlines(keepends=True):
@@ -85,7 +85,7 @@ class RedactingStream:
         return "".join(shown)
 
     def masked(self, text: str) -> str:
-        """``text`` with its secrets masked; in valid Unicode, or a print could end a run."""
+        """Return ``text`` with secrets masked, and valid: print() can raise on bad Unicode."""
         return valid_text(masking.masked(text))
 
     def flush(self) -> None:
@@ -93,11 +93,11 @@ class RedactingStream:
         self._stream.flush()
 
     def isatty(self) -> bool:
-        """False: nothing may draw with cursor movements here."""
+        """Return False: do not draw with cursor movements here."""
         return False
 
     def fileno(self) -> int:
-        """The wrapped stream's descriptor."""
+        """Return the wrapped stream's descriptor."""
         return self._stream.fileno()
 
 
@@ -105,17 +105,17 @@ class Binder(logging.Filter):
     """Attaches the current run to each record, as ``record.bound``."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """True: it drops no record."""
-        if not hasattr(record, "bound"):  # Else the caller set it explicitly.
+        """Return True: no record is dropped."""
+        if not hasattr(record, "bound"):  # Otherwise the caller set it.
             record.bound = bound.get()
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time level logger message``, with ``task``, ``agent`` in a run."""
+    """One JSON object per line: ``time level logger message``, in a run ``task`` and ``agent``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without a newline."""
+        """Return the line, without a newline."""
         line = {
             "time": utc(record.created),
             "level": record.levelname,
@@ -127,7 +127,7 @@ class JsonFormatter(logging.Formatter):
             line |= {"task": run.task, "agent": run.agent}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # orjson refuses lone surrogates. What is not ASCII is an escape here, save one character.
+        # orjson refuses lone surrogates. json.dumps escapes all non-ASCII characters, but not DEL.
         return json.dumps(line, default=str).replace("\x7f", "\\u007f")
 
 
@@ -144,8 +144,8 @@ class TextFormatter(logging.Formatter):
         self._masked = masked
 
     def format(self, record: logging.LogRecord) -> str:
-        """The lines, without a last newline; those of a message are joined by ``|``."""
-        # Masked first: a multi-line secret would not be recognised in a joined line.
+        """Return the lines without a trailing newline; lines of a message are joined by ``|``."""
+        # Mask first: a multi-line secret would not be recognized in a joined line.
         whole = self._masked(super().format(record))
         message, begins, traceback = whole.partition(TRACEBACK if record.exc_info else "\0")
         line, run = _joined(message), _bound_to(record)
@@ -169,13 +169,13 @@ def _indented(text: str) -> list[str]:
 
 
 def _word(text: str) -> str:
-    """In quotes if it has a space, so that an id adds no ``agent=`` of its own."""
+    """Quote a value with a space, so that an id cannot add an ``agent=`` of its own."""
     word = printable(text, keep="")
     return '"{}"'.format(word.replace('"', '\\"')) if " " in word or '"' in word else word
 
 
 class _LogLines:
-    """Passes a formatter's lines to a stream that tells them from what is printed."""
+    """Passes a formatter's lines to a stream that separates log lines from printed text."""
 
     def __init__(self, stream: RedactingStream) -> None:
         self.write, self.flush = stream.write_log, stream.flush
@@ -212,7 +212,7 @@ def _redacting(stream: TextIO | RedactingStream) -> RedactingStream:
 
 
 def quote_output() -> None:
-    """What this process prints from now on, agents print; a program that only sends has none."""
+    """Treat later output of this process as agents'; a program that only sends never calls this."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, RedactingStream):
             stream.quote()

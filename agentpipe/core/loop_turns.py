@@ -1,7 +1,7 @@
-"""CountedLoop: an event loop whose turns another thread can follow.
+"""CountedLoop: an event loop whose iterations another thread can watch.
 
-One turn runs all that is ready and then asks the selector. A turn that does not end is the code of
-one run, and every other run of the loop waits for it.
+One turn runs everything that is ready, then calls the selector. A turn that does not end is blocked
+by one run's code, and every other run on the loop waits for it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A turn that takes longer holds up the other runs.
+# A longer turn delays the other runs.
 STALL_S = 0.5
-# How often a run is looked at that is held.
+# Polling interval while a run is held.
 _LOOK_S = 0.1
 
 
 class TurnCounter(selectors.DefaultSelector):
-    """The selector of a loop, which the loop asks once per turn.
+    """An event loop's selector, which the loop calls once per turn.
 
     Attributes:
-        turns: How many turns have begun.
-        stalled_s: The sum of all turns that took long, and of the time in which the process was
+        turns: Number of turns started.
+        stalled_s: Total of all turns longer than ``STALL_S``, and of the time the process was
             stopped.
     """
 
@@ -44,7 +44,7 @@ class TurnCounter(selectors.DefaultSelector):
         self._began_at: float | None = None
 
     def select(self, timeout: float | None = None) -> Any:
-        """End a turn, wait for events, and begin the next one."""
+        """End the current turn, wait for events, and start the next turn."""
         asked_at = time.monotonic()
         if self._began_at is not None:
             self._note(asked_at - self._began_at)
@@ -59,12 +59,12 @@ class TurnCounter(selectors.DefaultSelector):
 
     @property
     def turn_s(self) -> float:
-        """For how long the current turn has lasted, 0 while the loop waits; from any thread."""
+        """Duration of the current turn, 0 while the loop waits; can be read from any thread."""
         began_at = self._began_at
         return 0.0 if began_at is None else time.monotonic() - began_at
 
     def take_longest_s(self) -> float:
-        """The longest turn since the last call; from one thread."""
+        """Return the longest turn since the last call; call it from one thread only."""
         longest_s, self._longest_s = max(self._longest_s, self.turn_s), 0.0
         return longest_s
 
@@ -75,10 +75,10 @@ class TurnCounter(selectors.DefaultSelector):
 
 
 class CountedLoop(asyncio.SelectorEventLoop):
-    """An event loop with its counter, ``turns``.
+    """An event loop that counts its ``turns``.
 
     Attributes:
-        context: An empty one for callbacks of no run's: each would get a copy of its own.
+        context: An empty context for callbacks outside runs; else each would copy the current one.
     """
 
     def __init__(self) -> None:
@@ -92,14 +92,14 @@ def _stalled_s() -> float:
 
 
 async def done_within(run: asyncio.Future[Any], limit_s: float) -> bool:
-    """Whether ``run`` ends within the limit.
+    """Return whether ``run`` ends within the limit.
 
-    While another run held up the loop, this one could not go on: it gets that time back, at most
-    the limit once more. It may have held up the loop itself. What its ``HeldTime`` counts it gets
-    back whole.
+    Time during which the loop was stalled is added to the limit, but at most the limit once more,
+    since the run can have caused the stall itself. Time counted by the run's ``HeldTime`` is added
+    in full.
     """
     before_s = _stalled_s()
-    if not run.done():  # Here as well as in ``_ended``, whose frame each waiting run would keep.
+    if not run.done():  # Checked here too: each waiting run would keep the frame of ``_ended``.
         with _Waiting(run, limit_s) as ended:
             await ended
     if not run.done() and (held := held_time()) is not None:
@@ -111,7 +111,7 @@ async def done_within(run: asyncio.Future[Any], limit_s: float) -> bool:
 
 
 async def _after_holding(run: asyncio.Future[Any], held: HeldTime) -> None:
-    """Give back the time for which it was held, as it grows."""
+    """Extend the wait by the held time, as it grows."""
     given_s = 0.0
     while not run.done() and (held.is_held or held.seconds > given_s):
         back_s = max(held.seconds - given_s, _LOOK_S if held.is_held else 0.0)
@@ -120,14 +120,14 @@ async def _after_holding(run: asyncio.Future[Any], held: HeldTime) -> None:
 
 
 async def _ended(run: asyncio.Future[Any], limit_s: float) -> None:
-    """``asyncio.wait`` for one future."""
+    """Wait for one future, like ``asyncio.wait``."""
     if not run.done():
         with _Waiting(run, limit_s) as ended:
             await ended
 
 
 class _Waiting:
-    """A future that is done with another one, or at a limit; thousands wait with one."""
+    """A future that is done when ``run`` ends or at the limit; cheap, since thousands wait."""
 
     __slots__ = ("_ended", "_run", "_timer")
 
@@ -151,11 +151,11 @@ class _Waiting:
 
 
 async def within(coroutine: Coroutine[Any, Any, T], limit_s: float) -> T:
-    """Its result, if it ends as ``done_within`` says.
+    """Return the coroutine's result if it ends in time, see ``done_within``.
 
     Raises:
-        TimeoutError: It did not, and was cancelled.
-        BaseException: What it raises.
+        TimeoutError: It did not end in time and was cancelled.
+        BaseException: Whatever the coroutine raises.
     """
     run = asyncio.ensure_future(coroutine)
     try:

@@ -1,8 +1,8 @@
-"""The secrets of this process, in one place: whatever leaves it is masked by them.
+"""The process-wide redactor, which masks this process's secrets in all output.
 
-A process has one redactor, with the secrets of all its contexts: agents of a worker may see what
-belongs to another's. Results, errors, what is printed and logged are masked where they leave, and a
-text that is cut is masked before: half a secret cannot be recognised.
+One redactor holds the secrets of all contexts in the process, because agents of a worker can see
+each other's secrets. Results, errors, prints and logs are masked where they leave the process. Text
+that is cut is masked before the cut: half a secret cannot be recognized.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _redactors = [Redactor(())]
 
 
 def install(secrets: Iterable[str]) -> Redactor:
-    """Mask these from now on, in this process; they replace what was given before."""
+    """Mask these secrets in this process from now on; they replace earlier ones."""
     _secrets.clear()
     _secrets.update(secrets)
     _redactors[0] = Redactor(_secrets)
@@ -27,23 +27,23 @@ def install(secrets: Iterable[str]) -> Redactor:
 
 
 def add(secrets: Iterable[str]) -> None:
-    """Mask these, too."""
+    """Mask these secrets in addition to the current ones."""
     if not _secrets.issuperset(more := set(secrets)):
         install(_secrets | more)
 
 
 def redactor() -> Redactor:
-    """That of this process, until others are installed."""
+    """Return this process's current redactor."""
     return _redactors[0]
 
 
 def masked(text: str) -> str:
-    """``text`` with the secrets of this process masked."""
+    """Return ``text`` with this process's secrets masked."""
     return _redactors[0].text(text)
 
 
 def shorten(text: str, max_chars: int, note: str = "", *, keep_end: bool = False) -> str:
-    """``text``, or its masked beginning (or end) where it is longer, with ``note`` behind it."""
+    """Return ``text``; if too long, its masked beginning plus ``note``, or its masked end."""
     if len(text) <= max_chars:
         return text
     text = masked(text)

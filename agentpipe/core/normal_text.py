@@ -1,7 +1,7 @@
-"""Normalised text: only its letters and digits, so that no encoding hides a secret.
+"""Normalized text: only the letters and digits, so that no encoding hides a secret.
 
-JSON escapes of any library, also within JSON, percent-encoding, line breaks and separators leave
-nothing behind but the characters that they stand for.
+JSON escapes of any library (also in nested JSON), percent-encoding, line breaks and separators are
+reduced to the characters that they stand for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from functools import cache
 
 _HEX = "[0-9A-Fa-f]"
-_PLAIN_HEX = "(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])"  # Of letters and digits.
+_PLAIN_HEX = "(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])"  # Hex of ASCII letters and digits.
 _SYMBOLS = bytes(code for code in range(256) if not (code < 128 and chr(code).isalnum()))  # noqa: PLR2004 - ASCII
 _ESCAPE = re.compile(
     rf"\\++(?:u00({_HEX}{{2}})|u{_HEX}{{4}}|U{_HEX}{{8}}|x({_HEX}{{2}})|[nrtbf])|%(?:25)*({_HEX}{{2}})".encode()
@@ -18,17 +18,17 @@ _ESCAPE = re.compile(
 _LINE_ENDS = tuple(rb"\%c" % letter for letter in b"nrt")
 _DECODED = (b"\\u", b"\\U", b"\\x", b"%")
 LETTERS_OF_ESCAPES = "nrtbf"
-# Such as a line's end with its indentation.
+# For example a line break with its indentation.
 _MAX_BETWEEN = 32
 
 
 def as_it_is(data: bytes) -> bytes:
-    """The letters and digits of ``data``."""
+    """Return the letters and digits of ``data``."""
     return data.translate(None, _SYMBOLS)
 
 
 def decoded(data: bytes) -> bytes:
-    """The letters and digits that ``data`` stands for."""
+    """Return the letters and digits of ``data`` after decoding its escapes."""
     if any(mark in data for mark in _DECODED):
         data = _ESCAPE.sub(_meant, data)
     elif b"\\" in data:
@@ -38,7 +38,7 @@ def decoded(data: bytes) -> bytes:
 
 
 def views(data: bytes) -> list[bytes]:
-    """``data`` as it is, as it is decoded, and without the marks of hexadecimal bytes."""
+    """Return ``data`` normalized: raw, decoded, and without the ``0x`` marks of hex bytes."""
     found = [as_it_is(data)]
     if b"\\" in data or b"%" in data:
         found.append(decoded(data))
@@ -55,10 +55,11 @@ def _alternatives(code: int, *, marked: bool) -> str:
 
 
 def _between(itself: str = "") -> str:
-    """What may be between two characters of a secret: it stands for none.
+    """Match a separator between two characters of a secret: anything that encodes neither.
 
     Args:
-        itself: A letter that is none of an escape, whatever is before it: the secret has it there.
+        itself: A letter that is not part of an escape even after a backslash, because the secret
+            itself contains that backslash.
     """
     letters = f"[{LETTERS_OF_ESCAPES.replace(itself, '') if itself else LETTERS_OF_ESCAPES}]"
     return (
@@ -72,16 +73,16 @@ def _between(itself: str = "") -> str:
 def pattern_of(
     normal: bytes, around: tuple[int, int], *, marked: bool, behind_backslash: frozenset[int]
 ) -> re.Pattern[str]:
-    """What stands for ``normal``, with that many symbols around it.
+    """Return a pattern for ``normal`` in any encoding, with up to ``around`` symbols at its ends.
 
-    Linear: what may be between two characters never stands for one, so going back finds nothing,
-    and goes at most ``_MAX_BETWEEN`` symbols for each character.
+    Runs in linear time: a separator never matches a secret's character, so backtracking finds
+    nothing and is limited to ``_MAX_BETWEEN`` symbols per character.
 
     Args:
         normal: Letters and digits.
-        around: How many symbols the whole has before and behind them.
-        marked: Whether bytes may begin with ``0x``.
-        behind_backslash: The places of letters that follow a backslash in the secret itself.
+        around: Number of symbols before and after them in the whole secret.
+        marked: Whether bytes can start with ``0x``.
+        behind_backslash: Places of letters that follow a backslash in the secret itself.
     """
     before, behind = around
     whole = ""

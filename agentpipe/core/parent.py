@@ -1,4 +1,4 @@
-"""Parent: the process that started this one, and whether it is gone."""
+"""Parent: the process that started this one, and whether it has ended."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from agentpipe.core.processes import is_alive
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """Look it up once, while the process is young.
+    """The parent process; look it up once, early in the process's life.
 
     Attributes:
-        is_python: Whether it is of ``multiprocessing``, and no shell or other program.
+        is_python: Whether the parent used ``multiprocessing``, rather than a shell or other
+            program.
     """
 
     pid: int
     is_python: bool
-    # Of a fork server's children the system's parent is another process.
+    # For children of a fork server, ``os.getppid`` is the fork server instead.
     _is_systems: bool
 
     @classmethod
     def of_this_process(cls) -> Parent:
-        """The one that asked for this process, also where a fork server made it."""
+        """Return the process that requested this one, even if a fork server created it."""
         master = multiprocessing.parent_process()
         pid = os.getppid() if master is None else master.pid or 0
         return cls(pid, master is not None, pid == os.getppid())
 
     def is_gone(self) -> bool:
-        """Whether it has ended; its number may be another process's since."""
+        """Whether the parent has ended; its pid can belong to another process by now."""
         return os.getppid() != self.pid if self._is_systems else not is_alive(self.pid)

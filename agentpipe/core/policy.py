@@ -1,4 +1,4 @@
-"""Policies: the model that a trainer updates, by version, and the servers that sample from it."""
+"""Policies: the versioned model that a trainer updates, and the servers that sample from it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MAX_URL_CHARS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """A policy as a file declares it, or as it was published since.
+    """A policy as declared in a file, or as published since.
 
     Attributes:
-        endpoints: Base URLs of the servers that sample from it.
-        model: Its name at these servers; empty for the one that each agent asks for.
-        batch: How many groups one version is trained on; None where nothing is limited.
-        max_staleness: By how many versions a group may be older than the one it trains.
-        hold_s: For how long a request of a program waits while the policy is paused.
+        endpoints: Base URLs of the servers that sample from the policy.
+        model: The model name at these servers; empty means the name that each agent requests.
+        batch: Number of groups per trained version; None for no limit.
+        max_staleness: Maximum number of versions by which a group can lag the version it trains.
+        hold_s: How long a request waits while the policy is paused.
     """
 
     name: str
@@ -41,16 +41,16 @@ class PolicySpec:
     hold_s: float = HOLD_S
 
     def encode(self) -> str:
-        """The form that stores keep."""
+        """Return the form that stores keep."""
         return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS).decode()
 
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
-        """Read what ``encode`` of any version wrote.
+        """Read the output of any version's ``encode``.
 
         Raises:
             ValueError: It is malformed.
-            TypeError: Likewise.
+            TypeError: It is malformed.
         """
         given = orjson.loads(text)
         known = {each.name: given[each.name] for each in fields(cls) if each.name in given}
@@ -62,16 +62,16 @@ class PolicySpec:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """A policy as its store knows it now.
+    """A policy's current state in the store.
 
     Attributes:
-        version: Of the weights that its servers have.
-        paused: Requests to its servers wait.
-        pauses: How often it was paused: tells which pause a worker has heard of.
-        accepted: Groups that have ended complete, and tasks in no group that have ended ``ok``,
-            less those that a trainer has given back.
-        running: Groups and tasks that have begun and not ended.
-        stale: Groups that were cancelled since what they had was too old.
+        version: Version of the weights on the servers.
+        paused: Whether requests to the servers wait.
+        pauses: Number of pauses so far; identifies which pause a worker has seen.
+        accepted: Groups that ended complete, plus tasks without a group that ended ``ok``, minus
+            those that a trainer returned.
+        running: Groups and tasks that have started but not ended.
+        stale: Groups that were cancelled because their samples were too old.
     """
 
     spec: PolicySpec
@@ -84,12 +84,12 @@ class PolicyState:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The policy's name."""
         return self.spec.name
 
     @property
     def allowed(self) -> int | None:
-        """How many groups may begin in all until its version rises; None without a limit."""
+        """Total number of groups that can start before the next version; None for no limit."""
         spec = self.spec
         if spec.batch is None or spec.max_staleness is None:
             return None
@@ -97,7 +97,7 @@ class PolicyState:
 
     @property
     def staleness(self) -> int | None:
-        """How many versions older than the one it trains the group will be that began last."""
+        """How many versions the newest started group will lag the version that it trains."""
         if self.allowed is None or self.spec.batch is None:
             return None
         begun = self.accepted + self.running
@@ -105,20 +105,21 @@ class PolicyState:
 
     @property
     def room(self) -> int | None:
-        """How many may begin now; None without a limit."""
+        """How many groups can start now; None for no limit."""
         return None if self.allowed is None else self.allowed - self.accepted - self.running
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """What one step changes of a policy; None for what stays.
+    """What one step changes in a policy; None leaves a value unchanged.
 
     Attributes:
-        back: The version may be lower than before; else a lower one changes nothing at all.
-        accepted: As many are accepted, whatever was counted.
-        returned: So many of the accepted train nothing: others may begin in their place.
-        unused: Why, of ``core.groups.UNUSED``; empty where that is not counted.
-        hold: Of the loop whose trainer changes it; refused where another trainer has that.
+        back: Allow a lower version; without it, a change to a lower version does nothing at all.
+        accepted: Set the number of accepted groups to this.
+        returned: How many accepted groups are not trained on; others can start in their place.
+        unused: Why they are not used, from ``core.groups.UNUSED``; empty if that is not counted.
+        hold: The trainer's hold on its loop; the change is refused if another trainer holds the
+            loop.
     """
 
     version: int | None = None
@@ -131,7 +132,7 @@ class PolicyChange:
     hold: LoopHold | None = None
 
     def of(self, state: PolicyState) -> PolicyState:
-        """The state after it."""
+        """Return the state after this change."""
         version = state.version if self.version is None else self.version
         if version < state.version and not self.back:
             return state
@@ -154,9 +155,9 @@ def _with(spec: PolicySpec, endpoints: tuple[str, ...]) -> PolicySpec:
 
 
 def endpoint_for(endpoints: Sequence[str], key: str) -> str:
-    """The endpoint of a task or a group: always the same, for the cache of its prompts there.
+    """Return the endpoint of a task or group: always the same one, to reuse its prompt cache.
 
-    Where endpoints come and go, only the keys of those move (rendezvous hashing).
+    When endpoints are added or removed, only their own keys move (rendezvous hashing).
     """
     return max(endpoints, key=lambda each: (_weight(each, key), each))
 
@@ -166,7 +167,7 @@ def _weight(endpoint: str, key: str) -> bytes:
 
 
 def endpoint_problem(url: Any) -> str:
-    """What is wrong with an endpoint's URL, which is not shown: it may hold a password."""
+    """Describe what is wrong with an endpoint URL, without the URL: it can contain a password."""
     if not isinstance(url, str) or not url or len(url) > _MAX_URL_CHARS:
         return "expected a URL such as http://vllm-0:8000/v1"
     if not url.isprintable() or " " in url:

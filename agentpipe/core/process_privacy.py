@@ -1,7 +1,7 @@
-"""What a process that holds credentials keeps from other processes of its user.
+"""Hide a process's credentials from other processes of the same user.
 
-Any of them, such as an agent in a process of its own, could read ``/proc/PID/environ`` and the
-memory, and a core file has both. ``root`` can do so in any case.
+Without this, any such process, for example an agent in its own process, could read the memory and
+``/proc/PID/environ``. A core file contains both. ``root`` can always read them.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 PR_SET_DUMPABLE = 4
-# Set to 1 it leaves processes open to debuggers and profilers of their user.
+# If set to 1, debuggers and profilers of the same user can attach.
 DUMPABLE = "AGENTPIPE_DUMPABLE"
-# Variables that a program needs before its first line runs, and ours; operators look for these.
+# Variables that programs need before their first line runs, and ours, which operators look up.
 _OPEN = re.compile(
     r"PATH|HOME|LANG|LC_\w+|TZ|TERM|TMPDIR|USER|LOGNAME|SHELL|PWD|VIRTUAL_ENV|"
     r"(PYTHON|LD_|MALLOC_|GLIBC_|AGENTPIPE_)\w*"
 )
-# Those that were taken out of ``os.environ``, for a config that passes them on by name.
+# Variables removed from ``os.environ``, kept for configs that pass them on by name.
 _withdrawn: dict[str, str] = {}
 _of_contexts: set[str] = set()
 
 
 def is_open(name: str, value: str) -> bool:
-    """Whether a variable may stand where other processes of the user see it."""
+    """Whether a variable can stay visible to other processes of the user."""
     return bool(_OPEN.fullmatch(name)) and not is_kept_back(name, value)
 
 
 def is_kept_back(name: str, value: str) -> bool:
-    """Whether a variable is one of a context's, or reads like a credential or a URL with one."""
+    """Whether a variable is in a context, or looks like a credential or a URL with one."""
     return name in _of_contexts or reads_like_secret(name) or "@" in value
 
 
 def keep_to_contexts(names: Iterable[str]) -> None:
-    """The variables that contexts refer to are credentials, whatever their names."""
+    """Treat variables that contexts refer to as credentials, whatever their names."""
     _of_contexts.update(names)
 
 
 def harden() -> None:
-    """Let no other process of this user read this one's memory or environment; no core files.
+    """Stop other processes of this user from reading memory and environment; disable core files.
 
-    Debuggers and profilers of the same user cannot attach either, unless the variable says so.
+    Debuggers and profilers of the same user cannot attach either, unless ``DUMPABLE`` is set to 1.
     """
     if sys.platform == "linux" and os.environ.get(DUMPABLE) != "1":
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -60,9 +60,9 @@ def harden() -> None:
 
 
 def scrub() -> None:
-    """Erase from ``/proc/PID/environ`` what this process was started with; ``os.environ`` stays.
+    """Erase this process's initial variables from ``/proc/PID/environ``; ``os.environ`` stays.
 
-    The C library gets copies of all variables first: others read them by ``getenv``.
+    All variables are copied into the C library first, for code that calls ``getenv``.
     """
     if sys.platform != "linux":
         return
@@ -73,7 +73,7 @@ def scrub() -> None:
 
 
 def _block() -> tuple[int, int]:
-    """The address and the size of the initial environment; see ``env_start`` in proc(5)."""
+    """Return address and size of the initial environment; see ``env_start`` in proc(5)."""
     fields = Stat.of(Path("/proc/self")).fields
     start, end = int(fields[47]), int(fields[48])
     return start, end - start
@@ -89,12 +89,12 @@ def _erase(start: int, size: int) -> None:
 
 
 def withdraw(names: Iterable[str]) -> None:
-    """Take variables out of ``os.environ``: programs that agents start would inherit them."""
+    """Remove variables from ``os.environ``, or programs started by agents would inherit them."""
     for name in names:
         if name in os.environ and not is_open(name, os.environ[name]):
             _withdrawn[name] = os.environ.pop(name)
 
 
 def variables() -> Mapping[str, str]:
-    """This process's environment, with what was withdrawn from it."""
+    """Return this process's environment, including the withdrawn variables."""
     return {**_withdrawn, **os.environ}

@@ -1,4 +1,4 @@
-"""Processes of this machine, by their pids; ``/proc`` tells more, where the system has it."""
+"""Processes of this machine by pid, with details from ``/proc`` if the system has it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _STATE, _USER_TICKS, _SYSTEM_TICKS, _STARTED = 0, 11, 12, 19
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A ``stat`` file of ``/proc``, of a process or of one of its threads; see proc(5).
+    """A ``stat`` file of ``/proc``, for a process or one of its threads; see proc(5).
 
     Attributes:
-        command: The beginning of the program's name.
-        fields: What follows it, from the state on.
+        command: Start of the program's name.
+        fields: The fields after the name, starting with the state.
     """
 
     command: str
@@ -34,17 +34,17 @@ class Stat:
 
     @property
     def state(self) -> str:
-        """A letter: ``Z`` has ended and its parent has not noticed."""
+        """One letter; ``Z`` is a zombie: ended but not yet reaped by its parent."""
         return self.fields[_STATE]
 
     @property
     def started(self) -> str:
-        """When it started; with the pid it identifies a process."""
+        """Start time; together with the pid it identifies a process."""
         return self.fields[_STARTED]
 
     @property
     def ticks(self) -> int:
-        """Its processor time, in the system's clock ticks."""
+        """CPU time in clock ticks."""
         return int(self.fields[_USER_TICKS]) + int(self.fields[_SYSTEM_TICKS])
 
     @property
@@ -54,12 +54,12 @@ class Stat:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it no longer runs."""
+        """Whether it has ended, including zombies."""
         return self.state in "ZX"
 
 
 def stat_of(pid: int) -> Stat | None:
-    """The process's; None where it is gone, or the system has no ``/proc``."""
+    """Return a process's stat; None if it is gone, or the system has no ``/proc``."""
     try:
         return Stat.of(Path(f"/proc/{pid}"))
     except OSError:
@@ -67,7 +67,7 @@ def stat_of(pid: int) -> Stat | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs, one of another user included."""
+    """Whether a process is running, including those of other users."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

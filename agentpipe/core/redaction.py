@@ -1,8 +1,8 @@
-"""Masks credentials in everything that leaves a worker.
+"""Mask credentials in everything that leaves a worker.
 
-Values of contexts are masked as they are, line by line, and in the encodings that
-``docs/guarantees.md`` lists. API keys of well-known services are recognised by their form,
-wherever they come from.
+Values of contexts are masked verbatim, line by line, and in the encodings listed in
+``docs/guarantees.md``. API keys of well-known services are recognized by their format, wherever
+they come from.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
     from agentpipe.core.secret_forms import Form
 
-# Shorter values and these words are settings, not secrets: masking each "1" or "true" would
+# Shorter values and these words are settings, not secrets: masking every "1" or "true" would
 # destroy an answer.
 MIN_SECRET = 4
 NO_SECRETS = frozenset({"true", "false", "none", "null"})
-# Forms with so many letters and digits are in the index of pieces of 8, of 4.
+# Minimum number of letters and digits for the 8-byte and the 4-byte index.
 _LONG, _SHORT = 15, 7
 _NESTED = "management=http"
 _USER = re.compile(r"//[^/@:]*+:")
 
 
 class Redactor:
-    """Masks the given secrets, and keys of known forms."""
+    """Masks the given secrets, and keys of known services."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets if is_secret(secret) for form in forms_of(secret)}
@@ -41,7 +41,7 @@ class Redactor:
         self._rest = [pair for pair in self._rest if len(pair[1].key) < _SHORT]
 
     def text(self, text: str) -> str:
-        """``text`` with each secret masked, the longest first."""
+        """Return ``text`` with each secret masked, the longest first."""
         data = text.encode(errors="surrogatepass")
         found = self._found(data)
         for form in sorted(found, key=lambda form: (len(form.exact), form.exact), reverse=True):
@@ -49,11 +49,11 @@ class Redactor:
         return _without_keys(text) if may_hold_key(data) else text
 
     def occurs_in(self, encoded: bytes) -> bool:
-        """Whether JSON written by orjson may contain a secret; cheap, since most of it does not."""
+        """Whether JSON written by orjson can contain a secret; fast, since most contains none."""
         return bool(self._found(encoded)) or (may_hold_key(encoded) and holds_key(encoded))
 
     def value(self, value: Any) -> Any:
-        """A copy of parsed JSON with each secret masked, in keys as well."""
+        """Copy parsed JSON with each secret masked, also in keys."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -78,23 +78,23 @@ def _without_keys(text: str) -> str:
 
 
 def is_secret(value: str) -> bool:
-    """Whether a value of a context is masked; others are settings."""
+    """Whether a context's value is masked; other values are settings."""
     return len(value) >= MIN_SECRET and value.lower() not in NO_SECRETS
 
 
 def without_password(url: str) -> str:
-    """``url`` with passwords masked, also in a URL that is one of its parameters."""
+    """Return ``url`` with passwords masked, also in a URL nested in its parameters."""
     first, *nested = url.split(_NESTED)
     shown = [_without_own_password(first)]
     for part in nested:
-        if "%" in part.partition("&")[0]:  # It may have a percent-encoded password.
+        if "%" in part.partition("&")[0]:  # A percent-encoded password is possible.
             return _NESTED.join([*shown, ""]).removesuffix("http") + MASK
         shown.append(_without_own_password(part))
     return _NESTED.join(shown)
 
 
 def _without_own_password(url: str) -> str:
-    found, last = _USER.search(url), url.rfind("@")  # The last: one may be unescaped.
+    found, last = _USER.search(url), url.rfind("@")  # A password can contain @.
     if found is not None and last >= found.end():
         url = f"{url[: found.end() - 1]}:{MASK}{url[last:]}"
     place, mark, query = url.partition("?")
@@ -102,6 +102,6 @@ def _without_own_password(url: str) -> str:
 
 
 def _without_value(parameter: str) -> str:
-    """A parameter whose name reads like a credential's; no store has one, and users try."""
+    """Mask a parameter named like a credential; no store has such a parameter, but users try."""
     name, mark, value = parameter.partition("=")
     return f"{name}={MASK}" if mark and value and reads_like_secret(name) else parameter

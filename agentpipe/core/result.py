@@ -1,4 +1,4 @@
-"""Result: the one terminal record of a task, on its way to the sink and in the stream."""
+"""Result: the single terminal record of a task, as delivered to the sink and the stream."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ OUTCOMES = (
     "stale",
     "crashed",
 )
-# Why an answer ended, where the agent knows: it was complete, or cut, or withheld, or refused.
+# Why an answer ended, if the agent knows: complete, cut, withheld by a filter, or refused.
 STOP, LENGTH, CONTENT_FILTER, REFUSAL = "stop", "length", "content_filter", "refusal"
 STOPS = (STOP, LENGTH, CONTENT_FILTER, REFUSAL)
 WITHHELD = "not shown: the answer holds a credential"
-# What an error begins with, where a function of the user's raised it or another evaluator.
+# The error type in a message, also if a user's function or another evaluator raised it.
 _ERROR_TYPE = re.compile(r"(?:\S{1,200} raised )?([^\W\d]\w{0,200}): ")
-# What a Result repeats of its task.
+# Fields that a Result copies from its task.
 CARRIED = (
     "metadata",
     "group_id",
@@ -53,39 +53,39 @@ CARRIED = (
     "retry_of",
 )
 _CARRIED_OF = attrgetter(*CARRIED)
-# Ids and metadata are the sender's own words, by which they find their results again: everything
-# else is masked, the task too, whose question may quote what an earlier agent saw.
+# Ids and metadata are not masked: senders find their results by them. Everything else is, including
+# the task, since its question can quote what an earlier agent saw.
 MASKED = ("result", "evaluation_results", "trace", "task", "error", "usage", "usage_total")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The one terminal record of a task, whatever its outcome.
+    """The single terminal record of a task, whatever its outcome.
 
     The first four fields are what MCP-Universe's consumers read.
 
     Attributes:
-        result: The answer, text or JSON; None where there is none.
-        evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator, and
-            ``score`` where it graded the answer.
+        result: The answer, a string or JSON; None if there is none.
+        evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator, with
+            ``score`` if it graded the answer.
         trace: Spans in MCP-Universe's format.
-        task: What was asked, see ``Task.as_sent``; None where the task could not be read.
+        task: What the sender asked for, see ``Task.as_sent``; None if the task could not be read.
         outcome: One of ``OUTCOMES``.
         stop: Why the answer ended, one of ``STOPS``; None if the agent does not know.
-        context: Which of its collection's contexts the agent has, from 0; never a value of it.
-        attempt: Which run gave this outcome, from 1; 0 where none ran.
+        context: Index of the agent's context in its collection, from 0; never a value of it.
+        attempt: Number of the run with this outcome, from 1; 0 if none ran.
         reward: Weighted mean of the evaluators' scores; only for ``ok``, None without evaluators.
-        rewards: The same of each evaluator with a name.
-        reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
-        error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
-        usage: What the run cost, summed.
-        usage_total: What all runs of the task cost; empty in results of earlier versions.
-        rollout: Its token ids as its serving engine sampled them; None where none were recorded.
-        config_hash: The fingerprint of the config that its worker ran.
-        truncated: Which ``fields`` were cut or left out, and why: ``reason`` where they are not
-            JSON or the broker refuses them, ``bytes``, ``spans`` and ``remedy`` where a sink takes
-            less.
-        rescored_of: The task whose stored answer was judged again, without a run.
+        rewards: The reward per named evaluator.
+        reward_trustworthy: Whether every evaluator could judge, so that ``reward`` is a number.
+        error: ``{type, message, traceback}`` or None; has ``permanent: true`` if the setup failed.
+        usage: Summed cost of the run.
+        usage_total: Summed cost of all runs of the task; empty in results of earlier versions.
+        rollout: Token ids as the serving engine sampled them; None if none were recorded.
+        config_hash: Fingerprint of the config that the worker ran.
+        truncated: Which ``fields`` were cut or left out, and why: ``reason`` if they are not JSON
+            or the broker refuses them; ``bytes``, ``spans`` and ``remedy`` if the sink's size limit
+            is lower.
+        rescored_of: The task whose stored answer was evaluated again, without a run.
         submitted_at: ISO 8601 in UTC, like ``started_at`` and ``finished_at``.
     """
 
@@ -128,7 +128,7 @@ class Result:
 
     @classmethod
     def of(cls, task: Task | None, **fields: Any) -> Result:
-        """A Result that finishes now and repeats what its task carries; None if unreadable."""
+        """Create a Result that finishes now; ``task`` is None if it could not be read."""
         carried: dict[str, Any] = {}
         if task is not None:
             carried = dict(zip(CARRIED, _CARRIED_OF(task), strict=True))
@@ -147,7 +147,7 @@ class Result:
         collection: str | None,
         submitted_at: float,
     ) -> Result:
-        """The Result of a task that was cancelled before a worker claimed it."""
+        """Return the Result of a task that was cancelled before a worker claimed it."""
         return cls.of(
             task,
             task_id=task_id,
@@ -159,28 +159,28 @@ class Result:
 
     @property
     def paid(self) -> dict[str, Any]:
-        """What the task cost; of an earlier version's, as far as its last run says."""
+        """What the task cost; for results of earlier versions, only the last run's cost."""
         return self.usage_total or self.usage
 
     @property
     def parent(self) -> str | None:
-        """The task that it tries again; None for a first attempt. See ``core.attempts``."""
+        """The task that this one repeats; None for a first attempt. See ``core.attempts``."""
         return self.retry_of or self.replay_of
 
     @property
     def finished(self) -> float | None:
-        """When it ended, in Unix seconds; None if unknown."""
+        """Unix seconds when it ended; None if unknown."""
         return seconds_of(self.finished_at)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name; values are shared, not copied."""
+        """Return all fields by name; values are shared, not copied."""
         return dict(zip(_RESULT_FIELDS, _SLOTS.values(self), strict=True))
 
     def encode(self, redactor: Redactor) -> bytes:
-        """The wire form, with all credentials that ``redactor`` knows masked.
+        """Return the wire form, with all credentials that ``redactor`` knows masked.
 
-        A field that cannot be JSON is left out, and ``truncated`` says so: no answer is lost over
-        its trace or its usage.
+        A field that is not JSON is left out and listed in ``truncated``, so that a bad trace or
+        usage does not cost the answer.
         """
         encoded = _encoded(self.to_dict())
         return _masked(encoded, redactor) if redactor.occurs_in(encoded) else encoded
@@ -190,7 +190,7 @@ class Result:
         """Read one record of a stream; keys added by later minor versions are dropped.
 
         Raises:
-            FormatError: It is not JSON, not a Result, or of another schema.
+            FormatError: The record is not JSON, not a Result, or has another schema.
         """
         record = _parsed(data)
         refuse_other_schemas(record, "result")
@@ -204,7 +204,7 @@ class Result:
 
 
 def _parsed(data: Any) -> Any:
-    """A record of a stream, in which others may have written."""
+    """Parse a stream record, which can come from foreign code."""
     if not data or not isinstance(data, bytes):
         most = f"{caps.MAX_RECORD_BYTES:,} bytes (MAX_RECORD_BYTES)"
         raise FormatError(f"not a result: it is empty, of another type, or above {most}")
@@ -218,7 +218,7 @@ def _parsed(data: Any) -> Any:
 
 
 def _refuse_odd_times(record: dict[str, Any]) -> None:
-    """What readers compute with."""
+    """Reject invalid times, since readers compute with them."""
     for name in ("started_at", "finished_at"):
         if record.get(name) is not None and moment_of(record[name]) is None:
             raise FormatError(f"not a result: {name} is not a time in UTC")
@@ -236,14 +236,14 @@ def _encoded(record: dict[str, Any]) -> bytes:
 
 def _is_json(value: Any) -> bool:
     try:
-        orjson.dumps([value])  # As deep as in the record.
+        orjson.dumps([value])  # At the same depth as in the record.
     except TypeError:
         return False
     return True
 
 
 def _masked(encoded: bytes, redactor: Redactor) -> bytes:
-    record = orjson.loads(encoded)  # Tuples and dataclasses of the agent's are JSON by now.
+    record = orjson.loads(encoded)  # The agent's tuples and dataclasses are plain JSON by now.
     answer = orjson.dumps(record["result"])
     if redactor.occurs_in(answer):
         _withhold_quotations(record, answer.decode())
@@ -251,7 +251,7 @@ def _masked(encoded: bytes, redactor: Redactor) -> bytes:
 
 
 def _withhold_quotations(record: dict[str, Any], answer: str) -> None:
-    """Evaluators quote parts of the answer, and part of a secret cannot be recognised."""
+    """Withhold messages: evaluators quote the answer, and part of a secret is undetectable."""
     for evaluation in record["evaluation_results"]:
         evaluation["reason"] = evaluation["reason"] and WITHHELD
         evaluation["error"] = evaluation["error"] and _withheld(evaluation["error"], answer)
@@ -260,7 +260,7 @@ def _withhold_quotations(record: dict[str, Any], answer: str) -> None:
 
 
 def _withheld(error: str, answer: str) -> str:
-    """The error's type alone, which quotes nothing: unless the answer holds it."""
+    """Keep only the error's type, which quotes nothing, unless the answer contains it."""
     found = _ERROR_TYPE.match(error)
     return f"{found[1]}: {WITHHELD}" if found and found[1] not in answer else WITHHELD
 
@@ -269,7 +269,7 @@ _RESULT_FIELDS = tuple(entry.name for entry in fields(Result))
 _SLOTS = Slots(Result)
 _EMPTY = Result().to_dict()
 _OR_NULL = type(None)
-# What readers rely on; other fields may hold any JSON.
+# Types that readers rely on; other fields can hold any JSON.
 _RESULT_KINDS: dict[str, Any] = {
     "task_id": str,
     "outcome": str,

@@ -1,4 +1,4 @@
-"""RunPlan: how tasks become those of a run, with an id, samples and a seed for each."""
+"""RunPlan: assign tasks to a run, with ids, samples and seeds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RunPlan:
     """What one call sends into a run.
 
     Attributes:
-        samples: How often each task is sent; 0 for once, without a group.
-        same_seed: The samples have no seed of their own.
+        samples: How many times each task is sent; 0 sends it once, without a group.
+        same_seed: Do not give each sample its own seed.
     """
 
     run: str
@@ -30,7 +30,7 @@ class RunPlan:
     same_seed: bool = False
 
     def problems(self, given: Mapping[str, Any]) -> list[str]:
-        """What keeps a task with these fields out of this run, a sentence each."""
+        """Return why a task with these fields cannot join this run, one sentence each."""
         if _OF_RUNS.isdisjoint(given):
             return []
         return [*self._wrong_run(given), *self._wrong_ids(given), *self._wrong_samples(given)]
@@ -58,7 +58,7 @@ class RunPlan:
                 yield f"{name}: --samples sets it: remove the key"
 
     def fields(self, given: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
-        """The fields of each task to send; ``key`` is the task's id, without a run."""
+        """Yield the fields of each task to send; ``key`` is the task's id without a run."""
         name = f"{prefix_of(self.run)}{without_run(key, given.get('run'))}"
         if not self.samples:
             group = self._group_of(given) if given.get("group_id") else None
@@ -67,7 +67,7 @@ class RunPlan:
             yield self._sample(name, index)
 
     def _group_of(self, given: Mapping[str, Any]) -> str:
-        """Of this run alone; a file that names the run has it already."""
+        """Return the group's name in this run, which can already have the run's prefix."""
         prefix, group = prefix_of(self.run), str(given["group_id"])
         return group if given.get("run") and group.startswith(prefix) else prefix + group
 
@@ -82,6 +82,6 @@ class RunPlan:
 
 
 def seed_of(task_id: str) -> int:
-    """A sample's seed: the first 31 bits of the SHA-256 of its id, which names run and task."""
+    """Return a sample's seed: the first 31 bits of the SHA-256 of its id."""
     digest = hashlib.sha256(task_id.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:4]) >> 1

@@ -1,4 +1,4 @@
-"""Names of spans, as all that show a trace use them: ``llm MODEL``, ``tool SERVER.NAME``."""
+"""Span names, shared by everything that displays a trace: ``llm MODEL``, ``tool SERVER.NAME``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def span_name(data: Mapping[str, Any]) -> tuple[str, str]:
-    """The kind and the name that a span's first record gives it; empty where it says nothing."""
+    """Return kind and name from a span's first record; the name is empty if it has none."""
     kind = "tool" if "tool_name" in data else _text(data.get("type"))
     return kind or "span", _name(kind, data)
 

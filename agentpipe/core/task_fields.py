@@ -1,4 +1,4 @@
-"""Task fields: what each may hold, and what is wrong with one that does not."""
+"""Task fields: the valid values of each, and what is wrong with invalid ones."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 50
 MAX_ID = 256
-# What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
+# Fields that a Result repeats must fit in a sink's record with the answer; Kafka's limit is 1 MB.
 MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
-# Fields that are judged by more than their types.
+# Fields with checks beyond their types.
 _TOGETHER = frozenset({"sample_index", "group_size", "run", "deadline"})
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
 def wrong_values(known: dict[str, Any]) -> list[str]:
-    """What is wrong with the fields, and makes the deadline a number."""
+    """Return what is wrong with the fields, and convert the deadline to a number."""
     wrong = wrong_types(known)
     sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
     flaws = list(wrong.values())
     if not _TOGETHER.isdisjoint(sound):
         flaws += [*_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(sound)]
-    # What an agent answered may be what no sender may write: NUL, or deeper levels.
+    # An agent's answer can contain what a sender cannot write: NUL, or deeper nesting.
     written = {**sound, "answered": None} if "answered" in sound else sound
     if TASKS.flaw(written):
         flaws += [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
@@ -40,7 +40,7 @@ def wrong_values(known: dict[str, Any]) -> list[str]:
 
 
 def too_large(fields: Mapping[str, Any], size: int) -> list[str]:
-    """Fields with more bytes than are allowed, of a task that has so many in all."""
+    """Return fields that exceed their size limit, in a task of ``size`` bytes."""
     flaws = []
     for name, limit in MAX_FIELD_BYTES.items():
         if size > limit and fields.get(name) and (found := len(orjson.dumps(fields[name]))) > limit:
@@ -50,7 +50,7 @@ def too_large(fields: Mapping[str, Any], size: int) -> list[str]:
 
 
 def wrong_types(known: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with each field that is of another type, by its name."""
+    """Return what is wrong with each field of the wrong type, by field name."""
     return {
         name: f"{name}: expected {CHECKS[name][0]}, got {kind_of(value)}"
         for name, value in known.items()
@@ -59,7 +59,7 @@ def wrong_types(known: dict[str, Any]) -> dict[str, str]:
 
 
 def _wrong_sample(known: dict[str, Any]) -> Iterator[str]:
-    """The sample must be one of its group."""
+    """Check that the sample index is within its group."""
     index, size = known.get("sample_index"), known.get("group_size")
     if size is not None and size < 1:
         yield f"group_size: expected at least 1, got {size}"
@@ -69,14 +69,14 @@ def _wrong_sample(known: dict[str, Any]) -> Iterator[str]:
 
 
 def _wrong_run(known: dict[str, Any]) -> Iterator[str]:
-    """A run's tasks are known by their ids, also where nothing else of them is."""
+    """Check that the task id starts with its run: often only the id is known."""
     run, task_id = known.get("run"), known.get("task_id")
     if run and task_id and not is_of_run(task_id, run):
         yield f"run: an id in run {run!r} begins with {prefix_of(run)!r}; got {task_id!r}"
 
 
 def wrong_deadline(known: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the deadline; makes it a number."""
+    """Return what is wrong with the deadline; convert a valid one to a number."""
     if isinstance(known.get("deadline"), (str, int, float)):
         try:
             known["deadline"] = _timestamp(known["deadline"])
@@ -85,7 +85,7 @@ def wrong_deadline(known: dict[str, Any]) -> Iterator[str]:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, for an error: the value where it is short, else its type."""
+    """Describe a JSON value for an error: numbers and booleans by value, others by type."""
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
     if isinstance(value, (bool, int, float)):
         return repr(value)
@@ -152,12 +152,12 @@ CHECKS: dict[str, tuple[str, Any]] = {
     "dramatiq": ("an object", _or_null(_is_object)),
 }
 
-# What senders write: a key of theirs that is like another field is their own.
+# Fields that senders write: only keys similar to these are treated as misspelt.
 _WRITTEN = [name for name in CHECKS if name not in ("answered", "spent_before", "dramatiq")]
 
 
 def misspelt(data: dict[Any, Any]) -> Iterator[str]:
-    """What is wrong with keys that are no fields; others may be the sender's own."""
+    """Return misspelt keys; other unknown keys can be the sender's own."""
     for name in data:
         if not isinstance(name, str):
             yield f"keys must be strings, got {kind_of(name)}"
@@ -175,7 +175,7 @@ def _timestamp(value: str | float) -> float:
             raise TaskError(f"deadline: {value!r} has no zone: end it with Z or +01:00")
         value = moment.timestamp()
     try:
-        utc(value)  # It is shown so.
+        utc(value)  # Must be displayable.
     except (ValueError, OverflowError, OSError) as error:
         raise TaskError(f"deadline: {value!r} is not a time: {error}") from error
     return float(value)

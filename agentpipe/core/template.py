@@ -1,6 +1,6 @@
-"""``{{ NAME }}`` in strings, replaced by values of a context.
+"""Replace ``{{ NAME }}`` in strings by values of a context.
 
-MCP-Universe renders these with Jinja. Expressions are not evaluated here, so that a task cannot
+MCP-Universe renders these with Jinja. Here, expressions are not evaluated, so that a task cannot
 compute anything.
 """
 
@@ -16,7 +16,7 @@ _NAME = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
 def render(value: Any, env: Mapping[str, str]) -> Any:
-    """``value`` with the names in its strings replaced, at any depth of lists and objects.
+    """Return ``value`` with names in its strings replaced, at any depth of lists and objects.
 
     Unknown names, expressions and keys stay unchanged; inserted values are not rendered again.
     """
@@ -30,7 +30,7 @@ def render(value: Any, env: Mapping[str, str]) -> Any:
 
 
 def names_in(value: Any) -> Iterator[str]:
-    """The names used in ``value``."""
+    """Yield the names used in ``value``."""
     if isinstance(value, str):
         yield from (match[1] for match in _NAME.finditer(value))
     elif isinstance(value, (dict, list)):

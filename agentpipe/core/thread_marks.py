@@ -1,7 +1,7 @@
-"""Marks of threads: which run each one works for, written where another process can read it.
+"""Thread marks: which run each thread works for, written where another process can read it.
 
-A run that holds the interpreter in a thread is found by its thread: nothing in the process itself
-can run to say so.
+If a run's thread holds the interpreter lock, nothing in the process itself can run to report it.
+Another process finds the run by its thread.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 NO_RUN = -1
-# The place of the current run in the worker's last word; what the run starts inherits it.
+# The current run's place in the worker's last word; code started by the run inherits it.
 run_place: ContextVar[int] = ContextVar("agentpipe_run_place", default=NO_RUN)
 
 
 class Marks(Protocol):
-    """Where the marks are written."""
+    """Stores the marks."""
 
     def enter_thread(self, place: int) -> int:
-        """The current thread works for the run at ``place``; returns the number of the mark."""
+        """Mark the current thread as working for the run at ``place``; return the mark's number."""
 
     def leave_thread(self, mark: int) -> None:
-        """It works for it no longer."""
+        """Remove the mark."""
 
 
 _written: list[Marks] = []
 
 
 def write_marks_to(marks: Marks) -> None:
-    """Have marks written there from now on; without it they are not written."""
+    """Write marks to ``marks`` from now on; before this call none are written."""
     _written[:] = [marks]
 
 
 @contextmanager
 def marked(place: int) -> Iterator[None]:
-    """Mark the current thread as that of a run, if it is of one."""
+    """Mark the current thread with its run, if it works for one."""
     if place == NO_RUN or not _written:
         yield
         return
@@ -53,10 +53,10 @@ def marked(place: int) -> Iterator[None]:
 
 
 class MarkingExecutor(ThreadPoolExecutor):
-    """Marks its threads with the run that submits to it: for ``asyncio.to_thread``."""
+    """Marks its threads with the run that submits to it, for ``asyncio.to_thread``."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``function`` in a thread that is marked meanwhile."""
+        """Run ``function`` in a thread that is marked for the duration."""
         return super().submit(_marked_call, run_place.get(), function, args, kwargs)
 
 

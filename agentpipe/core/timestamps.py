@@ -1,4 +1,4 @@
-"""Moments as strings, and strings as moments."""
+"""Convert times to strings and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def utc(timestamp: float) -> str:
-    """Unix seconds as ISO 8601 in UTC, always with microseconds: such strings sort by time."""
+    """Format Unix seconds as ISO 8601 in UTC with microseconds; such strings sort by time."""
     fraction, whole = math.modf(timestamp)
     seconds, micros = divmod(int(whole) * 1_000_000 + round(fraction * 1e6), 1_000_000)
     return f"{_utc_second(seconds)}.{micros:06}Z"
@@ -21,7 +21,7 @@ def _utc_second(seconds: int) -> str:
 
 
 def moment_of(value: Any) -> datetime | None:
-    """A time with its zone, from ISO 8601; None for any other value."""
+    """Parse an ISO 8601 time with a zone; None for anything else."""
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
@@ -30,7 +30,7 @@ def moment_of(value: Any) -> datetime | None:
 
 
 def seconds_of(value: Any) -> float | None:
-    """The same in Unix seconds."""
+    """Parse like ``moment_of``, but return Unix seconds."""
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Transcripts: the conversations with models that a run's spans hold, each in one piece.
+"""Transcripts: reassemble the conversations with models from a run's spans.
 
-A request of our own engine records the messages since the one before. One of MCP-Universe's
-records all of them each time. Both become the same here.
+Requests of our own engine record only the messages since the previous request. MCP-Universe's
+record all messages each time. Both produce the same transcripts.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# What a request begins with that does not go on from an earlier one.
+# Roles that start a request which does not continue an earlier one.
 _OPENERS = ("system", "developer", "user")
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One conversation with a model, in the form of OpenAI's chat completions.
+    """One conversation with a model, in OpenAI's chat completions format.
 
     Attributes:
-        messages: With the responses: ``role``, ``content``, ``tool_calls``, ``tool_call_id``.
-        tools: The definitions that the model had last; empty where the spans have none.
-        complete: Nothing of the trace was cut or left out.
+        messages: Including responses: ``role``, ``content``, ``tool_calls``, ``tool_call_id``.
+        tools: The model's latest tool definitions; empty if the spans have none.
+        complete: Whether nothing of the trace was cut or left out.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -35,12 +35,12 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One request to a model, with all that it saw.
+    """One request to a model, with everything that the model saw.
 
     Attributes:
-        span: Its span.
-        data: The record of the request.
-        messages: Those of the whole conversation so far; the same objects from request to request.
+        span: The request's span.
+        data: The request's record.
+        messages: The whole conversation so far; requests share the same message objects.
         new: Those of ``messages`` that no earlier request of the conversation had.
         answer: The response as a message; None if there is none.
     """
@@ -57,7 +57,7 @@ class _Open:
     """A conversation while its requests are read.
 
     Attributes:
-        parent: The id of the span below which its requests are.
+        parent: Id of the parent span of its requests.
         asked: What its last request sent.
     """
 
@@ -67,7 +67,7 @@ class _Open:
     tools: tuple[dict[str, Any], ...] = ()
 
     def ask(self, sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Go on with what a request sent; those messages that are new."""
+        """Continue with a request's messages; return the new ones."""
         if not _opens(sent):
             self.messages += sent
             self.asked = list(self.messages)
@@ -80,10 +80,10 @@ class _Open:
 
 
 def transcripts(trace: Sequence[Any]) -> list[Transcript]:
-    """The conversations of a trace, in the order in which they begin.
+    """Return the conversations of a trace, in order of their start.
 
-    Agents that call several models have several; so has one that puts its whole history into one
-    message. Spans of others that are malformed are passed over.
+    An agent that calls several models has several conversations. So does one that puts its whole
+    history into one message. Malformed foreign spans are skipped.
     """
     conversations = Conversations()
     for span, data in records_of(trace):
@@ -93,7 +93,7 @@ def transcripts(trace: Sequence[Any]) -> list[Transcript]:
 
 
 def requests_of(trace: Iterable[Any]) -> Iterator[ModelRequest]:
-    """Each request of a trace, in the order in which they end."""
+    """Yield each request of a trace, in the order in which they end."""
     conversations = Conversations()
     for span, data in records_of(trace):
         if data.get("type") == "llm":
@@ -101,13 +101,13 @@ def requests_of(trace: Iterable[Any]) -> Iterator[ModelRequest]:
 
 
 class Conversations:
-    """Takes the requests of a run one by one, in the order in which their spans end."""
+    """Takes a run's requests one by one, in the order in which their spans end."""
 
     def __init__(self) -> None:
         self._open: list[_Open] = []
 
     def add(self, span: Mapping[str, Any], data: Mapping[str, Any]) -> ModelRequest:
-        """Take the record of a request."""
+        """Add the record of a request."""
         sent = _objects(data.get("messages"))
         conversation = self._of(span.get("parent_id"), sent)
         if tools := _objects(data.get("tools")):
@@ -120,7 +120,7 @@ class Conversations:
         return ModelRequest(span, data, messages, new, answer)
 
     def whole(self, *, complete: bool = True) -> list[Transcript]:
-        """Those that have a message."""
+        """Return the conversations that have messages."""
         return [
             Transcript(tuple(each.messages), each.tools, complete)
             for each in self._open
@@ -128,7 +128,7 @@ class Conversations:
         ]
 
     def _of(self, parent: Any, sent: list[dict[str, Any]]) -> _Open:
-        """The conversation that a request belongs to."""
+        """Return the conversation that a request belongs to, creating it if needed."""
         conversation = _continued(self._open, parent, sent)
         if conversation is None:
             conversation = _Open(parent)
@@ -137,7 +137,7 @@ class Conversations:
 
 
 def records_of(trace: Iterable[Any]) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """Each record's data with its span; what is not of a span's form is passed over."""
+    """Yield each record's data with its span; malformed spans are skipped."""
     for span in trace:
         records = span.get("records") if isinstance(span, dict) else None
         for record in records if isinstance(records, list) else ():
@@ -147,7 +147,7 @@ def records_of(trace: Iterable[Any]) -> Iterator[tuple[Mapping[str, Any], dict[s
 
 
 def is_complete(trace: Sequence[Any]) -> bool:
-    """Whether each span is there, with all that it recorded."""
+    """Whether no span is missing, and none had records dropped."""
     for place, span in enumerate(trace):
         if not isinstance(span, dict) or span.get("span_index", place) != place:
             return False
@@ -157,7 +157,7 @@ def is_complete(trace: Sequence[Any]) -> bool:
 def _continued(
     conversations: Sequence[_Open], parent: Any, sent: list[dict[str, Any]]
 ) -> _Open | None:
-    """The conversation that a request goes on with: the last one under the same span."""
+    """Return the conversation that a request continues: the latest under the same span."""
     siblings = (each for each in reversed(conversations) if each.parent == parent)
     if not _opens(sent):
         return next(siblings, None)
@@ -169,13 +169,13 @@ def _opens(sent: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _answer(data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The response as a message; None where there is none."""
+    """Return the response as a message; None if there is none."""
     response = data.get("response")
     calls = data.get("tool_calls")
     if isinstance(response, dict) and (inner := _first_choice(response)) is not None:
         response, calls = inner.get("content"), inner.get("tool_calls") or calls
     elif calls is None and isinstance(response, list):
-        # MCP-Universe records the calls alone.
+        # MCP-Universe records only the calls.
         response, calls = None, response
     text = response if isinstance(response, str) or response is None else _json(response)
     made = [_call(call, place) for place, call in enumerate(_objects(calls))]
@@ -195,7 +195,7 @@ def _first_choice(response: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _call(call: Mapping[str, Any], place: int) -> dict[str, Any]:
-    """A call in OpenAI's form, whether it was flat or had that already."""
+    """Return a call in OpenAI's format, from a flat call or one already in that format."""
     function = call.get("function")
     inner = function if isinstance(function, dict) else call
     arguments = inner.get("arguments")
