@@ -1,1 +1,1 @@
-"""Users' YAML as frozen objects, each mistake with its line."""
+"""Users' YAML parsed into frozen objects; each mistake is reported with its line."""

@@ -1,6 +1,6 @@
-"""Agent configs: the entry point of a file, and what its engine gets.
+"""Agent configs: a file's entry point, and the config that its engine receives.
 
-The keys of an engine's ``config`` are checked by the engine.
+The engine itself checks the keys of its ``config``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NOTHING = "nothing to run: add a document of kind agent"
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """The entry point of an agent config, and the documents that it may refer to.
+    """The entry point of an agent config, and the documents that it can refer to.
 
     Attributes:
         config: For the engine, unchecked.
         line: The first line of the entry point's document.
-        documents: All documents of the file, the entry point among them.
+        documents: All documents of the file, including the entry point.
     """
 
     type: str
@@ -52,12 +52,12 @@ class AgentConfig:
         return search_folders(self.file)
 
     def problem(self, message: str, *path: str) -> Problem:
-        """A problem at ``path``, or at the key of ``config`` that the message starts with."""
+        """Return a problem at ``path``, or at the ``config`` key that the message starts with."""
         place: KeyPath = path or ("spec", "config", *_place_in(message))
         return Problem(message, shown_path(self.file), self._line_of(place))
 
     def _line_of(self, path: KeyPath) -> int:
-        """In the entry point, unless only a model has the key."""
+        """Return the line in the entry point, unless only a model has the key."""
         own = [each for each in self.documents if each.line == self.line]
         models = [each for each in self.documents if kind_in(each) == "llm"]
         having = [each for each in (*own, *models) if path[:3] in each.lines]
@@ -65,12 +65,12 @@ class AgentConfig:
 
 
 def search_folders(config_file: Path) -> tuple[Path, ...]:
-    """The folders in which references to code in an agent config and its tasks are looked up."""
+    """Return the folders searched for code that an agent config or its tasks refer to."""
     return (Path.cwd(), config_file.parent, config_file.parent.parent)
 
 
 def _place_in(message: str) -> KeyPath:
-    """``servers[1]: ...`` and ``unknown key 'model' in config`` name parts of a config."""
+    """Parse the part of a config in ``servers[1]: ...`` or ``unknown key 'model' in config``."""
     match = _PLACE.match(message)
     if match is None:
         return ()
@@ -81,11 +81,11 @@ def _place_in(message: str) -> KeyPath:
 def load_agent_config(path: Path | str, name: str = "") -> AgentConfig:
     """Read an agent config and find its entry point; benchmarks in it are skipped.
 
-    The entry point is the document called ``name``; without a name the one with ``is_main: true``,
-    else the only workflow, else the only agent.
+    The entry point is the document called ``name``. Without a name, it is the one with ``is_main:
+    true``, else the only workflow, else the only agent.
 
     Raises:
-        ConfigError: Lists every problem of the file, in its order.
+        ConfigError: Lists every problem of the file, in file order.
     """
     checked, problems = read_documents(Path(path), AgentFileDocument(), _is_wanted)
     problems += _wrong_marks(checked)

@@ -1,6 +1,6 @@
-"""Collections: YAML to frozen objects, every mistake with its file and line.
+"""Collections: YAML parsed into frozen objects; every mistake has its file and line.
 
-Nothing is built or run here; the agent configs that a collection names are not read.
+Nothing is built or run here. The agent configs that a collection names are not read.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class AgentSpec:
     """One agent of a collection.
 
     Attributes:
-        index: Counted from 0 within its collection.
-        queue: Where its tasks wait.
-        context_index: The index of its context; None if the collection has none.
-        concurrency_group: The name shared by all agents of a context with a ``concurrency``.
+        index: Index within its collection, from 0.
+        queue: The queue of its tasks.
+        context_index: Index of its context; None if the collection has none.
+        concurrency_group: Name shared by all agents of a context with a ``concurrency``.
         concurrency_group_limit: That ``concurrency``.
     """
 
@@ -55,13 +55,13 @@ class AgentSpec:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ContextSpec:
-    """A context as written, with unresolved references; its repr shows no value.
+    """A context as written, with unresolved references; its repr shows no values.
 
     Attributes:
         line: The first line of the entry.
         concurrency: Running tasks of all its agents, fleet-wide; None for no limit.
-        env_lines: The line of each name of ``env``.
-        public: The names that tasks may read; None for all but credentials.
+        env_lines: The line of each name in ``env``.
+        public: Names that tasks can read; None for all except credentials.
     """
 
     env: Mapping[str, str]
@@ -78,16 +78,17 @@ class ContextSpec:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSpec:
-    """A task file that is sent repeatedly.
+    """A task file that is sent on a schedule.
 
     Attributes:
         name: Unique within its collection.
         cron: Minute, hour, day, month, weekday.
-        tasks_file: Absolute; read at each firing.
+        tasks_file: Absolute path; read at each firing.
         file: The collection file, as given.
         line: The first line of the entry.
-        timezone: The zone whose wall clock ``cron`` means.
-        missed: For firings while no scheduler ran: ``run_once``, ``run_all`` or ``skip``.
+        timezone: Time zone of ``cron``.
+        missed: What to do about firings while no scheduler ran: ``run_once``, ``run_all`` or
+            ``skip``.
     """
 
     name: str
@@ -101,32 +102,33 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Agents of one config, with the same limits.
+    """Agents that share one config and the same limits.
 
     Attributes:
-        file: The collection file, absolute, like ``config_file``.
+        file: The collection file; absolute, as is ``config_file``.
         line: The first line of its document.
         number: Agents per context.
-        max_queue_size: Tasks per agent that wait or are delayed.
+        max_queue_size: Waiting and delayed tasks per agent.
         concurrency: Running tasks per agent, fleet-wide.
-        max_retries: Further runs after failures of the infrastructure.
+        max_retries: Additional runs after infrastructure failures.
         max_crashes: Claims without a settlement before a task is dead.
-        breaker: So many runs in a row that fail the same way pause it; 0 for never.
-        max_cooldown_s: For how long a task may wait in cooldowns altogether.
-        budget: What its runs may cost; workers stop claiming once that is spent.
+        breaker: Number of consecutive runs with the same failure that pauses the collection; 0 for
+            never.
+        max_cooldown_s: Total time that a task can wait in cooldowns.
+        budget: Cost limit of its runs; workers stop claiming when it is spent.
         isolation: ``coroutine``, ``thread`` or ``process``.
-        engine: Overrides the engine of an agent config of MCP-Universe's.
+        engine: Overrides the engine of an MCP-Universe agent config.
         schedule: What ``agentpipe schedule run`` sends.
-        strict_config: Workers leave tasks alone that were sent with another fingerprint.
-        task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
-        evaluators: Modules whose functions evaluators may name, beside those of its folder.
+        strict_config: Workers skip tasks that were sent with another fingerprint.
+        task_servers: MCP servers that tasks can choose; None for the agent's default choice.
+        evaluators: Modules that evaluators can use functions from, besides those of its folder.
         record_tokens: ``require``, ``try`` or ``off``: whether Results have token ids.
-        record_mode: ``messages`` or ``tokens``: how the models of recorded runs are asked.
-        on_limit: The reward of a run that reached a limit, if it has evaluators; None for none.
-        policy: What its agents ask instead of a model of their own; None without one.
-        user: As whom what its agents start runs, a name or a number; None for the worker's own.
-        spec_digest: Of the document, for the fingerprint; empty without one.
-        key_lines: The lines of the keys of its spec.
+        record_mode: ``messages`` or ``tokens``: how recorded runs query their models.
+        on_limit: Reward of a run that reached a limit, if it has evaluators; None for no reward.
+        policy: The policy that its agents query instead of their own model; None for none.
+        user: User name or uid as whom its agents' programs run; None for the worker's own.
+        spec_digest: Digest of the document, for the fingerprint; empty without a document.
+        key_lines: The line of each key of its spec.
     """
 
     name: str
@@ -166,7 +168,7 @@ class Collection:
 
     @property
     def functions(self) -> FunctionScope:
-        """What evaluators of its tasks may name."""
+        """The functions that evaluators of its tasks can use."""
         here = is_file(self.config_file)
         return FunctionScope(
             self.file.parent, self.evaluators, search_folders(self.config_file), is_here=here
@@ -174,7 +176,7 @@ class Collection:
 
     @property
     def task_rules(self) -> TaskRules:
-        """What its tasks may choose; built at each access."""
+        """What its tasks can choose; built at each access."""
         return TaskRules(self.functions, TaskServers(self.task_servers, self.config_file))
 
     @property
@@ -185,12 +187,12 @@ class Collection:
         )
 
     def problem(self, key: str, message: str) -> Problem:
-        """A problem with a key of its spec, in that key's line."""
+        """Return a problem with a key of the spec, at that key's line."""
         line = self.key_lines.get(key, self.line)
         return Problem(f"{key}: {message}", shown_path(self.file), line)
 
     def queues_of_context(self, context_index: int | None) -> tuple[str, ...]:
-        """The queues of all agents that share this context; of all agents if there is none."""
+        """Return the queues of all agents that share this context, or of all agents for None."""
         step = max(1, len(self.contexts))
         return tuple(
             f"{self.name}_{index}" for index in range(context_index or 0, self.number * step, step)
@@ -210,10 +212,10 @@ class Collection:
 def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
     """Read a collection file; the agent configs that it names must exist but are not read.
 
-    ``max_queue_size`` is the default for collections without one.
+    ``max_queue_size`` is the default for collections that do not set it.
 
     Raises:
-        ConfigError: Lists every problem of the file, in its order.
+        ConfigError: Lists every problem of the file, in file order.
     """
     collections, problems = read(path, max_queue_size)
     raise_problems(problems)
@@ -223,10 +225,10 @@ def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
 def read(
     path: Path | str, max_queue_size: int = 100
 ) -> tuple[tuple[Collection, ...], list[Problem]]:
-    """The collections of a file as far as they are valid, and every problem; for ``check``.
+    """Return the collections of a file as far as they are valid, and every problem; for ``check``.
 
-    Invalid values are replaced by defaults, and missing files by ``Path()``: enough to check what
-    else a collection names, but not to run it.
+    Invalid values are replaced by defaults, and missing files by ``Path()``. The result is enough
+    to check the rest of a collection, but not to run it.
 
     Raises:
         ConfigError: The file cannot be read as YAML.
@@ -255,7 +257,7 @@ def read(
 def _config_file(
     document: Document, spec: dict[str, Any], folders: tuple[Path, ...], problems: list[Problem]
 ) -> Path:
-    # An invalid value is reported already; a second problem would only confuse.
+    # An invalid value is already reported; a second problem would only confuse.
     written = spec.get("config", "")
     try:
         return find_file(written, folders) if written else Path()
@@ -303,7 +305,7 @@ def _schedule(
     found: dict[str, ScheduleSpec] = {}
     for index, entry in enumerate(spec.get("schedule", ())):
         path = ("spec", "schedule", index)
-        if not entry.get("tasks"):  # Reported already.
+        if not entry.get("tasks"):  # Already reported.
             continue
         try:
             each = _schedule_spec(document, path, entry, folders)
@@ -321,7 +323,7 @@ def _schedule(
 def _schedule_spec(
     document: Document, path: KeyPath, entry: dict[str, Any], folders: tuple[Path, ...]
 ) -> ScheduleSpec:
-    """Its name is by default that of its task file."""
+    """Build a schedule; its name defaults to the stem of its task file."""
     tasks_file = find_file(entry["tasks"], folders)
     own = {name: value for name, value in entry.items() if name != "tasks"}
     place = {"file": document.file, "line": document.line_of(path)}

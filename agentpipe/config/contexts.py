@@ -1,4 +1,4 @@
-"""Contexts of collections as workers hold them: with values instead of references."""
+"""Contexts of collections with their references resolved, for workers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 def resolve_contexts(
     collections: Iterable[Collection], environ: Mapping[str, str]
 ) -> dict[str, tuple[Context, ...]]:
-    """The contexts of each collection by its name; for workers, which alone hold credentials.
+    """Resolve the contexts of each collection, by its name; only workers hold credentials.
 
-    An agent's is ``[agent.collection][agent.context_index or 0]``: a collection without contexts
-    gets an empty one.
+    An agent's context is ``[agent.collection][agent.context_index or 0]``: a collection without
+    contexts gets one empty context.
 
     Raises:
-        ConfigError: Lists every unresolved reference of every context, and each ``user`` that
-            cannot be had.
+        ConfigError: Lists every unresolved reference of every context, and each invalid ``user``.
     """
     problems: list[Problem] = []
     resolved = {}
@@ -40,7 +39,7 @@ def resolve_contexts(
 
 
 def variables_in(collections: Iterable[Collection]) -> set[str]:
-    """The variables that their contexts refer to."""
+    """Return the variables that the collections' contexts refer to."""
     contexts = [context for each in collections for context in each.contexts]
     return {name for each in contexts for value in each.env.values() for name in names_in(value)}
 

@@ -1,8 +1,8 @@
-"""Cron lines: when they fire, in a time zone with daylight saving.
+"""Cron lines: when they fire, in a time zone with daylight saving time.
 
-APScheduler parses the fields and walks the wall clock. Two things are decided here: weekdays, which
-APScheduler numbers from Monday and crontab from Sunday, and what a wall clock's time means in the
-zone, since APScheduler's arithmetic stops at an hour that occurs twice.
+APScheduler parses the fields and finds matching local times. This module decides two things.
+Weekdays: APScheduler counts from Monday, crontab from Sunday. And the moment that a local time
+means in the zone, since APScheduler's arithmetic fails in an hour that occurs twice.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ _VALUES = {
 }
 _HOW = "write 0 to 7 or sun to sat, a range such as 1-5 or mon-fri, a step such as */2"
 
-# No change of the clocks is larger.
+# No clock change is larger.
 _SHIFT = timedelta(hours=3)
 _STEP = timedelta(microseconds=1)
-# Searched one after the other, so that a line for each minute does not walk through ten years.
+# Searched in order, so that a line that fires every minute does not scan ten years.
 _SPANS = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timedelta(days=3_660))
 
 
 @dataclass(frozen=True)
 class Cron:
-    """A line of five fields in a zone.
+    """A cron line of five fields in a time zone.
 
     Raises:
-        ValueError: The line or the zone is invalid; raised when it is constructed.
+        ValueError: The line or the zone is invalid; raised by the constructor.
     """
 
     line: str
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
-        """Refuse an invalid line, and one that never fires."""
+        """Reject an invalid line, or one that never fires."""
         _ = self._zone
         if next(self._walls(datetime.now(UTC).replace(tzinfo=None)), None) is None:
             raise ValueError(f"{self.line!r} never fires: there is no such day")
 
     def between(self, after: datetime, until: datetime) -> list[datetime]:
-        """Its firings after ``after``, up to and including ``until``, in UTC and in order."""
+        """Return the firings after ``after`` up to ``until`` (inclusive), in UTC and in order."""
         last = self._wall(until) + _SHIFT
         found: set[datetime] = set()
         for wall in self._walls(self._wall(after) - _SHIFT):
@@ -67,12 +67,12 @@ class Cron:
         return sorted(found)
 
     def following(self, after: datetime) -> datetime | None:
-        """Its next firing, in UTC; None if there is none within ten years."""
+        """Return the next firing, in UTC; None if there is none within ten years."""
         spans = (self.between(after, after + span) for span in _SPANS)
         return next((found[0] for found in spans if found), None)
 
     def shown(self, moment: datetime) -> str:
-        """``moment`` as the zone's clocks show it, in ISO 8601."""
+        """Return ``moment`` in the zone's local time, in ISO 8601."""
         return moment.astimezone(self._zone).isoformat()
 
     @cached_property
@@ -91,17 +91,17 @@ class Cron:
         return moment.astimezone(self._zone).replace(tzinfo=None)
 
     def _walls(self, start: datetime) -> Iterator[datetime]:
-        """The wall clock's times that match the fields, from ``start`` on."""
+        """Yield the local times that match the fields, from ``start`` on."""
         wall = start.replace(tzinfo=UTC)
         while (wall := self._trigger.get_next_fire_time(None, wall)) is not None:
             yield wall.replace(tzinfo=None)
             wall += _STEP
 
     def _moments(self, wall: datetime) -> list[datetime]:
-        """The moments of a wall clock's time.
+        """Return the moments at which a local time occurs.
 
-        One in a skipped hour fires that much after the hour's start. One in an hour that occurs
-        twice fires once, unless the line is for each hour.
+        A time in a skipped hour fires as long after the change of the clocks. A time in a repeated
+        hour fires once, or twice if the line is hourly.
         """
         first, second = (wall.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1))
         early, late = first.astimezone(UTC), second.astimezone(UTC)
@@ -109,7 +109,7 @@ class Cron:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone of that name.
+    """Return the time zone of this name.
 
     Raises:
         ValueError: It is unknown; the message suggests a similar one.
@@ -138,7 +138,7 @@ def _trigger_of(line: str) -> Any:
 
 
 def _what_is_wrong(fields: list[str]) -> str:
-    """The part that APScheduler refuses; its own words name its classes, not the field."""
+    """Return the field that APScheduler rejects; its own message names its classes instead."""
     for index, (name, values) in enumerate(_VALUES.items()):
         for part in fields[index].split(","):
             if not _is_accepted(part, index):
@@ -150,7 +150,7 @@ def _is_accepted(part: str, index: int) -> bool:
     from apscheduler.triggers.cron import CronTrigger
 
     alone = ["*"] * len(FIELDS)
-    alone[index] = part or "-"  # Nothing would leave a field out.
+    alone[index] = part or "-"  # An empty part would drop the field.
     try:
         CronTrigger.from_crontab(" ".join(alone), timezone=UTC)
     except ValueError:
@@ -159,13 +159,13 @@ def _is_accepted(part: str, index: int) -> bool:
 
 
 def _weekday_names(field: str) -> str:
-    """A crontab's weekdays as a list of names, which mean the same to APScheduler."""
+    """Convert a crontab's weekdays to a list of names, which APScheduler reads the same way."""
     days = {day % 7 for part in field.lower().split(",") for day in _weekdays(part)}
     return ",".join(WEEKDAYS[day] for day in sorted(days))
 
 
 def _weekdays(part: str) -> range:
-    """The numbers of one part of the list; Sunday is 0, and 7 where a range ends with it."""
+    """Return the weekday numbers of one list entry; Sunday is 0, or 7 at the end of a range."""
     match = _PART.fullmatch(part)
     if match is None or (match["first"] and match["step"] and not match["last"]):
         raise ValueError(f"weekday {part!r}: {_HOW}")

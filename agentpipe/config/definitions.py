@@ -1,4 +1,4 @@
-"""What a reference names, as far as its file says: nothing of it is imported or run."""
+"""Check what a reference names by reading its file; nothing is imported or run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from agentpipe.config.function_scope import FunctionScope
 
-# A sender asks for the same function with every task.
+# A sender checks the same function for every task.
 _TRUST_S = 1.0
 _MAX_TRUSTED = 10_000
 _trusted: dict[tuple[str, tuple[str, ...], FunctionScope], float] = {}
 
-# A module that uses one of these may define any name when it runs; some do without arguments only.
+# A module that calls one of these can define any name at run time; some only without arguments.
 _DYNAMIC, _DYNAMIC_BARE = frozenset(("globals", "exec")), frozenset(("locals", "vars"))
 _CONSTANTS = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple, ast.Dict, ast.Set)
 
@@ -34,8 +34,8 @@ class _Module:
     """The names that a file defines at its top level.
 
     Attributes:
-        names: The statement that defines each; the whole module where there are several.
-        open: It may define others: by ``__getattr__``, a star import, or at run time.
+        names: The statement that defines each name; the whole module if several do.
+        open: Whether it can define other names: by ``__getattr__``, a star import, or at run time.
     """
 
     names: dict[str, ast.AST] = field(default_factory=dict)
@@ -43,12 +43,12 @@ class _Module:
 
 
 def problem_of_function(reference: str, scope: FunctionScope, given: Sequence[str]) -> str:
-    """Why ``reference`` cannot be called with one argument; empty where nothing speaks against it.
+    """Return why ``reference`` cannot be called with one argument; empty if it seems callable.
 
-    What ``scope`` does not offer is a problem too.
+    A function that ``scope`` does not offer is also a problem.
 
-    ``given`` are the names of further arguments that it may have. A module without a source, or
-    one that defines names as it runs, cannot be judged and passes.
+    ``given`` are the names of further arguments that the function can take. A module without
+    source, or one that defines names at run time, cannot be checked and passes.
     """
     key = (reference, tuple(given), scope)
     now = time.monotonic()
@@ -66,10 +66,10 @@ def problem_of_function(reference: str, scope: FunctionScope, given: Sequence[st
 
 
 def is_defined(reference: str, scope: FunctionScope) -> bool:
-    """Whether one ``def`` or ``class`` of its file defines what ``reference`` names.
+    """Whether exactly one ``def`` or ``class`` of its file defines what ``reference`` names.
 
     Raises:
-        ConfigError: It is not offered.
+        ConfigError: The scope does not offer it.
     """
     module = _module_in(scope.file_of(reference))
     node = module.names.get(split(reference)[1]) if module else None
@@ -100,7 +100,7 @@ def _problem_of_absence(reference: str, file: Path | None, module: _Module, name
 def _problem_of_import(
     reference: str, node: ast.Import | ast.ImportFrom, scope: FunctionScope
 ) -> str:
-    """A module uses what its tasks may not call; a package gathers its own functions."""
+    """Reject imported names that tasks cannot call; a package can re-export its own functions."""
     if isinstance(node, ast.Import):
         return f"{reference!r} is not a function but a module"
     if node.level or scope.offers_import(node.module or ""):
@@ -117,7 +117,7 @@ def _problem_of_definition(reference: str, node: ast.AST, given: Sequence[str]) 
 
 
 def _problem_of_arguments(reference: str, takes: ast.arguments, given: Sequence[str]) -> str:
-    """What is wrong with the parameters of a function that is called with one value."""
+    """Return what is wrong with the parameters of a function that is called with one value."""
     positional = [*takes.posonlyargs, *takes.args]
     if not positional and takes.vararg is None:
         return f"{reference!r} has no parameter for the answer: add one"
@@ -138,16 +138,16 @@ def _module_in(file: Path | None) -> _Module | None:
     try:
         status = file.stat() if file else None
     except OSError:
-        return None  # The worker may be able to read it.
+        return None  # The worker might be able to read it.
     return _module(file, status.st_mtime_ns, status.st_size) if file and status else None
 
 
 @lru_cache(maxsize=256)
 def _module(file: Path, _changed_ns: int, _size: int) -> _Module:
-    """Raises ``ConfigError`` for a file that is not Python."""
+    """Parse a file; raises ``ConfigError`` if it is not Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # About the user's escapes, which Python shows itself.
+            warnings.simplefilter("ignore")  # Python itself warns of invalid escapes.
             tree = ast.parse(file.read_bytes())
     except SyntaxError as error:
         raise ConfigError(f"{file}:{error.lineno}: not Python: {error.msg}") from error
@@ -167,17 +167,17 @@ def _is_dynamic(tree: ast.AST) -> bool:
 
 
 def _may_define(node: ast.AST) -> bool:
-    """Whether it may define any name of its module."""
+    """Whether a node can define any name of its module."""
     if isinstance(node, ast.ImportFrom):
         return any(alias.name == "*" for alias in node.names)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id in _DYNAMIC or (not node.args and node.func.id in _DYNAMIC_BARE)
-    in_modules = isinstance(node, ast.Attribute) and node.attr == "modules"  # Of sys.
+    in_modules = isinstance(node, ast.Attribute) and node.attr == "modules"  # As in sys.modules.
     return in_modules or isinstance(node, ast.Global)
 
 
 def _submodules(file: Path) -> set[str]:
-    """What importing a submodule adds to its package."""
+    """Return the names that importing submodules adds to a package."""
     if file.name != "__init__.py":
         return set()
     try:
@@ -187,7 +187,7 @@ def _submodules(file: Path) -> set[str]:
 
 
 def _bound(statements: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
-    """Each name that these statements bind, and where; blocks are entered, functions are not."""
+    """Yield each bound name and its statement; blocks are entered, functions are not."""
     for node in statements:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name, node
@@ -210,9 +210,9 @@ def _bound_within(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def problem_of_name(reference: str, search: Sequence[Path]) -> str:
-    """Why ``reference`` names nothing in the folders of ``search``; empty if it may name something.
+    """Return why ``reference`` names nothing in the ``search`` folders; empty if it can be valid.
 
-    Raises nothing: a wrong reference and a missing module are problems too.
+    Never raises: a malformed reference or a missing module is returned as a problem too.
     """
     try:
         file = source_of(reference, search)

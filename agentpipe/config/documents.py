@@ -1,4 +1,4 @@
-"""Documents checked against a schema: the valid part, and every mistake with its line."""
+"""Check documents against a schema: returns the valid part, and every mistake with its line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CheckedDocument = tuple[Document, dict[str, Any]]
 def read_documents(
     path: Path, schema: Schema, wanted: Callable[[Document], bool] = lambda _: True
 ) -> tuple[list[CheckedDocument], list[Problem]]:
-    """The wanted documents of a file, each with its valid part, and all problems."""
+    """Return the wanted documents of a file, each with its valid part, and all problems."""
     checked, problems = [], []
     for document in filter(wanted, load_documents(path)):
         spec, found = _check(schema, document)
@@ -42,7 +42,7 @@ def _check(schema: Schema, document: Document) -> tuple[dict[str, Any], list[Pro
     try:
         return schema.load(document.data)["spec"], []
     except ValidationError as error:
-        # Not chained: the error refers to the whole document, with its credentials.
+        # Not chained: the error refers to the whole document, including credentials.
         messages: Any = error.messages
         valid = error.valid_data
     if messages.get("kind") in ([NOT_A_COLLECTION], [NOT_A_BENCHMARK], [NOT_AN_AGENT_CONFIG]):
@@ -75,7 +75,7 @@ def _repeated_names(checked: list[CheckedDocument]) -> Iterator[Problem]:
 
 
 def problem_at(document: Document, path: KeyPath, message: str) -> Problem:
-    """A problem with the line of ``path``, or of the closest enclosing part."""
+    """Return a problem at the line of ``path``, or of its closest enclosing part."""
     place = f"{label(path)}: " if path else ""
     return Problem(place + message, document.file, document.line_of(path))
 
@@ -84,7 +84,7 @@ def raise_problems(problems: list[Problem]) -> None:
     """Raise the problems, if there are any.
 
     Raises:
-        ConfigError: Lists all of them, in the file's order.
+        ConfigError: Lists all of them, in file order.
     """
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))

@@ -1,8 +1,8 @@
 """Fingerprint: whether two collections of one name run the same agent in the same way.
 
-It covers the agent config, the contexts and the limits of a run. How many agents there are and how
-many of their tasks run or wait decides nothing about an answer, so that it is left out. No value
-of a context's ``env`` is in it, only the names and the references.
+It covers the agent config, the contexts and the limits of a run. The number of agents and their
+queue and concurrency limits do not affect an answer and are left out. Of a context's ``env`` it
+contains only names and references, no values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _REFERENCE = re.compile(r"\$\{[^}$]*+(?:\$(?!\{)[^}$]*+)*\}")
 
 
 def spec_digest(document: Any) -> str:
-    """Of a collection's document as it is written; empty where it is none."""
+    """Digest a collection's document as written; empty if it is not a collection's."""
     spec = document.get("spec") if isinstance(document, dict) else None
     if not isinstance(spec, dict):
         return ""
@@ -59,7 +59,7 @@ def _without_values(context: Any) -> Any:
 
 
 def fingerprint(digest: str, agent_file: Path) -> str:
-    """In hex, of a collection's ``spec_digest``; empty where its agent config cannot be read."""
+    """Return the fingerprint in hex; empty without a digest or a readable agent config."""
     try:
         status = agent_file.stat()
         agent = _agent_digest(agent_file, status.st_mtime_ns, status.st_size)
@@ -77,6 +77,6 @@ def _digest(value: Any) -> str:
     options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
     try:
         data = orjson.dumps(value, default=str, option=options)
-    except TypeError:  # YAML has integers that JSON has not.
+    except TypeError:  # YAML has integers that JSON lacks.
         data = repr(value).encode()
     return hashlib.blake2b(data, digest_size=SIZE).hexdigest()

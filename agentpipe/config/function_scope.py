@@ -1,7 +1,7 @@
-"""FunctionScope: which functions the evaluators of a collection's tasks may name.
+"""FunctionScope: which functions the evaluators of a collection's tasks can use.
 
-A task is data that others write. It chooses among the functions of the collection's own folder and
-of the modules that the collection names; whatever else it names is refused before any import.
+A task is untrusted data. It chooses among the functions in the collection's own folder and in the
+modules that the collection lists. Any other reference is rejected before any import.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Hidden folders, and those of installed packages: not put there for tasks.
+# Hidden folders, and those of installed packages: not meant for tasks.
 _FOREIGN = re.compile(r"\..*|site-packages|dist-packages|node_modules|python\d.*", re.IGNORECASE)
 _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionScope:
-    """Where functions that evaluators name may come from.
+    """Where the functions that evaluators name can come from.
 
     Attributes:
-        folder: The collection's own: files in it and below it are offered.
-        modules: Further modules, which the collection names.
-        search: The folders in which those are looked up, before ``sys.path``.
-        is_here: Whether the files are on this machine; elsewhere only names are checked.
+        folder: The collection's own folder; files in and below it are offered.
+        modules: Further modules that the collection lists.
+        search: Folders searched for those modules, before ``sys.path``.
+        is_here: Whether the files are on this machine; if not, only names are checked.
     """
 
     folder: Path
@@ -45,12 +45,12 @@ class FunctionScope:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> FunctionScope:
-        """What ``to_json`` wrote."""
+        """Read the output of ``to_json``."""
         search = tuple(map(paths.from_json, fields["search"]))
         return cls(paths.from_json(fields["folder"]), tuple(fields["modules"]), search)
 
     def to_json(self) -> dict[str, Any]:
-        """The same for another process of this machine."""
+        """Serialize the scope for another process on this machine."""
         search = list(map(paths.to_json, self.search))
         return {
             "folder": paths.to_json(self.folder),
@@ -59,10 +59,10 @@ class FunctionScope:
         }
 
     def file_of(self, reference: str) -> Path | None:
-        """The file that defines a function which is offered; None for a module without a source.
+        """Return the file that defines an offered function; None for a module without source.
 
         Raises:
-            ConfigError: The reference is malformed, or names what is not offered.
+            ConfigError: The reference is malformed, or names a function that is not offered.
         """
         if flaw := flaw_of(reference, self.modules):
             raise ConfigError(flaw)
@@ -81,7 +81,7 @@ class FunctionScope:
         return file
 
     def has(self, reference: Any) -> bool:
-        """Whether ``reference`` is one, and its module is offered and has a source."""
+        """Whether ``reference`` is valid, and its module is offered and has source."""
         try:
             return ":" in reference and self.file_of(reference) is not None
         except (ConfigError, TypeError):
@@ -100,8 +100,8 @@ class FunctionScope:
 
         Args:
             reference: ``module:function``, or ``file.py:function``.
-            defined: Whether its file defines it by ``def`` or ``class``. All else must come from
-                code that is offered: a module may use what its tasks may not call.
+            defined: Whether its file defines it by ``def`` or ``class``. If not, it must come from
+                offered code: a module can import functions that tasks cannot call.
 
         Raises:
             ConfigError: It is not offered, or its module fails to import.
@@ -138,7 +138,7 @@ class FunctionScope:
 
 
 def flaw_of(reference: str, modules: tuple[str, ...] = ()) -> str:
-    """Why no collection offers what ``reference`` names; empty where one may."""
+    """Return why no collection offers what ``reference`` names; empty if one can."""
     try:
         name, attribute = split(reference)
     except ConfigError as error:
@@ -185,7 +185,7 @@ def _top(module: str) -> str:
 
 
 def _is_below(file: Path, root: Path) -> bool:
-    """Whether a file, its links resolved, is among the user's own in ``root``."""
+    """Whether a file, with links resolved, is the user's own file below ``root``."""
     if root not in file.parents:
         return False
     folders = file.relative_to(root).parts[:-1]
@@ -199,7 +199,7 @@ def _between(file: Path, root: Path) -> Iterator[Path]:
 
 
 def _defining_module(value: Any) -> str | None:
-    """The name of the module whose code a callable runs; None if that is unknown."""
+    """Return the module whose code a callable runs; None if unknown."""
     while isinstance(value, functools.partial):
         value = value.func
     try:

@@ -1,8 +1,8 @@
-"""Starts a program that takes a server's URL as its last argument, without the URL's password.
+"""Start a program with a server's URL as its last argument, without the URL's password.
 
-``python hide_password.py URL_VARIABLE PASSWORD_VARIABLE PROGRAM [ARGUMENT...]``: the URL is in the
-environment, and the program finds the password there, too. This must stay one file without imports
-of agentpipe: MCP-Universe's code runs it by its path.
+``python hide_password.py URL_VARIABLE PASSWORD_VARIABLE PROGRAM [ARGUMENT...]`` reads the URL from
+the environment and passes the password to the program in the environment. This must stay a single
+file that does not import agentpipe: MCP-Universe's code runs it by its path.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _PARAMETER = re.compile(r"(?<=[?&])password=([^&#]*)&?")
 
 
 def split(url: str) -> tuple[str, str]:
-    """The URL without its password, and the password.
+    """Return the URL without its password, and the password.
 
     Raises:
-        ValueError: It is not a URL, so that nothing says where its password is.
+        ValueError: It is not a URL, so its password cannot be located.
     """
     match = _URL.match(url)
     if match is None:
@@ -34,7 +34,7 @@ def split(url: str) -> tuple[str, str]:
 
 
 def main(url_variable: str, password_variable: str, *command: str) -> None:
-    """Become the program."""
+    """Replace this process with the program."""
     try:
         url, password = split(os.environ.pop(url_variable, ""))
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Resolves references in configs: ``module:Name`` or ``path/to/file.py:Name``.
+"""Resolve references in configs: ``module:Name`` or ``path/to/file.py:Name``.
 
-It imports the user's module and returns the object, unchecked. In a process, a module name means
-one file: a second file of the same name is refused.
+This imports the user's module and returns the object, unchecked. Within a process, a module name
+stands for one file: a second file of the same name is rejected.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _LOCK = threading.RLock()
 def locate(reference: str, search: Sequence[Path]) -> Any:
     """Import the module that ``reference`` names and return the attribute after the colon.
 
-    A module is searched in the folders of ``search``, in their order, then on ``sys.path``. Its
-    folder is appended to ``sys.path`` and stays there, so that it can import its neighbours. A
-    path is relative to the folders of ``search`` only, and the file's own folder is appended.
-    Thread-safe; blocks while the user's module is imported.
+    A module is searched in the ``search`` folders, in order, then on ``sys.path``. Its folder is
+    appended to ``sys.path`` and stays there, so that it can import its neighbours. A path is looked
+    up only in the ``search`` folders, and the file's own folder is appended. Thread-safe; blocks
+    while the user's module is imported.
 
     Raises:
-        ConfigError: The reference is malformed, its module is missing, fails to import or lacks
-            the attribute, or two files claim one module name.
+        ConfigError: The reference is malformed, its module is missing, fails to import or lacks the
+            attribute, or two files claim one module name.
     """
     module_name, attribute = split(reference)
     folders = list(dict.fromkeys(Path(folder).resolve() for folder in search))
@@ -57,9 +57,9 @@ def locate(reference: str, search: Sequence[Path]) -> Any:
 
 
 def source_of(reference: str, search: Sequence[Path]) -> Path | None:
-    """The file that ``locate`` would import, found without importing anything.
+    """Return the file that ``locate`` would import, without importing anything.
 
-    None for a module without a source: built in, compiled, or found in a way of its own.
+    None for a module without source: built in, compiled, or found by a custom importer.
 
     Raises:
         ConfigError: The reference is malformed, or its module is missing.
@@ -80,7 +80,7 @@ def source_of(reference: str, search: Sequence[Path]) -> Path | None:
 
 
 def _spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Like ``importlib.util.find_spec``, which would import the packages around the module."""
+    """Do what ``importlib.util.find_spec`` does, but without importing parent packages."""
     top, *parts = name.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -89,13 +89,13 @@ def _spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
                 return None
             inner = ".".join([top, *parts[:count]])
             spec = importlib.machinery.PathFinder.find_spec(inner, spec.submodule_search_locations)
-    except (ImportError, ValueError, AttributeError):  # Such as a module without a spec.
+    except (ImportError, ValueError, AttributeError):  # For example a module without a spec.
         return None
     return spec
 
 
 def split(reference: str) -> tuple[str, str]:
-    """The module (or path) and the attribute of a reference, without an import.
+    """Split a reference into module (or path) and attribute, without importing.
 
     Raises:
         ConfigError: The reference is malformed.
@@ -107,20 +107,20 @@ def split(reference: str) -> tuple[str, str]:
 
 
 def explain(error: BaseException) -> str:
-    """Type, message and place of an exception from the user's code.
+    """Return type, message and location of an exception from the user's code.
 
-    The place is the deepest line of the user's own code, not of a library that it called.
+    The location is the deepest line of the user's own code, not of a library that it called.
     """
     try:
         said = f"{type(error).__name__}: {error}"
-    except BaseException:  # noqa: BLE001 - the exception's own __str__ may raise anything
+    except BaseException:  # noqa: BLE001 - the exception's own __str__ can raise anything
         said = f"{type(error).__name__} (its message cannot be read)"
     place = _place(error)
     return f"{said[:_MAX_TEXT]} (at {place})" if place else said[:_MAX_TEXT]
 
 
 def file_below(name: str, folder: Path) -> Path | None:
-    """The source of a module or path in ``folder``, its links resolved; None without one."""
+    """Return the source of a module or path in ``folder``, with links resolved; None if missing."""
     if not _is_path(name):
         return _file_of(name, folder)
     return (folder / name).resolve() if is_file(folder / name) else None
@@ -146,7 +146,7 @@ def _file_in(reference: str, path: str, folders: list[Path]) -> Path:
 
 
 def _load_file(file: Path, reference: str) -> ModuleType:
-    """Two files may have the same name: the module's name contains a digest of the path."""
+    """Load a file under a name with a digest of its path, since file names can repeat."""
     digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
     name = f"{file.stem.replace('.', '_')}_{digest}"
     if name not in sys.modules:
@@ -174,7 +174,7 @@ def _import_from(folder: Path, name: str, file: Path, reference: str) -> ModuleT
     if name not in sys.modules:
         _open_folder(file, folder)
     with _named_failure(reference):
-        # By file: a module in ``search`` wins over an installed one of the same name.
+        # Load by file: a module in ``search`` wins over an installed one of the same name.
         if top_file and top not in sys.modules:
             _execute(top, top_file)
         importlib.import_module(top)
@@ -235,7 +235,7 @@ def _attribute(reference: str, module: ModuleType, path: str) -> Any:
 
 
 def _file_of(name: str, folder: Path) -> Path | None:
-    """The source of a dotted name in ``folder``; a package wins over a module, as in Python."""
+    """Return the source of a dotted name in ``folder``; packages win over modules, as in Python."""
     base = folder.joinpath(*name.split("."))
     for file in (base / "__init__.py", base.parent / f"{base.name}.py"):
         if is_file(file):
@@ -244,7 +244,7 @@ def _file_of(name: str, folder: Path) -> Path | None:
 
 
 def _home(module: ModuleType) -> Path | None:
-    """The file of a loaded module; None for a package without ``__init__.py``."""
+    """Return the file of a loaded module; None for a package without ``__init__.py``."""
     file = getattr(module, "__file__", None)
     return Path(file).resolve() if file else None
 
@@ -255,7 +255,7 @@ def _refuse_other(name: str, place: Path) -> None:
         return
     home = _home(module)
     if home is None and hasattr(module, "__path__") and place.is_dir():
-        return  # a namespace package may span folders
+        return  # a namespace package can span folders
     if home != place:
         raise _clash(name, str(home or "Python itself"), place)
 
@@ -268,7 +268,7 @@ def _clash(name: str, taken_by: str, place: Path) -> ConfigError:
 
 
 def _open_folder(file: Path, folder: Path) -> None:
-    """Let ``file`` import its neighbours in ``folder``, if it would get the right ones."""
+    """Let ``file`` import its neighbours in ``folder``, unless other modules shadow them."""
     importlib.invalidate_caches()
     _refuse_mistaken_neighbours(file, folder, {file})
     if str(folder) not in sys.path:
@@ -276,7 +276,7 @@ def _open_folder(file: Path, folder: Path) -> None:
 
 
 def _refuse_mistaken_neighbours(file: Path, folder: Path, seen: set[Path]) -> None:
-    """Refuse a ``helpers.py`` that would be shadowed by another collection's."""
+    """Reject a ``helpers.py`` that another collection's file of that name would shadow."""
     for name in sorted(_imports(file)):
         neighbour = _file_of(name, folder)
         if neighbour is None or neighbour in seen:
@@ -303,7 +303,7 @@ def _imports(file: Path) -> set[str]:
 
 
 def _importable(name: str, folder: Path) -> Path | None:
-    """The file that ``import name`` would load once ``folder`` is on the path."""
+    """Return the file that ``import name`` would load once ``folder`` is on the path."""
     if name in sys.modules:
         return _home(sys.modules[name])
     spec = importlib.machinery.PathFinder.find_spec(name, [*sys.path, str(folder)])

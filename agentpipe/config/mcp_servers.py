@@ -1,7 +1,8 @@
 """How each MCP server is started or reached, from a list that users can extend.
 
-A list is MCP-Universe's (``{name: {"stdio": {"command", "args"}, "env", "sse"/"http": {"url"}}}``)
-or the common ``{"mcpServers": {name: {"command", "args", "env"} or {"url", "type", "headers"}}}``.
+A list is in MCP-Universe's format (``{name: {"stdio": {"command", "args"}, "env", "sse"/"http":
+{"url"}}}``) or the common ``{"mcpServers": {name: {"command", "args", "env"} or {"url", "type",
+"headers"}}}``.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _uvx(package: str, *arguments: str) -> dict[str, Any]:
 
 
 def _without_password(entry: dict[str, Any]) -> dict[str, Any]:
-    """One that takes an address as an argument: the address, but not its password, stands there."""
+    """Wrap a server that takes a URL argument, so that its command line shows no password."""
     start, name = entry["stdio"], "POSTGRES_ADDRESS"
     hide = ["-I", str(Path(__file__).with_name("hide_password.py")), name, "PGPASSWORD"]
     arguments = [*hide, start["command"], *start["args"]]
@@ -70,15 +71,15 @@ def _stateless(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "stateless": True}
 
 
-# By the names and with the variables of MCP-Universe's list, without the servers that its package
-# brings; the last four are ours. The packages come from PyPI (in the worker's environment, or
-# fetched by uvx) or from npm (fetched by npx). What is fetched has a version: a new one runs with
-# the credentials of contexts, so that a person reads it first.
-# ``stateless`` marks those that keep nothing from one call to the next: agents share them.
+# Names and variables follow MCP-Universe's list, without the servers in its own package; the last
+# four are ours. Packages come from PyPI (installed in the worker's environment, or fetched by uvx)
+# or from npm (fetched by npx). Fetched packages are pinned: a new version would run with the
+# credentials of contexts, so a person must review it first. ``stateless`` marks servers that keep
+# no state between calls: agents share them.
 _GITHUB = "ghcr.io/github/github-mcp-server"
 _FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"
 BUILT_IN: dict[str, dict[str, Any]] = {
-    # Its package needs another version of the MCP library: uv gives it an environment.
+    # Its package needs another version of the MCP library, so uv gives it its own environment.
     "calculator": _stateless(_uvx("mcp-server-calculator==0.2.1")),
     "chrome": _npm("chrome-devtools-mcp@1.11.0", "--headless=true", "--isolated=true"),
     "fetch": _stateless(_pypi("mcp_server_fetch", "--ignore-robots-txt")),
@@ -112,12 +113,12 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class McpServer:
-    """How to start or reach a server; values may be credentials.
+    """How to start or reach a server; values can be credentials.
 
     Attributes:
         command: The program and its arguments; empty for a server with a ``url``.
-        tools: The tools that the agent may use; None for all.
-        stateless: It keeps nothing from one call to the next.
+        tools: The tools that the agent can use; None for all.
+        stateless: Whether it keeps no state between calls.
     """
 
     name: str
@@ -138,17 +139,17 @@ class Catalogue:
     """All servers that agents can use."""
 
     def __init__(self, entries: Mapping[str, dict[str, Any]], file: Path | None = None) -> None:
-        """The built-in list, and ``entries``, which are those of ``file``."""
+        """Combine the built-in list with ``entries``, which come from ``file``."""
         self._entries = {**BUILT_IN, **entries}
         self._listed, self._file = entries, file
 
     def names(self) -> Iterator[str]:
-        """The variables that may fill in the entries."""
+        """Yield the variables that entries can use."""
         for entry in self._entries.values():
             yield from variables_of(entry)
 
     def problems(self, wanted: Any) -> Iterator[str]:
-        """The mistakes in an agent's ``servers``, one sentence each."""
+        """Yield the mistakes in an agent's ``servers``, one sentence each."""
         if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
             yield "servers: expected a list of entries such as `- name: calculator`"
             return
@@ -160,7 +161,7 @@ class Catalogue:
                 yield f"servers[{index}]: {error.problems[0].message}"
 
     def server(self, wanted: Mapping[str, Any], env: Mapping[str, str] | None) -> McpServer:
-        """The server that an entry of an agent or task names, with its templates rendered.
+        """Return the server that an agent's or task's entry names, with its templates rendered.
 
         Raises:
             ConfigError: The server is unknown, lacks the transport, or ``env`` lacks a variable.
@@ -191,7 +192,7 @@ class Catalogue:
         return place_in(self._file, name, shown) if self._file and is_listed else ""
 
     def _entry(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The entry itself if it says how to reach the server, else that of the list."""
+        """Return the entry itself if it says how to reach the server, else the listed one."""
         name = str(wanted.get("name"))
         own = {key: wanted[key] for key in ("command", "args", "env", "cwd") if key in wanted}
         if "command" in own:
@@ -205,7 +206,7 @@ class Catalogue:
 
 
 def repeated_names(wanted: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Of different entries, a sentence each: a tool is called by the name of its server."""
+    """Yield one sentence per name shared by different entries: tool names include the server's."""
     first: dict[str, Mapping[str, Any]] = {}
     for each in wanted:
         name = each.get("name")
@@ -214,7 +215,7 @@ def repeated_names(wanted: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def variables_of(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Those of its templates, and those of its own that may be set in place of a template."""
+    """Yield an entry's template variables, and those of its ``env`` that can replace a template."""
     yield from names_in(dict(entry))
     own = entry.get("env")
     if isinstance(own, dict):
@@ -222,19 +223,19 @@ def variables_of(entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def load_catalogue(path: str | None) -> Catalogue:
-    """The built-in list, extended by the file at ``path``.
+    """Return the built-in list, extended by the file at ``path``.
 
     Raises:
-        ConfigError: The file cannot be read, or is not such a list.
+        ConfigError: The file cannot be read, or is not a list of servers.
     """
     return Catalogue(read_list(Path(path)), Path(path)) if path else Catalogue({})
 
 
 def read_list(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a list in MCP-Universe's form, plus the transport ``http``.
+    """Read the entries of a list in MCP-Universe's format, with the additional transport ``http``.
 
     Raises:
-        ConfigError: The file cannot be read, or is not such a list.
+        ConfigError: The file cannot be read, or is not a list of servers.
     """
     try:
         data = path.read_bytes()
@@ -261,7 +262,7 @@ def _problem(path: Path, text: str) -> ConfigError:
 
 
 def _common_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the common form, converted to MCP-Universe's."""
+    """Convert an entry from the common format to MCP-Universe's."""
     if entry.get("http_url"):
         return {"http": {"url": entry["http_url"], "headers": entry.get("headers", {})}}
     if "command" in entry:
@@ -283,7 +284,7 @@ def _is_stateless(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]
 
 
 def _filled(entry: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    """The entry, rendered; a variable of the server's own may be given instead of its parts."""
+    """Render the entry; a variable of the server's own can be given instead of its parts."""
     filled: dict[str, Any] = render(entry, env)
     if isinstance(own := filled.get("env"), dict):
         given = {name: env[name] for name in own if name in env and any(names_in(own[name]))}

@@ -1,7 +1,8 @@
-"""What runs MCP-Universe's configs and tasks, and what is wrong with them.
+"""Which engine runs MCP-Universe's configs and tasks, and what is wrong with them.
 
-Native means that our own engines run it. MCP-Universe's own code, by the engine ``mcpuniverse``,
-runs everything else; a name that it does not know either is a mistake. Nothing of it is imported.
+Native means that our own engines run it. The engine ``mcpuniverse`` runs everything else with
+MCP-Universe's own code. A name unknown to both is a mistake. Nothing of MCP-Universe is imported
+here.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ if TYPE_CHECKING:
 
 VERSION = "mcpuniverse 1.1.3"
 NATIVE_ENGINE, PEER_ENGINE = "llm", "mcpuniverse"
-# Values that mean the same as leaving the key out; an empty value does, too.
+# Values equivalent to leaving the key out; so is an empty value.
 _DEFAULTS = {"use_llm_tool_api": "no"}
 
 
 def hint_to_type(name: str) -> str:
-    """What to add to "no such engine" where MCP-Universe has a type of a similar name."""
+    """Return a suffix for "no such engine" if MCP-Universe has a type of a similar name."""
     near = nearest(name, [*names().types["agent"], *names().types["workflow"]])
     return f"; MCP-Universe has the type {near!r}" if near and near != name else ""
 
 
-# What runs what.
+# Which engine runs what.
 
 
 def engine_for(config: AgentConfig) -> str:
-    """The engine that runs a config; any type that MCP-Universe does not have names an engine."""
+    """Return the engine that runs a config; a type that MCP-Universe lacks is an engine's name."""
     if not is_theirs(config):
         return config.type
     return PEER_ENGINE if why_not_native(config) else NATIVE_ENGINE
 
 
 def why_not_native(config: AgentConfig) -> list[str]:
-    """Why a config needs MCP-Universe's own code; empty where our engines can run it."""
+    """Return why a config needs MCP-Universe's own code; empty if our engines can run it."""
     if not is_theirs(config):
         return []
     agent = names().types["agent"].get(config.type)
@@ -56,7 +57,7 @@ def why_not_native(config: AgentConfig) -> list[str]:
 
 
 def task_needs(task: Task) -> list[str]:
-    """Why a task needs MCP-Universe's own code; empty where our engines can run it."""
+    """Return why a task needs MCP-Universe's own code; empty if our engines can run it."""
     ops = [str(evaluator.get("op", "")) for evaluator in task.evaluators]
     needs = [name for name in ("prepares", "cleanups") if getattr(task, name)]
     needs += [f"op {op}" for op in dict.fromkeys(ops) if op in names().operators]
@@ -64,9 +65,9 @@ def task_needs(task: Task) -> list[str]:
 
 
 def task_faults(task: Task) -> list[str]:
-    """What no engine can do for a task: unknown preparations, which MCP-Universe would only log.
+    """Return what no engine can do for a task: unknown preparations and unknown servers.
 
-    And servers that nothing knows.
+    MCP-Universe would only log an unknown preparation.
 
     Raises:
         ConfigError: The user's list of servers cannot be read.
@@ -90,7 +91,7 @@ def _task_server_faults(task: Task) -> Iterator[str]:
 
 
 def is_theirs(config: AgentConfig) -> bool:
-    """Whether a config is in MCP-Universe's own form."""
+    """Whether a config is in MCP-Universe's own format."""
     return any(config.type in names().types[kind] for kind in ("agent", "workflow"))
 
 
@@ -120,9 +121,9 @@ def _llm_needs(config: AgentConfig) -> Iterator[str]:
 
 
 def problems(config: AgentConfig) -> list[Problem]:
-    """The mistakes in a config that no engine accepts.
+    """Return the mistakes in a config that no engine accepts.
 
-    Our engine reads the agent and its llm; MCP-Universe's code builds everything in the file.
+    Our engine reads only the agent and its llm; MCP-Universe's code builds everything in the file.
 
     Raises:
         ConfigError: The user's list of MCP servers cannot be read.
@@ -159,7 +160,7 @@ def _faults(name: str, components: Mapping[str, Document], *, native: bool) -> I
 
 
 def _file_and_server_faults(document: Document) -> Iterator[Problem]:
-    """Of what only MCP-Universe's code reads; our engine looks at its servers itself."""
+    """Check what only MCP-Universe's code reads; our engine checks its servers itself."""
     config = document.data["spec"].get("config", {})
     for key, message in prompt_faults(config, Path(document.file)):
         yield _problem(document, ("spec", "config", key), message)
@@ -227,7 +228,7 @@ def _kind(document: Document) -> str:
 
 
 def _referred_names(value: Any) -> list[str]:
-    """What a reference names; empty, which no component is called, for what is not a string."""
+    """Return the names in a reference; other types become "", which names no component."""
     return [_string(each) for each in (value if isinstance(value, list) else [value])]
 
 
@@ -240,7 +241,7 @@ def _article(kind: str) -> str:
 
 
 def _problem(document: Document, path: KeyPath, message: str) -> Problem:
-    # Here, since the YAML reader is slow to import and only problems need it.
+    # Imported here: the YAML reader is slow to import, and only problems need it.
     from agentpipe.config.documents import problem_at
 
     return problem_at(document, path, message)

@@ -1,4 +1,4 @@
-"""MCP-Universe's names, read from ``mcp_universe.json`` when they are first needed.
+"""MCP-Universe's names, read from ``mcp_universe.json`` on first use.
 
 ``tests/peer/test_names.py`` compares them with the package itself.
 """
@@ -23,10 +23,10 @@ class ComponentType:
     """A type of agent, workflow or model.
 
     Attributes:
-        names: What a file may call it, its class first.
-        keys: What its config may hold beside references.
-        references: Keys that name other components, with the kinds that these may be of.
-        native: Our own engines implement it.
+        names: Its names in a file, the class name first.
+        keys: Valid keys of its config, besides references.
+        references: Keys that name other components, with the valid kinds of each.
+        native: Whether our own engines implement it.
     """
 
     names: tuple[str, ...]
@@ -37,19 +37,19 @@ class ComponentType:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """All of them.
+    """All names of MCP-Universe.
 
     Attributes:
-        types: The types by kind (``agent``, ``llm``, ``workflow``), and by each of their names.
+        types: The types by kind (``agent``, ``llm``, ``workflow``), then by each of their names.
         native_agent_keys: Keys of an agent's config that our engine implements.
-        native_server_keys: Keys of a server in it.
-        native_llm_keys: Keys of a model's config.
+        native_server_keys: Keys of a server in that config that our engine implements.
+        native_llm_keys: Keys of a model's config that our engine implements.
         servers: The servers of its list.
-        package_servers: Those of them that its package brings.
+        package_servers: Those servers that its package contains.
         prompts: Prompt files in its package, by their paths from its repository's root.
         prepares: Functions that prepare a task.
-        operators: Comparisons of an evaluator that need MCP-Universe's code; the others are ours
-            as well.
+        operators: Comparisons of an evaluator that need MCP-Universe's code; we implement the
+            others too.
     """
 
     types: Mapping[str, Mapping[str, ComponentType]]
@@ -65,7 +65,7 @@ class Names:
 
 @cache
 def names() -> Names:
-    """The names, read once."""
+    """Return the names, read once."""
     data = orjson.loads(_FILE.read_bytes())
     types = {kind: _by_name(data.pop(f"{kind}s")) for kind in ("agent", "llm", "workflow")}
     operators = data.pop("operators").items()

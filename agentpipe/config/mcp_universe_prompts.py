@@ -1,4 +1,4 @@
-"""Prompt files that MCP-Universe's agents name: a prompt that ends with ``.j2`` is a path."""
+"""Prompt files of MCP-Universe's agents: a prompt that ends with ``.j2`` is a path."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def prompt_files(config: AgentConfig) -> dict[str, str]:
-    """The absolute path of each prompt file of a config, by its path as written.
+    """Return the absolute path of each prompt file of a config, by its path as written.
 
-    Those of MCP-Universe's package that are not found stay out: its code finds them.
+    Files that are not found are left out: MCP-Universe's code finds those of its package.
     """
     found = {}
     for document in config.documents:
@@ -30,7 +30,7 @@ def prompt_files(config: AgentConfig) -> dict[str, str]:
 
 
 def prompt_faults(config: Mapping[str, Any], file: Path) -> Iterator[tuple[str, str]]:
-    """The keys of a component's ``config`` whose prompt file is missing, and why."""
+    """Yield the keys of a component's ``config`` whose prompt file is missing, and why."""
     for key, written in _prompts(config):
         try:
             find_file(written, folders_for(file))

@@ -1,7 +1,7 @@
-"""Which MCP servers MCP-Universe's agents and tasks can use, and by whose code.
+"""Which MCP servers MCP-Universe's agents and tasks can use, and which engine starts them.
 
-Natively runs a server that our list has, or the user's. MCP-Universe's code adds those that come
-with its package, permissions, and its gateway.
+Servers in our list or the user's run natively. MCP-Universe's code adds the servers in its package,
+permissions, and its gateway.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _NO_NAME = "a server needs a name: `- name: calculator`"
 
 
 def added_servers() -> dict[str, dict[str, Any]]:
-    """The servers of our list that its code gets, too.
+    """Return the servers of our list that are added to MCP-Universe's.
 
-    MCP-Universe's lacks them, or shows a password in their command line.
+    Its own list lacks them, or would show a password in their command line.
     """
     theirs = names().servers - {"postgres", "postgres-pro"}
     return {name: entry for name, entry in BUILT_IN.items() if name not in theirs}
 
 
 def server_needs(servers: Any) -> Iterator[str]:
-    """Why the servers of an agent or a task need MCP-Universe's own code."""
+    """Yield why the servers of an agent or a task need MCP-Universe's own code."""
     for server in servers if isinstance(servers, list) else ():
         if not isinstance(server, dict):
             continue
@@ -51,7 +51,7 @@ def server_needs(servers: Any) -> Iterator[str]:
 
 
 def server_faults(servers: Any) -> Iterator[tuple[KeyPath, str]]:
-    """The mistakes in an agent's or task's servers that MCP-Universe's code fails at.
+    """Yield the mistakes in an agent's or task's servers that fail in MCP-Universe's code.
 
     Raises:
         ConfigError: The user's list of servers cannot be read.
@@ -86,7 +86,7 @@ def _fault(server: Any, listed: Mapping[str, Any]) -> str:
 def _unreachable(
     server: Mapping[str, Any], name: str, transport: str, listed: Mapping[str, Any]
 ) -> str:
-    """Its sse always goes through its gateway; its http and stdio need an entry for them."""
+    """Check the transport: sse always uses the gateway, http and stdio need a list entry."""
     has = [way for way in TRANSPORTS if way in listed.get(name, ("stdio",))]
     through_gateway = transport == "sse" or (transport == "http" and server.get("gateway_address"))
     if transport in has or through_gateway:
@@ -100,7 +100,7 @@ def _entry(name: str) -> Mapping[str, Any]:
 
 
 def _listed() -> Mapping[str, Any]:
-    """The user's list; empty if it cannot be read: the engine says why."""
+    """Return the user's list; empty if it cannot be read, which the engine reports."""
     try:
         return _read_list()
     except ConfigError:

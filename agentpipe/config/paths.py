@@ -1,4 +1,4 @@
-"""Finds the files that other files name."""
+"""Find the files that other files name."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from agentpipe.core.did_you_mean import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Where MCP-Universe's runner looks after the current folder, in a checkout of version 1.1.3 and in
-# a later one.
+# Folders that MCP-Universe's runner searches after the current one, in a checkout of version 1.1.3
+# and of a later version.
 THEIR_TASK_FOLDERS = ("mcpuniverse/benchmark/configs", "task_configs")
 
 
 def to_json(path: Path) -> str:
-    """The path for another process of this machine: JSON holds no bytes that are not UTF-8."""
+    """Encode a path for another process on this machine: JSON cannot hold non-UTF-8 bytes."""
     return quote_from_bytes(os.fsencode(path))
 
 
 def from_json(text: str) -> Path:
-    """The path that ``to_json`` wrote."""
+    """Decode the output of ``to_json``."""
     return Path(os.fsdecode(unquote_to_bytes(text)))
 
 
 def folders_for(file: Path) -> tuple[Path, ...]:
-    """Where a path in ``file`` is looked up: beside it, in the current folder, in those above."""
+    """Return the folders to search: the file's own, the current one, then the file's parents."""
     folder = file.absolute().parent
     return (folder, Path.cwd(), *folder.parents)
 
 
 def folders_for_tasks(file: Path) -> tuple[Path, ...]:
-    """The same for a benchmark's tasks, of which the folder above comes before the current one."""
+    """Return the folders for a benchmark's tasks: here the parent comes before the current one."""
     folder = file.absolute().parent
     near = (folder, folder.parent, *folders_for(file))
     return (*near, *(each / below for below in THEIR_TASK_FOLDERS for each in near))
 
 
 def find_file(written: str, folders: Iterable[Path]) -> Path:
-    """The absolute path of the first file that exists in one of ``folders``.
+    """Return the absolute path of the first file that exists in one of ``folders``.
 
     Raises:
         FileNotFoundError: Names the first path tried, and a similar name.
@@ -58,7 +58,7 @@ def find_file(written: str, folders: Iterable[Path]) -> Path:
 
 
 def shown_path(path: Path) -> str:
-    """A path for messages: relative to the current folder where it lies below."""
+    """Return a path for messages: relative if it is below the current folder."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -66,7 +66,7 @@ def shown_path(path: Path) -> str:
 
 
 def is_file(place: Path) -> bool:
-    """Whether it is a file; any text may be tried, also what no path can be."""
+    """Whether ``place`` is a file; strings that cannot be paths are accepted too."""
     try:
         return place.is_file()
     except (OSError, ValueError):  # no permission, too long a name, a NUL
@@ -74,7 +74,7 @@ def is_file(place: Path) -> bool:
 
 
 def _names_beside(places: Iterable[Path]) -> list[str]:
-    """The names in the first of the places' folders that can be listed."""
+    """Return the names in the first of the places' folders that can be listed."""
     for place in places:
         try:
             return [path.name for path in place.parent.iterdir()]

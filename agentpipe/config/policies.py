@@ -1,4 +1,4 @@
-"""The policies of a collection file, and which collection follows which."""
+"""The policies of a collection file, and which collection uses which."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def is_policy(document: Document) -> bool:
-    """Whether a document declares one."""
+    """Whether a document declares a policy."""
     return kind_in(document) == POLICY
 
 
 def read_policies(path: Path) -> tuple[dict[str, PolicySpec | None], list[Problem]]:
-    """Those of a file by name, None for an invalid one, and every problem."""
+    """Return the policies of a file by name, None for an invalid one, and every problem."""
     checked, problems = read_documents(path, PolicyDocument(), is_policy)
     wrong = {problem.line for problem in problems}
     found = {
@@ -47,7 +47,7 @@ def policy_of(
     policies: Mapping[str, PolicySpec | None],
     problems: list[Problem],
 ) -> PolicySpec | None:
-    """The policy that a collection names; None without one."""
+    """Return the policy that a collection names; None without one."""
     name = spec.get("policy")
     if name is None:
         return None
@@ -62,6 +62,6 @@ def policy_of(
 
 
 def tokens_of(spec: Mapping[str, Any]) -> str:
-    """Whether token ids are recorded: with a policy they are, unless the file says otherwise."""
+    """Return whether token ids are recorded; the default is ``try`` with a policy, else ``off``."""
     usual = TRY if spec.get("policy") is not None else OFF
     return str(spec.get("record", {}).get("tokens", usual))

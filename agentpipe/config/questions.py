@@ -1,4 +1,4 @@
-"""Questions: which agents can do nothing with a task that asks nothing."""
+"""Questions: which agents cannot handle a task without a question."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
 
-# A class or a program may work from other fields. MCP-Universe's agents ask whatever they get.
+# A class or program can use other fields. MCP-Universe's agents pass on whatever they get.
 _ASKING = frozenset({"llm"})
 
 
 def rules_of(collection: Collection) -> TaskRules:
-    """The collection's rules, and whether its agents ask a model nothing but the question."""
+    """Return the collection's rules, including whether its agents need a question."""
     return replace(collection.task_rules, needs_question=_needs_question(collection))
 
 
 def _needs_question(collection: Collection) -> bool:
     try:
         config = load_agent_config(collection.config_file)
-    except ConfigError:  # Its workers say what is wrong: a sender may be without what it names.
+    except ConfigError:  # Workers report this; the sender's machine may lack the files.
         return False
     return (collection.engine or config.type) in _ASKING

@@ -1,6 +1,6 @@
-"""Schemas of collections, agent configs and benchmarks: their keys, and what each key's value is.
+"""Schemas of collections, agent configs and benchmarks: their keys and valid values.
 
-No message shows what may be a credential.
+No message shows a value that can be a credential.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Checked(fields.Field[Any]):
 
 
 class _Strict(Schema):
-    """Refuses unknown keys and suggests a similar one; a lenient one refuses only misspelt keys."""
+    """Rejects unknown keys and suggests similar ones; lenient schemas reject only misspelt keys."""
 
     lenient: ClassVar[bool] = False
     error_messages = {"type": "expected keys with values (`key: value`)"}  # noqa: RUF012 - marshmallow's
@@ -77,10 +77,10 @@ class ContextEntry(_Strict):
 
     @validates_schema
     def refuse_unknown_public(self, data: Any, **_kwargs: Any) -> None:
-        """A misspelt name would hide a variable that tasks may read."""
+        """Reject unknown names: a misspelt one would hide a variable that tasks may read."""
         env = data.get("env", {})
         for number, name in enumerate(data.get("public", ()), 1):
-            if name not in env:  # It may be a value that is in the wrong place.
+            if name not in env:  # Not shown: it can be a misplaced value.
                 hint = did_you_mean(name, sorted(env), "add it there")
                 raise ValidationError(f"entry {number} is not a name of env: {hint}", "public")
 
@@ -112,13 +112,13 @@ class BudgetEntry(_Strict):
 
     @validates_schema
     def refuse_empty(self, data: Any, **_kwargs: Any) -> None:
-        """One without a cap would stop nothing."""
+        """Reject a budget without a cap, which would stop nothing."""
         if not data:
             raise ValidationError("has no cap: give it usd, tokens or both")
 
     @post_load
     def make(self, data: Any, **_kwargs: Any) -> Budget:
-        """As an object."""
+        """Build the Budget."""
         return Budget(**data)
 
 
@@ -180,7 +180,7 @@ class PolicyDocumentSpec(_Strict):
 
     @validates_schema
     def refuse_half(self, data: Any, **_kwargs: Any) -> None:
-        """One without the other would limit nothing."""
+        """Require both keys: one without the other would limit nothing."""
         for given, other in (("batch", "max_staleness"), ("max_staleness", "batch")):
             if given in data and other not in data:
                 raise ValidationError(f"missing beside {given}: add it", other)

@@ -1,4 +1,4 @@
-"""Context values in a server's command line, which every user of the machine can read."""
+"""Find context values in a server's command line, which every user of the machine can read."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# What names of places end with.
+# Suffixes of variable names that hold paths and addresses.
 _PLACE = re.compile(
     r"(?:^|_)(?:HOME|DIR|DIRECTORY|FOLDER|PATH|FILE|PORT|HOST|HOSTNAME)$", re.IGNORECASE
 )
 
 
 def shown_names(entry: Mapping[str, Any]) -> list[str]:
-    """The variables in an entry's ``command`` and ``args`` that may be credentials."""
+    """Return the variables in an entry's ``command`` and ``args`` that can be credentials."""
     return sorted({name for name in _in_command_lines(entry) if not _PLACE.search(name)})
 
 
 def shown_passwords(entry: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
-    """Those whose values are URLs with a password, whatever their names."""
+    """Return the variables there whose values are URLs with a password, whatever their names."""
     return sorted({n for n in _in_command_lines(entry) if holds_password(env.get(n, ""))})
 
 
 def refusal(server: str, names: list[str], place: str = "") -> str:
-    """What is wrong with such names, and what to write instead."""
+    """Explain the problem with these names, and the remedy."""
     first = names[0]
     return (
         f"the MCP server {server!r} shows {', '.join(names)} in its command line{place}, which "
@@ -39,7 +39,7 @@ def refusal(server: str, names: list[str], place: str = "") -> str:
 
 
 def place_in(file: Path, server: str, names: list[str]) -> str:
-    """Where a list of servers has the first of them, as `` (file:line)``."""
+    """Return where a server list uses the first of the names, as `` (file:line)``."""
     try:
         lines = file.read_text(errors="replace").splitlines()
     except OSError:

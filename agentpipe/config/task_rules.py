@@ -1,4 +1,4 @@
-"""TaskRules: what a collection offers to its tasks; a task chooses among that and nothing else."""
+"""TaskRules: what a collection offers to its tasks; a task can choose nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentpipe.core.run_plan import RunPlan
     from agentpipe.core.task import Task
 
-# What a task chooses.
+# Fields by which a task chooses.
 _CHOSEN = frozenset({"sampling", "mcp_servers", "use_specified_server", "cleanups"})
 
 
@@ -24,10 +24,10 @@ class TaskRules:
     """The rules of one collection.
 
     Attributes:
-        functions: Those that evaluators may name; None where no collection is known.
-        servers: The MCP servers that it offers; None where that is not known.
-        needs_question: Whether its agents can do nothing without one.
-        plan: The run that they are sent into; None for no run.
+        functions: Functions that evaluators can name; None if no collection is known.
+        servers: The MCP servers that it offers; None if unknown.
+        needs_question: Whether its agents need a question.
+        plan: The run that the tasks are sent into; None for no run.
     """
 
     functions: FunctionScope | None = None
@@ -36,12 +36,12 @@ class TaskRules:
     needs_question: bool = False
 
     def may_refuse(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a task that gives these fields may have what ``problems`` looks for."""
+        """Whether ``problems`` could find anything in a task with these fields."""
         asks = not _CHOSEN.isdisjoint(fields)
         return asks or (self.needs_question and not fields.get("question", "").strip())
 
     def problems(self, task: Task) -> list[str]:
-        """What the task may not have, a sentence each; its evaluators and its run aside."""
+        """Return what the task cannot have, except its evaluators and run; one sentence each."""
         wrong = sampling_problems(task.sampling) if task.sampling else []
         wrong += self.servers.problems(task) if self.servers else []
         if self.needs_question and not task.question.strip():
@@ -49,5 +49,5 @@ class TaskRules:
         return wrong
 
 
-# Of tasks whose collection is not known.
+# For tasks whose collection is not known.
 NO_RULES = TaskRules()

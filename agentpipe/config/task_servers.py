@@ -1,8 +1,8 @@
-"""TaskServers: the MCP servers that a collection's tasks may choose.
+"""TaskServers: the MCP servers that a collection's tasks can choose.
 
-``task_servers`` of the collection is the exact list. Without it, tasks of an ``llm`` agent choose
-among the agent's own servers and those of the operator's list; agents of MCP-Universe's types take
-each server that they know. Other agents start none for a task.
+The collection's ``task_servers`` is the exact list. Without it, tasks of an ``llm`` agent choose
+among the agent's own servers and those of the operator's list. Agents of MCP-Universe's types
+accept every server that they know. Other agents start no servers for a task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.core.task import Task
 
-# How a server is started or reached: only the operator says that.
+# Keys that say how a server is started or reached: only the operator can set them.
 _OPERATORS = (
     *("command", "args", "env", "cwd", "stdio"),
     *("url", "http_url", "gateway_address", "headers", "type", "sse", "http"),
@@ -37,11 +37,11 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class _Agent:
-    """What an agent config says of servers.
+    """What an agent config says about servers.
 
     Attributes:
-        is_llm: Its type is ``llm``.
-        is_theirs: It is one of MCP-Universe's.
+        is_llm: Whether its type is ``llm``.
+        is_theirs: Whether it is one of MCP-Universe's.
         own: Its servers by name.
     """
 
@@ -65,31 +65,31 @@ def _servers(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class TaskServers:
-    """What one collection offers; files are read with the first task that chooses."""
+    """What one collection offers; files are read for the first task that chooses a server."""
 
     def __init__(self, named: Sequence[str] | None, config_file: Path) -> None:
-        """Remember where to look.
+        """Store where to look.
 
         Args:
             named: The collection's ``task_servers``; None without the key.
-            config_file: The agent config; it may be on another machine.
+            config_file: The agent config; it can be on another machine.
         """
         self._named, self._config_file = named, config_file
 
     def problems(self, task: Task) -> list[str]:
-        """What the task may not choose, a sentence each."""
+        """Return what the task cannot choose, one sentence each."""
         chosen = task.mcp_servers if task.use_specified_server else []
         if not chosen and not (task.cleanups and self._named is not None):
             return []
         return [*self._wrong_choices(chosen), *self._wrong_cleanups(task.cleanups)]
 
     def settle(self) -> None:
-        """Read the files now: a worker goes on with what it has read when it started."""
+        """Read the files now, so that a worker keeps using what it read at its start."""
         _ = self._agent, self._listed
 
     @cached_property
     def _agent(self) -> _Agent | None:
-        """None where the agent config is on another machine, or wrong: others report that."""
+        """None if the agent config is on another machine, or invalid, which is reported elsewhere."""
         from agentpipe.config.agent_config import load_agent_config
 
         try:
@@ -103,10 +103,10 @@ class TaskServers:
         try:
             return read_list(Path(path)) if path else ()
         except ConfigError:
-            return ()  # Likewise.
+            return ()  # Reported elsewhere.
 
     def _offered(self) -> list[str] | None:
-        """The names that may be chosen; None for any."""
+        """Return the names that can be chosen; None for any."""
         if self._named is not None:
             return list(self._named)
         agent = self._agent
@@ -124,7 +124,7 @@ class TaskServers:
                 yield from (f"{place}: {flaw}" for flaw in _beyond_own(entry, own))
 
     def _wrong_cleanups(self, cleanups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """MCP-Universe's code starts the server of a cleanup; the agent's own run anyway."""
+        """Check cleanups: MCP-Universe's code starts their servers; the agent's own run anyway."""
         if self._named is None:
             return
         offered = [*self._named, *(self._agent.own if self._agent else ())]
@@ -150,7 +150,7 @@ def _of_operators(entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _beyond_own(entry: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
-    """What a task wants of an agent's own server beyond what the agent has of it."""
+    """Yield what a task requests from an agent's own server beyond the agent's own access."""
     allowed, asked = own.get("tools"), entry.get("tools")
     if isinstance(allowed, list) and allowed and isinstance(asked, list):
         for tool in asked:

@@ -1,6 +1,6 @@
-"""What the values of a user's YAML must be: each check returns the value, or raises what to do.
+"""Checks for values in users' YAML: each returns the value, or raises with the remedy.
 
-No message shows what may be a credential.
+No message shows a value that can be a credential.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
 
 
 def shown(value: Any) -> str:
-    """A value for a message; never to be used for what may be a credential."""
+    """Format a value for a message; never use it for a possible credential."""
     if isinstance(value, (bool, int, float)):
         return str(value).lower()[:40]
     return repr(value[:40]) if isinstance(value, str) else kind_of(value)
 
 
 def text(value: Any) -> str:
-    """A string that is not empty."""
+    """Check for a non-empty string without NUL."""
     any_text(value)
     if not value.strip() or "\0" in value:
         raise ValidationError("expected a string that is not empty and has no NUL")
@@ -43,7 +43,7 @@ def text(value: Any) -> str:
 
 
 def any_text(value: Any) -> str:
-    """A string, also an empty one."""
+    """Check for a string, which can be empty."""
     if not isinstance(value, str):
         raise ValidationError(f"expected a string, got {shown(value)}: {_remedy(value, 'it')}")
     return value
@@ -54,13 +54,13 @@ def _remedy(value: Any, what: str) -> str:
 
 
 def not_empty(value: list[Any]) -> None:
-    """Refuse an empty list."""
+    """Reject an empty list."""
     if not value:
         raise ValidationError("the list is empty: add an entry")
 
 
 def name(value: Any) -> str:
-    """The name of a collection."""
+    """Check the name of a collection."""
     given = text(value)
     if not _NAME.fullmatch(given):
         rule = "use letters, digits, _ and -, with a letter or _ first"
@@ -73,7 +73,7 @@ def name(value: Any) -> str:
 def one_of(
     *choices: str, refused: Mapping[str, str] = MappingProxyType({})
 ) -> Callable[[Any], str]:
-    """A check for one of ``choices``; ``refused`` has other values with the reason."""
+    """Return a check for one of ``choices``; ``refused`` maps other values to error messages."""
 
     def check(value: Any) -> str:
         given = text(value)
@@ -89,7 +89,7 @@ def one_of(
 
 
 def whole(minimum: int) -> Callable[[Any], int]:
-    """A check for an integer; MCP-Universe's files may have it quoted or as 3.0."""
+    """Return a check for an integer; MCP-Universe's files can have it quoted or as 3.0."""
 
     def check(value: Any) -> int:
         number = value
@@ -107,11 +107,11 @@ def whole(minimum: int) -> Callable[[Any], int]:
 
 
 def _above_zero(unit: str) -> Callable[[Any], float]:
-    """A check for an amount of this unit."""
+    """Return a check for a positive amount of this unit."""
 
     def check(value: Any) -> float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
+        if not number or not 0 < value <= MAX_NUMBER:  # NaN is outside every range
             expected = f"{unit}, a number above 0 and up to {MAX_NUMBER:,}"
             raise ValidationError(f"expected {expected}, got {shown(value)}")
         return float(value)
@@ -123,28 +123,28 @@ seconds, cost = _above_zero("seconds"), _above_zero("USD")
 
 
 def nought(value: Any) -> float:
-    """Above 0 a run would be paid for doing nothing."""
+    """Check for 0: a higher value would reward a run for doing nothing."""
     if isinstance(value, bool) or value != 0:
         raise ValidationError(f"expected 0, got {shown(value)}: without the key there is no reward")
     return 0.0
 
 
 def flag(value: Any) -> bool:
-    """True or false."""
+    """Check for true or false."""
     if not isinstance(value, bool):
         raise ValidationError(f"expected true or false, got {shown(value)}")
     return value
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Keys with values."""
+    """Check for keys with values."""
     if not isinstance(value, dict):
         raise ValidationError(f"expected keys with values (`key: value`), got {kind_of(value)}")
     return value
 
 
 def env(value: Any) -> dict[str, str]:
-    """No message shows a value, nor a name that may contain one."""
+    """Check ``env``; no message shows a value, nor a name that could contain one."""
     given = mapping(value)
     faults = {key: fault for key, item in given.items() if (fault := _env_fault(key, item))}
     if faults:
@@ -162,21 +162,21 @@ def _env_fault(key: str, value: Any) -> str:
 
 
 def servers(value: Any) -> tuple[str, ...]:
-    """Names of MCP servers."""
+    """Check for a list of names of MCP servers."""
     if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
         raise ValidationError("expected a list of names of MCP servers: [NAME, ...]")
     return tuple(value)
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Any names."""
+    """Check for a list of names."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValidationError("expected a list of names: [NAME, ...]")
     return tuple(value)
 
 
 def modules(value: Any) -> tuple[str, ...]:
-    """Modules whose functions evaluators may name; a part of one is not meant."""
+    """Check for modules whose functions evaluators can use; no attributes of modules."""
     given = names(value)
     for each in given:
         if not all(part.isidentifier() for part in each.split(".")):
@@ -189,7 +189,7 @@ def modules(value: Any) -> tuple[str, ...]:
 
 
 def endpoints(value: Any) -> tuple[str, ...]:
-    """No message shows a URL: it may hold a password."""
+    """Check the endpoints of a policy; no message shows a URL, since it can contain a password."""
     if not isinstance(value, list) or not value:
         raise ValidationError("expected a list: begin each URL with `- `")
     if len(value) > MAX_ENDPOINTS:
@@ -201,7 +201,7 @@ def endpoints(value: Any) -> tuple[str, ...]:
 
 
 def local_model(value: Any) -> str:
-    """A model that a policy serves; without the prefix."""
+    """Return the model that a policy serves, without its ``local:`` prefix."""
     prefix, colon, model = text(value).partition(":")
     if prefix != "local" or not colon or not model:
         raise ValidationError('write `local:` and the name that its servers know: "local:Qwen"')
@@ -209,26 +209,26 @@ def local_model(value: Any) -> str:
 
 
 def user(value: Any) -> str:
-    """A name, or a number, which YAML may have read as one."""
+    """Check for a user name or uid, which YAML can have parsed as an integer."""
     return str(value) if type(value) is int else text(value)
 
 
 def zone(value: Any) -> str:
-    """The name of a time zone."""
+    """Check for the name of a time zone."""
     from agentpipe.config.cron import zone_of
 
     return _readable(value, zone_of)
 
 
 def cron(value: Any) -> str:
-    """The times of a schedule."""
+    """Check for a cron line."""
     from agentpipe.config.cron import Cron
 
     return _readable(value, Cron)
 
 
 def _readable(value: Any, read: Callable[[str], object]) -> str:
-    """A string that ``read`` accepts without a ValueError."""
+    """Check for a string that ``read`` accepts without a ValueError."""
     given = text(value)
     try:
         read(given)

@@ -1,6 +1,6 @@
 """YAML documents as plain data, with the line of each part.
 
-Messages name lines, keys and types, never a value: it may be a credential.
+Messages name lines, keys and types, never a value: it can be a credential.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 100_000
 
-# PyYAML needs quadratic time for a number such as 1:1:1:1...
+# PyYAML takes quadratic time for a number such as 1:1:1:1...
 _MAX_NUMBER_CHARS = 100
 _KIND_NAMES = {
     bool: "a boolean",
@@ -56,7 +56,7 @@ class Document:
 
     Attributes:
         data: Dicts with string keys, lists, strings, numbers, booleans and None; dates as strings.
-        line: Its first line, counted from 1.
+        line: Its first line, from 1.
         lines: The line of each part by its path, such as ``("spec", "context", 0, "env")``.
     """
 
@@ -66,7 +66,7 @@ class Document:
     lines: Mapping[KeyPath, int] = field(repr=False)
 
     def line_of(self, path: KeyPath) -> int:
-        """The line of ``path``, or of the closest enclosing part."""
+        """Return the line of ``path``, or of its closest enclosing part."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -74,10 +74,10 @@ class Document:
 
 
 def load_documents(path: Path) -> tuple[Document, ...]:
-    """Read all documents of a file, without empty ones.
+    """Read all non-empty documents of a file.
 
     Raises:
-        ConfigError: The file cannot be read, is not YAML, or contains what we refuse.
+        ConfigError: The file cannot be read, is not YAML, or contains rejected syntax.
     """
     file = shown_path(path)
     loader = _loader(read_text(path), file)
@@ -92,20 +92,20 @@ def load_documents(path: Path) -> tuple[Document, ...]:
 
 
 def kind_of(value: Any) -> str:
-    """The type of a value, for messages."""
+    """Return the type of a value, for messages."""
     return _KIND_NAMES.get(type(value), type(value).__name__)
 
 
 def kind_in(document: Document) -> str:
-    """A document's ``kind`` in lower case; empty if it has none."""
+    """Return a document's ``kind`` in lower case; empty if it has none."""
     kind = document.data.get("kind") if isinstance(document.data, dict) else ""
     return kind.lower() if isinstance(kind, str) else ""
 
 
 def label(path: KeyPath) -> str:
-    """A path as ``spec.context[0].env``; an unusual key is shown as ``?``.
+    """Format a path as ``spec.context[0].env``; an unusual key is shown as ``?``.
 
-    In ``{TOKEN:secret}``, where a space is missing, the key contains the credential.
+    A missing space, as in ``{TOKEN:secret}``, makes the credential part of the key.
     """
     parts = (f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in path)
     return "".join(parts).removeprefix(".")
@@ -116,7 +116,7 @@ def _shown(key: str) -> str:
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
-    """The text of a file.
+    """Read a file as text.
 
     Raises:
         ConfigError: It cannot be read, is too large or not UTF-8.
@@ -139,7 +139,7 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
 
 
 def is_wide(data: bytes) -> bool:
-    """Whether the bytes of a file begin as UTF-16 or UTF-32."""
+    """Whether the data starts like UTF-16 or UTF-32."""
     return data.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 < data[:4].count(0) < _WIDEST
 
 
@@ -170,7 +170,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         self._count += 1
         line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # PyYAML has no types
-        # One level more than for containers, for the values in the innermost one.
+        # One level more than for containers, for the values in the innermost container.
         _check_depth(self._depth, MAX_DEPTH + 1, self.file, line)
         _check_count(self._count, self.file, line)
         node = super().compose_node(parent, index)
@@ -198,7 +198,7 @@ def _loader(text: str, file: str) -> _Loader:
 
 
 def _compose(loader: _Loader) -> list[yaml.Node]:
-    """All root nodes; errors do not repeat PyYAML's messages, which quote the file."""
+    """Return all root nodes; errors do not repeat PyYAML's messages, which quote the file."""
     nodes = []
     try:
         while loader.check_node():
@@ -259,7 +259,7 @@ class _Builder:
         return self._build(node, path)
 
     def _entries(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Keys and their nodes; the mapping's own win over merged ones."""
+        """Return keys and their nodes; the mapping's own keys win over merged ones."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
@@ -282,7 +282,7 @@ class _Builder:
         return merged
 
     def _is_key(self, key: yaml.Node, own: Mapping[str, Any]) -> bool:
-        # An integer becomes a string as written: MCP-Universe's files have such keys.
+        # An integer key becomes a string as written: MCP-Universe's files have such keys.
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (*_TEXTS, _INT):
             remedy = "put it in quotes" if isinstance(key, yaml.ScalarNode) else "write a string"
             self._refuse(key, f"keys must be strings, got {self._key_kind(key)}: {remedy}")
