@@ -1,1 +1,1 @@
-"""``agentpipe chaos``: what faults cost on the user's own broker and sink, as a ledger."""
+"""``agentpipe chaos``: run faults against the user's own broker and sink, and report a ledger."""

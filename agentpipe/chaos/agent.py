@@ -1,4 +1,4 @@
-"""The agent of a trial under faults. Workers import it alone."""
+"""The agent of a chaos trial; imported by workers only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class NotingAgent:
-    """Notes each start with its task and its process, and then waits."""
+    """Records each start with its task and process, then sleeps."""
 
     def __init__(self, journal: str, pause_s: float) -> None:
         self._journal, self._pause_s = journal, pause_s
 
     def note(self, task_id: str) -> None:
-        """Add a line to the journal; a killed process leaves none or a whole one."""
+        """Append a line to the journal; a killed process writes all of it or nothing."""
         line = {"task_id": task_id, "pid": os.getpid(), "at": time.time()}
         file = os.open(self._journal, os.O_WRONLY | os.O_APPEND)
         try:

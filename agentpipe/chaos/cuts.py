@@ -1,4 +1,4 @@
-"""Cuts: ways to keep workers from a server for a time."""
+"""Cuts: ways to disconnect workers from a server for a while."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Cut:
-    """Cuts nothing: there is no way to.
+    """A cut that does nothing, for servers that cannot be cut off.
 
     Attributes:
-        url: By which workers reach the server.
-        why_not: Why it cannot; empty where it can.
+        url: URL by which workers reach the server.
+        why_not: Why no cut is possible; empty if it is.
     """
 
     why_not = ""
@@ -28,11 +28,11 @@ class Cut:
         self.url, self.why_not = url, why_not
 
     def cut(self, for_s: float) -> None:
-        """Keep everybody out for so long."""
+        """Block all access for this long."""
 
 
 class ProxyCut(Cut):
-    """Ends all connections, and each new one for a time."""
+    """Closes all connections, and rejects new ones for a while."""
 
     def __init__(self, url: str, proxy: Proxy) -> None:
         super().__init__(url)
@@ -46,7 +46,7 @@ class ProxyCut(Cut):
 
 
 class LockCut(Cut):
-    """Locks a file for a time, as another program may."""
+    """Locks a file for a while, as another program can."""
 
     def __init__(self, scratch: Scratch) -> None:
         super().__init__(scratch.url)
@@ -61,7 +61,7 @@ class LockCut(Cut):
 
 @contextmanager
 def cut_of(scratch: Scratch) -> Iterator[Cut]:
-    """The way to cut this space off."""
+    """Yield the cut for this scratch space."""
     if scratch.detour is not None:
         detour = scratch.detour
         with Proxy(detour.servers(), by_name=detour.by_name) as proxy:

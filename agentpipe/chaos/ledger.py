@@ -1,4 +1,4 @@
-"""Ledger: what became of the tasks of a trial under faults. No I/O but the journal's file."""
+"""Ledger: what happened to the tasks of a chaos trial. It reads only the journal file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that began, by its journal: ``at`` is a wall clock's."""
+    """A started run from the journal; ``at`` is wall-clock time."""
 
     task_id: str
     pid: int
@@ -25,16 +25,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What was accepted, and what the stream has of it.
+    """Which tasks were accepted, and which results the stream has.
 
     ``accepted = answered_once + len(lost) + len(twice)``.
 
     Attributes:
         lost: Accepted tasks without a result.
-        twice: Tasks with more results than one, and results of no task that was sent.
-        run_twice: How many tasks began more than once.
-        outcomes: Results by outcome.
-        recovered_s: From each fault that ended a run to the next run of its task, sorted.
+        twice: Tasks with more than one result, and results for tasks that were never sent.
+        run_twice: Number of tasks that started more than once.
+        outcomes: Number of results by outcome.
+        recovered_s: Time from each fault that ended a run to the next run of its task, sorted.
     """
 
     accepted: int
@@ -53,7 +53,7 @@ class Ledger:
 
     @property
     def longest_recovery_s(self) -> float | None:
-        """None where no fault has ended a run."""
+        """The longest recovery; None if no fault ended a run."""
         return self.recovered_s[-1] if self.recovered_s else None
 
     @classmethod
@@ -64,13 +64,13 @@ class Ledger:
         runs: Sequence[Run],
         struck: Mapping[int, float],
     ) -> Ledger:
-        """The ledger of a trial that is over.
+        """Build the ledger of a finished trial.
 
         Args:
-            accepted: The ids of its tasks.
+            accepted: Ids of its tasks.
             results: Task id and outcome of each record of the stream.
-            runs: Its journal.
-            struck: When each process was struck, by its id.
+            runs: The runs in its journal.
+            struck: When each process was struck, by pid.
         """
         answers = Counter(task_id for task_id, _ in results)
         begun = Counter(run.task_id for run in runs)
@@ -88,12 +88,12 @@ class Ledger:
 
 
 def runs_in(journal: Path) -> list[Run]:
-    """All that it notes, in order."""
+    """Read all runs from the journal, in order."""
     return [Run(**orjson.loads(line)) for line in journal.read_bytes().splitlines()]
 
 
 def recoveries_s(runs: Sequence[Run], struck: Mapping[int, float]) -> Iterator[float]:
-    """From a fault to the next run of the same task, for each run that the fault ended."""
+    """Yield the time from a fault to the task's next run, for each run that the fault ended."""
     by_task = defaultdict[str, list[Run]](list)
     for run in runs:
         by_task[run.task_id].append(run)

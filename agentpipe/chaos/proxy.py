@@ -1,4 +1,4 @@
-"""Proxy: stands before servers, and cuts the connections to them."""
+"""Proxy: forwards connections to servers, and can cut them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 CHUNK = 65_536
 START_S = 10.0
-# Of SOCKS 5, RFC 1928.
+# SOCKS 5, RFC 1928.
 _VERSION, _CONNECT, _IPV4, _NAME, _IPV6 = 5, 1, 1, 3, 4
 _SUCCEEDED, _NOT_ALLOWED = 0, 2
 
 
 class Proxy:
-    """Passes connections on to a server, from a thread of its own.
+    """Forwards connections to a server, in its own thread.
 
     Args:
-        servers: Where it connects to: the first one, or with ``by_name`` that which each client
-            names by SOCKS 5, if it is among them.
+        servers: Servers to connect to: always the first, or with ``by_name`` the one that the
+            client names by SOCKS 5, if it is in the list.
 
     Attributes:
-        port: Where it listens, on this machine only.
-        cuts: How many connections it has ended.
+        port: The port that it listens on, on this machine only.
+        cuts: Number of connections that it has cut.
     """
 
     def __init__(self, servers: Collection[tuple[str, int]], *, by_name: bool = False) -> None:
@@ -54,11 +54,11 @@ class Proxy:
         self._loop.close()
 
     def refuse(self) -> None:
-        """End all connections now, and each new one, until ``accept``."""
+        """Close all connections now, and each new one, until ``accept``."""
         self._loop.call_soon_threadsafe(self._cut)
 
     def accept(self) -> None:
-        """Pass new connections on again."""
+        """Forward new connections again."""
         self._loop.call_soon_threadsafe(setattr, self, "_refuses", False)
 
     def _cut(self) -> None:
@@ -125,7 +125,7 @@ class Proxy:
                 await writer.drain()
 
     async def _passes(self, *, reply: bool) -> bool:  # noqa: ARG002 - others refuse some
-        """Whether a piece of data is passed on; without it the connection ends."""
+        """Whether to forward a chunk of data; if not, the connection is closed."""
         return True
 
     async def _target(self, reader: StreamReader, writer: StreamWriter) -> tuple[str, int]:
@@ -133,7 +133,7 @@ class Proxy:
             return self._servers[0]
         _, methods = await reader.readexactly(2)
         await reader.readexactly(methods)
-        writer.write(bytes((_VERSION, 0)))  # No login: it leads to these servers only.
+        writer.write(bytes((_VERSION, 0)))  # No login: only these servers can be reached.
         target = await _asked(reader)
         allowed = target in self._servers
         writer.write(
@@ -146,7 +146,7 @@ class Proxy:
 
 
 async def _asked(reader: StreamReader) -> tuple[str, int]:
-    """The host and the port of a request."""
+    """Read the host and port of a SOCKS request."""
     version, command, _, kind = await reader.readexactly(4)
     if (version, command) != (_VERSION, _CONNECT):
         raise ConnectionRefusedError("not a request to connect")

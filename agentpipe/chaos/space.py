@@ -1,4 +1,4 @@
-"""Space: everything of one trial, under one name, and what is left of those that were killed."""
+"""Space: all data of one trial, under one name; also cleans up after killed trials."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ LOCK, NOTE = "lock", "space.json"
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A scratch space on a broker and on a sink, and a folder of this machine.
+    """A scratch space on a broker and a sink, plus a local folder.
 
     Attributes:
-        settings: Those of the space.
-        lock: The descriptor of a locked file, while the trial lives.
+        settings: Settings that point to this space.
+        lock: Descriptor of a file that is locked while the trial runs.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Space:
 
     @classmethod
     def of(cls, settings: Settings, name: str, home: Path) -> Space:
-        """The space of this name; nothing is made.
+        """Return the space of this name; creates nothing.
 
         Raises:
-            ConfigError: A URL is wrong, or its broker or sink gives no spaces of their own.
+            ConfigError: A URL is invalid, or its broker or sink does not support scratch spaces.
         """
         broker = _scratch("agentpipe.brokers", settings.broker, name)
         sink = _scratch("agentpipe.sinks", settings.sink, name)
@@ -59,7 +59,7 @@ class Space:
         return cls(name, home / name, broker, sink, own)
 
     def remove(self) -> None:
-        """Remove all of it; the folder, which remembers the rest, last."""
+        """Remove all of it; the folder last, since it records where the rest is."""
         self.broker.remove()
         self.sink.remove()
         shutil.rmtree(self.folder)
@@ -76,9 +76,9 @@ def _scratch(group: str, url: str, name: str) -> Scratch:
 
 @contextmanager
 def new_space(settings: Settings, home: Path | None = None) -> Iterator[Space]:
-    """A new one, removed after the block.
+    """Create a space, and remove it after the block.
 
-    A process that is killed leaves its folder, by which the next one finds the rest.
+    A killed process leaves its folder, from which the next one can find and remove the rest.
     """
     home = home or Path.cwd() / HOME
     space = Space.of(settings, f"{PREFIX}{secrets.token_hex(4)}", home)
@@ -102,7 +102,7 @@ def new_space(settings: Settings, home: Path | None = None) -> Iterator[Space]:
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock that ends with the last process that has it open; None while another has it."""
+    """Lock the folder until the last process closes the file; None if another process holds it."""
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ def _locked(folder: Path) -> int | None:
 def remove_left(
     settings: Settings, say: Callable[[str], None], home: Path | None = None
 ) -> Sequence[str]:
-    """Remove what killed trials have left on this broker and sink; returns their names."""
+    """Remove what killed trials left on this broker and sink; return their names."""
     home = home or Path.cwd() / HOME
     here = {"broker": without_password(settings.broker), "sink": without_password(settings.sink)}
     removed = []
@@ -140,7 +140,7 @@ def remove_left(
 
 
 def _note_of(folder: Path) -> dict[str, str]:
-    """Where the rest of it is; empty if it was killed before there was any."""
+    """Return where the rest of the space is; empty if the trial was killed before creating it."""
     try:
         note: dict[str, str] = orjson.loads((folder / NOTE).read_bytes())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Strikes: kills and freezes worker processes at random."""
+"""Strikes: kill and freeze random worker processes."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 LOOK_EVERY_S = 0.1
-# A process of its own, so that nothing stays frozen after the end of ours, however that ends.
+# A separate process, so that frozen processes continue even if ours dies.
 _FREEZE = 'kill -STOP "$@"; sleep "$0"; kill -CONT "$@"'
 
 
 class Strikes:
-    """Each process is struck once.
+    """Strikes each process at most once.
 
     Attributes:
-        at: When each was, on the wall clock, by its id.
+        at: Wall-clock time of each strike, by pid.
     """
 
     def __init__(self, workers: Callable[[], Iterable[int]], seed: int = 0) -> None:
-        """``workers`` are the ids of the processes that serve."""
+        """``workers`` returns the pids of the serving processes."""
         self._workers = workers
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._freezes: list[tuple[subprocess.Popen[bytes], list[int]]] = []
         self.at: dict[int, float] = {}
 
     def kill(self) -> None:
-        """Kill one of them."""
+        """Kill a random worker."""
         with suppress(ProcessLookupError):
             os.kill(self._victim(), signal.SIGKILL)
 
     def freeze(self, for_s: float, *others: int) -> None:
-        """Stop one of them for a time, and before it the others, who would end it."""
+        """Stop a random worker for a while; first the ``others``, which would otherwise kill it."""
         pids = [*others, self._victim()]
         command = ["/bin/sh", "-c", _FREEZE, f"{for_s:g}", *map(str, pids)]
         freezing = subprocess.Popen(  # noqa: S603 - ours
@@ -66,7 +66,7 @@ class Strikes:
             freezing.wait()
 
     def thaw(self) -> None:
-        """Let all go on at once."""
+        """Resume all frozen processes now."""
         for freezing, pids in self._freezes:
             if freezing.poll() is None:
                 freezing.kill()

@@ -1,4 +1,4 @@
-"""A trial: tasks, workers, faults, and the ledger of what became of them."""
+"""A chaos trial: tasks, workers, faults, and the ledger of what happened to the tasks."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 BETWEEN_S = 2.0
 FREEZE_S = 2 * LEASE_S
-# Shorter than a lease, and longer.
+# Shorter and longer than a lease.
 CUTS_S = (0.2, 1.5 * LEASE_S)
-# Runs take so long that those that are sent keep most slots busy while faults come.
+# Run durations are chosen so that the tasks keep most slots busy while faults occur.
 BUSY, MIN_RUN_S, MAX_RUN_S = 0.6, 0.05, 2.0
-# Without a further result for so long, what is missing is lost.
+# After this long without a new result, missing tasks count as lost.
 PATIENCE_S = 60.0
-# A worker that was frozen may answer late.
+# A frozen worker can answer late.
 LATE_S = 2 * LEASE_S
 LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many tasks and faults."""
+    """Number of tasks and faults."""
 
     tasks: int = 300
     kills: int = 20
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def faults(self) -> dict[str, int]:
-        """By kind."""
+        """Number of faults by kind."""
         return {
             "kills": self.kills,
             "freezes": self.freezes,
@@ -68,13 +68,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a trial found.
+    """Result of a trial.
 
     Attributes:
-        faults: How many there were, by kind.
+        faults: Number of faults by kind.
         left_out: Kinds of faults that were not possible, and why.
-        repeated: Records that the stream had again, which its readers drop.
-        took_s: From the first task to the last result.
+        repeated: Duplicate records in the stream, which readers drop.
+        took_s: Time from the first task to the last result.
     """
 
     ledger: Ledger
@@ -85,10 +85,10 @@ class Report:
 
 
 def run_trial(space: Space, plan: Plan, progress: Callable[[int], None]) -> Report:
-    """Run it; ``progress`` gets the number of further tasks that are answered.
+    """Run a trial; ``progress`` receives the number of newly answered tasks.
 
     Raises:
-        Unreachable: Broker or sink do not answer, apart from the cuts.
+        Unreachable: Broker or sink do not answer, other than during cuts.
         StoreError: Workers do not start, or none serves any more.
     """
     with ExitStack() as stack:
@@ -129,7 +129,7 @@ def _order(faults: Mapping[str, int]) -> list[str]:
 def _cause(
     kinds: list[str], actions: Mapping[str, Callable[[], None]], sender: Dispatcher, tasks: int
 ) -> list[str]:
-    """Cause the faults one after the other, each after its share of the tasks; the ids of these."""
+    """Send the tasks in batches, with one fault after each batch; return the task ids."""
     accepted: list[str] = []
     for number, kind in enumerate((*kinds, None), 1):
         wanted = tasks * number // (len(kinds) + 1)
@@ -146,7 +146,7 @@ def _cut(cut: Cut) -> None:
 
 
 class _Answers:
-    """What the stream has, as a reader gets it."""
+    """Results from the stream, as a reader receives them."""
 
     def __init__(self, stream: Stream, progress: Callable[[int], None]) -> None:
         self._stream, self._progress = stream, progress
@@ -160,7 +160,7 @@ class _Answers:
         return self._stream.repeated
 
     def read(self) -> None:
-        """Until the end; the stream pauses each time nothing comes for a moment."""
+        """Read until the end; the stream stops iterating whenever nothing arrives for a moment."""
         while not self.ending.is_set():
             for result in self._stream:
                 self._note(result.task_id, result.outcome)
@@ -173,7 +173,7 @@ class _Answers:
             self._progress(1)
 
     def wait_for(self, accepted: list[str]) -> None:
-        """Wait until each has an answer, or no more come."""
+        """Wait until each task has an answer, or no more arrive."""
         self._new_at = time.monotonic()
         while not self._known.issuperset(accepted):
             if time.monotonic() > self._new_at + PATIENCE_S:

@@ -30,21 +30,21 @@ COLLECTION = "chaos"
 AGENTS, PROCESSES, SLOTS = 4, 4, 3
 LEASE_S, GRACE_S = 4.0, 2.0
 START_S, LOOK_EVERY_S = 90.0, 0.1
-# To settle and to empty the outbox, beside the grace.
+# Time to settle and drain the outbox, besides the grace period.
 END_S = 30.0
 
 
 class Workers:
-    """Of a trial; ``running`` starts and ends them.
+    """The workers of a trial; ``running`` starts and ends them.
 
     Attributes:
-        collection_file: Of the scratch collection.
-        journal: What its agents note.
-        log: What the processes say.
+        collection_file: File of the scratch collection.
+        journal: File in which its agents record their runs.
+        log: Output of the processes.
     """
 
     def __init__(self, folder: Path, settings: Settings, *, tasks: int, pause_s: float) -> None:
-        """Write the collection; ``settings`` are the scratch space's, for looks at it."""
+        """Write the collection; ``settings`` are the scratch space's, for watching the workers."""
         self._folder, self._settings = folder, settings
         self.journal, self.log = folder / "journal.jsonl", folder / "work.log"
         self.collection_file = folder / "collection.yaml"
@@ -56,7 +56,8 @@ class Workers:
         }
         spec = {"name": COLLECTION, "type": "python", "config": config}
         self._write("agent.yaml", {"kind": "agent", "spec": spec})
-        # No task may end by the strikes alone, nor the breaker pause the collection.
+        # No task must end because of the strikes alone, and the breaker must not pause the
+        # collection.
         limits = {"max_queue_size": max(100, tasks), "max_crashes": 1_000, "breaker": 0}
         shape: dict[str, Any] = {
             "number": AGENTS,
@@ -73,12 +74,12 @@ class Workers:
 
     @contextmanager
     def running(self, settings: Settings, environ: dict[str, str], *files: int) -> Iterator[None]:
-        """Run them, all serving when the block begins.
+        """Start the workers; all of them serve when the block begins.
 
         Args:
-            settings: Where their broker and sink are.
-            environ: Of this process.
-            files: Descriptors that they keep open, such as that of a lock.
+            settings: Where the workers find their broker and sink.
+            environ: Environment of this process.
+            files: Descriptors that the workers keep open, such as a lock's.
         """
         settings = replace(settings, collection_file=self.collection_file, slots=SLOTS)
         theirs = {
@@ -96,7 +97,7 @@ class Workers:
                 stdout=log,
                 stderr=log,
                 pass_fds=files,
-                start_new_session=True,  # Ctrl-C is for us.
+                start_new_session=True,  # Only we handle Ctrl-C.
             )
         self.supervisor_pid = process.pid
         try:
@@ -119,19 +120,19 @@ class Workers:
 
     @contextmanager
     def watched(self) -> Iterator[Watch]:
-        """Look at them, past any proxy."""
+        """Observe the workers over a direct connection, without the proxy."""
         with closing(open_store(self._settings)) as store:
             yield Watch(store)
 
 
 class Watch:
-    """Sees which workers serve."""
+    """Reads which workers serve."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def pids(self) -> list[int]:
-        """Their processes on this machine; none where the broker does not answer just now."""
+        """Return the workers' pids on this machine; empty if the broker does not answer now."""
         try:
             return _pids(self._store)
         except AgentpipeError:
@@ -144,7 +145,7 @@ def _pids(store: Store) -> list[int]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With their grace; a supervisor that does not end leaves workers that end without it."""
+    """End the workers gracefully; if the supervisor is killed, its workers end on their own."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(GRACE_S + END_S)

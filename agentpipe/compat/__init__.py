@@ -1,1 +1,1 @@
-"""For those who come from MCP-Universe: its classes, names and variables."""
+"""MCP-Universe's classes, names and variables, for users who migrate from it."""

@@ -1,4 +1,4 @@
-"""Old import paths of public names: ``from agentpipe.task import Task`` goes on working."""
+"""Old import paths of public names: ``from agentpipe.task import Task`` still works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from importlib.abc import Loader
     from types import ModuleType
 
-# Each old module, and the modules that have its public names now.
+# Each old module, and the modules that now have its public names.
 MOVED: dict[str, tuple[str, ...]] = {
     "agentpipe.agent": ("agentpipe.engines.base",),
     "agentpipe.agent_config": ("agentpipe.config.agent_config",),
@@ -39,25 +39,25 @@ MOVED: dict[str, tuple[str, ...]] = {
 
 
 class OldPaths:
-    """Gives each old path a module that looks its names up in the new ones.
+    """Gives each old path a module that looks up its names in the new modules.
 
-    It does not inherit from ``importlib.abc``, whose import every command would wait for.
+    It does not inherit from ``importlib.abc``, whose import would slow down every command.
     """
 
     def find_spec(
         self,
         fullname: str,
         path: Sequence[str] | None,  # noqa: ARG002 - the import system's signature
-        target: ModuleType | None = None,  # noqa: ARG002 - likewise
+        target: ModuleType | None = None,  # noqa: ARG002 - the import system's signature
     ) -> ModuleSpec | None:
-        """Claim the old paths only."""
+        """Return a spec for old paths only."""
         return ModuleSpec(fullname, cast("Loader", self)) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to the import system."""
+        """Return None: the import system creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Import the new modules, so that their errors (a missing extra) come at once."""
+        """Import the new modules now, so that errors such as a missing extra are raised at once."""
         targets = [import_module(name) for name in MOVED[module.__name__]]
         module.__dict__["__getattr__"] = partial(_look_up, module.__name__, targets)
 

@@ -1,4 +1,4 @@
-"""AgentPipeline: what MCP-Universe's users call, over our Dispatcher and Stream."""
+"""AgentPipeline: the interface that MCP-Universe's users know, over our Dispatcher and Stream."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ if TYPE_CHECKING:
 
 
 class AgentPipeline:
-    """Sends tasks to the collections of a file, and reads the results of all.
+    """Sends tasks to the collections of a file, and reads the results of all of them.
 
-    It needs names and limits, no agent; the broker is asked at the first task, the sink at the
-    first result. Where they are the environment says, as for every command; with MCP-Universe's
-    variables ``mq_type`` chooses between Kafka and RabbitMQ. Close it, or use it in a ``with``.
+    It reads names and limits from the file, but no agent config. It connects to the broker for the
+    first task, and to the sink for the first result. Both are configured by environment variables,
+    as for every command. With MCP-Universe's variables, ``mq_type`` chooses between Kafka and
+    RabbitMQ. Close it, or use it in a ``with`` block.
 
     Args:
         config_path: The collection file.
-        max_queue_size: Of its collections that do not say.
+        max_queue_size: Default for collections that do not set their own.
         mq_type: ``kafka`` or ``rabbitmq``.
-        settings: In place of the environment's.
+        settings: Used instead of the environment.
     """
 
     def __init__(
@@ -64,13 +65,13 @@ class AgentPipeline:
     def send_task(
         self, agent_collection_name: str, task_config: Any, metadata: dict[str, Any] | None = None
     ) -> bool:
-        """Send a task; False only if every queue is full.
+        """Send a task; return False only if every queue is full.
 
         Args:
             agent_collection_name: The collection to send to.
             task_config: A ``Task``, an object of its fields, MCP-Universe's ``TaskConfig``, the
                 path of a JSON file, JSON itself, or the question.
-            metadata: Added to the task's own.
+            metadata: Merged into the task's own metadata.
 
         Raises:
             ConfigError: The file has no such collection.
@@ -88,9 +89,10 @@ class AgentPipeline:
         return True
 
     def delete_all_tasks(self) -> int:
-        """Cancel all waiting tasks of the file's collections; returns how many.
+        """Cancel all waiting tasks of the file's collections; return how many were cancelled.
 
-        Running tasks finish. The results are in the outbox, for the workers to deliver.
+        Running tasks finish. The Results of cancelled tasks go to the outbox, and workers deliver
+        them.
         """
         from agentpipe.brokers import open_store
         from agentpipe.operations.cancel import purge
@@ -110,21 +112,21 @@ class AgentPipeline:
         start: Start = "beginning",
         commit_every: int = 1,
     ) -> Iterator[dict[str, Any]]:
-        """Results as they come, each with all the fields of a ``Result``.
+        """Yield results as they arrive, each with all the fields of a ``Result``.
 
-        One counts as used when the caller comes back for the next; a ``group`` goes on behind
-        the last that was.
+        A result counts as consumed when the caller asks for the next one. A ``group`` continues
+        after its last consumed result.
 
         Args:
-            limit: Stop after so many.
-            timeout: Stop after so many seconds without one; None waits for ever.
-            group: Who reads; None remembers nothing.
-            start: Where a group without a past begins.
-            commit_every: So many are noted as used together.
+            limit: Stop after this many results.
+            timeout: Stop after this many seconds without a result; None waits forever.
+            group: The consumer group; None stores no position.
+            start: Where a group without a stored position starts.
+            commit_every: Number of results per commit of the position.
 
         Raises:
-            ConfigError: The sink's URL is wrong.
-            Unreachable: Nothing answers there.
+            ConfigError: The sink's URL is invalid.
+            Unreachable: The sink does not answer.
         """
         if limit is not None and limit < 1:
             return
@@ -137,7 +139,7 @@ class AgentPipeline:
                 yield result.to_dict()
 
     def start_celery_workers(self) -> int:
-        """Run workers until a signal, as ``agentpipe work``; the name is MCP-Universe's."""
+        """Run workers until a signal, like ``agentpipe work``; the name is MCP-Universe's."""
         from agentpipe.worker.fleet.supervisor import serve
 
         return serve(self._path, self.settings)
@@ -172,24 +174,24 @@ class AgentPipeline:
 
 
 def TaskConfig(**fields: Any) -> Task:  # noqa: N802 - MCP-Universe's name
-    """A Task from MCP-Universe's keywords; unknown keywords are dropped, as there.
+    """Create a Task from MCP-Universe's keywords; unknown keywords are dropped, as in MCP-Universe.
 
     Raises:
-        TaskError: A field is of the wrong kind.
+        TaskError: A field has the wrong type.
     """
     return Task.load(fields)
 
 
 def _choice(environ: Mapping[str, str], mq_type: str) -> str | None:
-    """The type, where something is to be chosen: with nothing set the embedded stream stays."""
+    """Return the type if one must be chosen; with nothing set the embedded stream is used."""
     if environ.get("AGENTPIPE_SINK"):
         return None
     return mq_type if names_a_queue(environ) or mq_type != MQ_TYPES[0] else None
 
 
 def _task_data(given: Any) -> Any:
-    """What ``admit`` can read."""
-    if hasattr(given, "model_dump"):  # MCP-Universe's is a pydantic model.
+    """Convert a task to a form that ``admit`` can read."""
+    if hasattr(given, "model_dump"):  # MCP-Universe's TaskConfig is a pydantic model.
         return given.model_dump(mode="json")
     if isinstance(given, Path) or (isinstance(given, str) and given.endswith(".json")):
         return _parsed(_text_of(Path(given)), str(given))

@@ -21,22 +21,22 @@ BATCH = 100
 
 
 class Producer:
-    """Publishes messages to a topic. The caller closes it."""
+    """Publishes messages to a topic; the caller closes it."""
 
     def __init__(self, sink: Sink, serializer: Callable[[Any], bytes]) -> None:
         self._sink, self._serializer = sink, serializer
 
     def send(self, message: Any, key: str | None = None) -> bool:
-        """Publish a message, and return True once the server has confirmed it.
+        """Publish a message; return True once the server has confirmed it.
 
         Raises:
-            Unreachable: It has not.
+            Unreachable: The server has not confirmed it.
         """
         self._sink.publish([Record(key or new_id(), self._serializer(message))])
         return True
 
     def flush(self) -> None:
-        """Do nothing: each message is confirmed when it is sent."""
+        """Do nothing: ``send`` already waits for the confirmation."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -50,7 +50,7 @@ class Producer:
 
 
 class Consumer:
-    """Reads messages of a topic for a group. The caller closes it."""
+    """Reads messages of a topic for a group; the caller closes it."""
 
     def __init__(self, sink: Sink, deserializer: Callable[[bytes], Any], group: str) -> None:
         self._sink, self._deserializer = sink, deserializer
@@ -59,9 +59,10 @@ class Consumer:
     def consume_messages(
         self, timeout_ms: int = 1000, max_messages: int | None = None
     ) -> Iterator[Any]:
-        """Messages as they come, for ever or up to ``max_messages``; each is looked for that long.
+        """Yield messages as they arrive, at most ``max_messages``; without a limit, forever.
 
-        One counts as used when the caller comes back for the next.
+        ``timeout_ms`` is the wait of each poll. A message counts as consumed when the caller asks
+        for the next one.
         """
         number = 0
         while max_messages is None or number < max_messages:
@@ -87,7 +88,7 @@ class Consumer:
 
 
 class MQFactory:
-    """Creates producers and consumers by kind and topic."""
+    """Creates producers and consumers by type and topic."""
 
     @staticmethod
     def create_producer(
@@ -97,11 +98,11 @@ class MQFactory:
         host: str | None = None,
         port: int | None = None,
     ) -> Producer:
-        """A producer; without a ``value_serializer`` messages are bytes, text or JSON.
+        """Create a producer; without a ``value_serializer``, messages are bytes, strings or JSON.
 
         Raises:
-            ConfigError: There is no such ``mq_type``.
-            Unreachable: Nothing answers there.
+            ConfigError: The ``mq_type`` is unknown.
+            Unreachable: The server does not answer.
         """
         return Producer(_opened(mq_type, topic, host, port), value_serializer or _encoded)
 
@@ -115,7 +116,7 @@ class MQFactory:
         *,
         group: str = PEER_GROUP,
     ) -> Consumer:
-        """A consumer; without a ``value_deserializer`` messages are bytes. Raises the same."""
+        """Create a consumer; by default messages are bytes. Raises as ``create_producer``."""
         return Consumer(_opened(mq_type, topic, host, port), value_deserializer or bytes, group)
 
 

@@ -89,7 +89,7 @@ class TaskServers:
 
     @cached_property
     def _agent(self) -> _Agent | None:
-        """None if the agent config is on another machine, or invalid, which is reported elsewhere."""
+        """None if the agent config is on another machine or invalid (reported elsewhere)."""
         from agentpipe.config.agent_config import load_agent_config
 
         try:

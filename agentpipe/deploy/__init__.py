@@ -1,1 +1,1 @@
-"""Manifests for a fleet: what `agentpipe deploy` prints."""
+"""Manifests for a fleet: the output of `agentpipe deploy`."""

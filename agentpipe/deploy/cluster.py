@@ -1,4 +1,4 @@
-"""Cluster: what the user says about one, checked before any of it stands in a manifest."""
+"""Cluster: the user's description of a cluster, validated before it appears in a manifest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     from agentpipe.deploy.keda import Scaling
 
-SCRATCH = "/tmp"  # noqa: S108 - of the pod alone
-# A digest is all that an image may have behind an @: a registry's password is no part of a name.
+SCRATCH = "/tmp"  # noqa: S108 - private to the pod
+# After an @, an image can only have a digest: a registry password does not belong in a name.
 _IMAGE = re.compile(r"[A-Za-z0-9._/:-]+(?:@[A-Za-z0-9+._-]+:[0-9a-fA-F]+)?")
 _FOLDER = re.compile(r"(?:/[A-Za-z0-9._-]+)+")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
@@ -24,15 +24,15 @@ _MAX_OBJECT = 253
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the user says about the cluster.
+    """The user's description of a cluster.
 
     Attributes:
-        folder: Of the image: where the agent configs and the code are.
+        folder: The image's folder with the agent configs and the code.
         secret: The name of the Secret with all credentials.
-        variables: What workers take from it beside what contexts refer to.
-        slots: Runs at once in a pod; 0 for as many as the agents allow.
-        memory_mib: What a pod asks for; 0 for what runs and MCP servers need by themselves.
-        scaling: By KEDA; None for a fixed number of pods.
+        variables: Variables that workers read from it, besides those that contexts refer to.
+        slots: Concurrent runs per pod; 0 for as many as the agents allow.
+        memory_mib: A pod's memory request; 0 for the estimate for runs and MCP servers.
+        scaling: Autoscaling by KEDA; None for a fixed number of pods.
     """
 
     image: str
@@ -45,10 +45,10 @@ class Cluster:
     scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what a cluster would not take.
+        """Reject values that a cluster would not accept.
 
         Raises:
-            ConfigError: It does not repeat what may be a credential.
+            ConfigError: A value is invalid; the message does not repeat possible credentials.
         """
         if not _IMAGE.fullmatch(self.image):
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Credentials: which of them a collection refers to, for a Secret that is never printed."""
+"""Credentials that a collection refers to, for a Secret that is never printed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a collection's contexts refer to.
+    """References in a collection's contexts.
 
     Attributes:
-        variables: Names of the environment.
+        variables: Names of environment variables.
         files: Absolute paths.
     """
 
@@ -38,10 +38,10 @@ class Credentials:
 
 
 def credentials_of(collection: Collection) -> Credentials:
-    """What its contexts refer to, where its text goes into a ConfigMap.
+    """Return the contexts' references, for a collection whose text goes into a ConfigMap.
 
     Raises:
-        ConfigError: A value is in the file itself, or a file's name is not a key of a Secret.
+        ConfigError: A value is in the file itself, or a file's name is not a valid Secret key.
     """
     for context in collection.contexts:
         _refuse_shown(collection, context)
@@ -52,7 +52,7 @@ def credentials_of(collection: Collection) -> Credentials:
 
 
 def references_in(collection: Collection) -> Credentials:
-    """What its contexts refer to."""
+    """Return the references in the collection's contexts."""
     values = [value for each in collection.contexts for value in each.env.values()]
     variables = {name for value in values for name in names_in(value)}
     files = {path for value in values for path in _FILE.findall(value)}
@@ -62,7 +62,7 @@ def references_in(collection: Collection) -> Credentials:
 def _refuse_shown(collection: Collection, context: ContextSpec) -> None:
     for name, value in context.env.items():
         is_public = context.public is not None and name in context.public
-        # Separators alone are not a secret. A word beside a reference may be half of one.
+        # Separators alone are not a secret, but a word next to a reference can be half of one.
         if not is_public and any(map(str.isalnum, _REFERENCE.sub("", value))):
             raise ConfigError(
                 f"collection {collection.name}: {_part(value)} the value of {name} is in the file, "
@@ -77,10 +77,10 @@ def _part(value: str) -> str:
 
 
 def refuse_known_keys(collection: Collection, text: str) -> None:
-    """Check the rest of the document, such as its comments, for keys of well-known forms.
+    """Check the rest of the document, such as its comments, for keys of well-known services.
 
     Raises:
-        ConfigError: With the line of the first.
+        ConfigError: Names the first line with a key.
     """
     for number, line in enumerate(text.splitlines(), collection.line):
         if masked(line) != line:
@@ -100,10 +100,10 @@ def _refuse_bad_name(collection: Collection, path: str) -> None:
 
 
 def refuse_bad_variables(names: Iterable[str]) -> None:
-    """Check names that were given by hand: a value in place of one would be printed.
+    """Check variable names given on the command line: a value there would be printed.
 
     Raises:
-        ConfigError: It does not repeat what was given.
+        ConfigError: A name is invalid; the message does not repeat it.
     """
     if not all(map(_VARIABLE.fullmatch, names)):
         raise ConfigError(

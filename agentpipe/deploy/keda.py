@@ -1,7 +1,7 @@
-"""A ScaledObject of KEDA's: as many pods as the tasks of a collection need.
+"""A KEDA ScaledObject: scales a collection's pods by its tasks.
 
-It counts ``agentpipe_tasks``, so that `agentpipe metrics` has to run, or asks the broker's server
-for the number of all unsettled tasks, of all collections.
+It counts ``agentpipe_tasks``, which requires a running `agentpipe metrics`, or asks the broker's
+server for the number of unsettled tasks of all collections.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _USUAL = {
     "metrics-api": "http://agentpipe-metrics:9808/metrics",
 }
 _POLL_S, _COOLDOWN_S = 15, 300
-# What stands before or behind them may be a credential.
+# Text before or after these characters can be a credential.
 _NOT_PLAIN = re.compile(r"[@?#\s\x00-\x1f]")
 
 
@@ -31,9 +31,9 @@ class Scaling:
     """How a Deployment is scaled.
 
     Attributes:
-        address: Of Prometheus, or of the exporter; empty for the usual one.
-        server_trigger: The trigger that asks the broker's server, by how many tasks a pod runs;
-            only for ``redis``.
+        address: URL of Prometheus or of the exporter; empty for the default.
+        server_trigger: Returns the trigger that queries the broker's server, given the slots per
+            pod; only for ``redis``.
     """
 
     trigger: Trigger = "prometheus"
@@ -43,7 +43,7 @@ class Scaling:
     server_trigger: Callable[[int], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would put a password into a manifest.
+        """Reject an address that would put a password into a manifest.
 
         Raises:
             ConfigError: The address has a user, a password or parameters.
@@ -58,7 +58,7 @@ class Scaling:
 def scaled_object(
     metadata: Mapping[str, Any], collection: str, slots: int, scaling: Scaling
 ) -> dict[str, Any]:
-    """That of the Deployment with this metadata, of which each pod runs ``slots`` tasks at once."""
+    """Return the ScaledObject of a Deployment whose pods each run ``slots`` tasks at once."""
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
@@ -79,7 +79,7 @@ def _trigger(collection: str, slots: int, scaling: Scaling) -> dict[str, Any]:
         return scaling.server_trigger(slots)
     address = scaling.address or _USUAL[scaling.trigger]
     if scaling.trigger == "metrics-api":
-        # One line of the exporter's text; running tasks keep their pods by `drain`.
+        # One line of the exporter's output; running tasks keep their pods until they drain.
         name = f'agentpipe_tasks{{collection="{collection}",state="waiting"}}'
         fields = {"url": address, "format": "prometheus", "valueLocation": name}
         return {"type": "metrics-api", "metadata": {**fields, "targetValue": str(slots)}}

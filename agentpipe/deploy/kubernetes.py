@@ -1,4 +1,4 @@
-"""Manifests for Kubernetes: per collection a ConfigMap, a Deployment and a disruption budget."""
+"""Kubernetes manifests: per collection a ConfigMap, a Deployment and a disruption budget."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     Manifest = dict[str, Any]
 
-# With the prefix and the digest below the 63 characters of a label.
+# With prefix and digest, this stays below a label's limit of 63 characters.
 _MAX_NAME = 40
 _PREFIX = "agentpipe-"
 
 
 def manifests(collections: Sequence[Collection], cluster: Cluster) -> list[Manifest]:
-    """Those of all collections of one file.
+    """Return the manifests of all collections of one file.
 
     Raises:
         ConfigError: A credential is in the file itself.
@@ -38,19 +38,19 @@ def manifests(collections: Sequence[Collection], cluster: Cluster) -> list[Manif
 
 
 def as_yaml(made: Sequence[Manifest]) -> str:
-    """A document each."""
+    """Return the manifests as YAML, one document each."""
     return yaml.dump_all(made, Dumper=_Plain, sort_keys=False, allow_unicode=False)
 
 
 class _Plain(yaml.SafeDumper):
-    """Repeats what is there twice: not all tools for manifests know aliases."""
+    """Expands aliases: not all tools for manifests support them."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
 
 
 def name_of(collection: str) -> str:
-    """A DNS label for it, which no other collection has."""
+    """Return a unique DNS label for a collection."""
     plain = re.sub(r"[^a-z0-9]+", "-", collection.lower()).strip("-")[:_MAX_NAME].strip("-")
     if plain == collection:
         return _PREFIX + plain
@@ -59,7 +59,7 @@ def name_of(collection: str) -> str:
 
 
 def _documents(collections: Sequence[Collection]) -> dict[str, str]:
-    """The text of each collection: a Deployment serves one of the file."""
+    """Return the text of each collection: a Deployment serves one collection of the file."""
     lines = collections[0].file.read_text(encoding="utf-8-sig").splitlines()
     starts = sorted(each.line for each in collections)
     ends = dict(pairwise([*starts, len(lines) + 1]))
@@ -69,7 +69,7 @@ def _documents(collections: Sequence[Collection]) -> dict[str, str]:
 
 
 def _document(lines: Sequence[str]) -> str:
-    """Of what begins here the first document, without its marks."""
+    """Return the first document in these lines, without its markers."""
     is_mark = re.compile(r"(---|\.\.\.)\s*(#.*)?").fullmatch
     own = takewhile(lambda line: not is_mark(line), dropwhile(is_mark, lines))
     return "\n".join([*own, ""])
@@ -86,7 +86,7 @@ def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifes
         "metadata": metadata,
         "data": {"collection.yaml": text},
     }
-    # Where KEDA scales, an update must not set the number back.
+    # If KEDA scales, an update must not reset the replica count.
     replicas = cluster.replicas if cluster.scaling is None else None
     pod = worker_pod(collection, name, credentials, cluster)
     yield _deployment(metadata, replicas, digest, pod)
@@ -100,7 +100,7 @@ def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifes
         slots = cluster.slots or slots_of(collection)
         yield scaled_object(metadata, collection.name, slots, cluster.scaling)
     if collection.schedule:
-        # No collection has a name with a blank.
+        # Collection names have no spaces, so this name is unique.
         own = _metadata(name_of(f"{collection.name} schedule"))
         yield _deployment(own, 1, digest, schedule_pod(name, cluster))
 
@@ -126,7 +126,7 @@ def _deployment(metadata: Manifest, replicas: int | None, digest: str, pod: Mani
             **({} if replicas is None else {"replicas": replicas}),
             "selector": {"matchLabels": labels},
             "template": {
-                # A changed collection begins a rolling update.
+                # A changed collection starts a rolling update.
                 "metadata": {"labels": labels, "annotations": {"agentpipe/collection": digest}},
                 "spec": {**pod, "topologySpreadConstraints": [spread]},
             },

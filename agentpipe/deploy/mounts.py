@@ -1,4 +1,4 @@
-"""Mounts: the files of credentials in a pod, each from the Secret's key of its name."""
+"""Mounts: credential files in a pod, each from the Secret's key of the same name."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     Manifest = dict[str, Any]
 
-# What an image needs to run at all: within the first nothing is mounted, at the others.
+# What an image needs to run: do not mount inside _PROGRAMS, or directly at _FOLDERS.
 _PROGRAMS = ("bin", "sbin", "lib", "lib64", "usr", "proc", "sys", "dev")
 _FOLDERS = ("/", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/var", "/var/run")  # noqa: S108 - refused
 
 
 def secret_mounts(credentials: Credentials, cluster: Cluster) -> list[Manifest]:
-    """Where the volumes of the Secret are in the container.
+    """Return where the Secret's volumes are mounted in the container.
 
     Raises:
-        ConfigError: A mount would hide what the image has, or another one.
+        ConfigError: A mount would hide files of the image, or another mount.
     """
     return [
         {"name": f"secret-{index}", "mountPath": str(folder), "readOnly": True}
@@ -33,7 +33,7 @@ def secret_mounts(credentials: Credentials, cluster: Cluster) -> list[Manifest]:
 
 
 def secret_volumes(credentials: Credentials, cluster: Cluster) -> list[Manifest]:
-    """The volumes of ``secret_mounts``."""
+    """Return the volumes of ``secret_mounts``."""
     return [
         {
             "name": f"secret-{index}",
@@ -48,7 +48,7 @@ def secret_volumes(credentials: Credentials, cluster: Cluster) -> list[Manifest]
 
 
 def _folders(credentials: Credentials, cluster: Cluster) -> dict[PurePosixPath, list[str]]:
-    """The names of the files in each folder."""
+    """Return the file names per folder."""
     found = defaultdict[PurePosixPath, list[str]](list)
     for path in map(PurePosixPath, credentials.files):
         found[path.parent].append(path.name)
@@ -71,7 +71,7 @@ def _folders(credentials: Credentials, cluster: Cluster) -> dict[PurePosixPath, 
 
 
 def _refuse_hiding(folder: PurePosixPath, cluster: Cluster) -> None:
-    """A mount hides what the image has there."""
+    """Reject a mount that would hide files of the image."""
     is_systems = str(folder) in _FOLDERS or folder.parts[1:2] in [(it,) for it in _PROGRAMS]
     if is_systems or PurePosixPath(cluster.folder).is_relative_to(folder):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Pods: of workers, and of what sends by schedules."""
+"""Pods: for workers, and for schedules."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _HEARTBEAT_FILE = f"{SCRATCH}/agentpipe-heartbeat"
 _DRAIN = ("agentpipe", "drain", "--here", "--wait")
 _CPU, _SMALL_CPU = "250m", "50m"
 _SCRATCH_MOUNT = {"name": "scratch", "mountPath": SCRATCH}
-# A pod has these of its own, whatever contexts refer to.
+# Every pod sets these itself, whatever contexts refer to.
 _OWN = {"HOME", "HOSTNAME", "PATH", "PWD", "AGENTPIPE_GRACE_S", "AGENTPIPE_HEARTBEAT_FILE"}
 
 
 def worker_pod(
     collection: Collection, name: str, credentials: Credentials, cluster: Cluster
 ) -> Manifest:
-    """One worker process for a collection, whose ConfigMap has this name.
+    """Return a pod with one worker process for a collection; ``name`` is its ConfigMap.
 
     Raises:
-        ConfigError: A credential's file cannot be mounted where it is wanted.
+        ConfigError: A credential file cannot be mounted at its path.
     """
-    # The evaluation of a run may take as long again.
+    # Evaluating a run can take as long as the run itself.
     grace_s = math.ceil(2 * collection.time_limit_s)
     return {
         **_pod(_worker(collection, name, grace_s, credentials, cluster)),
@@ -47,7 +47,7 @@ def worker_pod(
 
 
 def schedule_pod(name: str, cluster: Cluster) -> Manifest:
-    """What sends the task files of a collection when they are due."""
+    """Return the pod that sends a collection's task files on schedule."""
     file = _file(name, cluster)
     command = ("schedule", "run", "--collection-file", file)
     container = {
@@ -81,7 +81,7 @@ def _volumes(name: str) -> list[Manifest]:
 
 
 def _file(name: str, cluster: Cluster) -> str:
-    """Beside the agent config of the image, which it names."""
+    """Return the collection's path, next to the image's agent config, which it names."""
     return f"{cluster.folder}/{name}.yaml"
 
 
@@ -94,13 +94,13 @@ def _worker(
     collection: Collection, name: str, grace_s: int, credentials: Credentials, cluster: Cluster
 ) -> Manifest:
     file = _file(name, cluster)
-    # One process: it has room for all runs of a pod, and the node's cores are not the pod's.
+    # One process has room for all runs of a pod; the node's cores are not the pod's.
     slots = cluster.slots or slots_of(collection)
     command = ("work", "--collection-file", file, "--processes", "1", "--slots", str(slots))
     secret = {*SERVERS, *cluster.variables, *credentials.variables}
     plain = {"AGENTPIPE_GRACE_S": str(grace_s), "AGENTPIPE_HEARTBEAT_FILE": _HEARTBEAT_FILE}
     asked = cluster.memory_mib or memory_mib(collection, slots)
-    # All that a drain does SIGTERM does after it; but a drain that ends leaves nothing to end.
+    # SIGTERM drains too, but a drain that completes before it leaves nothing to end.
     drain = {"exec": {"command": [*_DRAIN, "--timeout", str(grace_s)]}}
     mounts = secret_mounts(credentials, cluster)
     return {
@@ -116,7 +116,7 @@ def _worker(
 def _container(
     cluster: Cluster, command: tuple[str, ...], secret: Iterable[str], plain: dict[str, str]
 ) -> Manifest:
-    """With variables from the Secret, and plain ones."""
+    """Return a container with variables from the Secret, and plain ones."""
     return {
         "image": cluster.image,
         "command": ["agentpipe", *command],
@@ -145,7 +145,7 @@ def _probes() -> Manifest:
 
 
 def _asks(cpu: str, mib: int) -> Manifest:
-    """Processor time has no limit: a run that is slowed down is a run that is paid for longer."""
+    """Return resources without a CPU limit: a slowed-down run is paid for longer."""
     return {
         "requests": {"cpu": cpu, "memory": f"{mib}Mi"},
         "limits": {"memory": f"{HEADROOM * mib}Mi"},

@@ -1,4 +1,4 @@
-"""Units of systemd: a service that runs the workers of one collection file on this machine."""
+"""systemd units: a service that runs the workers of one collection file on this machine."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from agentpipe.config.collection import Collection
 
-# A mistake in a file; starting again would not mend it.
+# Exit code for a mistake in a file; a restart would not fix it.
 _CONFIG_ERROR = 2
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the user says about the machine.
+    """The user's description of the machine.
 
     Attributes:
-        program: Where `agentpipe` is.
-        user: As whom workers run.
-        folder: Where credentials are, a file each, which only root has to read.
-        variables: What workers take from it beside what contexts refer to.
+        program: Path of `agentpipe`.
+        user: User as whom workers run.
+        folder: Folder of the credential files, one per credential; only root needs to read it.
+        variables: Variables that workers read from it, besides those that contexts refer to.
     """
 
     program: str
@@ -39,10 +39,10 @@ class Machine:
     variables: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what systemd would not take.
+        """Reject values that systemd would not accept.
 
         Raises:
-            ConfigError: It does not repeat what may be a credential.
+            ConfigError: A value is invalid; the message does not repeat possible credentials.
         """
         for option, path in (("--program", self.program), ("--credentials", self.folder)):
             if not path.startswith("/"):
@@ -54,17 +54,17 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit with its file's name."""
+    """A unit and its file name."""
 
     name: str
     text: str
 
 
 def units(collections: Sequence[Collection], machine: Machine) -> list[Unit]:
-    """The service of the workers, and that of the schedules if the file has any.
+    """Return the service of the workers, and one of the schedules if the file has any.
 
     Raises:
-        ConfigError: A path or a name cannot stand in a unit.
+        ConfigError: A path or a name cannot appear in a unit.
     """
     base = f"agentpipe-{re.sub(r'[^A-Za-z0-9_]+', '-', collections[0].name)}"
     file = str(collections[0].file)
@@ -78,7 +78,7 @@ def units(collections: Sequence[Collection], machine: Machine) -> list[Unit]:
 def _service(
     name: str, command: str, file: str, collections: Sequence[Collection], machine: Machine
 ) -> Unit:
-    # The evaluation of a run may take as long again.
+    # Evaluating a run can take as long as the run itself.
     grace_s = math.ceil(2 * max(each.time_limit_s for each in collections))
     names = ", ".join(each.name for each in collections)
     lines = [
@@ -117,7 +117,7 @@ def _service(
 
 
 def _rights(collections: Sequence[Collection], machine: Machine) -> list[str]:
-    """Root where agents run as users of their own: agentpipe gives up its rights for them."""
+    """Run as root if agents run as other users: agentpipe drops its privileges for them."""
     if any(each.user for each in collections):
         return ["# Collections name a user for what agents start: only root can become one."]
     return [
@@ -132,7 +132,7 @@ def _rights(collections: Sequence[Collection], machine: Machine) -> list[str]:
 
 
 def _credentials(name: str, collections: Sequence[Collection], machine: Machine) -> list[str]:
-    """Files of root's, which systemd shows to this service alone; we read variables from them."""
+    """Load root's files for this service only; agentpipe reads its variables from them."""
     found = list(map(references_in, collections))
     here = f"/run/credentials/{name}.service/"
     keys = {*SERVERS, *machine.variables, *(it for each in found for it in each.variables)}
@@ -141,13 +141,13 @@ def _credentials(name: str, collections: Sequence[Collection], machine: Machine)
 
 
 def _word(text: str) -> str:
-    """One argument of ``ExecStart``."""
+    """Format one argument of ``ExecStart``."""
     plain = _path(text)
     return plain if re.fullmatch(r"[\w%/.+:@-]+", plain, re.ASCII) else f'"{plain}"'
 
 
 def _path(text: str) -> str:
-    """A value in which nothing has a meaning for systemd."""
+    """Return a value without characters that are special to systemd."""
     if re.search(r"[\x00-\x1f\x7f\"'\\$;]", text):
         raise ConfigError(f"{text!r} cannot stand in a unit: use a path of plain characters")
     return text.replace("%", "%%")
