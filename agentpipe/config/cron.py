@@ -100,8 +100,8 @@ class Cron:
     def _moments(self, wall: datetime) -> list[datetime]:
         """Return the moments at which a local time occurs.
 
-        A time in a skipped hour fires as long after the change of the clocks. A time in a repeated
-        hour fires once, or twice if the line is hourly.
+        A time in a skipped hour fires later by the skipped time (02:30 fires at 03:30). A time in a
+        repeated hour fires once, or twice if the line is hourly.
         """
         first, second = (wall.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1))
         early, late = first.astimezone(UTC), second.astimezone(UTC)

@@ -292,7 +292,7 @@ def _imports(file: Path) -> set[str]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return set()  # the import reports it
+        return set()  # the import reports the error
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

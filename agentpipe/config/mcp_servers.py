@@ -284,7 +284,7 @@ def _is_stateless(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]
 
 
 def _filled(entry: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    """Render the entry; a variable of the server's own can be given instead of its parts."""
+    """Render the entry; a variable of its ``env`` can be set directly, past its template."""
     filled: dict[str, Any] = render(entry, env)
     if isinstance(own := filled.get("env"), dict):
         given = {name: env[name] for name in own if name in env and any(names_in(own[name]))}

@@ -1,1 +1,1 @@
-"""What everything rests on: tasks, results, contexts, JSON, traces, masking, logs."""
+"""The foundation of all packages: tasks, results, contexts, JSON, traces, masking, logs."""

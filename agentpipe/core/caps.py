@@ -1,4 +1,4 @@
-"""Caps: how much a model, a server or a program can send. Exceeding one fails and names the cap.
+"""Caps: how much a model, a server or a program can send. Errors name the exceeded cap.
 
 Caps are far above normal sizes. Together they bound a run's memory, whatever it receives.
 """

@@ -1,7 +1,8 @@
-"""The single entry point for text from outside, where models, servers and agents send bad Unicode.
+"""The single entry point for text from outside: repair invalid Unicode, and limit JSON.
 
-A lone surrogate or a broken byte becomes U+FFFD. Then everything inside can be written as UTF-8,
-and one bad character does not cost a paid run.
+Models, servers and agents can send invalid Unicode. A lone surrogate or a broken byte becomes
+U+FFFD. Then everything inside can be written as UTF-8, and one bad character does not cost a paid
+run.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class PolicySpec:
         model: The model name at these servers; empty means the name that each agent requests.
         batch: Number of groups per trained version; None for no limit.
         max_staleness: Maximum number of versions by which a group can lag the version it trains.
-        hold_s: How long a request waits while the policy is paused.
+        hold_s: How long a program's request waits while the policy is paused.
     """
 
     name: str

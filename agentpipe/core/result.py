@@ -74,7 +74,8 @@ class Result:
         stop: Why the answer ended, one of ``STOPS``; None if the agent does not know.
         context: Index of the agent's context in its collection, from 0; never a value of it.
         attempt: Number of the run with this outcome, from 1; 0 if none ran.
-        reward: Weighted mean of the evaluators' scores; only for ``ok``, None without evaluators.
+        reward: Weighted mean of the evaluators' scores for ``ok``, the collection's ``on_limit``
+            for ``limit``; None for other outcomes or without evaluators.
         rewards: The reward per named evaluator.
         reward_trustworthy: Whether every evaluator could judge, so that ``reward`` is a number.
         error: ``{type, message, traceback}`` or None; has ``permanent: true`` if the setup failed.

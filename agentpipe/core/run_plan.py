@@ -58,7 +58,7 @@ class RunPlan:
                 yield f"{name}: --samples sets it: remove the key"
 
     def fields(self, given: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
-        """Yield the fields of each task to send; ``key`` is the task's id without a run."""
+        """Yield the fields of each task to send; ``key`` is its id, with or without a run."""
         name = f"{prefix_of(self.run)}{without_run(key, given.get('run'))}"
         if not self.samples:
             group = self._group_of(given) if given.get("group_id") else None

@@ -79,7 +79,7 @@ def _trigger(collection: str, slots: int, scaling: Scaling) -> dict[str, Any]:
         return scaling.server_trigger(slots)
     address = scaling.address or _USUAL[scaling.trigger]
     if scaling.trigger == "metrics-api":
-        # One line of the exporter's output; running tasks keep their pods until they drain.
+        # One line of the exporter: waiting tasks only. `drain` lets a pod finish its running tasks.
         name = f'agentpipe_tasks{{collection="{collection}",state="waiting"}}'
         fields = {"url": address, "format": "prometheus", "valueLocation": name}
         return {"type": "metrics-api", "metadata": {**fields, "targetValue": str(slots)}}
