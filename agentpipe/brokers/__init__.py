@@ -1,4 +1,4 @@
-"""Brokers: where tasks wait. A URL chooses one; each module here is one kind."""
+"""Brokers: the stores that hold tasks. The URL's scheme selects one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def open_store(settings: Settings) -> Store:
     """Open the store that ``settings.broker`` names; the caller closes it.
 
     Raises:
-        ConfigError: The URL is wrong.
-        Unreachable: It is right, and nothing answers there.
+        ConfigError: The URL is invalid.
+        Unreachable: The URL is valid, but nothing answers there.
     """
     factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
     store: Store = factory(settings.broker, settings)
@@ -24,10 +24,10 @@ def open_store(settings: Settings) -> Store:
 
 
 def open_watched(settings: Settings) -> Store:
-    """The same store for those who only read; an embedded one cannot write then, nor makes a file.
+    """Open the store for reading only. An embedded store is read-only and creates no file.
 
     Raises:
-        ConfigError: The URL is wrong, or there is no such file.
+        ConfigError: The URL is invalid, or the file does not exist.
         Unreachable: Nothing answers there.
     """
     factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
@@ -37,10 +37,12 @@ def open_watched(settings: Settings) -> Store:
 
 
 def may_have(settings: Settings, capability: type) -> bool:
-    """Whether the store that ``settings.broker`` names may have it; nothing is opened.
+    """Whether the store that ``settings.broker`` names can have ``capability``; opens nothing.
+
+    Returns True when the factory is not a class and so cannot be checked.
 
     Raises:
-        ConfigError: The URL is wrong.
+        ConfigError: The URL is invalid.
     """
     factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
     return not isinstance(factory, type) or issubclass(factory, capability)

@@ -1,7 +1,7 @@
-"""Breaker: pauses a collection whose runs fail the same way again and again.
+"""Breaker: pauses a collection whose runs keep failing in the same way.
 
-Only a collection's failures count, in the order in which they are settled. What ends otherwise than
-``ok`` and without a failure (cancelled, over a limit, put back) neither counts nor interrupts.
+Failures are counted per collection, in settlement order. A run that ends neither ``ok`` nor with a
+failure (cancelled, over a limit, requeued) does not count and does not reset the count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tripped:
-    """A collection that a settlement has paused, and why."""
+    """A collection that the breaker paused, and why."""
 
     collection: str
     reason: str
@@ -25,40 +25,40 @@ class Tripped:
 
 @dataclass(frozen=True, slots=True)
 class Streak:
-    """Runs of a collection in a row that failed the same way.
+    """A collection's consecutive runs that failed in the same way.
 
     Attributes:
-        digest: Of that failure; empty without one.
-        failures: How many.
+        digest: Identifies the failure; empty if there is none.
+        failures: Number of failed runs.
     """
 
     digest: str = ""
     failures: int = 0
 
     def after(self, digest: str) -> Streak:
-        """What it is after one run more, whose digest is empty where it was ``ok``."""
+        """Return the streak after one more run; ``digest`` is empty if that run was ``ok``."""
         if not digest:
             return Streak()
         return Streak(digest, self.failures + 1 if digest == self.digest else 1)
 
 
 def is_success(settlement: Settlement) -> bool:
-    """Whether it ends a row of failures."""
+    """Whether the settlement resets the streak."""
     return settlement.action == "complete" and settlement.outcome == "ok"
 
 
 def matters(settlement: Settlement) -> bool:
-    """Whether it can change a streak at all."""
+    """Whether the settlement can change a streak."""
     return settlement.failure is not None or is_success(settlement)
 
 
 def digest_of(settlement: Settlement) -> str:
-    """Of its failure; empty without one."""
+    """Return the digest of the settlement's failure; empty if it has none."""
     return settlement.failure.digest if settlement.failure else ""
 
 
 def reason_of(settlement: Settlement) -> str:
-    """Why this failure, the last of its row, pauses its collection."""
+    """Return the reason for pausing the collection after this, the last failure of a streak."""
     if settlement.failure is None:
         return ""
     failure = settlement.reason[:MAX_LAST_ERROR_CHARS]
@@ -66,7 +66,7 @@ def reason_of(settlement: Settlement) -> str:
 
 
 def remedy(collection: str) -> str:
-    """What to do about a collection that is paused for its failures."""
+    """Return what to do about a collection that the breaker paused."""
     return (
         f"mend the cause, then `agentpipe resume {collection}`; "
         f"`agentpipe dead replay --collection {collection}` runs its dead letters again"

@@ -1,4 +1,4 @@
-"""Dead letters: tasks that were given up, and filters over them."""
+"""Dead letters: tasks that agentpipe gave up on, and filters over them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class DeadSummary:
     """A dead letter without its payload and result.
 
     Attributes:
-        died_at: Unix seconds; the same every time.
+        died_at: Unix seconds; the same on every read.
     """
 
     task_id: str
@@ -25,14 +25,14 @@ class DeadSummary:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(DeadSummary):
-    """A task that was given up, as it was sent, with its Result."""
+    """A task that agentpipe gave up on: its original payload and its Result."""
 
     payload: bytes
     result: bytes
 
     @property
     def summary(self) -> DeadSummary:
-        """The letter without payload and result."""
+        """The letter without its payload and result."""
         return DeadSummary(
             self.task_id, self.queue, self.collection, self.outcome, self.reason, self.died_at
         )
@@ -40,13 +40,13 @@ class DeadLetter(DeadSummary):
 
 @dataclass(frozen=True, slots=True)
 class DeadFilter:
-    """Selects the dead letters that match all fields that are set.
+    """Selects the dead letters that match every field that is set.
 
     Attributes:
-        error: A part of the reason; the case of ASCII letters is ignored.
-        since: Unix seconds: died then or later.
-        until: Unix seconds: died earlier.
-        run: Those whose ids begin with this run's name.
+        error: Substring of the reason; ASCII case is ignored.
+        since: Earliest ``died_at`` in Unix seconds, inclusive.
+        until: Latest ``died_at`` in Unix seconds, exclusive.
+        run: Only tasks of this run: their ids begin with its name.
     """
 
     collection: str | None = None
@@ -58,22 +58,22 @@ class DeadFilter:
 
     @property
     def prefix(self) -> str:
-        """What the ids begin with; empty for any."""
+        """The prefix of matching ids; empty if any id matches."""
         return "" if self.run is None else prefix_of(self.run)
 
     @property
     def folded_error(self) -> str:
-        """``error`` in lower case, as every store folds it."""
+        """``error`` with ASCII letters in lower case, as all stores compare it."""
         return folded(self.error)
 
     @property
     def asks_for_times_only(self) -> bool:
-        """Whether only times are set, so that an index by time is enough."""
+        """Whether no field besides the times is set: an index by time is enough."""
         others = (self.collection, self.outcome, self.run)
         return not self.error and all(it is None for it in others)
 
     def fits(self, letter: DeadSummary) -> bool:
-        """Whether a letter matches; for stores that read each."""
+        """Whether a letter matches; for stores that filter in Python."""
         return (
             self.collection in (None, letter.collection)
             and self.outcome in (None, letter.outcome)
@@ -89,7 +89,7 @@ class DeadPage:
     """A page of dead letters, oldest first.
 
     Attributes:
-        after: Where the next page starts; None at the end. An earlier page may be short or empty.
+        after: Cursor for the next page; None at the end. Any page can be short or empty.
     """
 
     letters: tuple[DeadSummary, ...]
@@ -97,5 +97,5 @@ class DeadPage:
 
 
 def folded(text: str) -> str:
-    """``text`` with its ASCII letters in lower case."""
+    """Return ``text`` with its ASCII letters in lower case."""
     return text.encode(errors="replace").lower().decode()

@@ -1,4 +1,4 @@
-"""TaskLocation: where a task is, and what could keep it there."""
+"""TaskLocation: where a task is, and what can hold it there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agentpipe.core.budgets import Spending
     from agentpipe.core.policy import PolicyState
 
-# Members of a group that are named.
+# Open members that ``GroupSeen`` lists by id.
 MAX_OPEN = 20
 Place = Literal["waiting", "delayed", "running", "outbox", "dead", "settled", "unknown"]
 
@@ -35,20 +35,20 @@ class ClaimSeen:
 
 @dataclass(frozen=True, slots=True)
 class AgentSeen:
-    """What could keep an agent from its next task.
+    """What can keep an agent from its next task.
 
     Attributes:
-        waiting: How many tasks wait in its queue.
-        paused: The agent is paused.
-        collection_paused: Its collection is paused.
-        pause_reason: Why, where that is known.
-        cooldown_s: Seconds until workers may claim from it again; 0 without a cooldown.
+        waiting: Number of tasks waiting in its queue.
+        paused: Whether the agent is paused.
+        collection_paused: Whether its collection is paused.
+        pause_reason: Why it is paused; empty if unknown.
+        cooldown_s: Seconds until its cooldown ends; 0 if there is none.
         runs: Its running tasks.
-        group_limit: How many tasks of its concurrency group may run; None without a group.
-        group_runs: Those of the group that run.
-        servers: Living workers that serve it; None if unknown.
-        run_s: Mean duration of its last runs; None before the first.
-        spending: The budget of its collection; None without one.
+        group_limit: Limit of its concurrency group; None if it has no group.
+        group_runs: Running tasks of its concurrency group.
+        servers: Live workers that serve it; None if unknown.
+        run_s: Mean duration of its recent runs; None before the first.
+        spending: Its collection's budget; None if there is none.
     """
 
     queue: str
@@ -69,13 +69,13 @@ class AgentSeen:
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """A group that has not ended.
+    """A group that is still open.
 
     Attributes:
-        repairs: How many members may still be replaced.
-        good: Members that count.
-        other: Members that have ended otherwise.
-        open: Members that have not ended, those first that do not run; the first ``MAX_OPEN``.
+        repairs: How many members can still be replaced.
+        good: Members that count towards ``need``.
+        other: Members that ended without counting.
+        open: Up to ``MAX_OPEN`` open members; those that are not running come first.
     """
 
     group_id: str
@@ -90,7 +90,13 @@ class GroupSeen:
 
     @classmethod
     def of(cls, counts: tuple[str, int, int, int], size: int, places: Mapping[str, str]) -> Self:
-        """From its id, need, repairs and goods; and where its unended members are, in order."""
+        """Build it.
+
+        Args:
+            counts: Group id, need, repairs, good members.
+            size: Number of members.
+            places: Where each open member is, in order.
+        """
         group_id, need, repairs, good = counts
         number = Counter(places.values())
         other = size - len(places) - good
@@ -101,31 +107,31 @@ class GroupSeen:
 
 @dataclass(frozen=True, slots=True)
 class TaskLocation:
-    """Where a task is, and what could explain it.
+    """Where a task is, and what can explain it.
 
     Attributes:
-        complete: Whether the store knows every task; if not, ``unknown`` means little.
-        agent: None for an unknown task, and for a settled one whose agent is forgotten.
-        submitted_at: In Unix seconds, like all times here.
+        complete: Whether the store knows every task. If not, ``unknown`` says little.
+        agent: None if the task is unknown, or settled and its agent is forgotten.
+        submitted_at: Unix seconds, like all times here.
         position: A waiting task's position in its queue, from 1; None if unknown.
-        cancelled: It was cancelled.
+        cancelled: Whether it was cancelled.
         error: The error of its last failed run, or the reason of a dead letter.
-        run: Its claim.
-        due_at: When its delay is over; None if unknown.
-        since: When it was settled or died.
+        run: Its current claim.
+        due_at: When its delay ends; None if unknown.
+        since: When it was settled or became a dead letter.
         outcome: The outcome of a dead letter.
-        outbox: Results in the outbox.
-        outbox_before: Results before its own.
-        outbox_since: When the oldest of them entered the outbox.
-        workers: All living workers.
-        candidates: Without ``complete``: agents in whose queues it may wait.
-        delayed: Without ``complete``: all delayed tasks.
-        unclaimed: Without ``complete``: all waiting tasks.
-        dead_unread: Without ``complete``: dead letters that were not read.
-        spending: The budget of the run that its id names; None without one.
-        policy: Where it is delayed for that: the policy that may not begin more yet.
-        held_by: Of a running one: the policy whose pause holds its requests; empty without.
-        group: The one that it is an unended member of; of a group's id, that group.
+        outbox: Number of results in the outbox.
+        outbox_before: Number of results ahead of its own.
+        outbox_since: When the oldest result entered the outbox.
+        workers: All live workers.
+        candidates: If not ``complete``: agents in whose queues it can wait.
+        delayed: If not ``complete``: number of all delayed tasks.
+        unclaimed: If not ``complete``: number of all waiting tasks.
+        dead_unread: If not ``complete``: number of dead letters that were not read.
+        spending: The budget of the run that its id names; None if there is none.
+        policy: If the task is delayed by its policy: that policy, which admits no more runs yet.
+        held_by: If the task is running: the policy whose pause holds its requests, or empty.
+        group: The open group that it belongs to, or that its id names.
     """
 
     task_id: str

@@ -1,4 +1,4 @@
-"""Measures: counters of a collection's tasks that only ever rise, in the store for all workers."""
+"""Measures: a collection's monotonic task counters, kept in the store for all workers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Settlement
 
-# Upper limits of the buckets of both histograms, in seconds; longer times have a bucket of their
-# own. Stores keep the counts, so that these never change: another set would be another measure.
+# Upper bounds of the buckets of both histograms, in seconds; one more bucket takes longer times.
+# Stores persist the counts, so these bounds must never change.
 BUCKETS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 TOKEN_KINDS = Tokens._fields
 _HISTOGRAM = len(BUCKETS_S) + 2
@@ -26,7 +26,7 @@ _TOKENS = _REJECTS + 1
 _USD = _TOKENS + len(TOKEN_KINDS)
 _RUN_S = _USD + 1
 _WAIT_S = _RUN_S + _HISTOGRAM
-# So many numbers has each collection; a double holds every count that a fleet could reach.
+# Numbers kept per collection. A double holds any count that a fleet can reach.
 WIDTH = _WAIT_S + _HISTOGRAM
 _PACKED = struct.Struct(f"<{WIDTH}d")
 _RUN_ENDS = ("complete", "bury", "retry")
@@ -34,7 +34,7 @@ _RUN_ENDS = ("complete", "bury", "retry")
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Times by the bucket that they fall in, the last one for all longer ones, and their sum."""
+    """Counts per bucket, the last for times above every bound, and the sum of all times."""
 
     counts: Sequence[float]
     sum_s: float
@@ -42,15 +42,15 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The counters of one collection, or of one queue outside any.
+    """The counters of one collection, or of one queue outside any collection.
 
     Attributes:
-        outcomes: Tasks that ended, by outcome.
-        retries: Runs that ended in another try.
+        outcomes: Ended tasks by outcome.
+        retries: Runs that ended in a retry.
         rejects: Tasks that became dead letters.
-        tokens: By kind, see ``TOKEN_KINDS``.
-        run_s: From each claim to its end.
-        wait_s: From submission to the first claim.
+        tokens: Tokens by kind, see ``TOKEN_KINDS``.
+        run_s: Time from each claim to its end.
+        wait_s: Time from submission to the first claim.
     """
 
     outcomes: Mapping[str, float] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Measures:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Measures:
-        """From the numbers that a store keeps."""
+        """Build it from the numbers that a store keeps."""
         return cls(
             dict(zip(OUTCOMES, numbers[:_RETRIES], strict=True)),
             numbers[_RETRIES],
@@ -81,17 +81,17 @@ def _histogram(numbers: Sequence[float], place: int) -> Histogram:
 
 
 def pack(numbers: Sequence[float]) -> bytes:
-    """The numbers of one collection as a store keeps them."""
+    """Encode one collection's numbers for the store."""
     return _PACKED.pack(*numbers)
 
 
 def unpack(packed: bytes) -> list[float]:
-    """What ``pack`` wrote; of a version that counted less, the rest is 0."""
+    """Decode what ``pack`` wrote; counters that an older version did not write are 0."""
     return list(_PACKED.unpack(packed[: _PACKED.size].ljust(_PACKED.size, b"\0")))
 
 
 def added(numbers: Sequence[float], more: Mapping[int, float]) -> list[float]:
-    """The numbers with these added, by place."""
+    """Return ``numbers`` plus ``more``, which maps a position to its increment."""
     summed = list(numbers)
     for place, number in more.items():
         summed[place] += number
@@ -99,12 +99,12 @@ def added(numbers: Sequence[float], more: Mapping[int, float]) -> list[float]:
 
 
 def counts_of_answer(outcome: str) -> dict[int, float]:
-    """What a task adds that ended without a run, by place."""
+    """Return the increments, by position, for a task that ended without a run."""
     return {OUTCOMES.index(outcome): 1.0} if outcome in OUTCOMES else {}
 
 
 def counts_of(each: Settlement) -> dict[int, float]:
-    """What the end of a claim adds beside its times, by place."""
+    """Return the increments, by position, for a settlement, without the histograms."""
     counts: dict[int, float] = {}
     if each.action in ("complete", "bury"):
         counts |= counts_of_answer(each.outcome)
@@ -120,7 +120,10 @@ def counts_of(each: Settlement) -> dict[int, float]:
 
 
 def observed_by(each: Settlement) -> tuple[int | None, int | None]:
-    """The places of the histograms of its run and of its task's wait; None where it is in none."""
+    """Return the positions of its run histogram and its wait histogram; None if it counts in none.
+
+    Only a task's first claim counts in the wait histogram.
+    """
     if each.action not in _RUN_ENDS:
         return None, None
     return _RUN_S, _WAIT_S if each.claim.is_first else None
@@ -129,7 +132,14 @@ def observed_by(each: Settlement) -> tuple[int | None, int | None]:
 def count_settlement(
     counts: dict[int, float], each: Settlement, run_s: float, waited_s: float
 ) -> None:
-    """A claim ended, so long after it began, for a task that waited so long before."""
+    """Add a settlement to ``counts``.
+
+    Args:
+        counts: Increments by position; updated in place.
+        each: The settlement.
+        run_s: Time from the claim to its end.
+        waited_s: Time that the task waited before the claim.
+    """
     for place, number in counts_of(each).items():
         counts[place] = counts.get(place, 0.0) + number
     for at, seconds in zip(observed_by(each), (run_s, waited_s), strict=True):
@@ -144,7 +154,7 @@ def _observe(counts: dict[int, float], place: int, seconds: float) -> None:
 
 
 def bounds_of(counts: Sequence[float]) -> Iterable[tuple[float, float]]:
-    """How many were at most so long, for each limit and at last for all, as Prometheus counts."""
+    """Yield each upper bound with its cumulative count, ending with infinity, as in Prometheus."""
     total = 0.0
     for limit, count in zip((*BUCKETS_S, float("inf")), counts, strict=True):
         total += count

@@ -1,4 +1,4 @@
-"""Rows that others may have written into a store: one that makes no sense hides no other."""
+"""Reads store rows that other programs can have written: an unreadable row does not hide others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def readable(noun: str, rows: Iterable[Row], read: Callable[[Row], Record]) -> Iterator[Record]:
-    """What ``read`` makes of each; the log names the kind of those of which it makes nothing."""
+    """Yield ``read(row)`` for each row; skip unreadable rows and log their number as ``noun``."""
     skipped = 0
     for row in rows:
         try:
@@ -27,10 +27,10 @@ def readable(noun: str, rows: Iterable[Row], read: Callable[[Row], Record]) -> I
 
 
 def text_in(value: object) -> str:
-    """A string, and nothing that stands for one.
+    """Return ``value`` if it is a string.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not a string.
     """
     if not isinstance(value, str):
         raise TypeError("not a string")
@@ -38,10 +38,10 @@ def text_in(value: object) -> str:
 
 
 def bytes_in(value: object) -> bytes:
-    """Bytes, or the UTF-8 of a string.
+    """Return bytes, or a string encoded as UTF-8.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: It is neither bytes nor a string.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
@@ -51,11 +51,11 @@ def bytes_in(value: object) -> bytes:
 
 
 def number_in(value: object) -> float:
-    """A number from 0, as sums of others need it.
+    """Return ``value`` if it is a number of at least 0, which is safe to sum.
 
     Raises:
-        TypeError: It is none.
-        ValueError: It is below 0, or NaN.
+        TypeError: It is not a number.
+        ValueError: It is negative or NaN.
     """
     if not isinstance(value, (int, float)):
         raise TypeError("not a number")

@@ -1,4 +1,4 @@
-"""Records that cross the Store seam."""
+"""Records passed to and from a ``Store``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
 
 Verdict = Literal["accepted", "duplicate", "refused"]
-# A double holds sums of these exactly.
+# A double holds every integer up to this exactly.
 MAX_SUMMAND = 2**53
 MAX_DELAY_S = 40 * 86_400.0
 Action = Literal["complete", "bury", "retry", "release", "crash", "cooldown"]
@@ -25,11 +25,11 @@ class Source:
     """The collection file that declared queues come from.
 
     Attributes:
-        fingerprint: Equal where the same agent runs in the same way; empty if unknown.
+        fingerprint: Equal if the same agent runs in the same way; empty if unknown.
         place: Host and path of the file.
-        edited_us: When the file was changed last, in Unix microseconds.
-        config_us: When it or the agent config was.
-        serves: A worker has declared them, which serves them.
+        edited_us: When the file was last changed, in Unix microseconds.
+        config_us: When the file or the agent config was last changed, in Unix microseconds.
+        serves: Whether a worker that serves the queues declared them, rather than a sender.
     """
 
     fingerprint: str
@@ -40,7 +40,7 @@ class Source:
 
 
 def is_outdated(given: Source | None, group: Source | None) -> bool:
-    """Whether a sender's file is older than the one that its collection's agents come from."""
+    """Whether a sender's file is older than the file that its collection's group came from."""
     if given is None or group is None or given.serves:
         return False
     return given.edited_us < group.edited_us
@@ -52,16 +52,17 @@ class Queue:
 
     Attributes:
         collection: The round-robin group it belongs to; None outside any collection.
-        max_waiting: Offers are refused while so many tasks wait or are delayed.
-        concurrency: Claims at once, over the whole fleet.
-        max_crashes: How many of a task's claims may end with their worker.
+        max_waiting: Offers are refused while this many tasks wait or are delayed.
+        concurrency: Maximum concurrent claims across the fleet.
+        max_crashes: How many of a task's claims can end because their worker died.
         concurrency_group: Queues that name the same group share its limit; None for no group.
-        concurrency_group_limit: Claims at once over all queues of the group; the value that was
-            declared last holds.
-        source: The same for all queues of a collection; None where they come from no file.
-        budget: Likewise: what the runs of the collection may cost. For stores with budgets
+        concurrency_group_limit: Maximum concurrent claims over all queues of the group; the last
+            declared value applies.
+        source: The same for all queues of a collection; None if they come from no file.
+        budget: The same for all queues of a collection: its budget. For stores with budgets
             (``KeepsBudgets``).
-        policy: Likewise: what its agents follow. For stores with policies (``KeepsPolicies``).
+        policy: The same for all queues of a collection: its agents' policy. For stores with
+            policies (``KeepsPolicies``).
     """
 
     name: str
@@ -77,7 +78,7 @@ class Queue:
 
     @property
     def group(self) -> tuple[str, int] | None:
-        """The name and the limit of its concurrency group."""
+        """The name and limit of its concurrency group; None if it has no group."""
         name = self.concurrency_group
         return None if name is None else (name, self.concurrency_group_limit)
 
@@ -87,12 +88,12 @@ class Offer:
     """A task submitted for admission.
 
     Attributes:
-        priority: A lower one is claimed first.
+        priority: Lower values are claimed first.
         group_id: For stores that cancel tasks without reading them.
-        made_at: Unix seconds, the same whenever the offer is repeated: for stores that remember no
-            ids, whose ``submitted_at`` it is.
-        bounded: Whether it may find its queue full. What follows an ended task may not: it would
-            be lost. All offers of one call are alike.
+        made_at: Unix seconds, unchanged when the offer is repeated. Stores that remember no ids
+            use it as ``submitted_at``.
+        bounded: Whether a full queue refuses it. False for a task that follows an ended one: a
+            refusal would lose it. All offers of one call have the same value.
     """
 
     task_id: str
@@ -106,12 +107,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What became of a batch of offers.
+    """The result of a batch of offers.
 
     Attributes:
         verdicts: One per offer, in order.
-        depth: Tasks that wait or are delayed in the target afterwards.
-        bound: How many may.
+        depth: Tasks waiting or delayed in the target afterwards.
+        bound: The maximum ``depth``.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -121,12 +122,12 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker process, as the fleet knows it.
+    """A worker process.
 
     Attributes:
-        name: Unique over hosts and restarts.
+        name: Unique across hosts and restarts.
         queues: The queues it serves.
-        lease_s: It is dead without a heartbeat for this long.
+        lease_s: The worker counts as dead after this long without a heartbeat.
     """
 
     name: str
@@ -143,11 +144,11 @@ class Claim:
 
     Attributes:
         number: Identifies this claim among all claims of the task.
-        failures: Earlier runs that ended in a failure of the infrastructure.
+        failures: Earlier runs that ended in an infrastructure failure.
         crashes: Earlier claims whose worker died.
         submitted_at: Unix seconds.
         cancelled: It was cancelled before this claim: complete it as ``cancelled``, do not run it.
-        cooled_s: The delays of all its cooldowns; 0 where a store does not count them.
+        cooled_s: Sum of the delays of its cooldowns; 0 if the store does not count them.
     """
 
     task_id: str
@@ -163,25 +164,25 @@ class Claim:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Which claim of which task this is."""
+        """Identifies this claim: task id and claim number."""
         return self.task_id, self.number
 
     @property
     def is_first(self) -> bool:
-        """Whether no earlier claim of the task counts."""
+        """Whether no earlier claim of the task ended in a failure, crash or cooldown."""
         return not (self.failures or self.crashes or self.cooled_s)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What a worker asks for.
+    """A worker's request for claims.
 
     Attributes:
-        limit: Claims at most.
-        outbox: Above these limits the store gives nothing.
-        held: How many claims the worker holds. With a number, it gets at most an even share of
-            what runs and could run, and leaves the rest to the other workers of the same queues.
-            With None, it takes what there is.
+        limit: Maximum number of claims.
+        outbox: The store returns no claims while the outbox is above these limits.
+        held: How many claims the worker holds. If set, it gets at most an even share of the
+            running and runnable tasks; the rest is for the other workers of the same queues. If
+            None, the share is not limited.
     """
 
     worker: Worker
@@ -195,8 +196,8 @@ class RunFailure:
     """A failed run, as the breaker counts it.
 
     Attributes:
-        digest: Equal for runs that failed the same way.
-        limit: So many in a row, with none ``ok`` between, pause the collection.
+        digest: Equal for runs that failed in the same way.
+        limit: This many in a row, without an ``ok`` in between, pause the collection.
     """
 
     digest: str
@@ -205,11 +206,11 @@ class RunFailure:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tasks submitted together, of which all are accepted or none.
+    """Tasks submitted together: either all are accepted or none.
 
     Attributes:
-        need: At so many good members the others are cancelled.
-        repairs: How many members may be replaced.
+        need: Once this many members are good, the others are cancelled.
+        repairs: How many members can be replaced.
     """
 
     group_id: str
@@ -220,12 +221,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class MemberEnd:
-    """What a settlement says of a member of a group, for stores that count (``CountsGroups``).
+    """How a group member ended, for stores that count groups (``CountsGroups``).
 
     Attributes:
-        good: It counts towards the group's need.
-        versions: The oldest and the newest policy version of a good one; empty if unknown.
-        repair: What replaces a member that ended without judgement, while repairs are left.
+        good: Whether it counts towards the group's ``need``.
+        versions: The oldest and newest policy version of a good member; empty if unknown.
+        repair: Replacement for a member that ended without judgement, while repairs are left.
     """
 
     good: bool = False
@@ -240,27 +241,27 @@ class Settlement:
     Attributes:
         action: What happens to the task. ``complete`` puts ``result`` into the outbox and removes
             the task. ``bury`` does the same and keeps the payload as a dead letter. ``retry``
-            puts the task back after ``delay_s`` with one more failure. ``release`` puts it back
-            after ``delay_s`` as if it had never been claimed. ``crash`` puts it back with one more
+            requeues the task after ``delay_s`` with one more failure. ``release`` requeues it
+            after ``delay_s`` as if it had never been claimed. ``crash`` requeues it with one more
             crash, as if its worker had died. ``cooldown`` releases it, adds ``delay_s`` to the
-            task's ``cooled_s``, and no worker claims from its queue, nor from any of
-            ``cooldown_queues``, for ``delay_s``; a cooldown never shortens an earlier one. The
-            task counts as waiting meanwhile.
-        outcome: Of ``result``, for the counters.
-        reason: The failure, for people: kept with the dead letter, as the queue's last error, and
-            for ``locate`` of a task that runs again.
-        reward: Of ``result``, where it has one.
-        usd: What the run cost, where that is known; also where it is tried again.
-        tokens: Likewise, for budgets.
-        tokens_by_kind: Likewise, for measures.
-        failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
-        cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
-            not declared do not matter. A store may leave them out.
-        config_hash: The fingerprint of what ran, for stores that keep runs (``KeepsRuns``).
-        member: Of ``complete`` and ``bury``: its part in a group; None for what is in none.
-        payload: From now on the task's payload, unless it is empty; a dead letter's, too.
+            task's ``cooled_s``, and blocks claims from its queue and from ``cooldown_queues`` for
+            ``delay_s``; the task counts as waiting meanwhile. A cooldown never shortens an earlier
+            one.
+        outcome: The outcome in ``result``, for the counters.
+        reason: The failure as a message: stored with the dead letter, as the queue's last error,
+            and for ``locate`` of a task that runs again.
+        reward: The reward in ``result``, if any.
+        usd: Cost of the run, as far as known; also set if the task is retried.
+        tokens: Tokens of the run, like ``usd``; for budgets.
+        tokens_by_kind: Tokens of the run by kind, like ``usd``; for measures.
+        failure: For stores with a breaker (``BreaksOnFailures``); None if it does not count.
+        cooldown_queues: Queues that a ``cooldown`` covers besides the task's own; undeclared ones
+            have no effect. A store can ignore them.
+        config_hash: Fingerprint of the config that ran, for stores that keep runs (``KeepsRuns``).
+        member: For ``complete`` and ``bury`` of a group member: how it ended.
+        payload: Replaces the task's payload, also in a dead letter; empty for no change.
 
-    A number that no store could add up is left out: one NaN would spoil a sum for good.
+    Numbers that stores cannot sum are dropped: a single NaN would ruin a sum permanently.
     """
 
     claim: Claim
@@ -296,7 +297,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRecord:
-    """A finished Result on its way to the sink."""
+    """A Result in the outbox, waiting for the sink."""
 
     number: int
     task_id: str
@@ -305,11 +306,11 @@ class OutboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A Result in the outbox that the sink refuses for what it is.
+    """A Result in the outbox that the sink refuses because of its content.
 
     Attributes:
-        queue: As the Result says, like ``collection`` and ``outcome``.
-        reason: The sink's words.
+        queue: Taken from the Result, like ``collection`` and ``outcome``.
+        reason: The sink's error message.
     """
 
     record: OutboxRecord

@@ -1,4 +1,4 @@
-"""Removed agents: their collection has them no longer, and no worker takes their tasks."""
+"""Removed agents: they left their collection, so no worker claims their tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class RemovedAgents:
-    """Those of one collection with which tasks wait or are delayed."""
+    """The removed agents of one collection that still have waiting or delayed tasks."""
 
     collection: str
     agents: tuple[str, ...]
@@ -26,7 +26,7 @@ class RemovedAgents:
 
     @property
     def sentence(self) -> str:
-        """What is wrong, and what to do."""
+        """The problem and its remedy."""
         more = len(self.agents) - MAX_NAMED
         names = [*self.agents[:MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])]
         wait = "waits" if self.tasks == 1 else "wait"
@@ -40,9 +40,10 @@ class RemovedAgents:
 def removed_agents(
     stats: Stats, collections: Collection[str], kept: Collection[str] | None = None
 ) -> list[RemovedAgents]:
-    """Those of these collections, where any tasks are left.
+    """Return the removed agents of ``collections`` that still have tasks.
 
-    ``kept`` are all agents that a file has of them which the fleet does not follow yet.
+    ``kept`` holds all agents of these collections from a file that the fleet does not follow yet.
+    If given, an agent counts as removed if it is not in ``kept``.
     """
     found: dict[str, list[QueueDepth]] = defaultdict(list)
     for depth in stats.queues:

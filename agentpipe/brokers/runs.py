@@ -1,4 +1,4 @@
-"""Runs, as a store keeps them: a record of each, how many tasks it has, and what became of them."""
+"""Runs as a store keeps them: each run's record, its task count and its outcomes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ENDS = ("complete", "bury")
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run that was begun and not dropped.
+    """A run that has begun and was not dropped.
 
     Attributes:
-        record: Its provenance, as ``begin_run`` got it first.
-        tasks: How many were accepted since, replays and retries included.
-        exact: Whether that is their number, rather than the least that it can be.
-        outcomes: Of those that have a Result; None where the store does not count them.
-        configs: How many Results each config has, by its fingerprint; empty for an unknown one.
-        rewarded: Results with a reward; ``rewards`` is its sum over them.
-        usd: What its runs cost, as far as that is known.
+        record: Its provenance, as first passed to ``begin_run``.
+        tasks: Number of tasks accepted since then, including replays and retries.
+        exact: Whether ``tasks`` is exact; if False, it is a lower bound.
+        outcomes: Number of Results by outcome; None if the store does not count them.
+        configs: Number of Results by config fingerprint; the key is empty for an unknown config.
+        rewarded: Number of Results with a reward; ``rewards`` is the sum of those rewards.
+        usd: Cost of its tasks' runs, as far as known.
     """
 
     name: str
@@ -42,7 +42,7 @@ class KeptRun:
 
 @dataclass(frozen=True, slots=True)
 class RunCount:
-    """What results of one run, config and outcome add up to."""
+    """Totals over the results of one run, config and outcome."""
 
     done: int = 0
     rewarded: int = 0
@@ -59,7 +59,7 @@ class RunCount:
 
 
 def tasks_by_run(task_ids: Iterable[str]) -> dict[str, int]:
-    """How many ids there are of each run that they name."""
+    """Count the ids by the run that each names."""
     found: dict[str, int] = {}
     for task_id in task_ids:
         if (run := run_of(task_id)) is not None:
@@ -68,7 +68,7 @@ def tasks_by_run(task_ids: Iterable[str]) -> dict[str, int]:
 
 
 def counts_of(settlements: Iterable[Settlement]) -> dict[tuple[str, str, str], RunCount]:
-    """What they add, by run, config and outcome; the outcome is empty where the task goes on."""
+    """Sum settlements by run, config and outcome; the outcome is empty if the task did not end."""
     found: dict[tuple[str, str, str], RunCount] = {}
     for each in settlements:
         run, ends = run_of(each.claim.task_id), each.action in _ENDS

@@ -1,6 +1,6 @@
-"""Scaling: how an autoscaler asks a broker's own server how many tasks there are.
+"""Scaling: how an autoscaler reads the number of tasks from a broker's server.
 
-A store's class may have ``scaler_trigger(url, address, tasks)``, which connects to nothing.
+A store class can define ``scaler_trigger(url, address, tasks)``; it opens no connection.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class TellsScaler(Protocol):
-    """Optional: a store's class whose server can be asked by KEDA."""
+    """A store class whose server KEDA can query. Optional."""
 
     @staticmethod
     def scaler_trigger(url: str, address: str, tasks: int) -> dict[str, Any]:
-        """A trigger of KEDA's, ``type`` and ``metadata``, in which no credential stands.
+        """Return a KEDA trigger (``type`` and ``metadata``) that contains no credentials.
 
         Args:
-            url: Of the broker.
-            address: Where KEDA reaches its server; empty for the usual one.
-            tasks: How many of them one pod runs at once.
+            url: The broker's URL.
+            address: Where KEDA reaches the server; empty for the default.
+            tasks: How many tasks one pod runs at once.
 
         Raises:
-            ConfigError: The URL or the address is wrong.
+            ConfigError: The URL or the address is invalid.
         """

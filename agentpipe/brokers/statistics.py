@@ -1,4 +1,4 @@
-"""Snapshots of a store: its ledger, its queues, its workers."""
+"""Snapshots of a store: its ledger, queues and workers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 # The window of ``Stats.recent``.
 RECENT_S = 10.0
-# How a store's counter of an outcome is called.
+# Prefix of the counters of outcomes.
 OUTCOME = "outcome:"
-# A longer error is cut before it is stored with its queue.
+# Longer errors are truncated before they are stored with their queue.
 MAX_LAST_ERROR_CHARS = 300
-# The mean duration weighs about this many of an agent's last runs.
+# The mean run duration covers about this many of an agent's last runs.
 RUNS_IN_MEAN = 8
 Side = Literal["sender", "worker", "group"]
 SIDES: tuple[Side, ...] = ("group", "sender", "worker")
@@ -30,16 +30,16 @@ SIDES: tuple[Side, ...] = ("group", "sender", "worker")
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums over the tasks that workers have settled.
+    """Totals over the tasks that workers settled.
 
     Attributes:
         done: Tasks that ended ``ok``.
-        failed: Tasks that ended otherwise; ``cancelled`` ones are neither.
+        failed: Tasks that ended neither ``ok`` nor ``cancelled``.
         evaluated: Tasks with a reward.
-        passed: The sum of their rewards.
-        usd: The cost of the runs, as far as known.
-        error: The last error, ``type: message``; also of a run that is retried.
-        error_s: How long ago that was; None without an error.
+        passed: Sum of their rewards.
+        usd: Cost of the runs, as far as known.
+        error: The last error as ``type: message``, including errors of runs that are retried.
+        error_s: Age of that error in seconds; None if there is none.
     """
 
     done: int = 0
@@ -52,7 +52,7 @@ class Tally:
 
     @classmethod
     def of(cls, settlement: Settlement) -> Self:
-        """The part of one settlement."""
+        """Return the tally of one settlement."""
         ended = settlement.action in ("complete", "bury")
         return cls(
             done=int(ended and settlement.outcome == "ok"),
@@ -65,7 +65,7 @@ class Tally:
         )
 
     def __add__(self, later: Tally) -> Tally:
-        """The sum; the error is the later one's, if it has one."""
+        """Sum both; keep ``later``'s error if it has one."""
         last = self if later.error_s is None else later
         return Tally(
             self.done + later.done,
@@ -80,17 +80,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """A snapshot of one queue; None for what the store cannot know.
+    """A snapshot of one queue; None for values that the store does not know.
 
     Attributes:
-        cooldown_s: Seconds until workers may claim from it again; 0 without a cooldown.
-        paused: The queue or its collection is paused.
-        pause_reason: Why, where that is known: a collection whose runs failed has one.
-        group: The name and the limit of its concurrency group; None without one.
-        tally: Its settled tasks; where only workers count, those of the living ones.
-        removed: It has left its collection, and gets no new tasks from it.
-        parked: Those of ``delayed`` whose run has spent its budget.
-        budget_spent: Its collection has spent its budget; then it is paused with that reason.
+        cooldown_s: Seconds until its cooldown ends; 0 if there is none.
+        paused: Whether the queue or its collection is paused.
+        pause_reason: Why it is paused, if known; always set by the breaker.
+        group: Name and limit of its concurrency group; None if it has no group.
+        tally: Its settled tasks; if only workers count them, those settled by live workers.
+        removed: Whether it left its collection and gets no new tasks from it.
+        parked: How many of the ``delayed`` tasks belong to a run that has spent its budget.
+        budget_spent: Whether its collection has spent its budget; the queue is then paused.
     """
 
     queue: str
@@ -112,12 +112,12 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSeen:
-    """A snapshot of a living worker.
+    """A snapshot of a live worker.
 
     Attributes:
-        seen_s: The age of its last heartbeat.
-        report: What its last heartbeat reported; empty before the first.
-        draining: It finishes what it runs, takes nothing new, and ends.
+        seen_s: Age of its last heartbeat in seconds.
+        report: The report of its last heartbeat; empty before the first.
+        draining: Whether it finishes its runs, claims nothing new, and then exits.
     """
 
     name: str
@@ -132,10 +132,10 @@ class WorkerSeen:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Who has declared a collection.
+    """A source that declared a collection.
 
     Attributes:
-        by: The last ``sender`` or the last ``worker``; or the one whose agents the ``group`` has.
+        by: The last ``sender``, the last ``worker``, or the source of the current ``group``.
     """
 
     collection: str
@@ -145,15 +145,15 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
-    """Groups that a store counts, by what has become of them.
+    """A store's groups by state.
 
     Attributes:
-        records: Those of groups that have ended, in the outbox beside the results.
-        counted: Members that complete groups have counted.
-        wasted: Members that have ended and train nothing: those of other groups, those that were
-            not good, and those that were cancelled.
-        flat: Complete groups that trainers have not used, since their rewards do not differ.
-        stale: The same of those that had become too old.
+        records: Records of ended groups, in the outbox beside the results.
+        counted: Members that complete groups counted.
+        wasted: Ended members that are useless for training: members of groups that did not
+            complete, members that were not good, and cancelled members.
+        flat: Complete groups that trainers did not use because their rewards are all equal.
+        stale: Complete groups that trainers did not use because they were too old.
     """
 
     open: int = 0
@@ -168,7 +168,7 @@ class GroupCounts:
 
     @classmethod
     def of(cls, living: int, counters: Mapping[str, int], records: int) -> Self:
-        """Those that have ended are in a store's counters."""
+        """Build it from the number of open groups, the store's counters, and the group records."""
         ended = (counters.get(f"group:{it}", 0) for it in (*STATUSES, *MEMBERS, *UNUSED))
         complete, short, cancelled, *rest = ended
         return cls(living, complete, short, cancelled, records, *rest)
@@ -176,24 +176,25 @@ class GroupCounts:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The ledger of a store: one snapshot.
+    """A snapshot of a store's ledger.
 
     ``accepted = waiting + delayed + running + outbox + undeliverable + delivered`` holds in each
     snapshot.
 
     Attributes:
-        undeliverable: Results that the sink has refused and not taken since; dropped ones too,
-            except where the store cannot know them.
-        tally: Over all queues, also those that left their round-robin group.
+        undeliverable: Results that the sink refused and has not accepted since, including dropped
+            ones if the store counts them.
+        tally: Over all queues, including those that left their round-robin group.
         recent: Tasks that ended within the last ``RECENT_S``.
-        undelivered_s: The age of the oldest result in the outbox; 0 if it is empty.
-        requests: Requests to a server for this snapshot.
-        declared: Where collections come from, as far as the store keeps it.
+        undelivered_s: Age in seconds of the oldest result in the outbox; 0 if it is empty.
+        requests: Requests to the server that this snapshot took.
+        declared: Where collections come from, as far as the store keeps that.
         spendings: All budgets, for stores with budgets.
-        policies: All of them, for stores with policies.
-        loops: Those of trainers, for stores with loops.
-        measures: By collection, or by queue outside any, where the store counts for all workers.
-        groups: For stores that count groups. Their records are not part of ``outbox``.
+        policies: All policies, for stores with policies.
+        loops: All trainer loops, for stores with loops.
+        measures: By collection, or by queue outside any collection; None if the store does not
+            count for all workers.
+        groups: For stores that count groups. Group records are not part of ``outbox``.
     """
 
     accepted: int | None
@@ -223,11 +224,11 @@ class Stats:
     def counted(
         cls, counters: Mapping[str, int], queues: tuple[QueueDepth, ...], **others: Any
     ) -> Self:
-        """A snapshot of a store that knows each queue's depth, and counts the rest by name.
+        """Build a snapshot from named counters and the depths of all queues.
 
         Args:
-            counters: What happened since the store is there; outcomes as ``outcome:NAME``.
-            queues: Their depths add up to those of the store.
+            counters: Counts since the store was created; outcomes as ``outcome:NAME``.
+            queues: All queues; their depths are summed for the store's.
             others: All other fields.
         """
         ended = sorted(it for it in counters.items() if it[0].startswith(OUTCOME))
@@ -248,7 +249,7 @@ class Stats:
 def with_spent(
     depths: Iterable[QueueDepth], spendings: Iterable[Spending]
 ) -> tuple[QueueDepth, ...]:
-    """The same, paused for its budget where that of the collection is spent."""
+    """Return the depths, marked as paused if their collection has spent its budget."""
     spent = {it.name: it.reason for it in spendings if it.kind == "collection" and it.is_spent}
     return tuple(
         replace(
@@ -266,11 +267,11 @@ def with_spent(
 def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
     """Whether no task of these queues waits, is delayed or runs, and the outbox is empty.
 
-    So many of them, ``left_alone`` by the workers, may be delayed.
-    What waits behind a pause with a reason does not count, nor what is parked: nothing runs before
-    an operator acts.
-    What a store does not know of a queue is taken from the whole store; what it does not know at
-    all counts as not done.
+    Up to ``left_alone`` delayed tasks are ignored. Parked tasks and tasks behind a pause with a
+    reason are ignored too: they do not run until an operator acts.
+
+    If the store does not know a queue's value, the whole store's value is used; if it does not
+    know that either, the queues are not done.
     """
     mine = [depth for depth in stats.queues if depth.queue in queues]
     open_ = [depth for depth in mine if not depth.pause_reason]
@@ -288,7 +289,10 @@ def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
 
 
 def is_idle(stats: Stats, queue: str) -> bool:
-    """Whether no task of the queue waits, is delayed or runs; as ``is_done`` without the outbox."""
+    """Whether no task of the queue waits, is delayed or runs.
+
+    Unlike in ``is_done``, paused and parked tasks count, and the outbox does not.
+    """
     mine = [depth for depth in stats.queues if depth.queue == queue]
     stages = (
         _known([depth.waiting for depth in mine], stats.waiting),

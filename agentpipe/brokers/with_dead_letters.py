@@ -1,4 +1,4 @@
-"""WithDeadLetters: a store that hands its dead letters to an object of their own."""
+"""WithDeadLetters: a mixin for stores that delegate their dead letters to another object."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 
 class WithDeadLetters:
-    """``KeepsDeadLetters`` for a store whose ``_dead`` has that capability.
-
-    The store's undeliverable results are another such object.
-    """
+    """``KeepsDeadLetters`` for a store, delegated to its ``_dead``."""
 
     _dead: KeepsDeadLetters
 

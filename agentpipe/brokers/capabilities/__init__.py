@@ -1,6 +1,6 @@
-"""Capabilities: what a store may offer to operators beside the core.
+"""Capabilities: optional features of a store, beyond the core.
 
-Each is a protocol of its own. A command on a store without one says so (``require``).
+Each is a separate protocol. A command that needs a missing one fails with an error (``require``).
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ C = TypeVar("C")
 
 
 def require(store: Store, capability: type[C], action: str) -> C:
-    """The store as one with this capability.
+    """Return the store, typed as ``capability``.
 
     Raises:
-        ConfigError: It lacks it: this broker cannot do ``action``.
+        ConfigError: The store lacks the capability, so the broker cannot do ``action``.
     """
     if not isinstance(store, capability):
         raise ConfigError(f"this broker cannot {action}")

@@ -1,4 +1,4 @@
-"""What a store keeps beside its tasks: dead letters, runs, policies, loops, schedules."""
+"""What a store keeps besides tasks: dead letters, runs, policies, loops, schedules."""
 
 from __future__ import annotations
 
@@ -16,118 +16,119 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class KeepsDeadLetters(Protocol):
-    """Lists dead letters, and forgets them."""
+    """Lists, reads and deletes dead letters."""
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        """Up to ``limit`` of them, from the oldest on, or from where the last page ended.
+        """Return up to ``limit`` dead letters, oldest first, from the cursor ``after`` on.
 
-        Where looking at a letter delays others, one call looks at a bounded number of them.
+        If the scan blocks other clients, one call scans a bounded number of letters.
 
         Raises:
-            ConfigError: ``after`` does not come from a page of such a store.
+            ConfigError: ``after`` is not a cursor of this kind of store.
         """
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
-        """How many there are; None where each would have to be looked at."""
+        """Count the matching letters; None if the store would have to scan them all."""
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        """Those of them that are dead letters, whole, oldest first; all are in memory at once."""
+        """Return the dead letters with these ids, oldest first, all in memory at once."""
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        """Forget dead letters; returns how many there were."""
+        """Delete dead letters; returns how many existed."""
 
 
 @runtime_checkable
 class KeepsUndeliverable(Protocol):
-    """Keeps results that the sink refuses beside the outbox, where they hold up no others."""
+    """Keeps results that the sink refuses apart from the outbox, so they do not block others."""
 
     @property
     def undeliverable(self) -> KeepsDeadLetters:
-        """Lists, reads and drops them, as dead letters without a payload."""
+        """Lists, reads and deletes them as dead letters without a payload."""
 
     def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
-        """Take results that the worker has borrowed out of the outbox, with the sink's reasons."""
+        """Move results that the worker has leased out of the outbox, with the sink's reasons."""
 
     def deliver_again(self, task_ids: Sequence[str]) -> int:
-        """Put these back into the outbox; returns how many."""
+        """Move these back into the outbox; returns how many."""
 
 
 @runtime_checkable
 class KeepsRuns(Protocol):
-    """Keeps a record of each run, and counts its tasks, which its ids tell."""
+    """Keeps a record of each run, and counts its tasks: task ids begin with the run's name."""
 
     def begin_run(self, name: str, record: bytes) -> bytes:
-        """Keep the record unless the run has one; returns that which it has now."""
+        """Keep the record unless the run already has one; returns the one it now has."""
 
     def runs(self) -> list[KeptRun]:
-        """All that have a record, in the order in which they were begun."""
+        """Return all runs that have a record, in the order in which they began."""
 
     def drop_run(self, name: str) -> bool:
-        """Forget a run's record and its counts, no task; False where it has none."""
+        """Delete a run's record and counts, but no tasks; False if it has no record."""
 
 
 @runtime_checkable
 class KeepsPolicies(Protocol):
     """Keeps the policies that collections follow, for trainers and workers.
 
-    ``Queue.policy`` is declared: it holds from when it differs from what was declared before, so
-    that endpoints that were published meanwhile stay. ``wait`` returns early where one changes.
+    ``Queue.policy`` takes effect only when it differs from the previously declared one, so a
+    repeated declaration keeps endpoints that were published since. ``wait`` returns early when a
+    policy changes.
     """
 
     def policies(self) -> Sequence[PolicyState]:
-        """All of them, in the order of their names."""
+        """Return all policies, sorted by name."""
 
     def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
-        """Change one in one step; returns what holds then, None where there is none.
+        """Change a policy atomically; returns its new state, or None if it does not exist.
 
         Raises:
-            LoopTaken: ``change.hold`` is not held; nothing is changed.
+            LoopTaken: ``change.hold`` is not held; nothing changes.
         """
 
 
 @runtime_checkable
 class KeepsLoops(Protocol):
-    """Lets one trainer at a time have the name of a loop.
+    """Lets one trainer at a time hold a loop, by name.
 
-    It has it from ``hold_loop`` on until it lets it go or another takes it, which none can until
-    nothing was heard of it for its lease. What names a hold, as ``offer_groups``, is carried out
-    only while that is held, in the same step: a trainer that was stopped and replaced does nothing
-    when it wakes.
+    A trainer holds the loop from ``hold_loop`` until it drops it or another trainer takes it over.
+    A takeover is possible once the holder has been silent for its lease. A call that passes a hold,
+    such as ``offer_groups``, checks the hold and acts in one atomic step, so a suspended trainer
+    that was replaced does nothing when it wakes.
     """
 
     def hold_loop(
         self, hold: LoopHold, report: bytes, *, lease_s: float, instead_of: str = ""
     ) -> LoopState:
-        """Take a loop that is free, or keep it; returns who has it then.
+        """Take a free loop, or renew a held one; returns the holder afterwards.
 
         Args:
-            hold: Of this trainer.
-            report: What it says of itself: a JSON object.
-            lease_s: For so long from now no other trainer takes it.
-            instead_of: The token of a trainer that is known to have ended: its loop is free.
+            hold: This trainer's hold.
+            report: This trainer's status, a JSON object.
+            lease_s: How long from now no other trainer can take the loop.
+            instead_of: Token of a trainer that is known to have ended: its hold counts as free.
         """
 
     def keep_loop(self, hold: LoopHold, report: bytes, *, lease_s: float) -> LoopState | None:
-        """Keep a loop; one that is not held is not taken, for another may have had it meanwhile.
+        """Renew a held loop. Never takes a free one: another trainer may have held it meanwhile.
 
         Returns:
-            Who has it; None where no trainer does.
+            The holder; None if there is none.
         """
 
     def drop_loop(self, hold: LoopHold) -> None:
-        """Let it go, if it is held."""
+        """Release the loop, if it is held."""
 
     def loops(self) -> Sequence[LoopState]:
-        """All that have a trainer, or had one that has not let it go, by name."""
+        """Return all loops that were not released, even if their lease expired, by name."""
 
 
 @runtime_checkable
 class KeepsSchedules(Protocol):
-    """Remembers how far schedules have come."""
+    """Remembers the progress of schedules."""
 
     def progress(self, name: str, mark: int) -> int | None:
-        """The highest mark ever set under ``name``, this one included; 0 at first.
+        """Set ``mark`` and return the highest mark ever set under ``name``; initially 0.
 
-        None, and nothing done, while another process holds the schedule: a store without ids
-        lets only one process have it, until its connection ends.
+        Returns None and does nothing while another process holds the schedule: a store without
+        ids lets only one process hold it, until its connection closes.
         """

@@ -1,4 +1,4 @@
-"""What keeps workers from claims: pauses, breakers and budgets."""
+"""What stops workers from claiming: pauses, breakers and budgets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class PausesQueues(Protocol):
-    """Keeps workers away from queues."""
+    """Pauses queues: workers stop claiming from them."""
 
     def pause(
         self,
@@ -23,40 +23,40 @@ class PausesQueues(Protocol):
         paused: bool,
         reason: str = "",
     ) -> None:
-        """Stop claims from these, or allow them again; what runs goes on.
+        """Stop claims from these queues and collections, or resume them; running tasks continue.
 
-        A collection's pause covers the queues that it has and those that it gets later. A queue
-        gives nothing while it or its collection is paused. Both survive all workers. ``reason`` is
-        kept with the pause; one without keeps the reason of the pause that it repeats.
+        A collection's pause also covers queues that join it later. A queue yields no claims while
+        it or its collection is paused. Pauses outlive all workers. ``reason`` is stored with the
+        pause; pausing again without a reason keeps the stored one.
         """
 
 
 @runtime_checkable
 class BreaksOnFailures(Protocol):
-    """Pauses a collection whose runs fail the same way again and again: its breaker.
+    """Pauses a collection whose runs keep failing in the same way.
 
-    ``Settlement.failure`` says what counts, and how often. The pause has a reason, and is ended
-    like any other; then the count begins anew.
+    ``Settlement.failure`` says what counts as the same failure and sets the limit. The pause has a
+    reason and is resumed like any other; resuming resets the count.
     """
 
     def take_tripped(self) -> list[Tripped]:
-        """The pauses that settlements of this process have caused since the last call."""
+        """Return the pauses that this process's settlements caused since the last call."""
 
 
 @runtime_checkable
 class KeepsBudgets(Protocol):
-    """Stops claims from what has spent its budget: collections, and named runs.
+    """Stops claims for collections and named runs that have spent their budget.
 
-    ``settle`` adds ``usd`` and ``tokens`` of what it carries out, in the step that settles. From
-    the step on that reaches a cap, no worker claims from a collection's queues, or tasks of the
-    run; what runs goes on. A task is of the run that its id names (``run_of``).
+    ``settle`` adds ``usd`` and ``tokens`` atomically with the settlement. Once a cap is reached, no
+    worker claims from the collection's queues, or claims tasks of the run; running tasks continue.
+    A task belongs to the run that its id names (``run_of``).
 
-    ``Queue.budget`` is declared: it holds from when it differs from what was declared before, so
-    that one that was set meanwhile stays. Costs count from the first budget on.
+    ``Queue.budget`` takes effect only when it differs from the previously declared one, so a
+    repeated declaration keeps a budget that was set since. Costs count from the first budget on.
     """
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
-        """Give a collection or run these caps instead of those that it has."""
+        """Replace the caps of a collection or run."""
 
     def spendings(self) -> Sequence[Spending]:
-        """All budgets, with what is spent of each."""
+        """Return all budgets, each with the amount spent."""

@@ -1,4 +1,4 @@
-"""What operators do with tasks: read, end, explain and move them, and send groups of them."""
+"""What operators do with tasks: read, cancel, locate and move them, and submit groups."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class TaskQuery:
-    """Which unsettled tasks to read: those that match all that is given.
+    """Which unsettled tasks to read: those that match every field that is set.
 
     Attributes:
-        state: ``unclaimed`` tasks wait or are delayed.
+        state: ``unclaimed`` tasks are waiting or delayed.
         queues: None for all queues.
-        task_ids: None for any.
-        after: Only higher numbers: where the last page ended.
-        limit: Tasks at most; None for all. A page may be shorter, and is empty only at the end.
+        task_ids: None for any id.
+        after: Cursor: only tasks with a higher ``number``.
+        limit: Maximum number of tasks; None for all. A page can be shorter, but is empty only at
+            the end.
     """
 
     state: Literal["unclaimed", "running"] = "unclaimed"
@@ -34,7 +35,7 @@ class TaskQuery:
     limit: int | None = None
 
     def selects(self, task: TaskSeen) -> bool:
-        """Whether a task of this state matches; for stores that look at each."""
+        """Whether a task in this state matches; for stores that filter in Python."""
         return (
             task.number > self.after
             and (self.queues is None or task.queue in self.queues)
@@ -67,37 +68,38 @@ class ReadsTasks(Protocol):
     """Reads unsettled tasks, and settles unclaimed ones."""
 
     def tasks(self, query: TaskQuery) -> list[TaskSeen]:
-        """Read tasks by rising ``number``."""
+        """Read tasks by ascending ``number``."""
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        """Settle unclaimed tasks; False for those that are not unclaimed now."""
+        """Settle unclaimed tasks; False for each task that is no longer unclaimed."""
 
 
 @runtime_checkable
 class CancelsTasks(Protocol):
-    """Ends tasks by their ids."""
+    """Cancels tasks by id."""
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        """Mark tasks as cancelled, and signal the workers of those that run.
+        """Mark tasks as cancelled, and signal the workers of running ones.
 
-        A claim of a marked task has ``cancelled`` set. A store that reads its tasks marks
-        running ones only and returns ``waiting`` for the others: answer those. One that cannot
-        returns ``marked``: each is answered at its turn, if it exists.
+        A claim of a marked task has ``cancelled`` set. A store with ``ReadsTasks`` marks only
+        running tasks and returns ``waiting`` for the others; the caller must ``answer`` those. A
+        store without it returns ``marked``: the task, if it exists, is cancelled when claimed.
         """
 
     def take_cancelled(self) -> Collection[str]:
-        """Ids of running tasks that were cancelled since the last call, by any process.
+        """Return ids of running tasks that any process cancelled since the last call.
 
-        Each at least once; ``wait`` returns early for them. The same thread as ``wait``.
+        Each id is returned at least once; ``wait`` returns early for them. Call it on the thread
+        that calls ``wait``.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which unsettled tasks to end: those of these queues and, unless None, of this group.
+    """Which unsettled tasks to cancel: those of these queues and, unless None, of this group.
 
     Attributes:
-        run: Those whose ids begin with this run's name; not beside a group, which is of one run.
+        run: Only tasks of this run. Not combined with a group, which belongs to one run.
     """
 
     queues: Sequence[str]
@@ -107,16 +109,16 @@ class TaskFilter:
 
 @runtime_checkable
 class CancelsUnread(Protocol):
-    """Ends tasks by a filter where the store cannot read its tasks."""
+    """Cancels tasks by a filter, for stores that cannot read their tasks."""
 
     def cancel_matching(self, wanted: TaskFilter) -> list[str]:
-        """Mark all that match and were submitted before now, and signal those that run.
+        """Mark all matching tasks that were submitted before now, and signal running ones.
 
-        A claim of a marked task has ``cancelled`` set. Returns the ids of those that run.
+        A claim of a marked task has ``cancelled`` set. Returns the ids of the running ones.
         """
 
     def purge(self, queues: Sequence[str] | None, answer: Callable[[TaskSeen], Answer]) -> int:
-        """Settle all unclaimed tasks of these queues, or of all; returns how many."""
+        """Settle all unclaimed tasks of these queues, or of all queues; returns how many."""
 
 
 @runtime_checkable
@@ -124,24 +126,24 @@ class LocatesTasks(Protocol):
     """Explains where a task is."""
 
     def locate(self, task_id: str) -> TaskLocation:
-        """What is known of one task, in few round trips; changes nothing."""
+        """Return what is known of one task, in few round trips; changes nothing."""
 
 
 @runtime_checkable
 class MovesTasks(Protocol):
-    """Moves unclaimed tasks of agents that have left their collection."""
+    """Moves unclaimed tasks away from agents that left their collection."""
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        """Move up to ``limit`` of these agents' tasks to the agents that the collection has.
+        """Move up to ``limit`` of these agents' tasks to the collection's current agents.
 
-        Round-robin and up to their bounds, like first offers; each task in one step. Agents that
-        are still in the collection are left as they are. Returns how many; 0 at the end.
+        Tasks move round-robin and up to the queues' bounds, like first offers, each atomically.
+        Agents that are still in the collection are skipped. Returns the number moved; 0 at the end.
         """
 
 
 @runtime_checkable
 class OffersAside(Protocol):
-    """Says when an offer leaves the interpreter to others: the next one is made in such pauses."""
+    """Announces steps of an offer that release the GIL: the caller builds the next offer then."""
 
     def offer_aside(
         self,
@@ -151,15 +153,15 @@ class OffersAside(Protocol):
         round_robin: bool,
         aside: Callable[[], None],
     ) -> Admission:
-        """As ``offer``; calls ``aside`` before each long step that is not Python's."""
+        """Like ``offer``, but calls ``aside`` before each long step outside Python."""
 
 
 @runtime_checkable
 class OffersAhead(Protocol):
-    """Sends a batch of offers whole, and then only waits: the next one is made meanwhile."""
+    """Announces when a batch of offers is sent: the caller builds the next one while it waits."""
 
     def pack(self, offers: Sequence[Offer]) -> Sequence[Offer]:
-        """The same offers, ready to be sent; they stay as they are from now on."""
+        """Return the offers, encoded for sending; they must not change afterwards."""
 
     def offer_ahead(
         self,
@@ -169,27 +171,27 @@ class OffersAhead(Protocol):
         round_robin: bool,
         sent: Callable[[], None],
     ) -> Admission:
-        """As ``offer``, also of what is packed; calls ``sent`` once the server has all of it."""
+        """Like ``offer``, also for packed offers; calls ``sent`` once the whole batch is sent."""
 
 
 @runtime_checkable
 class CountsGroups(Protocol):
-    """Accepts groups whole, and counts them in the step that settles their members.
+    """Accepts whole groups, and counts their members in the step that settles them.
 
-    At ``need`` good members the others are cancelled in that step: those that wait are claimed as
-    ``cancelled``, before all else. While ``repairs`` are left, ``MemberEnd.repair`` is admitted in
-    place of a member that ended without judgement, even if its queue is full. The end of the last
+    Once ``need`` members are good, the same step cancels the others; the waiting ones are claimed
+    as ``cancelled``, before all other tasks. While ``repairs`` are left, ``MemberEnd.repair``
+    replaces a member that ended without judgement, even if its queue is full. The end of the last
     member puts one ``GroupEnd`` into the outbox, under the group's id.
     """
 
     def offer_groups(
         self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
     ) -> Admission:
-        """Admit groups round-robin to the collection ``target``: a verdict for each group.
+        """Admit groups round-robin to the collection ``target``; one verdict per group.
 
-        One of which any id is known is a ``duplicate``; one without room for all its members is
-        ``refused``. A ``hold`` is given to stores that keep loops only (``KeepsLoops``).
+        A group with any known id is a ``duplicate``; a group without room for all its members is
+        ``refused``. Pass ``hold`` only to stores that keep loops (``KeepsLoops``).
 
         Raises:
-            LoopTaken: It is not held; nothing is admitted.
+            LoopTaken: ``hold`` is not held; nothing is admitted.
         """

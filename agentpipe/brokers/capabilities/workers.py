@@ -1,4 +1,4 @@
-"""How workers end, and what a worker and its store agree on."""
+"""How workers end, and how a worker and its store stay consistent."""
 
 from __future__ import annotations
 
@@ -12,94 +12,94 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Claim, ClaimRequest, Settlement, Worker
     from agentpipe.core.delivered import Delivered
 
-# So long is a drain remembered; a process starts faster than that.
+# How long a drain is remembered: longer than any process takes to start.
 DRAIN_NOTED_S = 86_400.0
 
 
 @runtime_checkable
 class DrainsWorkers(Protocol):
-    """Has workers finish what they run, take nothing new, and end.
+    """Drains workers: they finish their runs, claim nothing new, and exit.
 
-    A mark is of one process: it goes when the worker leaves, or its lease ends.
-    ``WorkerSeen.draining`` says which are marked.
+    A drain mark applies to one process: it ends when the worker leaves or its lease expires.
+    ``WorkerSeen.draining`` shows which workers are marked.
     """
 
     def drain(self, workers: Collection[str]) -> None:
-        """Mark those of these workers that live; once more is the same."""
+        """Mark those of these workers that are alive. Idempotent."""
 
     def is_draining(self, worker: Worker) -> bool:
-        """Whether it is marked; its own process asks, with each heartbeat."""
+        """Whether the worker is marked; its own process checks with each heartbeat."""
 
 
 @runtime_checkable
 class NotesDrains(Protocol):
-    """Remembers drains of all workers, or of a host's, for those that are still starting.
+    """Remembers drains of a host or of the whole broker, for workers that are still starting.
 
-    Such a worker is not known yet, so that no mark can reach it.
+    A starting worker is not registered yet, so ``drain`` cannot mark it.
     """
 
     def note_drain(self, host: str | None) -> None:
-        """All workers of this host are to end, or of the broker."""
+        """Record a drain of all workers of this host, or of the broker if None."""
 
     def last_drain(self, host: str) -> int:
-        """A number that rises with each drain of this host or of the broker.
+        """Return a number that rises with each drain of this host or of the broker.
 
-        It is 0 before the first one, and once the last is longer ago than ``DRAIN_NOTED_S``.
+        It is 0 before the first drain, and again ``DRAIN_NOTED_S`` after the last.
         """
 
 
 @runtime_checkable
 class BuriesWorkers(Protocol):
-    """Ends a worker before its lease is over, where its death would show only then."""
+    """Ends a dead worker before its lease expires, for stores that would notice only then."""
 
     def bury(self, worker: Worker, begun: Sequence[str]) -> None:
-        """The process of this worker has died: all is as if its lease were over.
+        """Treat the worker's lease as expired, because its process has died.
 
-        Only the tasks whose runs had ``begun`` count a crash.
+        Only the tasks in ``begun``, whose runs had started, count a crash.
         """
 
 
 @runtime_checkable
 class SparesTasks(Protocol):
-    """Learns which tasks are not to blame, where the end of a worker shows only in deliveries."""
+    """Learns which tasks did not crash a worker, for stores that see only redeliveries."""
 
     def spare(self, spared: Sequence[Delivered], blamed: Sequence[Delivered]) -> None:
-        """The worker that had all these is about to be ended, or was killed a moment ago.
+        """Count a crash for ``blamed`` and none for ``spared``, all deliveries of one worker.
 
-        Count a crash for the tasks that are ``blamed``, and none for the others. It is said of
-        these deliveries alone, however late: not of what becomes of the same tasks afterwards.
-        Elsewhere another process settles the claims of a worker that is gone.
+        The worker is about to be stopped, or was just killed. The call affects only these
+        deliveries, however late it is, and not later deliveries of the same tasks. In other stores
+        another process settles the claims of a dead worker.
         """
 
 
 class NotesAhead(Protocol):
-    """Where it is noted which tasks lie with a worker; its watcher reads that once it is dead."""
+    """Records which tasks are prefetched by a worker; its watcher reads that once it is dead."""
 
     def lay(self, delivered: Delivered) -> int:
-        """The task was delivered; returns the place of the note."""
+        """Record a delivered task; returns the position of the note."""
 
     def let_go(self, place: int) -> None:
-        """It has gone back, or is settled."""
+        """Clear the note: the task was requeued or settled."""
 
 
 @runtime_checkable
 class DeliversAhead(Protocol):
-    """Has tasks delivered to a worker before that claims them."""
+    """Prefetches: delivers tasks to a worker before it claims them."""
 
     def note_ahead(self, notes: NotesAhead) -> None:
-        """Note there what is delivered from now on; one worker joins."""
+        """Record deliveries in ``notes`` from now on. Only one worker can join this store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Where a store and a worker did not agree.
+    """The differences between a store and a worker.
 
     Attributes:
-        lost: Claims that the store does not know: their tasks are settled, another worker's, or
-            wait.
-        returned: Tasks that are back in their queues, uncounted, since the worker does not hold
-            them.
-        freed: Results that are back in the outbox, since the worker does not forward them.
+        lost: Claims that the store does not know: their tasks are settled, claimed by another
+            worker, or waiting.
+        returned: Number of tasks requeued, without counting a crash, because the worker does not
+            hold them.
+        freed: Number of results returned to the outbox because the worker does not forward them.
     """
 
     lost: frozenset[tuple[str, int]] = frozenset()
@@ -109,51 +109,52 @@ class Comparison:
 
 @runtime_checkable
 class SettlesAndClaims(Protocol):
-    """Carries out settlements and makes the next claim in one step, which costs less than two."""
+    """Settles and claims in one call, which is cheaper than two."""
 
     def settle_and_claim(
         self, settlements: Sequence[Settlement], request: ClaimRequest
     ) -> tuple[list[bool], list[Claim] | None]:
-        """As ``settle`` and then ``claim``, and in one transaction where both are carried out.
+        """Run ``settle``, then ``claim``; in one transaction if both run.
 
-        ``request`` counts what these settlements end as no longer held.
+        ``request.held`` excludes the claims that these settlements end.
 
         Returns:
-            What ``settle`` returns, and the claims; None where none were asked for: ``claim``.
+            The result of ``settle``, and the claims; None if the store did not try to claim: call
+            ``claim``.
 
         Raises:
-            Unreachable: Either may be carried out: call ``settle``, this, or ``claim`` again.
-            Exception: A settlement is refused, and nothing is done.
+            Unreachable: Either can have happened: call ``settle``, this, or ``claim`` again.
+            Exception: A settlement is refused; nothing happened.
         """
 
 
 @runtime_checkable
 class SettlesMeanwhile(Protocol):
-    """Carries out settlements while the worker goes on, where that takes the time of a server."""
+    """Settles in the background while the worker continues, for stores on a server."""
 
     def settle_meanwhile(
         self, settlements: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[Future[list[bool]], list[Claim] | None] | None:
-        """Begin to ``settle`` results of good runs of one worker, and ``claim`` at once.
+        """Start to ``settle`` one worker's successful runs, and ``claim`` without waiting for it.
 
-        ``request`` counts what these settlements end as no longer held; None for no claim.
+        ``request.held`` excludes the claims that these settlements end; None for no claim.
 
         Returns:
-            What ``settle`` returns or raises, once it would; its callbacks must not wait, as they
-            run on a thread of the store's. And the claims; None where ``claim`` is to be called.
-            None where nothing was done: call ``settle``.
+            A future with what ``settle`` returns or raises, and the claims, or None if the caller
+            must call ``claim``. The future's callbacks run on a thread of the store, so they must
+            not block. Instead of the pair, None if nothing was done: call ``settle``.
         """
 
 
 @runtime_checkable
 class ComparesClaims(Protocol):
-    """Finds out where a worker and the store differ about what the worker holds.
+    """Reconciles what a worker holds with what the store believes that it holds.
 
-    They differ after a store came back as it was some time ago, and after answers that were lost.
+    They differ after a store was restored to an earlier state, and after lost replies.
 
     Attributes:
-        in_doubt: The store may have been away since the last comparison: compare before the next
-            run begins.
+        in_doubt: Whether the store may have been away since the last comparison. If True, compare
+            before the next run starts.
     """
 
     @property
@@ -165,14 +166,14 @@ class ComparesClaims(Protocol):
         held: Collection[tuple[str, int]],
         forwarding: Collection[int] | None,
     ) -> Comparison:
-        """Put back what the store believes the worker to hold, and the worker does not.
+        """Requeue what the store believes the worker holds but the worker does not.
 
-        Nothing happens where the worker has no lease. No claim and no ``take_outbox`` of the
-        worker may be under way.
+        Does nothing if the worker has no lease. The worker must not have a ``claim`` or
+        ``take_outbox`` in progress.
 
         Args:
-            worker: Whose claims they are.
+            worker: The worker to compare with.
             held: The keys of all claims that the worker has not settled.
-            forwarding: The numbers of the results that it has taken and not dropped; None where
-                that is not known now.
+            forwarding: The numbers of the results that it has taken and not dropped; None if
+                unknown.
         """
