@@ -1,8 +1,8 @@
-"""RedisStore: the store for a fleet of machines, on one Redis.
+"""RedisStore: a store on one Redis server, for workers on many machines.
 
-Every operation is one Lua script over many ids, so that each is atomic and costs one round trip.
-All keys of a store begin with ``{prefix}:``; the braces are a cluster's hash tag, so that they
-lie on one node. Leases run on the server's clock.
+Every operation is one Lua script that handles a batch of ids, so it is atomic and costs one round
+trip. All keys of a store begin with ``{prefix}:``; the braces are a cluster hash tag, which keeps
+the keys on one node. Leases use the server's clock.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 LAYOUT = 3
-# That of a store in which groups were sent: an earlier version would not count their members.
+# Layout of a store that has held groups: versions that know only layout 3 do not count members.
 GROUPS_LAYOUT = 4
 
 log = logging.getLogger(__name__)
 
 
 class RedisStore(RedisOperations, Store):
-    """The ``Store`` over ``redis://host``; see the seam for what each operation promises.
+    """The ``Store`` for ``redis://host``; see ``Store`` for the contract of each operation.
 
-    A request that got no answer is repeated under its number, at once or by the next call for
-    the same, and is answered as the first was: nothing is lost, stranded or done twice.
+    A request without a reply is repeated under its number, either immediately or by the next call
+    with the same content, and gets the first attempt's reply: nothing is lost or done twice.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -109,7 +109,7 @@ class RedisStore(RedisOperations, Store):
         self._scripts.run("declare", LAYOUT, 0, *declare_args(queues))
 
     def _declare_again(self) -> bool:
-        """Declare the queues again if the server has lost them; returns whether it had."""
+        """Declare the queues again if the server lost them; returns whether it did."""
         known = self._declared.values()
         if not known or not self._scripts.run("declare", LAYOUT, 1, *declare_args(known)):
             return False

@@ -14,11 +14,11 @@ from agentpipe.errors import ConfigError
 DEFAULT_PREFIX = "agentpipe"
 PORT = 6379
 SENTINEL_PORT = 26379
-# TLS parameters, as the client library names them.
+# TLS parameters that name files; the names are the client library's.
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _VALUES = {"ssl_cert_reqs": ("required", "none"), "tls": ("yes", "no")}
 _OPTIONS = (*FILES, "ssl_cert_reqs")
-# Sentinels have no scheme of their own for it. What is said holds for them and for the primary.
+# Sentinel URLs have no TLS scheme, hence ``tls``. TLS settings apply to Sentinels and primary.
 _TLS = {"rediss": _OPTIONS, "redis+sentinel": ("tls", *_OPTIONS)}
 _SHAPES = {
     "redis": "redis://[USER:PASSWORD@]HOST[:PORT][/DB]",
@@ -30,15 +30,15 @@ _SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """The server, the user and the keys of a store.
+    """The server, user and key prefix of a store.
 
     Attributes:
-        url: As it may be shown, without a password.
-        hosts: The server, or several Sentinels; none for a socket file.
+        url: The URL without its password, safe to display.
+        hosts: The server, or one or more Sentinels; empty for a socket file.
         path: The socket file.
-        service: What Sentinels call the server.
-        prefix: Begins the name of each key: several sets may share a database.
-        tls: Keywords of the client library; None without TLS.
+        service: The Sentinels' name for the server.
+        prefix: Prefix of every key, so that several stores can share a database.
+        tls: TLS keywords for the client library; None without TLS.
     """
 
     url: str
@@ -53,10 +53,10 @@ class RedisAddress:
 
 
 def parse_url(url: str) -> RedisAddress:
-    """Read ``redis://``, ``rediss://``, ``unix://`` and ``redis+sentinel://``.
+    """Parse ``redis://``, ``rediss://``, ``unix://`` and ``redis+sentinel://`` URLs.
 
     Raises:
-        ConfigError: Saying what is wrong in it and how it is written.
+        ConfigError: The URL is invalid; the message shows the expected form.
     """
     try:
         return _address(url, split_url(url))

@@ -1,4 +1,4 @@
-"""Asking: runs scripts under numbered requests, so that none is carried out twice."""
+"""Asking: runs scripts as numbered requests, so that none takes effect twice."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.packing import Argument, Packed
     from agentpipe.brokers.redis.script_runner import ScriptRunner
 
-# How long replies are remembered: an outage that lasts longer is another day.
+# How long the server remembers replies. Longer outages are not covered.
 REMEMBER_S = 86_400
 
 
 class Asking:
-    """Asks one server; from any thread."""
+    """Sends numbered requests to one server. Thread-safe."""
 
     def __init__(self, scripts: ScriptRunner) -> None:
         self._scripts, self._requests = scripts, Requests()
@@ -32,9 +32,9 @@ class Asking:
         more: Packed = NOTHING,
         sent: Callable[[], None] | None = None,
     ) -> Any:
-        """Run a script under a new request, or under that of an attempt whose reply was lost.
+        """Run a script as a new request, or repeat the request whose reply was lost.
 
-        For ``more`` and ``sent`` see ``ScriptRunner.run``.
+        ``what`` identifies the request. For ``more`` and ``sent`` see ``ScriptRunner.run``.
         """
         with self._requests.request((script, what)) as request:
             numbered = (request.name, request.number, REMEMBER_S)
@@ -42,14 +42,14 @@ class Asking:
 
     @contextmanager
     def asked(self, script: str, what: Hashable, *args: Argument) -> Iterator[Any]:
-        """``ask``, with questions that belong to it: without their replies it is asked again."""
+        """Like ``ask``; the request is also repeated if the body raises ``Unreachable``."""
         with self._requests.request((script, what)) as request:
             yield self._scripts.run(script, request.name, request.number, REMEMBER_S, *args)
 
     def settle_and_claim(
         self, settled: Hashable, claimed: Hashable, *args: Argument
     ) -> tuple[bytes, Any]:
-        """Settle and claim in one call; without a reply, either is asked for alone, or again."""
+        """Settle and claim in one call, under two requests: each can be repeated on its own."""
         with (
             self._requests.request(("settle", settled)) as settling,
             self._requests.request(("claim", claimed)) as claiming,

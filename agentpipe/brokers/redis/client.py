@@ -1,4 +1,4 @@
-"""The Redis client of an address; its errors become ``Unreachable``."""
+"""The Redis client for an address; translates the library's errors into agentpipe's."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 OLDEST = (7, 0)
-# Sentinels have their own passwords and no databases.
+# Options that do not apply to Sentinels: they have their own passwords and no databases.
 _OF_THE_SERVER = ("db", "username", "password")
 
 log = logging.getLogger(__name__)
 
 
 def open_client(address: RedisAddress) -> redis.Redis:
-    """A client that connects when it is first used, and retries nothing by itself."""
+    """Return a client that connects on first use and never retries by itself."""
     options: dict[str, Any] = {
         "db": address.db,
         "username": address.username,
@@ -64,7 +64,7 @@ def open_client(address: RedisAddress) -> redis.Redis:
 
 
 def _existing(address: RedisAddress) -> dict[str, str]:
-    """The TLS parameters; their files exist."""
+    """Return the TLS parameters; raises ConfigError if a file does not exist."""
     tls = address.tls or {}
     for name, value in tls.items():
         if name in FILES and not Path(value).is_file():
@@ -73,22 +73,22 @@ def _existing(address: RedisAddress) -> dict[str, str]:
 
 
 def greet(client: redis.Redis, address: RedisAddress, channel: str) -> None:
-    """Check that a Redis answers, has a version we support, and accepts the user.
+    """Check that a Redis answers, has a supported version, and accepts the user.
 
     Args:
-        client: Not yet connected.
-        address: Its own.
-        channel: One without subscribers.
+        client: A client that is not connected yet.
+        address: The client's address.
+        channel: A channel without subscribers.
 
     Raises:
-        Unreachable: Saying what is wrong and what to do.
+        Unreachable: A check failed; the message says what to do.
     """
     try:
         info = _greeted(client, address, channel)
-    except StoreError as error:  # No command of ours would do better.
+    except StoreError as error:  # Every other command would fail as well.
         raise Unreachable(str(error), answers=True) from error
     if info is None:
-        return  # A server that forbids INFO is configured on purpose.
+        return  # The server forbids INFO: its configuration is deliberate.
     version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
     if version < OLDEST:
         raise Unreachable(
@@ -113,11 +113,11 @@ def _greeted(client: redis.Redis, address: RedisAddress, channel: str) -> Any:
 
 @contextmanager
 def translated(address: RedisAddress) -> Iterator[None]:
-    """Turn the client library's errors into ours, except for a missing script.
+    """Translate the client library's errors into agentpipe's, except ``NoScriptError``.
 
     Raises:
-        Unreachable: No server answers, or one that can do nothing for now.
-        StoreError: It answers with an error that waiting does not mend.
+        Unreachable: No server answers, or it refuses everything for now.
+        StoreError: The server returned an error that does not go away by waiting.
     """
     try:
         yield
@@ -130,7 +130,7 @@ def translated(address: RedisAddress) -> Iterator[None]:
 def _ours(address: RedisAddress, error: Exception) -> AgentpipeError:
     text = " ".join(str(error).split())
     if isinstance(error, MasterNotFoundError):
-        text = text.partition(" : ")[0]  # The rest is for developers of the library.
+        text = text.partition(" : ")[0]  # The rest is debug output of the library.
     remedy = _remedy(address, error, text)
     message = f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}"
     if isinstance(error, _UNABLE) or any(word in text for word in _UNABLE_WORDS):
@@ -138,8 +138,8 @@ def _ours(address: RedisAddress, error: Exception) -> AgentpipeError:
     return StoreError(message) if isinstance(error, ResponseError) else Unreachable(message)
 
 
-# The server answers, and refuses everything until its state or its settings have changed: it is
-# full, a replica, loading, or does not accept our credentials.
+# The server answers but refuses everything until its state or settings change: it is full, a
+# replica, loading, or rejects the credentials.
 _UNABLE: tuple[type[Exception], ...] = (
     redis.AuthenticationError,
     redis.BusyLoadingError,
@@ -151,7 +151,7 @@ _UNABLE: tuple[type[Exception], ...] = (
 _UNABLE_WORDS = ("MISCONF", "BUSY ", "NOREPLICAS", "max number of clients", "unauthenticated")
 
 
-# By a part of the message, where the class is not enough.
+# Remedies by a substring of the message, for errors whose class is not specific enough.
 _BY_TEXT = {
     "unauthenticated": "wrong user or password: write USER:PASSWORD@ before the host",
     "SSL": "TLS failed: write redis:// for a server without it, or name its CA with ssl_ca_certs",

@@ -1,4 +1,4 @@
-"""Comparing: what a worker holds, against what the server believes it to hold."""
+"""Comparing: what a worker holds against what the server believes that it holds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Comparing:
-    """Compares, and knows when it is time to; see ``ComparesClaims``."""
+    """Compares, and knows when a comparison is due; see ``ComparesClaims``."""
 
     def __init__(self, scripts: ScriptRunner) -> None:
         self._scripts, self._losses = scripts, 0
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the server may have restarted, from an older snapshot even."""
+        """Whether the server may have restarted, possibly from an older snapshot."""
         return self._scripts.losses != self._losses
 
     def compare(

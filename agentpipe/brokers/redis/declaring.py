@@ -1,4 +1,4 @@
-"""Declaring: queues, where they come from and their budgets, as the script takes them."""
+"""Declaring: encodes queues, sources, budgets and policies as script arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def declare_args(queues: Collection[Queue]) -> list[Argument]:
-    """The arguments of ``declare``."""
+    """Return the arguments of the script ``declare``."""
     sources = {queue.collection: queue.source for queue in queues if queue.collection}
     known = {name: source for name, source in sources.items() if source}
     budgets = {queue.collection: queue.budget for queue in queues if queue.collection}
@@ -30,12 +30,12 @@ def declare_args(queues: Collection[Queue]) -> list[Argument]:
 
 
 def caps(budget: Budget) -> tuple[float, int]:
-    """Its caps for a script."""
+    """Return the budget's caps in USD and tokens as script arguments; -1 for no cap."""
     return -1 if budget.usd is None else budget.usd, -1 if budget.tokens is None else budget.tokens
 
 
 def _policy_args(policies: Mapping[str, PolicySpec | None]) -> bytes:
-    """What ``declare`` says of each collection's."""
+    """Encode each collection's policy for ``declare``; empty fields mean no policy."""
     rows = []
     for collection, it in policies.items():
         given = (it.name, it.encode(), listed(it.endpoints)) if it else ("", "", "")
@@ -45,12 +45,12 @@ def _policy_args(policies: Mapping[str, PolicySpec | None]) -> bytes:
 
 
 def listed(endpoints: Sequence[str]) -> str:
-    """As scripts take them."""
+    """Encode endpoints for scripts."""
     return orjson.dumps(endpoints).decode()
 
 
 def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
-    """Those of queues; positions count per collection."""
+    """Yield the arguments for queues; positions count per collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         place = -1

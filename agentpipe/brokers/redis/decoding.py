@@ -1,4 +1,4 @@
-"""Decoding: replies of the scripts as records of the seam."""
+"""Decoding: turns script replies into the records of the ``Store`` interface."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 
 def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
-    """Flat values as rows of ``width``."""
+    """Split flat values into rows of ``width``."""
     return zip(*[iter(values)] * width, strict=True)
 
 
 def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
-    """The reply of ``claim``; without ids of no task, which others may put into a queue."""
+    """Decode the reply of ``claim``; skip ids without a task, which other programs can queue."""
     if not answer:
         return []
     number, *values = answer
@@ -74,7 +74,7 @@ def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim | None:
 
 
 def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
-    """The reply of ``take_outbox``."""
+    """Decode the reply of ``take_outbox``."""
     return [
         OutboxRecord(int(number), task_id.decode(), payload)
         for number, task_id, payload in _rows(values, 3)
@@ -82,7 +82,7 @@ def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
 
 
 def as_tasks(values: Sequence[bytes]) -> list[TaskSeen]:
-    """The reply of ``find``, and of ``peek`` after its first value."""
+    """Decode the reply of ``find``, or that of ``peek`` without its first value."""
     return [
         TaskSeen(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
         for number, task_id, queue, payload, submitted_at in _rows(values, 5)
@@ -90,13 +90,13 @@ def as_tasks(values: Sequence[bytes]) -> list[TaskSeen]:
 
 
 def as_dead_page(after: bytes, values: Sequence[bytes]) -> DeadPage:
-    """The reply of ``dead_letters``."""
+    """Decode the reply of ``dead_letters``."""
     letters = (DeadSummary(*_summary(row)) for row in _rows(values, 6))
     return DeadPage(tuple(letters), after.decode() or None)
 
 
 def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
-    """The reply of ``read_dead`` but for its first value."""
+    """Decode the reply of ``read_dead`` without its first value."""
     return [
         DeadLetter(*_summary(row), payload, result) for *row, payload, result in _rows(values, 8)
     ]
@@ -108,7 +108,7 @@ def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, floa
 
 
 def as_location(task_id: str, answer: bytes) -> TaskLocation:
-    """The reply of ``locate``."""
+    """Decode the reply of ``locate``."""
     values = orjson.loads(answer)
     workers = [(_worker_seen(each), each["serves"]) for each in values.pop("workers") or ()]
     agent, run = values.pop("agent", None), values.pop("run", None)
@@ -141,7 +141,7 @@ def _worker_seen(values: dict[str, Any]) -> WorkerSeen:
 
 def _agent_seen(values: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
     values["collection"] = values["collection"] or None
-    for name in ("runs", "group_runs"):  # An empty list is an object in a script's JSON.
+    for name in ("runs", "group_runs"):  # Lua encodes an empty list as a JSON object.
         values[name] = tuple(_run(each) for each in values[name] or ())
     spending = values.pop("spending", None)
     return AgentSeen(**values, servers=servers, spending=spending and _spending(spending))
@@ -152,9 +152,9 @@ def _run(values: dict[str, Any]) -> ClaimSeen:
 
 
 def as_stats(answer: Sequence[Any]) -> Stats:
-    """The reply of ``stats``."""
+    """Decode the reply of ``stats``."""
     counters = {name.decode(): int(value) for name, value in _rows(answer[0], 2)}
-    # Queues in the order of their group; one that left its group only while it has tasks.
+    # Sorted by their position in the group. A queue that left its group shows only if it has tasks.
     tallies, spendings = dict(_tallies(_listed(answer[5]))), as_spendings(answer[9])
     placed = sorted(_depths(_listed(answer[3]), tallies), key=lambda entry: entry[0])
     queues = with_spent((depth for _, depth in placed), spendings)
@@ -180,7 +180,7 @@ def as_stats(answer: Sequence[Any]) -> Stats:
 
 
 def as_loops(rows: Sequence[Sequence[bytes]]) -> tuple[LoopState, ...]:
-    """The reply of the script that tells of loops, by name."""
+    """Decode the reply of the loop scripts, sorted by name."""
     return tuple(sorted(readable("loops", rows, _loop), key=lambda it: it.name))
 
 
@@ -190,7 +190,7 @@ def _loop(row: Sequence[bytes]) -> LoopState:
 
 
 def as_policies(values: Sequence[bytes]) -> tuple[PolicyState, ...]:
-    """The reply of scripts that tell of policies."""
+    """Decode the reply of ``list_policies``, sorted by name."""
     found = readable("policies", _rows(values, 9), _policy)
     return tuple(sorted(found, key=lambda it: it.name))
 
@@ -203,7 +203,7 @@ def _policy(values: Sequence[bytes]) -> PolicyState:
 
 
 def as_spendings(values: Sequence[bytes]) -> tuple[Spending, ...]:
-    """The reply of ``spendings``."""
+    """Decode the reply of ``spendings``."""
     rows = _rows([value.decode() for value in values], 6)
     found = readable("budgets", rows, _spending)
     return tuple(sorted(found, key=lambda it: (it.kind, it.name)))
@@ -229,7 +229,7 @@ def _declared(values: Sequence[bytes]) -> Iterator[Declared]:
 
 
 def _listed(encoded: bytes) -> Sequence[Any]:
-    """A list from a script's JSON, where an empty one is an object, and bytes may be no text."""
+    """Decode a list from a script's JSON: an empty one is an object, bytes can be invalid UTF-8."""
     values: Sequence[Any] = orjson.loads(encoded.decode(errors="replace"))
     return values or ()
 
@@ -244,7 +244,7 @@ def _tallies(values: Sequence[Any]) -> Iterator[tuple[str, Tally]]:
 def _depths(
     values: Sequence[Any], tallies: Mapping[str, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
-    """Each queue worth showing, with its sort key."""
+    """Yield each visible queue with its sort key."""
     for (
         queue,
         owner,
@@ -293,7 +293,7 @@ def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
 
 
 def as_runs(values: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[KeptRun]:
-    """The reply of ``runs``."""
+    """Decode the reply of ``runs``."""
     return list(readable("runs", values, _kept))
 
 
@@ -322,7 +322,7 @@ def _kept(run: tuple[bytes, Sequence[bytes]]) -> KeptRun:
 
 
 def _ends(counts: Mapping[bytes, float]) -> tuple[dict[str, int], dict[str, int]]:
-    """How many tasks ended with each outcome, and with each config."""
+    """Count ended tasks by outcome and by config."""
     outcomes: dict[str, int] = {}
     configs: dict[str, int] = {}
     for key, number in counts.items():
@@ -334,7 +334,7 @@ def _ends(counts: Mapping[bytes, float]) -> tuple[dict[str, int], dict[str, int]
 
 
 def _count(value: bytes) -> float | None:
-    """A number from 0; None of what another program wrote there."""
+    """Decode a count; None if another program overwrote it with an invalid value."""
     try:
         number = float(value)
     except ValueError:

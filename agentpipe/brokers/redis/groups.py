@@ -1,4 +1,4 @@
-"""Groups: what a settlement says of a member, in the words of the scripts."""
+"""Groups: encodes a group member's end as a script argument."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agentpipe.brokers.records import MemberEnd, Offer
 
-MAX_PRIORITY = 2**53  # Scores are doubles.
+MAX_PRIORITY = 2**53  # Scores of sorted sets are doubles.
 
 
 def bounded_priority(offer: Offer) -> int:
-    """The priority as far as a score can tell it from others."""
+    """Return the priority, clamped to the integers that a score holds exactly."""
     return max(-MAX_PRIORITY, min(MAX_PRIORITY, offer.priority))
 
 
 def said_of(member: MemberEnd | None) -> bytes:
-    """See the script ``settle``; nothing of a task in no group."""
+    """Encode a member's end for the script ``settle``; empty for a task outside any group."""
     if member is None:
         return b""
     if member.good:

@@ -1,4 +1,4 @@
-"""Findings of a Redis server about itself."""
+"""Health checks of a Redis server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALMOST_FULL = 0.9
 
 
 def examine(scripts: ScriptRunner) -> list[Finding]:
-    """Examine the server."""
+    """Return the findings about the server."""
     info = _info(scripts)
     findings = [_trip(scripts), _clock(scripts)]
     if not info:
@@ -32,7 +32,7 @@ def _info(scripts: ScriptRunner) -> dict[str, str]:
     try:
         text = scripts.call("INFO").decode(errors="replace")
     except (Unreachable, StoreError):
-        return {}  # The user may not ask; other findings say whether the server answers.
+        return {}  # The user may lack INFO; other findings report whether the server answers.
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name: value for name, _, value in pairs}
 
@@ -85,7 +85,7 @@ def _memory(info: Mapping[str, str]) -> Finding:
 
 
 def _clients(info: Mapping[str, str]) -> Finding:
-    """Check the limit of connections: each worker process needs a few."""
+    """Check the connection limit: each worker process needs several connections."""
     now, most = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
     if not most:
         return ok("clients", f"{now:,}")

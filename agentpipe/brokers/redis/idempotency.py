@@ -1,7 +1,7 @@
-"""Idempotency: numbered requests; one whose reply was lost is repeated, not done twice.
+"""Idempotency: numbered requests. A request whose reply was lost is repeated without effect.
 
-A session numbers what it asks. The server remembers the last answer in each: a repetition of
-the same number gets that answer again, and what comes late, after a higher number, is ignored.
+Each session numbers its requests, and the server remembers the last reply per session. A request
+that repeats the number gets the same reply again. A late one, after a higher number, is ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentpipe.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-# Requests without a reply; the oldest is dropped for a new one, since it is not repeated.
+# Requests without a reply that are kept. The oldest is dropped first: its repetition is unlikely.
 MAX_UNSURE = 1_000
 
 
@@ -28,7 +28,7 @@ class NumberedRequest:
     """A request without a reply yet.
 
     Attributes:
-        repeated: An earlier attempt got no answer.
+        repeated: Whether an earlier attempt got no reply.
     """
 
     session: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -37,12 +37,12 @@ class NumberedRequest:
 
     @property
     def name(self) -> str:
-        """The session id; a fork gets its own."""
+        """The session id; a forked process gets its own."""
         return f"{self.session}-{os.getpid()}"
 
 
 class Requests:
-    """The requests of one process; from any thread."""
+    """The requests of one process. Thread-safe."""
 
     def __init__(self) -> None:
         self._idle: list[NumberedRequest] = []
@@ -51,7 +51,7 @@ class Requests:
 
     @contextmanager
     def request(self, what: Hashable) -> Iterator[NumberedRequest]:
-        """A request for ``what``: the same one again, until its reply has come."""
+        """Yield a request for ``what``; the same one again until it gets a reply."""
         request = self._begin(what)
         try:
             yield request

@@ -1,4 +1,4 @@
-"""Letters: dead letters on the server, and results that the sink refuses."""
+"""Letters: dead letters, and results that the sink refuses, on the server."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Letters:
     """The letters of one kind; see ``KeepsDeadLetters``.
 
     Args:
-        scripts: Run on the server.
-        kind: Names their keys.
-        drop: Deletes those with these ids, once; returns how many there were.
+        scripts: Runs the scripts.
+        kind: ``DEAD`` or ``UNDELIVERABLE``; selects the keys.
+        drop: Deletes the letters with these ids, idempotently; returns how many existed.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Letters:
         self._scripts, self._kind, self._drop = scripts, kind, drop
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        """A page of summaries, oldest first."""
+        """Return a page of summaries, oldest first."""
         first, last = _moments(wanted)
         if after:
             first = max(first, _moment_of(after) + 1)
@@ -43,13 +43,13 @@ class Letters:
         return as_dead_page(place, values)
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
-        """The number of matches, where times alone are asked for."""
+        """Count the matches; None unless the filter uses only times."""
         if not wanted.asks_for_times_only:
             return None
         return int(self._scripts.run("count_dead", self._kind, *_moments(wanted)))
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        """The whole letters with these ids."""
+        """Return the letters with these ids, with payloads and results."""
         left, found = list(dict.fromkeys(task_ids)), []
         while left:
             asked = left[:READ_AT_ONCE]
@@ -59,17 +59,17 @@ class Letters:
         return sorted(found, key=lambda letter: letter.died_at)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        """Delete letters; returns how many there were."""
+        """Delete letters; returns how many existed."""
         return self._drop(self._kind, task_ids)
 
 
 def _moments(wanted: DeadFilter) -> tuple[int, str]:
-    """The first and the last microsecond of death, as the server reads them."""
+    """Return the first and last ``died_at`` in microseconds, as a Redis score range."""
     first = 0 if wanted.since is None else max(0, round(wanted.since * 1e6))
     return first, "+inf" if wanted.until is None else f"({round(wanted.until * 1e6)}"
 
 
 def _moment_of(after: str) -> int:
-    if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - as long as its numbers are
+    if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - a moment has fewer digits
         raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
     return int(after)

@@ -1,4 +1,4 @@
-"""Notifications: when a claim may have become possible."""
+"""Notifications: wake-ups when a claim may be possible, and cancellations."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
 
 class Subscription:
-    """One subscription, on a connection of its own, for one thread.
+    """A subscription on its own connection. Not thread-safe, except ``close``.
 
-    All hear of what is cancelled, and of what concerns all. Whether a claim may have become
-    possible is told to one worker that is idle, or to all while others listen without being a
-    worker.
+    Every subscriber gets cancellations and broadcasts. A wake-up for a possible claim goes to one
+    idle worker, or to every subscriber while any of them listens without being a worker.
 
     Attributes:
-        workers: The names of those for whom it listens.
+        workers: Names of the workers that it listens for.
 
     Args:
-        cancelled: Reads which running tasks are cancelled: messages may have been missed.
+        cancelled: Reads which running tasks are cancelled, in case messages were missed.
     """
 
     def __init__(self, scripts: ScriptRunner, cancelled: Callable[[], list[bytes]]) -> None:
@@ -40,7 +39,9 @@ class Subscription:
         self._closed = False
 
     def wait(self, timeout_s: float) -> None:
-        """Return at a wake-up since the last call, at a possible one, or at the timeout.
+        """Block until a wake-up since the last call, or the timeout.
+
+        Returns immediately after it subscribes, because a wake-up may have been missed.
 
         Raises:
             Unreachable: The server does not answer.
@@ -48,13 +49,13 @@ class Subscription:
         try:
             with translated(self._scripts.address):
                 if not self._is_current():
-                    self._subscribe()  # A message may be lost: do not wait.
+                    self._subscribe()  # A message may have been missed: do not wait.
                     self._cancelled.update(it.decode() for it in self._read_cancelled())
                 else:
                     self._listen(timeout_s)
         except Exception as error:
             self._drop()
-            if self._closed:  # By another thread: any error may follow.
+            if self._closed:  # Another thread closed it, which can cause any error here.
                 message = f"{self._scripts.address.url}: this store was closed"
                 raise Unreachable(message) from error
             raise
@@ -70,7 +71,7 @@ class Subscription:
             connection.disconnect()
 
     def take_cancelled(self) -> set[str]:
-        """The ids of tasks cancelled since the last call."""
+        """Return the ids of tasks cancelled since the last call."""
         taken, self._cancelled = self._cancelled, set()
         return taken
 
@@ -98,11 +99,11 @@ class Subscription:
                 self._receive(connection.read_response())
 
     def _receive(self, message: Sequence[bytes]) -> None:
-        """A message is an id; a plain wake-up is empty."""
+        """Handle a message: the id of a cancelled task, or empty for a plain wake-up."""
         self._cancelled.update([message[-1].decode()] if message[-1] else ())
 
     def close(self) -> None:
-        """Close it; ends a wait in another thread."""
+        """Close the connection; interrupts a ``wait`` in another thread."""
         self._closed = True
         connection = self._connection
         if connection is not None:

@@ -1,4 +1,4 @@
-"""Offering: tasks as the scripts take them, and what those answer."""
+"""Offering: encodes offers as script arguments and decodes the replies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", or
 
 
 class PackedOffers(list[Offer]):
-    """Offers of one call, and how they are sent.
+    """The offers of one call, encoded for sending.
 
     Attributes:
-        plain: Without priorities and delays.
-        bounded: Each of them may find its queue full.
-        arguments: The same offers for the script; they must not change any more.
+        plain: Whether no offer has a priority or a delay.
+        bounded: Whether a full queue refuses them.
+        arguments: The encoded offers; the offers must not change afterwards.
     """
 
     def __init__(self, offers: Sequence[Offer]) -> None:
@@ -58,6 +58,6 @@ def offer(
 
 
 def admission_of(reply: bytes) -> Admission:
-    """What the scripts answer that offer."""
+    """Decode the reply of ``offer`` and ``offer_groups``."""
     depth, bound, verdicts = reply.split(b" ")
     return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))

@@ -1,4 +1,4 @@
-"""RedisOperations: what operators and senders ask of the store, beside its core."""
+"""RedisOperations: the store's operations for operators and senders, beyond the core."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FATES: dict[int, Fate] = {
 
 
 class RedisOperations(WithDeadLetters):
-    """The capabilities of the store that no worker needs to run tasks; see ``capabilities``."""
+    """The store's capabilities that workers do not need to run tasks; see ``capabilities``."""
 
     _scripts: ScriptRunner
     _asking: Asking
@@ -70,7 +70,7 @@ class RedisOperations(WithDeadLetters):
         return found
 
     def _unclaimed(self, query: TaskQuery) -> list[TaskSeen]:
-        """Page through all tasks; a page may hold none of these queues."""
+        """Page through all tasks; a page can contain no task of the wanted queues."""
         found, after = list[TaskSeen](), query.after
         limit = READ_AT_ONCE if query.limit is None else query.limit
         while query.limit is None or not found:
@@ -189,7 +189,7 @@ class RedisOperations(WithDeadLetters):
         return bool(self._scripts.run("drop_run", name))
 
     def examine(self) -> list[Finding]:
-        """Findings of the server about itself."""
+        """Return findings about the server's health."""
         return examine(self._scripts)
 
     def progress(self, name: str, mark: int) -> int | None:
@@ -202,7 +202,7 @@ class RedisOperations(WithDeadLetters):
 
 
 def hold_args(hold: LoopHold | None) -> tuple[str, str]:
-    """Arguments of scripts that do nothing for a trainer that has its loop no more."""
+    """Return the arguments by which scripts check that the trainer still holds its loop."""
     return ("", "") if hold is None else (hold.name, hold.token)
 
 

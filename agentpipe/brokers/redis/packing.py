@@ -1,4 +1,4 @@
-"""Packing: commands in the server's protocol."""
+"""Packing: encodes commands in the Redis protocol."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SIZES = tuple(b"$%d" % size for size in range(128))
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Arguments in the server's protocol.
+    """Arguments encoded in the Redis protocol.
 
     Attributes:
-        number: How many there are.
-        data: As they are sent.
+        number: Number of arguments.
+        data: The encoded bytes.
     """
 
     number: int
@@ -30,13 +30,13 @@ NOTHING = Packed(0, b"")
 
 
 def packed(arguments: Iterable[Argument]) -> Packed:
-    """The arguments, for the end of a command."""
+    """Encode arguments to be appended to a command."""
     parts = _parts(arguments)
     return Packed(len(parts) // 2, b"\r\n".join((*parts, b"")))
 
 
 def command_of(arguments: tuple[Argument, ...], more: Packed = NOTHING) -> list[bytes]:
-    """The command, in the pieces that it is sent in: large ones are not copied once more."""
+    """Encode a command as separate pieces, so that large packed data is not copied again."""
     head = b"*%d" % (len(arguments) + more.number)
     first = b"\r\n".join((head, *_parts(arguments), b""))
     return [first, more.data] if more.number else [first]

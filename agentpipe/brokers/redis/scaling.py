@@ -1,4 +1,4 @@
-"""KEDA's question to a Redis: how many tasks its hash of unsettled tasks has."""
+"""The KEDA trigger for Redis: scales by the length of the hash of unsettled tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADDRESS = re.compile(rf"{_SERVER}(?:,{_SERVER})*")
 
 
 def trigger_of(url: str, address: str, tasks: int) -> dict[str, Any]:
-    """See ``TellsScaler``; Sentinels are asked where the primary is."""
+    """See ``TellsScaler``. With Sentinels, KEDA asks them for the primary."""
     given = parse_url(url)
     if address and not _ADDRESS.fullmatch(address):
         raise ConfigError("--scaler-address of a Redis is HOST:PORT, without a scheme")

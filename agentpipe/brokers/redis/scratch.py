@@ -1,4 +1,4 @@
-"""A scratch set of keys beside a store's own."""
+"""A scratch store: a separate set of keys in the same database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS_AT_ONCE = 1_000
 
 
 def scratch_of(url: str, name: str) -> Scratch:
-    """Keys under a prefix of their own, in the database that ``url`` names."""
+    """Return a scratch store with its own prefix, in the database that ``url`` names."""
     given = parse_url(url)
     own = with_parameters(url, prefix=f"{given.prefix}-{name}")
     remove = partial(_remove, parse_url(own))

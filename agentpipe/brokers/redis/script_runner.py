@@ -1,4 +1,4 @@
-"""ScriptRunner: runs the scripts on the server, over connections that may break."""
+"""ScriptRunner: runs scripts on the server and recovers from broken connections."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class ScriptRunner:
-    """Runs scripts for one process; from any thread.
+    """Runs scripts for one process. Thread-safe.
 
-    Every script may be run twice without harm, so that a broken connection costs one repetition
-    on a fresh one and is an error only when that fails, too.
+    Every script is idempotent. After a broken connection it is repeated once on a new connection;
+    an error is raised only if that fails too.
 
     Attributes:
-        losses: How often a connection was lost; the server may have restarted each time.
+        losses: Number of lost connections; the server may have restarted each time.
     """
 
     def __init__(self, address: RedisAddress) -> None:
@@ -39,13 +39,13 @@ class ScriptRunner:
         self.key = f"{self.base}:store"
         self._scripts = load_scripts(self.base)
         self._client = open_client(address)
-        # Not the library's pool: before each call it asks the kernel whether the connection is
-        # alive, which the call finds out anyway.
+        # Not the library's pool: it checks each connection with a system call before every use,
+        # and the command itself detects a dead connection anyway.
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
         self._closed = False
         self.losses = 0
-        # When the last script that noted the server's time was sent.
+        # When the last script that recorded the server's time was sent.
         self._noted_at: float | None = None
         try:
             greet(self._client, address, f"{self.base}:hello")
@@ -59,16 +59,18 @@ class ScriptRunner:
         more: Packed = NOTHING,
         sent: Callable[[], None] | None = None,
     ) -> Any:
-        """Run a script with these arguments, and ``more`` behind them; returns its reply.
+        """Run a script with these arguments, followed by ``more``; returns its reply.
 
-        ``sent`` is called once the server has all of it.
+        ``sent`` is called once the command is sent.
 
         Raises:
-            Unreachable: The server does not answer, or refuses.
+            Unreachable: The server does not answer, or refuses everything for now.
+            StoreError: The server returned another error.
         """
         script = self._scripts[name]
         begun = _since_boot()
-        # A key of the set, so that a cluster and access rules take it; nothing is stored there.
+        # Formatted as a key of this store, so that clusters and ACLs accept it. Nothing is stored
+        # under it.
         waited = "" if self._noted_at is None else f"{begun - self._noted_at:.3f}"
         command = ("EVALSHA", script.sha, 2, self.key, f"{self.base}:waited:{waited}", *args)
         try:
@@ -84,9 +86,9 @@ class ScriptRunner:
         if not script.ends_workers:
             self.call("SCRIPT", "LOAD", script.text)
             return
-        # The server has restarted: no worker could reach it for its heartbeat.
+        # The server restarted: meanwhile no worker could send its heartbeat.
         self.call("EVAL", self._scripts["grace"].text, 1, self.key)
-        for each in self._scripts.values():  # Together: one not used yet tells of no restart.
+        for each in self._scripts.values():  # Load all: a missing one must mean a new restart.
             if each.ends_workers:
                 self.call("SCRIPT", "LOAD", each.text)
 
@@ -96,7 +98,7 @@ class ScriptRunner:
         more: Packed = NOTHING,
         sent: Callable[[], None] | None = None,
     ) -> Any:
-        """Run a command that may be done twice; returns its reply. See ``run``."""
+        """Run an idempotent command; returns its reply. See ``run``."""
         if self._closed:
             raise Unreachable(f"{self.address.url}: this store has been closed")
         pieces = command_of(command, more)
@@ -130,7 +132,7 @@ class ScriptRunner:
         return answer
 
     def _connection(self) -> Any:
-        if self._pid != os.getpid():  # Connections of the parent process.
+        if self._pid != os.getpid():  # After a fork the connections belong to the parent.
             self._idle, self._pid = deque(), os.getpid()
         try:
             return self._idle.pop()
@@ -138,7 +140,7 @@ class ScriptRunner:
             return self.connection()
 
     def connection(self) -> Any:
-        """A new connection; the caller closes it."""
+        """Open a new connection; the caller closes it."""
         pool = self._client.connection_pool
         connection = pool.connection_class(**pool.connection_kwargs)
         connection.connect()
@@ -149,12 +151,12 @@ class ScriptRunner:
             self._idle.pop().disconnect()
 
     def close(self) -> None:
-        """Close the connections; once is enough."""
+        """Close the connections. Idempotent."""
         self._closed = True
         self._drop_idle()
         self._client.close()
 
 
 def _since_boot() -> float:
-    """A clock that no change of the wall clock moves, and that goes on while the machine sleeps."""
+    """Return seconds of a monotonic clock that keeps running while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

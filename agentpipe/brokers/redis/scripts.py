@@ -1,4 +1,4 @@
-"""Scripts: the Lua of the Redis store, each operation one file beside this module."""
+"""Scripts: the Redis store's Lua scripts, one file per operation next to this module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-# Of all scripts, in order, after their keys.
+# Parts that every script contains, in this order, after ``keys``.
 _COMMON = (
     *("modules", "clock", "writes", "requests", "run_counts", "measures"),
     *("queues", "tasks", "waking"),
@@ -17,20 +17,20 @@ _NEEDED = (
 )
 _SHARED = ("keys", *_COMMON, *_NEEDED)
 _NEEDS = "-- needs: "
-# Of these, the ones that ask for the time whenever they are used.
+# The parts of ``_NEEDED`` that always read the time.
 _TIMED = frozenset(("settling", "claiming"))
-# These scripts end lapsed workers; see ``load_scripts``.
+# Scripts that end workers whose lease expired; see ``load_scripts``.
 _ENDING = ("cancel", "claim", "settle_and_claim", "take_outbox")
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script as it is sent to the server.
+    """A script as it is sent to the server.
 
     Attributes:
-        sha: What the server calls it once it has been loaded.
-        ends_workers: It puts back what silent workers held.
-        notes_time: It compares the server's clock with what it showed last.
+        sha: Its SHA-1, by which the server knows a loaded script.
+        ends_workers: Whether it requeues the tasks of workers whose lease expired.
+        notes_time: Whether it records the server's time, to detect clock jumps.
     """
 
     text: str
@@ -40,11 +40,11 @@ class Script:
 
 
 def load_scripts(mark: str) -> dict[str, Script]:
-    """All scripts, by name.
+    """Return all scripts by name.
 
     Args:
-        mark: Names the set of keys. Scripts that end workers contain it, so that a server that
-            has restarted lacks them for each set: a caller that meets that knows it was away.
+        mark: The store's key prefix. Scripts that end workers contain it, so each store has its
+            own. If the server lacks one of them, it has restarted since this store loaded it.
     """
     files = {
         file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
@@ -56,12 +56,12 @@ def load_scripts(mark: str) -> dict[str, Script]:
 
 
 def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
-    flags, _, rest = body.partition("\n")  # The server reads a script's flags in its first line.
+    flags, _, rest = body.partition("\n")  # The server reads a script's flags from line 1.
     first, _, _ = rest.partition("\n")
     names = first.removeprefix(_NEEDS).split() if first.startswith(_NEEDS) else ()
     parts = "\n".join(shared[part] for part in (*_COMMON, *names))
-    # A function inside: what it has of the keys is at hand for all functions in it, each of which
-    # would look for them among all variables of the script.
+    # The wrapping function captures the keys as upvalues once. Without it, every function would
+    # capture them separately from the script's locals, which is slower.
     text = f"{flags}\n{shared['keys']}\nreturn (function()\n{parts}\n{rest}\nend)()\n"
     ends_workers = name in _ENDING
     if ends_workers:

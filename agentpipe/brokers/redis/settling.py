@@ -1,8 +1,7 @@
 """Settling: sends settlements, and remembers those whose reply was lost.
 
-A caller that got no answer settles the same claims again, perhaps with others among them. What
-the lost attempt did is found out first: a claim that its own settlement ended is not reported as
-lost.
+A caller that got no reply settles the same claims again, possibly along with others. The settler
+first finds out what the lost attempt did, so a claim that it settled is not reported as lost.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ PORTION_BYTES = 8 * 1024 * 1024
 
 
 class Settler:
-    """Settles in batches; from any thread.
+    """Settles in batches. Thread-safe.
 
     Args:
-        ask: Carries a portion out, and when asked the same again gives the same answer.
+        ask: Settles one portion. Idempotent: a repeated call returns the first call's answer.
     """
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._unsure: list[Sequence[Settlement]] = []
-        # Carried out, but the caller does not know it: the action, by claim.
+        # The action by claim key, for settlements that took effect without the caller knowing.
         self._done: dict[tuple[str, int], str] = {}
         self._mutex = threading.Lock()
 
@@ -41,12 +40,12 @@ class Settler:
         """See ``Store.settle``.
 
         Args:
-            settlements: What to carry out.
-            last: Carries the last portion out in place of ``ask``, under the same request; it is
-                not called where an earlier attempt has done all.
+            settlements: The settlements to apply.
+            last: Settles the last portion instead of ``ask``, under the same request. Not called
+                if an earlier attempt already settled the whole portion.
 
         Raises:
-            Unreachable: Some may be carried out; settle all of them again.
+            Unreachable: Some may have taken effect; settle all of them again.
         """
         with self._mutex:
             self._find_out()
@@ -81,7 +80,7 @@ class Settler:
         ]
 
     def _note(self, settlements: Sequence[Settlement], done: Sequence[bool]) -> None:
-        for each, was_done in zip(settlements, done, strict=False):  # Those up to a failure.
+        for each, was_done in zip(settlements, done, strict=False):  # ``done`` ends at a failure.
             if was_done:
                 self._done[each.claim.key] = each.action
 

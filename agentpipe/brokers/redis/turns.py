@@ -1,4 +1,4 @@
-"""Turns: what a worker asks again and again: to settle, to claim, and both at once."""
+"""Turns: a worker's recurring requests: settle, claim, and both at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """Settles and claims for the workers of a process; from any thread."""
+    """Settles and claims for the workers of a process. Thread-safe."""
 
     def __init__(self, asking: Asking, retention_s: float) -> None:
         self._asking, self._retention_s = asking, retention_s
@@ -78,7 +78,7 @@ class Turns:
         return self._noted(settlements, self._asking.ask("settle", what, *args))
 
     def _noted(self, settlements: Sequence[Settlement], reply: bytes) -> list[bool]:
-        """Whether each was done; what has paused a collection is kept."""
+        """Return whether each took effect, and record the collections that they paused."""
         letters, *paused = reply.split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])
         pairs = zip(paused, tripping, strict=True)
@@ -87,7 +87,7 @@ class Turns:
 
 
 def packed_counts(counts: Mapping[int, float]) -> str:
-    """What is added to measures, by place."""
+    """Encode increments of measures by position."""
     return " ".join(f"{place}={number!r}" for place, number in counts.items())
 
 
