@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- needs: ending policies groups
--- ARGV: session, request, seconds to remember it, how many numbers are measured, then for each
--- answer its task's id, the result, the outcome, and what it adds to the measures of its
--- collection. Returns a letter for each: d for done, n where the task does not wait.
+-- ARGV: session, request, seconds to remember it, the number of measures; then for each answer:
+-- task id, result, outcome, and increments of its collection's measures.
+-- Returns a letter for each: d for done, n if the task is not unclaimed.
 
 local before = answered()
 if before then

@@ -1,5 +1,5 @@
 #!lua
--- ARGV: name, record. Returns the record that is kept: the first one.
+-- ARGV: name, record. Returns the stored record: the first one passed for this name.
 
 local key = base .. ':run:' .. ARGV[1]
 if call('HSETNX', key, 'record', ARGV[2]) == 1 then

@@ -1,5 +1,6 @@
--- Shared by the scripts that settle. Runs of a collection in a row that failed the same way: STREAKS has the
--- digest and how many. They are read once: with them, whether the collection is paused for that already.
+-- Shared by the scripts that settle. A streak is a collection's consecutive runs that failed in the
+-- same way; STREAKS has its digest and length. Each streak is read once per script, along with
+-- whether its collection is already paused with a reason (`ended`).
 
 local breaker = on_demand(function()
   local breaker = {}
@@ -29,8 +30,8 @@ local breaker = on_demand(function()
     tripped[#tripped + 1] = '\n' .. collection
   end
 
-  -- Count a run that failed with this digest, or succeeded where it is empty; whether so many failures as
-  -- `limit` have paused the collection.
+  -- Count a run that failed with this digest, or succeeded if it is empty. Returns whether the
+  -- streak reached `limit` and paused the collection.
   function breaker.count(collection, digest, limit, reason)
     local streak = streak_of(collection)
     if streak.ended then
@@ -58,7 +59,7 @@ local breaker = on_demand(function()
     end
   end
 
-  -- The collections that it has paused, a line each.
+  -- The collections that this script paused, each after a newline.
   function breaker.tripped()
     return table.concat(tripped)
   end

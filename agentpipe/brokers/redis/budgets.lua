@@ -1,6 +1,7 @@
--- Shared by the scripts that know budgets. BUDGETS has them by 'collection NAME' and 'run NAME',
--- packed: the caps in USD and in tokens, -1 for none, what is spent, and what a file has declared
--- last. SPENT has those of which nothing may be claimed.
+-- Shared by the scripts that handle budgets. BUDGETS has them by 'collection NAME' or 'run NAME'
+-- (the holder), packed: caps in USD and tokens (-1 for none), spent USD and tokens, and the caps
+-- that a file declared last. SPENT has the holders that have spent their budget: none of their
+-- tasks is claimed.
 
 local CAP_USD, CAP_TOKENS, USD, TOKENS, DECLARED = 1, 2, 3, 4, 5
 local EXACT_USD = 1e-9
@@ -8,7 +9,7 @@ local EXACT_USD = 1e-9
 local budgets = on_demand(function()
   local budgets = {}
 
-  -- Nothing, of what is not a budget: others may have written it, and it hides no other one.
+  -- Nil for an invalid budget, which another program can have written; it must not hide the others.
   local function unpack_budget(packed)
     local is_packed, budget = pcall(cmsgpack.unpack, packed)
     if not is_packed or type(budget) ~= 'table' then
@@ -32,7 +33,7 @@ local budgets = on_demand(function()
       or (budget[CAP_TOKENS] >= 0 and budget[TOKENS] >= budget[CAP_TOKENS])
   end
 
-  -- Returns whether it is spent now and was not, or the other way round.
+  -- Returns whether it became spent, or stopped being spent.
   function budgets.save(holder, budget)
     call('HSET', BUDGETS, holder, cmsgpack.pack(budget))
     return call(is_over(budget) and 'SADD' or 'SREM', SPENT, holder) == 1
@@ -45,7 +46,7 @@ local budgets = on_demand(function()
     return budgets.save(holder, budget)
   end
 
-  -- As strings: numbers in JSON have too few digits.
+  -- As strings: Lua encodes JSON numbers with too few digits.
   function budgets.tell(holder, budget)
     local kind, name = holder:match('^(%S+) (.*)$')
     local values = {}
@@ -55,8 +56,8 @@ local budgets = on_demand(function()
     return {kind, name, unpack(values)}
   end
 
-  -- Six values for each: kind, name, the caps, -1 for none, and what is spent. Of one that cannot be
-  -- read, values that are not numbers.
+  -- Six values per budget: kind, name, caps in USD and tokens (-1 for none), spent USD and tokens.
+  -- For an unreadable budget the last four are empty.
   function budgets.tell_all()
     local reply, found = {}, call('HGETALL', BUDGETS)
     for index = 1, #found, 2 do
@@ -69,7 +70,7 @@ local budgets = on_demand(function()
     return reply
   end
 
-  -- What holders have spent in this script.
+  -- What each holder spent in this script.
   local costs = {}
 
   function budgets.charge(holder, usd, tokens)

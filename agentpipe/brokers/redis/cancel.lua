@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: ids of tasks. Returns a letter for each: t where its worker is signalled, w where it
--- waits or is delayed, s where it is settled, u where it is unknown. Workers get the id of each
--- running one.
+-- ARGV: ids of tasks. Returns a letter for each: t if its worker is signalled, w if it is waiting
+-- or delayed, s if it is settled, u if it is unknown. Publishes the id of each running task to
+-- workers.
 
 local letters, signalled, held = {}, {}, {}
 end_lapsed(now())
@@ -23,7 +23,7 @@ for index, id in ipairs(ARGV) do
   end
 end
 flush()
-for _, id in ipairs(signalled) do -- An id may hold any character, so that each has its message.
+for _, id in ipairs(signalled) do -- One message per id: an id can contain any separator.
   call('PUBLISH', WAKE, id)
 end
 return table.concat(letters)

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- No ARGV. Returns the ids of tasks that were cancelled and are not settled: for workers that
--- may have missed the signal.
+-- Returns the ids of cancelled tasks that are not settled, for workers that may have missed the
+-- signal.
 
 local ids = {}
 for _, field in ipairs(call('HKEYS', NOTES)) do

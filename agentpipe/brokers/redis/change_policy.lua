@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- needs: ending policies groups loops
--- ARGV: session, request, seconds to remember it, name, version ('' to leave it), '1' where it may be
--- lower than before, endpoints as a JSON list ('' to leave them), '1' or '0' to pause or resume ('' to
--- leave that), how many are accepted ('' to leave that), how many of these train nothing, and why, to
--- count them ('' not to), the loop that changes it and the token of its trainer ('' for none).
--- Returns whether there is such a policy; 'taken' where another trainer has the loop.
+-- ARGV: session, request, seconds to remember it, name; then, with '' for no change: version, '1'
+-- if the version can go down, endpoints as a JSON list, '1' to pause or '0' to resume, number of
+-- accepted groups; then how many accepted groups are returned unused, and the reason under which
+-- they are counted ('' for none); then the loop and the token of the calling trainer ('' for none).
+-- Returns '1', '0' if the policy does not exist, or 'taken' if the trainer does not hold the loop.
 
 local before = answered()
 if before then
@@ -17,7 +17,7 @@ if loops.is_others(loop, token) then
 end
 local key = policies.key(name)
 
--- Groups that go on, though what they have is too old for this version already.
+-- Cancel the rest of running groups whose oldest member is already too old for the new version.
 local function cancel_stale(max_staleness)
   local units = call('HGETALL', UNITS)
   for index = 1, #units, 2 do

@@ -1,10 +1,12 @@
 #!lua flags=allow-oom
 -- needs: ending policies ready suspects parking due claiming
--- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
--- by bytes, claims held ('-1' for any number), seconds that settled ids are known.
--- Returns nothing, or the number of the claims and for each two values, since a client reads many slowly:
--- 'LENGTH CANCELLED COOLED ' with the length of the id in bytes, 1 where it was cancelled and the seconds
--- of its cooldowns, then the id and the record, which is empty where there is no such task; and the payload.
+-- ARGV: session, request, seconds to remember it, worker, limit, outbox limits in records and
+-- bytes, claims held ('-1' for no even share), seconds that settled ids are remembered.
+-- Returns nothing, or the claims' number and two values per claim: its payload after a string of
+-- 'LENGTH CANCELLED COOLED ', the task's id and its record. LENGTH is the id's length in bytes,
+-- CANCELLED is 1 if it was cancelled, COOLED is the seconds of its cooldowns; the record is empty
+-- for an unknown task. The string packs many values because clients parse replies with many values
+-- slowly.
 
 local reply = claims.answer(4, 1)
 wake_idle()

@@ -1,4 +1,5 @@
--- Shared by the scripts that claim, after `ending`, `policies`, `ready`, `suspects`, `parking` and `due`.
+-- Shared by the scripts that claim, after `ending`, `policies`, `ready`, `suspects`, `parking` and
+-- `due`.
 
 local claims = (function()
   local claims = {}
@@ -14,7 +15,7 @@ local claims = (function()
     limit, HELD = asked, base .. ':held:' .. name
   end
 
-  -- What most stores have nothing of at most times: whether there is any, in one question.
+  -- Whether rare state exists (delays, cooldowns, gates and others); one command checks all of it.
   local has_rare
 
   local MOST_PEERS = 16
@@ -39,7 +40,7 @@ local claims = (function()
     return reply
   end
 
-  -- The claims of an earlier request, as far as the worker still holds them.
+  -- The reply to a repeated request: its claims that the worker still holds.
   local function again(memory)
     local given, ids = cmsgpack.unpack(memory), {}
     local number = table.remove(given)
@@ -64,7 +65,7 @@ local claims = (function()
     return call('HLEN', RESULTS) >= most_records or bytes >= most_bytes
   end
 
-  -- The even share of each worker of the same queues; of many, some stand for all.
+  -- The even share of each worker with the same queues; a sample estimates it in a large fleet.
   local function even_share(ready)
     local fleet, running = base .. ':fleet:' .. serves, 0
     local total, peers = call('SCARD', fleet), call('SRANDMEMBER', fleet, MOST_PEERS)
@@ -74,7 +75,8 @@ local claims = (function()
     return math.ceil((running * total / math.max(1, #peers) + ready) / math.max(1, total))
   end
 
-  -- Take the next tasks of a queue, and at most one in its last chance; false where none was.
+  -- Take the next tasks of a queue. With `alone`, one of them can be in its last chance. Also
+  -- returns whether one is.
   local function take_members(queue, room, alone)
     local members, lone = {}, alone and queues[queue][N_LAST] > 0 and queues[queue][MAX_CRASHES] > 1
     if lone then
@@ -97,7 +99,7 @@ local claims = (function()
 
   local parked_all, may_park = true, false
 
-  -- The same tasks but for those of spent runs, with others in their place.
+  -- Like `take_members`, but parks tasks that may not start and takes others instead.
   local function take_affordable(queue, room, alone)
     local found, lone = take_members(queue, room, alone)
     if not has_rare or call('EXISTS', SPENT, FOLLOWERS) == 0 then
@@ -129,7 +131,7 @@ local claims = (function()
     return kept, lone
   end
 
-  -- An equal share for each queue that is ready, the rest for a later claim.
+  -- Claim an equal share from each ready queue; leave the rest to a later claim.
   local function claim_tasks(ready, alone)
     local turn, ids = numbers(1), {}
     local number = string.format('%d', turn)
@@ -161,7 +163,7 @@ local claims = (function()
     return number, ids
   end
 
-  -- The suspect of this queue, alone.
+  -- Claim only the suspect of this queue.
   local function claim_suspect(queue)
     local turn = numbers(1)
     local number = string.format('%d', turn)
@@ -186,7 +188,7 @@ local claims = (function()
     local worker = call('HMGET', base .. ':worker:' .. name, 'serves', 'last', 'alone')
     serves = worker[1]
     if not serves then
-      return nil, {} -- Its lease lapsed: it learns so from its next extend.
+      return nil, {} -- Its lease expired: its next heartbeat reports that.
     end
     local stored = call('HMGET', STORE, 'rung', 'outbox_bytes')
     if stored[1] then
@@ -220,7 +222,7 @@ local claims = (function()
     return claim_tasks(ready, not worker[2])
   end
 
-  -- After a claim of so many tasks.
+  -- Update the index of idle workers after a claim of `got` tasks.
   local function note_idle(got)
     if may_take and got < asked then
       if call('ZADD', idle_index(serves), call('HLEN', HELD), name) == 1 then
@@ -239,23 +241,23 @@ local claims = (function()
       due.wake_delayed(time)
       due.end_holds(time)
     end
-    if math.floor(time * 1e6) % 8 == 0 then -- Now and then is enough.
+    if math.floor(time * 1e6) % 8 == 0 then -- Every eighth call on average is enough.
       forget_settled(time)
     end
     local number, ids = claim()
     note_idle(#ids)
-    -- A worker that got less than it asked for left the rest to others, or to a later claim.
+    -- A worker that got fewer tasks than it asked for left the rest to others, or to a later claim.
     local left = kept_back and #ids > 0 and #ids < asked
     if (left or not parked_all) and anything_ready() then
       waking.wake_next(serves, share and parked_all)
     end
-    if may_park and parking.siblings_wait() then -- They are due at the next claim.
+    if may_park and parking.siblings_wait() then -- Unparked tasks are due at the next claim.
       waking.wake_next(serves, false)
     end
     return number, ids
   end
 
-  -- What `claim` returns. Its own arguments begin at `first`, those of its request at `request`.
+  -- The reply of `claim`. Its own arguments begin at `first`, the request's at `request`.
   function claims.answer(first, request)
     read_arguments(first)
     local before = answered(request)

@@ -1,10 +1,11 @@
--- Shared by all scripts. Time. TIME is the server's wall clock, which jumps when it is set; durations end by the store's own
--- clock, which differs from it by the jumps so far (skew). A script compares TIME with what the last
--- one saw. Where it went back, it jumped. Where more has passed than the caller has waited since it
--- asked last, by a clock that does not jump, the rest is a jump.
+-- Shared by all scripts: time. TIME is the server's wall clock, which jumps when it is adjusted.
+-- Durations use the store's own clock, which differs from TIME by the sum of the jumps (skew). A
+-- script compares TIME with the value that the last script recorded. If TIME went back, it jumped.
+-- If it advanced further than the caller's monotonic clock since its last request, the excess is a
+-- jump.
 
-local LATENCY = 1.5 -- Seconds that a request may be under way, and half of one between two notes.
-local SILENCE = 2 -- Seconds and a third of a lease: some living worker is heard before.
+local LATENCY = 1.5 -- Tolerance in seconds: 1 for a request in flight, 0.5 between two records.
+local SILENCE = 2 -- Seconds; in this time plus a third of a lease, some live worker must be heard.
 
 local function look()
   local time, found = call('TIME'), call('HMGET', CLOCK, 'skew', 'seen', 'lease')
@@ -20,19 +21,19 @@ local function look()
     is_silent = passed - jump > SILENCE + tonumber(found[3] or 0) / 3,
   }
   seen.time = wall + seen.skew
-  -- Formatting a number takes longer than a command.
+  -- Formatting a number is slower than a command.
   seen.text = seen.skew == 0 and seen.wall_text or string.format('%.6f', seen.time)
   return seen
 end
 
--- A moment of the store's clock in Unix time, by whole seconds of difference.
+-- Convert a moment of the store's clock to Unix time; the difference is rounded to whole seconds.
 local function as_wall(moment, seen)
   local ahead = math.floor(seen.wall - seen.time + 0.5)
   return ahead == 0 and moment or string.format('%.6f', tonumber(moment) + ahead)
 end
 
--- No worker was heard for longer than a living one is silent: all are dead, or none could reach the
--- server. Each gets the time for one heartbeat, once.
+-- No worker was heard for longer than a live worker stays silent: all are dead, or none could reach
+-- the server. Extend each lease once, by the time for one heartbeat.
 local function await_workers(time)
   for _, name in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
     local key = base .. ':worker:' .. name
@@ -46,7 +47,7 @@ end
 
 local moment
 
--- The time as a number and as a string, the same for the whole script; only for scripts that write.
+-- The time as a number and a string, constant within a script; only for scripts that write.
 local function now()
   if not moment then
     moment = look()
@@ -60,7 +61,7 @@ local function now()
   return moment.time, moment.text
 end
 
--- Unix time, for what people read.
+-- Unix time, for values that are displayed.
 local function wall()
   now()
   return moment.wall, moment.wall_text

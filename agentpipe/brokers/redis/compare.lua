@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: worker, how many claims it holds, two values for each of them (id, number), '1' where the
--- results that it forwards are known, and their numbers.
--- Returns how many tasks and how many results went back, and the indexes of the claims that are not
--- known, counted from 1.
+-- ARGV: worker, number of claims that it holds, id and number of each claim, '1' if the results
+-- that it forwards are known, and their numbers.
+-- Returns how many tasks and how many results were returned, and the indexes, from 1, of the
+-- worker's claims that the store does not know.
 
 local name, total = ARGV[1], tonumber(ARGV[2])
 local HELD, LENT = base .. ':held:' .. name, base .. ':lent:' .. name
@@ -16,7 +16,7 @@ local function as_pairs(values)
   return found
 end
 
--- Adds to the reply the claims that are not known; leaves in `known` what the worker does not hold.
+-- Add the unknown claims to the reply, and leave in `known` what the worker does not hold.
 local function match(known, reply)
   for index = 1, total do
     local id, number = ARGV[1 + 2 * index], ARGV[2 + 2 * index]

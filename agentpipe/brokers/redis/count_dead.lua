@@ -1,4 +1,4 @@
 #!lua flags=no-writes
--- ARGV: the kind, and the first and last microsecond of death. Returns how many letters there are.
+-- ARGV: kind, first and last microsecond of death. Returns the number of letters.
 
 return call('ZCOUNT', base .. ':' .. ARGV[1], ARGV[2], ARGV[3])

@@ -1,9 +1,10 @@
 #!lua flags=no-writes
--- ARGV: the kind, 'dead' or 'undeliverable', the first and last microsecond of death ('(' excludes
--- one), limit, then collection, outcome, a part of the reason in small letters and what the id begins
--- with, each '' for any. Returns the microsecond to go on after
--- ('' at the end), then six values for each letter: id, queue, collection, outcome, reason, and the
--- microsecond. Reads a bounded part of the letters.
+-- ARGV: kind ('dead' or 'undeliverable'), first and last microsecond of death ('(' excludes it),
+-- limit; then collection, outcome, lowercase substring of the reason, and id prefix, each '' for
+-- any.
+-- Returns the microsecond after which the next page starts ('' at the end), then six values for
+-- each letter: id, queue, collection, outcome, reason, microsecond of death. Scans a bounded number
+-- of letters.
 
 local LETTERS = base .. ':' .. ARGV[1]
 local limit, collection, outcome, part = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]

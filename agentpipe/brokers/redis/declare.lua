@@ -1,17 +1,19 @@
 #!lua flags=allow-oom
 -- needs: budgets policies
--- ARGV: the layout's number, '1' to declare only unknown queues, the numbers of sources and of
--- budgets, a JSON list with the collections' policies ('' for none; see policies.declare), for each source
--- collection, '1' for a worker's, the times at which its files changed, fingerprint ('-' if
--- unknown) and place; for each budget collection, caps in USD and in tokens (-1 for none); then for each queue name, limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
--- and the gate's limit.
--- Returns how many of them are new.
+-- ARGV: layout number, '1' to declare only unknown queues, number of sources, number of budgets,
+-- JSON list of the collections' policies (see policies.declare);
+-- for each source: collection, '1' if a worker declares it, when its file and its config changed,
+-- fingerprint ('-' if unknown), place;
+-- for each budget: collection, caps in USD and tokens (-1 for none);
+-- for each queue: name, limit, concurrency, max_crashes, position (-1 outside a group), collection
+-- and gate ('' for none), limit of the gate.
+-- Returns how many queues are new.
 
 local STEP, SOURCE_STEP, BUDGET_STEP = 8, 6, 3
 local only_new, rings, names, new = ARGV[2] == '1', {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
-  -- Numbers begin at the time, so that those of a store that was emptied never come back.
+  -- Numbers start at the current time, so an emptied store never repeats its old numbers.
   local time = call('TIME')
   call('HSET', STORE, 'layout', ARGV[1], 'next', time[1] * 1000000 + time[2])
 end
@@ -30,7 +32,8 @@ local function differs(queue, limits)
   return false
 end
 
--- Running tasks of the old gate count for the new one.
+-- Stop counting the queue's running tasks for its old gate; `save_queues` counts them for the new
+-- one.
 local function leave_gate(name, queue)
   note_gate(queue[GATE], -found_running[name])
   call('ZREM', ready_index(queue[GATE]), name)
@@ -66,13 +69,13 @@ local function change(name, limits)
   if queue[POSITION] >= 0 then
     call('ZADD', base .. ':ring:' .. queue[COLLECTION], queue[POSITION], name)
   end
-  found_turn[name], found_room[name], changed[name] = false, false, true -- To be indexed anew.
+  found_turn[name], found_room[name], changed[name] = false, false, true -- Index it again.
   if is_ready(queue) then
     ring()
   end
 end
 
--- Who declares. A sender whose file is older than that of the group changes nothing of it.
+-- Sources. A sender whose file is older than the group's does not change the group.
 local first_budget, outdated = 6 + SOURCE_STEP * tonumber(ARGV[3]), {}
 local first_queue = first_budget + BUDGET_STEP * tonumber(ARGV[4])
 
@@ -99,7 +102,7 @@ for index = 6, first_budget - 1, SOURCE_STEP do
   read_source(index)
 end
 
--- A budget that was set meanwhile stays until a file declares another than before.
+-- A budget that was set since the last declaration stays until a file declares a different one.
 local budget_changed = false
 
 local function declare_budget(index)

@@ -180,7 +180,7 @@ def as_stats(answer: Sequence[Any]) -> Stats:
 
 
 def as_loops(rows: Sequence[Sequence[bytes]]) -> tuple[LoopState, ...]:
-    """Decode the reply of the loop scripts, sorted by name."""
+    """Decode rows of loops, sorted by name."""
     return tuple(sorted(readable("loops", rows, _loop), key=lambda it: it.name))
 
 
@@ -190,7 +190,7 @@ def _loop(row: Sequence[bytes]) -> LoopState:
 
 
 def as_policies(values: Sequence[bytes]) -> tuple[PolicyState, ...]:
-    """Decode the reply of ``list_policies``, sorted by name."""
+    """Decode rows of policies, sorted by name."""
     found = readable("policies", _rows(values, 9), _policy)
     return tuple(sorted(found, key=lambda it: it.name))
 

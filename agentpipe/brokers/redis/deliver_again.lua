@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: session, request, seconds to remember it, and ids of results that were set aside. Returns how
--- many are in the outbox again.
+-- ARGV: session, request, seconds to remember it, and ids of undeliverable results.
+-- Returns how many it moved back into the outbox.
 
 local before = answered()
 if before then

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: names of workers. Marks those that there are; the mark goes with the worker's record.
+-- ARGV: names of workers. Marks those that are registered; the mark ends with the worker's record.
 
 for _, name in ipairs(ARGV) do
   if call('ZSCORE', WORKERS, name) then

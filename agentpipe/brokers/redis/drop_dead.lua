@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: session, request, seconds to remember it, the kind, and ids. Returns how many letters there were.
+-- ARGV: session, request, seconds to remember it, kind, and ids. Returns how many letters existed.
 
 local before = answered()
 if before then

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- needs: loops
--- ARGV: name, token. Lets the loop go, if this trainer has it.
+-- ARGV: name, token. Releases the loop if this trainer holds it.
 
 local found = loops.read(ARGV[1])
 if found and found.token == ARGV[2] then

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: worker, and the numbers of records. Only the worker that borrowed a record drops it.
+-- ARGV: worker, and numbers of records. Only the worker that leased a record can drop it.
 
 local LENT = base .. ':lent:' .. ARGV[1]
 local labels, gone, bytes = {}, {}, 0
@@ -14,7 +14,7 @@ for index, entry in ipairs(read_many('HMGET', LENT, labels)) do
   end
 end
 
--- How many of these were records of groups, which count as no results.
+-- How many of these were group records, which do not count as results.
 local function forget_records(labels)
   local number = 0
   for first = 1, #labels, CHUNK do

@@ -1,4 +1,4 @@
--- Shared by the scripts that claim: delays and cooldowns that are over.
+-- Shared by the scripts that claim: ends delays and cooldowns that are over.
 
 local due = on_demand(function()
   local due = {}

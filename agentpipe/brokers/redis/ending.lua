@@ -1,6 +1,6 @@
--- Shared by the scripts that end tasks or return them to their queues.
+-- Shared by the scripts that end or requeue tasks.
 
--- How many ended with each outcome, as values of the store.
+-- How many tasks ended by outcome, with the names of the store's counters.
 local function count_outcomes(ended)
   local outcomes, names = {}, {}
   for _, each in ipairs(ended) do
@@ -13,7 +13,8 @@ local function count_outcomes(ended)
   return outcomes, names
 end
 
--- End tasks with their results; `ended` holds {id, result, outcome}, and what `groups` adds.
+-- End tasks with their results. Entries of `ended` begin with id, result, outcome; `groups` adds
+-- more.
 local function put_in_outbox(ended, settled_at, has_notes)
   if #ended == 0 then
     return
@@ -47,7 +48,7 @@ end
 local endings = on_demand(function()
   local endings = {}
 
-  -- The microsecond of a death; no two letters share one, so that it is a place in their order.
+  -- The time of a death in microseconds. It is unique per letter, so it also serves as a cursor.
   function endings.moment_of_death()
     local last = tonumber(call('HGET', STORE, 'last_death') or 0)
     local moment = string.format('%d', math.max(math.floor(wall() * 1e6 + 0.5), last + 1))
@@ -63,8 +64,8 @@ local endings = on_demand(function()
     later('HSET', TASKS, id, record_of(task))
   end
 
-  -- It is not known which of the worker's tasks is to blame: a crash that would end one counts for
-  -- none.
+  -- A worker with several tasks died, and the guilty one is unknown. If a single crash ends a task,
+  -- count none and make it a suspect.
   local function count_shared_crash(id, task)
     if queues[task.queue][MAX_CRASHES] > 1 then
       endings.count_crash(id, task)
@@ -74,7 +75,7 @@ local endings = on_demand(function()
     end
   end
 
-  -- `begun` holds the runs that count a crash; nil where all do that the worker held.
+  -- `begun` has the tasks that count a crash; nil for all that the worker held.
   local function put_back_held(name, begun)
     local ids = call('HKEYS', base .. ':held:' .. name)
     local is_begun = {}
@@ -121,7 +122,7 @@ local endings = on_demand(function()
   return endings
 end)
 
--- End lapsed workers, and return their tasks.
+-- End workers whose lease expired, and requeue their tasks.
 local function end_lapsed(time)
   local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
   if #lapsed == 0 then

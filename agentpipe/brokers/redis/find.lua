@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- ARGV: 'unclaimed' and the ids of tasks, or 'claimed', '1' where only the queues that follow are
--- meant, and these. Returns five values for each task: number, id, queue, payload, submitted.
+-- ARGV: 'unclaimed' and ids of tasks; or 'claimed', '1' to filter by queue, and the queues.
+-- Returns five values for each task: number, id, queue, payload, submission time.
 
 local reply = {}
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- The server was away and no worker could reach it: every lease starts again. It may have come back
--- as it was some time ago: numbers that it gave since then must not come twice.
+-- The server was away and no worker could reach it: restart every lease. It may have come back with
+-- an older state: skip all numbers that it may have given out since.
 
 local time = now()
 if tonumber(call('HGET', STORE, 'next') or time * 1e6) < time * 1e6 then

@@ -1,8 +1,8 @@
--- Shared by the scripts that end tasks, after `ending` and `policies`, and by the one that offers groups. MEMBERS has
--- the group of each member that has not ended, by its task's id. The key of a group has what it needs
--- and what is left of it, and under 'member N' the id of each member's last task.
+-- Shared by the scripts that end tasks (after `ending` and `policies`) and by `offer_groups`.
+-- MEMBERS has the group of each open member, by task id. A group's hash has its need and its
+-- counters ('left': open members), and under 'member N' the id of each member's latest task.
 
--- Whether anything of what `ended` may count in a group or for a policy.
+-- Whether any of the `ended` tasks may count in a group or for a policy.
 local function may_count(ended)
   return #ended > 0 and call('EXISTS', MEMBERS, UNITS) > 0
 end
@@ -10,7 +10,7 @@ end
 local groups = on_demand(function()
   local groups = {}
 
-  local FIRST_OF_ALL = '-18014398509481984' -- Before every priority that a task may have.
+  local FIRST_OF_ALL = '-18014398509481984' -- Sorts before every possible priority.
 
   function groups.key(name)
     return base .. ':group:' .. name
@@ -44,7 +44,8 @@ local groups = on_demand(function()
     return read_many('HMGET', groups.key(group.name), fields)
   end
 
-  -- What waits is claimed before all else, and not run; the workers of what runs are signalled.
+  -- A waiting member is claimed before all other tasks, and not run. The worker of a running one is
+  -- signalled.
   local function cancel_member(id, task)
     call('HSET', NOTES, 'cancel ' .. id, '1')
     task.priority = FIRST_OF_ALL
@@ -61,7 +62,7 @@ local groups = on_demand(function()
     end
   end
 
-  -- Returns how many that were not cancelled before.
+  -- Cancel the open members. Returns how many were not cancelled before.
   function groups.cancel_rest(group)
     local ids, cancelled = member_ids(group), 0
     local counted = read_many('HMGET', MEMBERS, ids)
@@ -75,9 +76,9 @@ local groups = on_demand(function()
     return cancelled
   end
 
-  -- Another task in the place of one that ended, in its queue, full or not, for the group waits for it.
-  -- What a member's end says of that: 'repair PRIORITY LENGTH ID PAYLOAD'. Not where a task
-  -- of that id was sent before.
+  -- Replace an ended member by another task in the same queue, even a full one: the group waits for
+  -- it. `said` describes the end of the member: 'repair PRIORITY LENGTH ID PAYLOAD' asks for a
+  -- replacement. Does nothing if that id was submitted before.
   local function repair(group, id, queue, said)
     local priority, length, rest = said:match('^repair (%S+) (%d+) (.*)$')
     if not priority then
@@ -121,7 +122,7 @@ local groups = on_demand(function()
       .. ',"members":' .. cjson.encode(member_ids(group)) .. ',"versions":[' .. versions .. ']}'
   end
 
-  -- Its record goes into the outbox, and it is forgotten: the ids of its tasks are remembered.
+  -- Put its record into the outbox and delete the group. The ids of its tasks stay in SETTLED.
   local function end_group(group)
     local record, label = group_record(group), string.format('%d', numbers(1))
     call('HSET', RESULTS, label, record)
@@ -160,8 +161,8 @@ local groups = on_demand(function()
     end
   end
 
-  -- Count what ended, of `ended` as for the outbox with the queue of each and what its worker says of it
-  -- as a member. After all else was written.
+  -- Count ended tasks. Entries of `ended` are {id, result, outcome, queue, said}; `said` is how it
+  -- ended as a member. Call it after everything else is written.
   function groups.count_members(ended)
     local ids, has_units = {}, call('EXISTS', UNITS) == 1
     for index, each in ipairs(ended) do

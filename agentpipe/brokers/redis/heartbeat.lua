@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: name, lease, and its report, if there is one.
+-- ARGV: worker, lease in seconds, and optionally its report.
 -- Returns 1, or 0 if the worker is unknown.
 
 if not call('ZSCORE', WORKERS, ARGV[1]) then

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: loops
--- ARGV: name, token, seconds of its lease, report, the token of a trainer that has ended ('' for none).
--- Takes the loop, or keeps it, unless another trainer has it. Returns its row.
+-- ARGV: name, token, lease in seconds, report, token of a trainer that has ended ('' for none).
+-- Takes or renews the loop unless another trainer holds it. Returns its row.
 
 local name, token, lease, report, ended = unpack(ARGV)
 local found, time, text = loops.read(name), now()

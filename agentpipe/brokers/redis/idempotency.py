@@ -1,4 +1,4 @@
-"""Idempotency: numbered requests. A request whose reply was lost is repeated without effect.
+"""Idempotency: numbered requests. A request whose reply was lost can be repeated safely.
 
 Each session numbers its requests, and the server remembers the last reply per session. A request
 that repeats the number gets the same reply again. A late one, after a higher number, is ignored.

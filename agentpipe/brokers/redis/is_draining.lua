@@ -1,4 +1,4 @@
 #!lua flags=no-writes
--- ARGV: the name of a worker. Returns 1 if it is marked by `drain`, else 0.
+-- ARGV: worker. Returns 1 if `drain` marked it, else 0.
 
 return call('HEXISTS', base .. ':worker:' .. ARGV[1], 'draining')

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: name, host, pid, slots, lease, the digest of its queues' names, and these names.
+-- ARGV: name, host, pid, slots, lease in seconds, digest of its queues' names, and these names.
 
 local name, lease, serves = ARGV[1], tonumber(ARGV[5]), ARGV[6]
 local before = call('HGET', base .. ':worker:' .. name, 'serves')

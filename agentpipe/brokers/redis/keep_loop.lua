@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: loops
--- ARGV: name, token, seconds of its lease, report.
--- Keeps the loop where this trainer has it. Returns its row, or nothing where no trainer has it.
+-- ARGV: name, token, lease in seconds, report.
+-- Renews the loop if this trainer holds it. Returns its row, or nothing if no trainer holds it.
 
 local name, token, lease, report = unpack(ARGV)
 local found, time, text = loops.read(name), now()

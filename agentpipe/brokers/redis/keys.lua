@@ -1,6 +1,6 @@
--- Shared by all scripts. KEYS[1] is '{prefix}:store'; each key of the set begins with the same
--- {prefix}, a hash tag, so that all of them lie in one slot of a cluster. KEYS[2] is not a key: it ends
--- with the seconds since the caller's last script that asked for the time, if there was one.
+-- Shared by all scripts: key names. KEYS[1] is '{prefix}:store'. Every key of the store begins with
+-- {prefix}, a hash tag that keeps all of them in one cluster slot. KEYS[2] is not a key: it ends
+-- with the seconds since the caller's last script that read the time, if there was one.
 
 local STORE = KEYS[1]
 local base = STORE:sub(1, -7)
@@ -29,8 +29,8 @@ local SUSPECTS = base .. ':suspects'
 local SOURCES = base .. ':sources'
 local RUNS = base .. ':runs'
 local DRAINS = base .. ':drains'
-local WAKE = base .. ':wake' -- A channel that all workers hear, like the next one.
-local LISTENING = base .. ':listening' -- No worker of an earlier version hears this one.
+local WAKE = base .. ':wake' -- Channel that all workers subscribe to.
+local LISTENING = base .. ':listening' -- Channel that all but older versions subscribe to.
 local IDLE = base .. ':idle'
 local CLOCK = base .. ':clock'
 local SPENT = base .. ':spent'
@@ -39,8 +39,8 @@ local BUDGETS = base .. ':budgets'
 local MEMBERS = base .. ':members'
 local FOLLOWERS = base .. ':followers'
 local UNITS = base .. ':units'
--- The numbers of those in the outbox that say how a group ended.
+-- Numbers of the outbox entries that are group records: they say how a group ended.
 local GROUP_RECORDS = base .. ':group_records'
 
-local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.
-local PORTION = 500 -- So many tasks are moved on the side by one call.
+local CHUNK = 4000 -- Arguments per command: Lua's stack limits `unpack`.
+local PORTION = 500 -- Tasks that one call handles as a side job.

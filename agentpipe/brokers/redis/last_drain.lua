@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- ARGV: a host, and the seconds that a drain is remembered. Returns when it or the broker was drained
--- last, in Unix microseconds; 0 for never, and for longer ago.
+-- ARGV: host, and seconds that a drain is remembered. Returns when the host or the broker was last
+-- drained, in Unix microseconds; 0 if never, or longer ago than that.
 
 local noted, time = call('HMGET', DRAINS, '', ARGV[1]), call('TIME')
 local last = math.max(tonumber(noted[1] or 0), tonumber(noted[2] or 0))

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: name; where its process has died, the tasks whose runs had begun. Returns how many went back.
+-- ARGV: worker; and, if its process died, the tasks whose runs had started. Returns how many tasks
+-- were requeued.
 
 local begun = {}
 for index = 2, #ARGV do

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
 -- needs: policies
--- Returns what policies.tell does, of all of them.
+-- Returns `policies.tell` for all policies.
 
 return policies.tell(call('SMEMBERS', policies.names))

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- needs: budgets policies
--- ARGV: id. Returns JSON: where the task is, and what could explain why. Times are strings, since
--- numbers in this JSON have too few digits.
+-- ARGV: id. Returns JSON: where the task is, and what can explain it. Times are strings, because
+-- Lua encodes JSON numbers with too few digits.
 
 local MAX_RUNS = 20
 local id = ARGV[1]
@@ -19,7 +19,7 @@ local function first_of(list)
   return list
 end
 
--- All that runs, by workers that live.
+-- All running tasks of all workers.
 local function all_runs()
   local runs, names = {}, {}
   for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
@@ -93,7 +93,7 @@ local function tell_agent(name, runs)
   }
 end
 
--- How many of a queue's set are claimed before the task, found by halving.
+-- How many tasks of a sorted set are claimed before the task, by binary search.
 local function count_before(index, task)
   local low, high, member = 0, call('ZCARD', index), task.seq .. id
   local priority = tonumber(task.priority)
@@ -140,7 +140,7 @@ local function place_of_member(member)
   return call('ZSCORE', place_of(task), task.seq .. member) and 'waiting' or 'running'
 end
 
--- Of the group of that id, or that an unended member of that id is in.
+-- Describe the open group with this id, or the one that this task is an open member of.
 local function tell_group()
   local name = call('HGET', MEMBERS, id) or id
   local found = call('HMGET', base .. ':group:' .. name, 'need', 'repairs', 'good', 'size')
@@ -166,7 +166,7 @@ local function place_among(entries)
   end
 end
 
--- What is lent to workers is before all that is not.
+-- Records leased to workers come before all others.
 local function tell_outbox_before()
   local lent = 0
   for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do

@@ -1,5 +1,6 @@
--- Shared by the scripts that know trainers' loops. LOOPS has for each name 'TOKEN BEAT LEASE REPORT':
--- who has it, when it was heard, for how many seconds no other may take it, and what it says of itself.
+-- Shared by the scripts that handle trainers' loops. A hash has 'TOKEN BEAT LEASE REPORT' by loop
+-- name: the holder's token, its last heartbeat, for how many seconds after that nobody else can
+-- take the loop, and the holder's status.
 
 local loops = {}
 loops.key = base .. ':loops'
@@ -9,19 +10,19 @@ function loops.read(name)
   return token and {token = token, beat = tonumber(beat), lease = tonumber(lease), report = report}
 end
 
--- Its trainer is heard now; `time` is that as text.
+-- Record a heartbeat of the holder; `time` is a string.
 function loops.write(name, token, time, lease, report)
   call('HSET', loops.key, name, table.concat({token, time, lease, report}, ' '))
 end
 
--- What callers learn of a loop: its name, the token of its trainer, for how many seconds that is silent
--- at this time, and what it has said.
+-- A loop's row for callers: its name, its holder's token, the seconds since the holder's last
+-- heartbeat, and its report.
 function loops.row(name, time)
   local found = loops.read(name)
   return found and {name, found.token, string.format('%.6f', math.max(0, time - found.beat)), found.report}
 end
 
--- The rows of all.
+-- The rows of all loops.
 function loops.rows(time)
   local found = {}
   for _, name in ipairs(call('HKEYS', loops.key)) do
@@ -30,7 +31,7 @@ function loops.rows(time)
   return found
 end
 
--- Whether a step of a trainer is refused, for another has its loop; none without a name.
+-- Whether a trainer's call is refused because it does not hold the loop; false without a name.
 function loops.is_others(name, token)
   local found = name ~= '' and loops.read(name)
   return name ~= '' and not (found and found.token == token)

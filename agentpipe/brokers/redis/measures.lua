@@ -1,5 +1,6 @@
--- Shared by all scripts. Measures: numbers that only rise, by collection or by queue outside any, packed as doubles. Which
--- number counts what, agentpipe/brokers/measures.py says; it names them by their places from 0.
+-- Shared by all scripts: measures, monotonic counters by collection, or by queue outside any
+-- collection, packed as doubles. agentpipe/brokers/measures.py defines them; its positions start at
+-- 0.
 
 local measured = {}
 
@@ -7,8 +8,8 @@ local function add_at(numbers, place, number)
   numbers[place + 1] = (numbers[place + 1] or 0) + number
 end
 
--- Add to the numbers of a queue's collection, and return what is added to them here; `more` has a
--- place and a number for each.
+-- Add `more` ('POSITION=NUMBER ...') to the measures of a queue's collection. Returns all that this
+-- script adds to them so far.
 local function measure(queue, collection, more)
   local owner = collection ~= '' and collection or queue
   local numbers = measured[owner] or {}
@@ -23,7 +24,7 @@ local function save_measures(width)
   for owner, more in pairs(measured) do
     local packed = call('HGET', MEASURES, owner) or ''
     local numbers = {struct.unpack('<' .. ('d'):rep(#packed / 8), packed)}
-    for place = math.floor(#packed / 8) + 1, width do -- Behind the last number is a position in the string.
+    for place = math.floor(#packed / 8) + 1, width do -- `unpack` adds an offset at the end.
       numbers[place] = 0
     end
     for place, number in pairs(more) do

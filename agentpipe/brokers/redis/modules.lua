@@ -1,7 +1,7 @@
--- Shared by all scripts.
+-- Shared by all scripts: lazy modules.
 
--- A module that most calls do without: its functions are made when the first of them is needed. The server
--- makes all functions of a script anew for each call, which takes it as long as its commands do.
+-- A module that most calls do not need: its functions are created on first use. The server creates
+-- all functions of a script again for each call, which takes as long as the script's commands.
 local unmade = {__index = function(module, name)
   setmetatable(module, nil)
   for key, value in pairs(module.make()) do

@@ -1,7 +1,7 @@
 #!lua
 -- needs: rooms
--- ARGV: collection, limit, and the agents that have left it. Moves up to so many of their tasks to
--- the agents that it has, round-robin, as far as there is room. Returns how many.
+-- ARGV: collection, limit, and agents that left it. Moves up to `limit` of their tasks to the
+-- collection's current agents, round-robin, as far as there is room. Returns how many it moved.
 
 local collection, limit = ARGV[1], tonumber(ARGV[2])
 local agents, removed, moved = {}, {}, 0
@@ -29,7 +29,7 @@ local function take_back(name, state, task, due)
   end
 end
 
--- False where no agent has room.
+-- Returns false if no agent has room.
 local function move(id, record, state)
   local task, target = task_of(record), next_room(rooms)
   if not target then
@@ -64,7 +64,7 @@ local function move_waiting(place)
   end
 end
 
--- All agents' lie together.
+-- Delayed tasks of all queues share one set, so scan it.
 local function move_delayed()
   local left = 0
   for _, name in ipairs(removed) do

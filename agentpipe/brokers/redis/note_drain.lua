@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: a host, or nothing for the broker, and the seconds that a drain is remembered.
--- Remembers when it was, in Unix microseconds; forgets what is long ago.
+-- ARGV: host ('' for the whole broker), and seconds that a drain is remembered.
+-- Records a drain now, in Unix microseconds, and deletes expired ones.
 
 local wall_us = wall() * 1e6
 local noted = call('HGETALL', DRAINS)

@@ -1,15 +1,16 @@
 #!lua
 -- needs: rooms
--- ARGV: session, request, seconds to remember it, target, '1' for round-robin or 'any' for a queue that may be
--- full, '1' where priorities and delays follow, then for each offer its id and payload, and with them priority and delay.
--- Returns 'depth bound verdicts': a letter for each offer (accepted, duplicate, refused).
+-- ARGV: session, request, seconds to remember it, target; '1' for round-robin, '0' for a queue, or
+-- 'any' for a queue even if it is full; '1' if offers have priorities and delays; then for each
+-- offer: id, payload, and if so priority and delay.
+-- Returns 'DEPTH BOUND VERDICTS', with a letter for each offer (accepted, duplicate, refused).
 
 local before = answered()
 if before then
   return before
 end
 
-local argv = ARGV -- A local name costs less.
+local argv = ARGV -- A local is faster to access.
 local target, to_ring, unbounded, step = argv[4], argv[5] == '1', argv[5] == 'any', argv[6] == '1' and 4 or 2
 local total = (#argv - 6) / step
 local ids = {}
@@ -28,7 +29,8 @@ local seen, verdicts, accepted, refused = {}, {}, 0, false
 local first = tonumber(stored[1] or 0) + 1
 local tasks, payloads, order, delayed, waiting = {}, {}, {}, {}, {}
 
--- What is gathered for a queue: where its tasks wait, how many, and how their records end.
+-- The accepted tasks of a queue: key of its sorted set, suffix of their records, and the values to
+-- add, `n` in all.
 local function waiting_in(queue)
   local found = waiting[queue]
   if not found then

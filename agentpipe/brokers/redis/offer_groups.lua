@@ -1,8 +1,10 @@
 #!lua
 -- needs: rooms policies groups loops
--- ARGV: session, request, seconds to remember it, target, the layout of a store with groups, the loop
--- that sends and the token of its trainer ('' for none), then for each group its id, what it needs, its repairs and its size, and for each member id, payload and
--- priority. Returns 'depth bound verdicts': a letter for each group (accepted, duplicate, refused).
+-- ARGV: session, request, seconds to remember it, target, layout number of a store with groups,
+-- loop and token of the calling trainer ('' for none); then for each group: id, need, repairs,
+-- size, and for each member: id, payload, priority.
+-- Returns 'DEPTH BOUND VERDICTS', with a letter for each group (accepted, duplicate, refused), or
+-- 'taken' if the trainer does not hold the loop.
 
 local before = answered()
 if before then

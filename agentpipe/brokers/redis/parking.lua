@@ -1,29 +1,29 @@
--- Shared by the scripts that claim, after `policies`: tasks that may not begin yet, of runs that have spent their
--- budget and of policies that are ahead, lie apart.
+-- Shared by the scripts that claim, after `policies`: parks tasks that may not start yet, because
+-- their run has spent its budget or their policy is too far ahead.
 
 local parking = on_demand(function()
   local parking = {}
 
-  -- At once: what begins later in this script may look for it.
+  -- Written at once, not by `later`: a unit that starts later in this script may look for it.
   local function park(queue, id, due)
     call('ZADD', DELAYED, due, id)
     count(queue, N_WAITING, -1)
     count_delayed(queue, due, 1)
   end
 
-  -- Whether its run has spent its budget; then it is parked.
+  -- Whether its run has spent its budget; if so, parks the task.
   function parking.is_spent(queue, member)
     local id = member:sub(17)
     local run = id:match('^([^/]+)/')
     if not run or call('SISMEMBER', SPENT, 'run ' .. run) == 0
-      or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then -- Costs nothing: it only is answered.
+      or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then -- It only gets answered: no cost.
       return false
     end
     park(queue, id, FOREVER)
     return true
   end
 
-  -- What may begin of each policy, of which anything is asked.
+  -- The policy of each collection that was looked up, and how many units each policy may start.
   local policies_of, rooms = {}, {}
   local siblings_wait = false
 
@@ -57,7 +57,8 @@ local parking = on_demand(function()
     end
   end
 
-  -- Whether its policy may not begin more yet; then it is parked. What may begin does so here.
+  -- Whether its policy may not start more units yet; if so, parks the task. Otherwise starts its
+  -- unit.
   function parking.is_ahead(queue, member)
     local name, id = policy_of(queue), member:sub(17)
     if not name then
@@ -74,7 +75,7 @@ local parking = on_demand(function()
     return true
   end
 
-  -- Whether members of a group that has begun were let go: they are due at the next claim.
+  -- Whether parked members of a group that started were unparked: they are due at the next claim.
   function parking.siblings_wait()
     return siblings_wait
   end

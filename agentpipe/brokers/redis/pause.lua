@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: '1' to pause or '0' to resume, the reason or nothing, and what: 'queue NAME' or
--- 'collection NAME'.
+-- ARGV: '1' to pause or '0' to resume, reason or '', and targets: 'queue NAME' or 'collection
+-- NAME'.
 
 local paused, reason = ARGV[1] == '1', ARGV[2]
 

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- ARGV: number to begin after, limit, bytes, '1' where only the queues that follow are meant.
--- Returns the number to go on after ('' at the end), then five values for each task: number, id,
--- queue, payload, submitted. Reads a bounded part of all tasks.
+-- ARGV: number to start after, limit, maximum bytes, '1' to filter by queue, and the queues.
+-- Returns the number after which the next page starts ('' at the end), then five values for each
+-- unclaimed task: number, id, queue, payload, submission time. Scans a bounded number of tasks.
 
 local limit, max_bytes, wanted = tonumber(ARGV[2]), tonumber(ARGV[3]), nil
 if ARGV[4] == '1' then

@@ -1,9 +1,12 @@
--- Shared by the scripts that know policies. `policies.names` is the set of their names, `FOLLOWERS`
--- has the policy of each collection that has one. The hash of a policy: 'spec' as a file has declared it
--- last, 'endpoints' that hold now, 'version', 'paused' (0 or 1), 'pauses', how often it was; where it limits
--- what begins, 'batch' and 'max_staleness', else ''; 'accepted', 'running' and 'stale' count groups.
--- `UNITS` has the policy of what has begun and not ended, 'group NAME' or 'task ID'; MEMBERS is
--- that of `groups`.
+-- Shared by the scripts that handle policies. `policies.names` is the set of their names. FOLLOWERS
+-- has the policy of each collection that follows one. A policy's hash has:
+-- 'spec': as a file declared it last.
+-- 'endpoints', 'version', 'paused' (0 or 1): the current values.
+-- 'pauses': how often it was paused.
+-- 'batch', 'max_staleness': limit what may start; '' for no limit.
+-- 'accepted', 'running', 'stale': counts of units.
+-- UNITS has the policy of each unit, 'group NAME' or 'task ID', that has started and not ended. For
+-- MEMBERS see `groups`.
 
 local policies = on_demand(function()
   local policies = {}
@@ -13,12 +16,13 @@ local policies = on_demand(function()
     return base .. ':policy:' .. name
   end
 
-  -- Their workers look, whatever else has woken them.
+  -- Wake all workers, so that they read the policies.
   function policies.wake_workers()
     call('PUBLISH', WAKE, '')
   end
 
-  -- What a file says of a collection; an empty name where it follows none. Returns whether that is new.
+  -- Declare a collection's policy from its file; an empty name for none. Returns whether it
+  -- changed.
   function policies.declare(collection, name, spec, endpoints, batch, max_staleness)
     if name == '' then
       return call('HDEL', FOLLOWERS, collection) == 1
@@ -43,7 +47,7 @@ local policies = on_demand(function()
   policies.fields = {'spec', 'endpoints', 'version', 'paused', 'pauses', 'accepted', 'running',
     'stale'}
 
-  -- Nine values for each: its name, and the fields; '' for one that is missing.
+  -- Nine values per policy: its name, and the fields; '' for a missing field.
   function policies.tell(names)
     local reply = {}
     for _, name in ipairs(names) do
@@ -55,7 +59,7 @@ local policies = on_demand(function()
     return reply
   end
 
-  -- How many may begin now; nothing where that is not limited.
+  -- How many units may start now; nil for no limit.
   function policies.room(name)
     local found = call('HMGET', policies.key(name), 'batch', 'max_staleness', 'version', 'accepted', 'running')
     if (found[1] or '') == '' or (found[2] or '') == '' then
@@ -69,13 +73,13 @@ local policies = on_demand(function()
     return group and 'group ' .. group or 'task ' .. id
   end
 
-  -- What lies apart for its policy is due at the next claim, and counts as delayed until then.
+  -- Make a task that its policy parked due at the next claim; until then it counts as delayed.
   function policies.unpark(id, queue)
     call('ZADD', DELAYED, 0, id)
     count(queue, N_PARKED, -1)
   end
 
-  -- All that lies apart, with its unit and what it is ordered by.
+  -- All tasks that policies parked, with their units, in claim order.
   function policies.all_parked()
     local ids, found = call('ZRANGEBYSCORE', DELAYED, AHEAD, AHEAD), {}
     for index, record in ipairs(read_records(ids)) do
@@ -91,8 +95,8 @@ local policies = on_demand(function()
     return found
   end
 
-  -- Let as many groups wait again as may begin now, in the order in which they were sent; all of them
-  -- where nothing is limited. Whether there were any.
+  -- Unpark as many units as may start now, in claim order; all of them if there is no limit.
+  -- Returns whether there were any.
   function policies.open_gate(name)
     local room, chosen, opened = policies.room(name) or math.huge, {}, false
     if room <= 0 then
@@ -112,14 +116,14 @@ local policies = on_demand(function()
     return opened
   end
 
-  -- Let all of it wait again: the next claims park what may not begin.
+  -- Unpark everything: the next claims park again what may not start.
   function policies.open_all()
     for _, task in ipairs(policies.all_parked()) do
       policies.unpark(task.id, task.queue)
     end
   end
 
-  -- Count what has ended, where its policy counts; otherwise another may begin in its place.
+  -- Count an ended unit for its policy. If it was not accepted, another may start in its place.
   function policies.end_unit(unit, accepted)
     local name = call('HGET', UNITS, unit)
     if not name then

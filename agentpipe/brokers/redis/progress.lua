@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: name, mark. Returns the highest mark of that name so far.
+-- ARGV: name, mark. Returns the highest mark under that name so far, including this one.
 
 local field = 'schedule ' .. ARGV[1]
 local found = call('HGET', STORE, field)

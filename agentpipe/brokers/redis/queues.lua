@@ -1,19 +1,24 @@
--- Shared by all scripts. Queues are read once and written once by a script, all together: packed arrays, by name. The
--- position in the round-robin group is -1 outside one, the collection may be empty, N_LAST counts those of the
--- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
--- is 0 where it is not held, GATE is empty where it has none, PAUSED is 1 where it or its collection
--- is or that has spent its budget, RUN_S a mean of how long its runs took, 0 before the first,
--- N_PARKED counts those of the delayed whose run has spent its budget, or whose policy is ahead.
+-- Shared by all scripts: queues. A script reads and writes each queue once, in batches. QUEUES has
+-- them by name, as packed arrays:
+-- POSITION: in the round-robin group; -1 outside any group.
+-- COLLECTION, GATE: empty if there is none. A gate is a concurrency group.
+-- N_LAST: how many of the waiting tasks are in their last chance: one more crash ends them.
+-- TURN: the number at which the queue was last served.
+-- HELD_UNTIL: when its cooldown ends; 0 if there is none.
+-- PAUSED: 1 if it or its collection is paused, or the collection has spent its budget.
+-- RUN_S: mean duration of its runs; 0 before the first.
+-- N_PARKED: how many of the delayed tasks are parked: their run has spent its budget, or their
+-- policy may not start more yet.
 
 local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION, GATE = 1, 2, 3, 4, 5, 6
 local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN, HELD_UNTIL = 7, 8, 9, 10, 11, 12
 local PAUSED, RUN_S, N_PARKED = 13, 14, 15
 
--- As read: the queues, the turn at which each is indexed as ready, whether it is as with room, and
--- what runs of it if it has a gate.
+-- The queues, and their state as last indexed: turn in the ready index, whether in the room index,
+-- and number of running tasks.
 local queues, found_turn, found_room, found_running, changed = {}, {}, {}, {}, {}
 local found_claimable = {}
--- How many more tasks of each queue, and of each gate, can be claimed than when the script began.
+-- How many more tasks can be claimed than when the script began, by queue and by gate.
 local gained, gate_gained = {}, {}
 
 local function is_ready(queue)
@@ -21,12 +26,12 @@ local function is_ready(queue)
     and queue[HELD_UNTIL] == 0 and queue[PAUSED] == 0
 end
 
--- How many of its tasks can be claimed, as far as the queue goes.
+-- How many of its tasks can be claimed, ignoring its gate.
 local function claimable(queue)
   return is_ready(queue) and math.min(queue[N_WAITING], queue[CONCURRENCY] - queue[N_RUNNING]) or 0
 end
 
--- Delayed tasks count: they will wait.
+-- Delayed tasks count: they will wait later.
 local function room_in(queue)
   return queue[LIMIT] - queue[N_WAITING] - queue[N_DELAYED]
 end
@@ -35,7 +40,7 @@ local function has_room(queue)
   return queue[POSITION] >= 0 and room_in(queue) > 0
 end
 
--- Read those that `queues` is to hold; false for one that is not known.
+-- Load these into `queues`, unless loaded; false for an unknown queue.
 local function read_queues(names)
   local unread = {}
   for _, name in ipairs(names) do
@@ -58,13 +63,13 @@ end
 
 local function count(name, state, change)
   local queue = queues[name]
-  queue[state] = (queue[state] or 0) + change -- N_PARKED came later than some queues.
+  queue[state] = (queue[state] or 0) + change -- Older queues lack N_PARKED.
   changed[name] = true
 end
 
--- No delay is as long: a task whose run has spent its budget lies apart.
-local FOREVER = 1e15
-local AHEAD = 5e14 -- Of one whose policy may not begin more yet.
+-- Scores of parked tasks in DELAYED; no real delay is as long.
+local FOREVER = 1e15 -- The task's run has spent its budget.
+local AHEAD = 5e14 -- The task's policy may not start more yet.
 
 local function count_delayed(name, due, change)
   count(name, N_DELAYED, change)
@@ -73,9 +78,10 @@ local function count_delayed(name, due, change)
   end
 end
 
--- Gates: concurrency groups. GATES has the limit and the running of each. Queues with a gate are not indexed as ready
--- with the others but in its own index, by turn; OPEN has the gates with work and room for it, each
--- at the turn of its first queue. So a full gate costs a claim nothing, whatever waits behind it.
+-- Gates: concurrency groups. GATES has the limit of each and its running tasks. Ready queues with a
+-- gate are indexed by turn in the gate's own index instead of READY. OPEN has the gates with work
+-- and room, each at the turn of its first queue. So a full gate costs a claim nothing, however many
+-- tasks wait behind it.
 
 local function ready_index(gate)
   return gate == '' and READY or base .. ':gate:' .. gate
@@ -95,7 +101,7 @@ local function room_of(gate, running)
   return tonumber(found[1] or 0) - now_running, now_running
 end
 
--- After the indexes were written.
+-- Call it after the ready indexes are written.
 local function save_gates()
   for gate, running in pairs(gates_changed) do
     local room, now_running = room_of(gate, running)
@@ -113,7 +119,7 @@ local function save_gates()
   gates_changed = {}
 end
 
--- Whether any worker could claim anything.
+-- Whether any task can be claimed by any worker.
 local function anything_ready()
   return call('EXISTS', READY, OPEN) > 0
 end
@@ -123,7 +129,8 @@ local function note_gain(name, number)
   found_claimable[name] = number
 end
 
--- Write what changed, and keep the indexes: queues with work, by turn, and with room.
+-- Write changed queues, and update the indexes of queues with work, by turn, and of queues with
+-- room.
 local function save_queues()
   for name in pairs(changed) do
     local queue = queues[name]
@@ -149,8 +156,8 @@ local function save_queues()
   save_gates()
 end
 
--- Pauses: a set of 'queue NAME' and 'collection NAME', from which each queue's flag is made, and from
--- the collections that have spent their budgets.
+-- Pauses: PAUSES is a set of 'queue NAME' and 'collection NAME'. Each queue's PAUSED flag is
+-- derived from it and from the collections that have spent their budget.
 
 local function is_paused(name, collection)
   return call('SISMEMBER', PAUSES, 'queue ' .. name) == 1
@@ -158,7 +165,7 @@ local function is_paused(name, collection)
       or call('SISMEMBER', SPENT, 'collection ' .. collection) == 1))
 end
 
--- Make the flag of each queue anew.
+-- Recompute the PAUSED flag of every queue.
 local function apply_pauses()
   local names = call('HKEYS', QUEUES)
   read_queues(names)
@@ -171,13 +178,13 @@ local function apply_pauses()
   end
 end
 
--- Why a queue is paused, by its own pause or its collection's; an empty string without a reason.
+-- Why a queue is paused, from its collection's pause or its own; empty if there is no reason.
 local function reason_of(name, collection)
   return collection ~= '' and call('HGET', REASONS, 'collection ' .. collection)
     or call('HGET', REASONS, 'queue ' .. name) or ''
 end
 
--- Wake all workers, once until the next claim.
+-- Wake all workers, at most once before the next claim.
 local function ring()
   if call('HSETNX', STORE, 'rung', '1') == 1 then
     call('PUBLISH', WAKE, '')

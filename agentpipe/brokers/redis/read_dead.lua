@@ -1,6 +1,7 @@
 #!lua flags=no-writes
--- ARGV: the kind, bytes, and ids. Returns how many of the ids were looked at, at least one, then eight values
--- for each letter: id, queue, collection, outcome, reason, the microsecond of death, payload, result.
+-- ARGV: kind, maximum bytes, and ids. Returns how many ids it looked up (at least one), then eight
+-- values for each letter: id, queue, collection, outcome, reason, microsecond of death, payload,
+-- result.
 
 local LETTERS = base .. ':' .. ARGV[1]
 local max_bytes, reply, bytes = tonumber(ARGV[2]), {0}, 0

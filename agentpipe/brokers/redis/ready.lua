@@ -1,9 +1,9 @@
--- Shared by the scripts that claim: the queues from which a worker may claim.
+-- Shared by the scripts that claim: the queues from which a worker can claim.
 
--- The room left in each open concurrency group (gate) if every chosen queue gets one run.
+-- The room left in each open gate (concurrency group) if every chosen queue gets one run.
 local spare = {}
 
--- Up to `wanted` queues of the worker with a task and room for a run, the longest unserved first.
+-- Up to `wanted` of the worker's ready queues from an index, least recently served first.
 local function served_of(index, serves, wanted)
   local found, from = {}, 0
   while #found < wanted do
@@ -22,11 +22,11 @@ local function served_of(index, serves, wanted)
   return found
 end
 
--- The same where some queues have a gate.
+-- The same for queues with a gate.
 local gated = on_demand(function()
   local gated = {}
 
-  -- When queues of different indexes were served last.
+  -- Turns of queues from different indexes: when each was last served.
   local turns = {}
 
   local function sort_by_turn(found)
@@ -56,8 +56,8 @@ local gated = on_demand(function()
     return true
   end
 
-  -- The queues of READY and of the gates together. Gates come by the turn of their first queue: a gate
-  -- behind all that can be claimed need not be read.
+  -- The queues of READY and of the gates together. Gates are sorted by the turn of their first
+  -- queue, so the scan stops at a gate whose turn comes after all queues found.
   local function with_gated(ungated, serves, limit)
     local found, from = {}, 0
     add_to(found, READY, ungated, limit)
@@ -77,7 +77,7 @@ local gated = on_demand(function()
     return found
   end
 
-  -- These, which have none, and those of the gates.
+  -- The `ungated` queues and those of the gates, sorted.
   function gated.joined(ungated, serves, limit)
     local found = with_gated(ungated, serves, limit)
     sort_by_turn(found)
@@ -89,7 +89,7 @@ local gated = on_demand(function()
     return found
   end
 
-  -- The worker's own queues that are ready, looked at one by one.
+  -- The worker's ready queues, checked one by one.
   function gated.among(names, limit)
     local found, chosen = {}, {}
     read_queues(names)
@@ -115,8 +115,8 @@ end)
 local ready_queues = (function()
   local FEW, MOST = 64, 4
 
-  -- The worker's own queues that are ready, found from the smaller of the two: it does not matter how
-  -- many are ready that others serve. The server sorts them, by turn and then by name.
+  -- The worker's ready queues. The intersection scans the smaller of the two sets, so the number of
+  -- ready queues of other workers does not matter. The server sorts by turn, then by name.
   local function ungated_among(key, limit)
     local found = call('ZINTER', 2, READY, key, 'WEIGHTS', 1, 0)
     for place = #found, limit + 1, -1 do
@@ -125,13 +125,13 @@ local ready_queues = (function()
     return found
   end
 
-  -- Whether others serve so many of those that are ready that one's own are found faster one by one.
+  -- Whether starting from the worker's own queues is faster than scanning all ready ones.
   local function are_mostly_others(number)
     return number <= FEW or call('ZCARD', READY) + call('ZCARD', OPEN) > MOST * number
   end
 
-  -- At most `limit` of those that a worker of `serves` may claim from; gates are looked at where there
-  -- `may_be_gates`.
+  -- At most `limit` queues that a worker with the digest `serves` can claim from. Gates are checked
+  -- only if `may_be_gates`.
   return function(serves, limit, may_be_gates)
     local key, has_gates = base .. ':serves:' .. serves, may_be_gates and call('EXISTS', OPEN) == 1
     if are_mostly_others(call('SCARD', key)) then

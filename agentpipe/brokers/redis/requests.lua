@@ -1,7 +1,9 @@
--- Shared by all scripts. Requests. A client numbers what it asks in a session; a repetition, after a lost reply, gets the
--- answer that was given, and one that was overtaken by a later request is not carried out.
+-- Shared by all scripts: requests. A client numbers its requests within a session. A request that
+-- is repeated after a lost reply gets the first reply. A request that a later one overtook has no
+-- effect.
 
--- ARGV has the session, the number and the seconds to remember it, at `at`, by default first.
+-- ARGV has the session, the number and the seconds to remember the reply, starting at `at` (default
+-- 1).
 
 local function answered(at)
   at = at or 1

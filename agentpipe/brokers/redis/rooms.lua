@@ -1,11 +1,11 @@
--- Shared by the scripts that put tasks into queues with room: one queue, or the round-robin group of
--- a collection, in order from its cursor.
+-- Shared by the scripts that put tasks into queues with room: into one queue, or into a
+-- collection's round-robin group, starting at its cursor.
 
--- Found are no more than `wanted`, which can be used. An `unbounded` queue has room for all of them.
+-- Find at most `wanted` queues with room. An `unbounded` queue has room for all `wanted` tasks.
 local function rooms_of(target, to_ring, wanted, cursor, unbounded)
   local rooms = {free = {}, later_on = {}, at = 0, to_ring = to_ring, cursor = cursor}
 
-  -- Returns those without room.
+  -- Returns the queues without room.
   local function add_free(names)
     local full = {}
     read_queues(names)
@@ -37,7 +37,7 @@ local function rooms_of(target, to_ring, wanted, cursor, unbounded)
       end
     end
     full = add_free(names)
-    if #full > 0 then -- An earlier version did not count what is delayed.
+    if #full > 0 then -- Indexed by an older version, which ignored delayed tasks.
       flush_one('ZREM', key, full)
     end
   until #full == 0
@@ -63,7 +63,7 @@ local function next_room(rooms)
   return found[1]
 end
 
--- Of one queue or of all in the ring, as a reply to an offer begins where something was refused.
+-- 'DEPTH BOUND ' of a queue or of a whole group: the start of an offer's reply if any was refused.
 local function depth_and_bound(target, to_ring)
   local depth, bound = 0, 0
   local names = to_ring and call('ZRANGE', base .. ':ring:' .. target, 0, -1) or {target}

@@ -1,10 +1,10 @@
--- Shared by all scripts. Runs. RUNS has the name of each that has a record, its key that and the counts: 'tasks', of each
--- config and outcome 'done CONFIG OUTCOME', and 'rewarded', 'rewards' and 'usd'; 'broken' where one
--- of them was no number and began anew.
+-- Shared by all scripts: runs. RUNS has the name of each run with a record. The run's hash has the
+-- record and the counts: 'tasks', 'done CONFIG OUTCOME', 'rewarded', 'rewards' and 'usd'. 'broken'
+-- is set if a count was not a number and had to start again.
 
 local run_keys, run_counts = {}, {}
 
--- The key of the run that an id names, if it has a record.
+-- The key of the run that a task id names, if that run has a record.
 local function run_of(id)
   local name = id:find('/', 1, true) and id:match('^([^/]+)/')
   if not name then
@@ -25,7 +25,7 @@ local function count_in_run(id, field, number)
   end
 end
 
--- What another program wrote into a count must not stop a task half way.
+-- An invalid count, written by another program, must not stop a script halfway.
 local function save_runs()
   for key, counts in pairs(run_counts) do
     for field, number in pairs(counts) do

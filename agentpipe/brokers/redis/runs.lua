@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Returns for each run, in the order in which they were begun, its name and its fields and values.
+-- Returns for each run, in the order in which they began, its name and its hash.
 
 local reply = {}
 for _, name in ipairs(call('ZRANGE', RUNS, 0, -1)) do

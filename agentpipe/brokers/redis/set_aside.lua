@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: worker, then for each result its number, queue, collection, outcome, and why the sink refuses
--- it. Only the worker that borrowed a result sets it aside; the id's last one is kept.
+-- ARGV: worker; then for each result: number, queue, collection, outcome, and the sink's reason.
+-- Only the worker that leased a result can set it aside. The last result of an id replaces earlier
+-- ones.
 
 local LENT, KIND = base .. ':lent:' .. ARGV[1], base .. ':undeliverable'
 local bytes, aside, records = 0, 0, 0

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- needs: budgets
--- ARGV: 'collection NAME' or 'run NAME', and the caps in USD and in tokens, -1 for none.
+-- ARGV: 'collection NAME' or 'run NAME', caps in USD and tokens (-1 for none).
 
 local holder = ARGV[1]
 local run = holder:match('^run (.*)$')
 
--- Tasks of the run that lie apart are due at once.
+-- Make parked tasks of the run due now.
 local function end_parking()
   local ids, prefix = {}, run .. '/'
   for _, id in ipairs(call('ZRANGEBYSCORE', DELAYED, FOREVER, '+inf')) do

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- needs: ending budgets policies groups breaker settling ready suspects parking due claiming
--- ARGV: session, request and seconds to remember it for the settlements, the same for the claim, then the
--- other arguments of `claim`, and those of `settle`.
--- Two requests in one call: either may be repeated alone. Returns what `settle` and `claim` do; in place of the
--- claims nothing, if claiming failed: the settlements count, and `claim` will say why.
+-- ARGV: session, request and seconds to remember it for the settlements, the same for the claim,
+-- then the other arguments of `claim`, and those of `settle`.
+-- Two requests in one call: each can be repeated alone. Returns the replies of `settle` and
+-- `claim`. If claiming fails, the second is nil: the settlements count, and a `claim` alone will
+-- report the error.
 
 local done = settlements.answer(13, 1)
 local made, claimed = pcall(claims.answer, 7, 4)

@@ -11,14 +11,14 @@ local settlements = (function()
   local done, ended = {}, {}
   local has_budgets, has_streaks = false, false
 
-  -- What most stores have nothing of at most times: whether there is any, in one question.
+  -- Whether rare state exists (budgets, streaks, notes); one command checks all of it.
   local has_rare
 
   local function field(index, number)
     return ARGV[FIRST + (index - 1) * STEP + number]
   end
 
-  -- The numbers of the workers' claims, by worker and id.
+  -- The claims in question, as stored, by worker and task id.
   local function claims_held()
     local wanted, held = {}, {}
     for index = 1, total do
@@ -35,7 +35,7 @@ local settlements = (function()
     return held
   end
 
-  -- What does not simply end.
+  -- Actions other than `complete`.
   local returns = on_demand(function()
     local returns = {}
 
@@ -75,7 +75,7 @@ local settlements = (function()
       end
     end
 
-    -- By an action that puts the task back.
+    -- Apply an action that requeues the task.
     function returns.put_back(action, index, id, queue, record)
       local delay = tonumber(field(index, 5))
       note_error(index, id)
@@ -103,7 +103,7 @@ local settlements = (function()
     return returns
   end)
 
-  -- A mean in which the latest runs count most.
+  -- Update the moving average of the queue's run duration.
   local function note_run(queue, held_as)
     local took = math.max(0, time - tonumber(held_as:match(' (.*)$')))
     local mean = queues[queue][RUN_S]
@@ -126,8 +126,8 @@ local settlements = (function()
     ended[#ended + 1] = {id, field(index, 8), field(index, 6), queue, field(index, 21)}
   end
 
-  -- What ended of each queue, packed: done, failed, evaluated, passed, cost, when the last run failed
-  -- (0 for never), and how.
+  -- Per queue: done, failed, evaluated, passed, cost, time of the last failure (0 for never), and
+  -- its error.
   local tallies = {}
 
   local function add_to_tally(index, action, queue)
@@ -162,7 +162,7 @@ local settlements = (function()
     count_in_run(id, 'usd', tonumber(field(index, 10)))
   end
 
-  -- One more of this duration: in its bucket, and in their sum.
+  -- Count one duration in a histogram: in its bucket and in the sum.
   local function observe(numbers, place, seconds)
     local bucket = 1
     while BUCKETS[bucket] and seconds > BUCKETS[bucket] do
@@ -204,14 +204,14 @@ local settlements = (function()
     end
   end
 
-  -- Whether it has paused the collection.
+  -- Count a run for the breaker; returns whether it paused the collection.
   local function count_run(index, queue)
     local collection, digest = queues[queue][COLLECTION], field(index, 11)
     local succeeded = field(index, 1) == 'complete' and field(index, 6) == 'ok'
     if collection == '' or (digest == '' and not succeeded) then
       return false
     elseif digest == '' and not (has_rare or has_streaks) then
-      return false -- There is no streak to end.
+      return false -- There is no streak to reset.
     end
     has_streaks = true
     return breaker.count(collection, digest, tonumber(field(index, 12)), field(index, 13))
@@ -274,7 +274,7 @@ local settlements = (function()
     end
   end
 
-  -- What `settle` returns. Their own arguments begin at `first`, those of the request at `request`.
+  -- The reply of `settle`. The settlements' arguments begin at `first`, the request's at `request`.
   function settlements.answer(first, request)
     local before = answered(request)
     if before then

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
 -- needs: budgets
--- Returns six values for each budget: kind, name, the caps in USD and in tokens, -1 for none, and
--- what is spent of each.
+-- Returns six values for each budget: kind, name, caps in USD and tokens (-1 for none), spent USD
+-- and tokens.
 
 return budgets.tell_all()

@@ -1,15 +1,18 @@
 #!lua flags=no-writes
 -- needs: budgets policies loops
--- ARGV: how many seconds are recent.
--- Returns the store's counters by name, the numbers of results and of dead letters, fourteen values for
--- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
--- why, how many are parked, its gate and the gate's limit, or '' and 0), eight for each living worker (name, host, pid, slots, running, seconds since it was heard, its
--- report, whether it drains), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
--- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
--- seconds the oldest result is here, who has declared which collection, and six values for
--- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures,
--- how many records of groups wait with the results, the policies, and the rows of loops. Those of queues are JSON: a
--- client would read their thousands of values one by one.
+-- ARGV: how many seconds count as recent. Returns:
+-- 1-3: the store's counters by name, number of results, number of dead letters;
+-- 4: fourteen values per queue: name, the FIELDS below, seconds left of its cooldown, whether it is
+-- paused, why, how many tasks are parked, its gate and the gate's limit ('' and 0 for none);
+-- 5: eight values per live worker: name, host, pid, slots, running, seconds since its last
+-- heartbeat, report, whether it drains;
+-- 6: eight values per queue with settled tasks: name, done, failed, evaluated, passed, cost,
+-- seconds since the last failure ('' for none), its error;
+-- 7-8: how many tasks ended recently, age in seconds of the oldest result in the outbox;
+-- 9: the sources of collections;
+-- 10: six values per budget, see `spendings`;
+-- 11-14: the measures, number of group records in the outbox, the policies, the rows of loops.
+-- 4 and 6 are JSON: a client would parse their thousands of values one by one.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = look().time, {}, {}

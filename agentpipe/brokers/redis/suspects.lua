@@ -1,4 +1,4 @@
--- Shared by the scripts that claim, after `ready`: the suspects of SUSPECTS, see `tasks`.
+-- Shared by the scripts that claim, after `ready`. For suspects and SUSPECTS see `tasks`.
 
 local suspects = on_demand(function()
   local suspects = {}
@@ -7,7 +7,7 @@ local suspects = on_demand(function()
     return gate == '' or room_of(gate, 0) > 0
   end
 
-  -- A queue of a worker of `serves` in which a suspect waits that may run now.
+  -- A queue with a suspect that can run now, for a worker with the digest `serves`; nil if none.
   function suspects.queue_of(serves)
     local names = call('SMEMBERS', SUSPECTS)
     read_queues(names)
@@ -22,15 +22,15 @@ local suspects = on_demand(function()
     end
   end
 
-  -- Whether this worker is the one of its peers that claims nothing until it can run a suspect: in a
-  -- fleet that always has other work none would run.
+  -- Whether this worker must claim nothing until it can run a suspect. One worker per digest is
+  -- chosen: otherwise a busy fleet would never run a suspect.
   function suspects.make_idle(name, serves)
     local peers = call('SMEMBERS', base .. ':fleet:' .. serves)
     table.sort(peers)
     return peers[1] == name
   end
 
-  -- Whether the first task in its last chance comes before the others of its queue.
+  -- Whether the first task in its last chance comes before the queue's other tasks.
   function suspects.come_first(queue)
     local last = call('ZRANGE', base .. ':last:' .. queue, 0, 0, 'WITHSCORES')
     local rival = call('ZRANGE', base .. ':waiting:' .. queue, 0, 0, 'WITHSCORES')

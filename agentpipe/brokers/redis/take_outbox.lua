@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: session, request, seconds to remember it, worker, limit, bytes.
+-- ARGV: session, request, seconds to remember it, worker, limit, maximum bytes.
 -- Returns three values for each record: number, task id, result.
 
 local worker, limit, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local LENT = base .. ':lent:' .. worker
 
--- `entries` are 'number size id'.
+-- Each entry is 'NUMBER SIZE ID'.
 local function reply_of(entries)
   local labels, reply = {}, {}
   for index, entry in ipairs(entries) do
@@ -36,7 +36,7 @@ if before then
   return before == 'overtaken' and {} or again(before)
 end
 
--- The oldest that fit together, and at least one.
+-- The oldest records within `max_bytes`, but at least one.
 local function fitting()
   local entries, total = {}, 0
   for _, entry in ipairs(call('ZRANGE', OUTBOX, 0, limit - 1)) do
@@ -53,7 +53,7 @@ end
 end_lapsed(now())
 wake_idle()
 local entries = {}
-if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else its records would stay taken.
+if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else they would stay leased.
   entries = fitting()
 end
 for _, entry in ipairs(entries) do

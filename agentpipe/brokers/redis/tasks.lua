@@ -1,5 +1,6 @@
--- Shared by all scripts. Tasks. Their record: number, priority, failures, crashes, last chance (0 or 1), when they were
--- submitted, and last their queue, which may hold blanks.
+-- Shared by all scripts: tasks. A task's record is a string of: number, priority, failures,
+-- crashes, last chance (0 or 1), submission time, and queue; only the queue's name can contain
+-- spaces.
 
 local function record_of(task)
   return string.format('%s %s %d %d %s %s %s', task.seq, task.priority, task.failures,
@@ -15,12 +16,12 @@ local function task_of(record)
   }
 end
 
--- The two of a record that each settlement needs.
+-- The two fields of a record that every settlement needs.
 local function last_and_queue(record)
   return record:match('^%d+ %S+ %d+ %d+ (%d) %S+ (.*)$')
 end
 
--- The records of tasks, false for one that does not live; their queues are read, too.
+-- The records of tasks, false for an unknown or settled one; loads their queues.
 local function read_records(ids)
   local records, names, seen = read_many('HMGET', TASKS, ids), {}, {}
   for _, record in ipairs(records) do
@@ -35,14 +36,14 @@ local function read_records(ids)
   return records
 end
 
--- Where a task waits. Equal priorities sort by member, thus by number.
+-- The sorted set in which a task waits. Equal priorities sort by member, so by number.
 local function place_of(task)
   return base .. (task.last == '1' and ':last:' or ':waiting:') .. task.queue
 end
 
--- SUSPECTS: queues with a limit of one crash in which tasks in their last chance may wait. Such a
--- task ran beside others when their worker died, and may have killed it: it runs alone in a worker,
--- so that a crash of that is its own.
+-- SUSPECTS: queues with a limit of one crash that may contain tasks in their last chance. Such a
+-- suspect ran beside others when its worker died, and may have killed it. It runs alone in a
+-- worker, so that another crash is certainly its own.
 
 local function put_back(id, task)
   later('ZADD', place_of(task), task.priority, task.seq .. id)
@@ -55,7 +56,7 @@ local function put_back(id, task)
   end
 end
 
--- Claims: a worker's hash has the claim's number, and when it was made, by the task's id.
+-- Claims: a worker's hash has, by task id, the claim's number and time.
 
 local function number_of(held_as)
   return held_as and held_as:match('^%d+')

@@ -1,7 +1,8 @@
--- Shared by all scripts. Whom to wake where more can be claimed than before. A worker that got less than
--- it asked for is idle until it claims again: IDLE has the digests of the queues of such workers, and the
--- index of a digest has them by how many tasks they hold. Who is woken leaves it, so that a worker that is
--- frozen gets no second wake-up. Each worker looks once a second whether it is woken or not.
+-- Shared by all scripts: which workers to wake when more tasks can be claimed than before. A worker
+-- that got fewer tasks than it asked for is idle until it claims again. IDLE has the queue digests
+-- of idle workers; the index of each digest has its idle workers, by how many tasks they hold. A
+-- woken worker leaves the index, so a frozen worker gets no second wake-up. Every worker also polls
+-- once a second.
 
 local function idle_index(serves)
   return base .. ':idle:' .. serves
@@ -10,14 +11,14 @@ end
 local waking = on_demand(function()
   local waking = {}
 
-  -- Whether a listener can only be woken with all others: a worker of an earlier version, or one that has not
-  -- joined yet.
+  -- Whether some listener can only be woken by a broadcast: a worker of an older version, or one
+  -- that has not joined yet.
   local function are_woken_together()
     local hearing = call('PUBSUB', 'NUMSUB', WAKE, LISTENING)
     return hearing[2] > hearing[4]
   end
 
-  -- Wake up to `most` idle workers of these queues; how many hear it.
+  -- Wake up to `most` idle workers of these queues; returns how many received it.
   local function wake_peers(serves, most)
     local woken = 0
     while woken < most do
@@ -33,7 +34,7 @@ local waking = on_demand(function()
     return woken
   end
 
-  -- Of these queues, how many tasks a worker can claim that serves them; and which ones they are.
+  -- How many tasks a worker with this digest can claim from queues `names`, and from which of them.
   local function claimable_by(serves, numbers, names)
     local total, its = 0, {}
     local served = read_many('SMISMEMBER', base .. ':serves:' .. serves, names)
@@ -45,7 +46,7 @@ local waking = on_demand(function()
     return total, its
   end
 
-  -- Wake a worker for each task, of `numbers` by queue, `most` in all.
+  -- Wake a worker for each of the tasks in `numbers` (by queue), up to `most` workers.
   local function wake_for(numbers, most)
     local names = {}
     for name in pairs(numbers) do
@@ -62,7 +63,8 @@ local waking = on_demand(function()
     end
   end
 
-  -- What was gained in queues without a gate, by queue; the names of the others, by gate.
+  -- The gains of queues without a gate, by queue; and the names of the other gaining queues, by
+  -- gate.
   local function gains()
     local numbers, gated = {}, {}
     for name, number in pairs(gained) do
@@ -78,7 +80,7 @@ local waking = on_demand(function()
     return numbers, gated
   end
 
-  -- Any queue of a gate may take what there is room for.
+  -- Any queue of a gate can use the gate's room.
   local function wake_for_gate(gate, number, names)
     local room = room_of(gate, 0)
     local most, numbers = math.min(number, room), {}
@@ -104,8 +106,9 @@ local waking = on_demand(function()
     end
   end
 
-  -- For what a claim has left, though its worker may have had it. What was left for the others' `share` is
-  -- for those that were woken with it.
+  -- Wake a worker for tasks that a claim left although its worker could have had them. Tasks that
+  -- it left for the fair `share` of other workers need no wake-up: those workers were woken with
+  -- it.
   function waking.wake_next(serves, share)
     if are_woken_together() then
       ring()
@@ -114,7 +117,7 @@ local waking = on_demand(function()
     end
   end
 
-  -- Results have left the outbox: where it was at its mark, any worker may claim again.
+  -- Results left the outbox: if it was full, every worker can claim again.
   function waking.wake_after_full_outbox()
     local was_full = call('HDEL', STORE, 'outbox_full') == 1
     if (was_full or are_woken_together()) and anything_ready() then
@@ -134,7 +137,7 @@ local function any_above_zero(numbers)
   return false
 end
 
--- After all else: wake as many idle workers as can claim what could not be claimed before.
+-- Call it last: wake as many idle workers as there are newly claimable tasks.
 local function wake_idle()
   if any_above_zero(gained) or any_above_zero(gate_gained) then
     waking.wake_for_gains()

@@ -1,11 +1,11 @@
--- Shared by all scripts: numbers, and many reads and writes to a command.
+-- Shared by all scripts: unique numbers, and batched reads and writes.
 
--- The first of `count` numbers that were never given before: one counter serves all.
+-- Reserve `count` unique numbers from the store's only counter, and return the first.
 local function numbers(count)
   return call('HINCRBY', STORE, 'next', count) - count + 1
 end
 
--- Writes are gathered, and done many to a command.
+-- Writes are collected by `later`, and sent by `flush` with many values per command.
 
 local writes = {}
 
