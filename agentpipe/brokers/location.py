@@ -120,8 +120,8 @@ class TaskLocation:
         due_at: When its delay ends; None if unknown.
         since: When it was settled or became a dead letter.
         outcome: The outcome of a dead letter.
-        outbox: Number of results in the outbox.
-        outbox_before: Number of results ahead of its own.
+        outbox: Number of records in the outbox, including group records.
+        outbox_before: Number of records ahead of its own.
         outbox_since: When the oldest result entered the outbox.
         workers: All live workers.
         candidates: If not ``complete``: agents in whose queues it can wait.

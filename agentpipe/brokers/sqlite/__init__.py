@@ -1,10 +1,10 @@
-"""SqliteStore: the embedded store, one file for all processes of a machine.
+"""SqliteStore: the embedded store, one file shared by all processes of a machine.
 
-Leases are kept on the monotonic clock, which all processes of a machine share and which
-stands still while a laptop sleeps. It starts anew at boot, so a lease is alive only while
-``beat <= now < beat + lease``: a beat from before the last boot never looks alive for long.
-A time in which nothing could be written (a full disk, a stopped process in a transaction) is no
-worker's silence: after it each lease begins anew.
+Leases use the monotonic clock, which all processes of a machine share and which stops while a
+laptop sleeps. It restarts at boot, so a lease is alive only while ``beat <= now < beat + lease``:
+a beat from before the last boot never looks alive for long. If nothing could be written for a while
+(a full disk, a stopped process in a transaction), that time does not count against any worker:
+afterwards every lease restarts.
 """
 
 from __future__ import annotations
@@ -78,19 +78,19 @@ if TYPE_CHECKING:
     from agentpipe.core.loop_holds import LoopHold
     from agentpipe.settings import Settings
 
-# Who sends heartbeats has other things to watch; the next try is soon.
+# Short, because the heartbeat thread has other work, and the next heartbeat is soon.
 BEAT_PATIENCE_S = 0.5
 SWEEP_EVERY_S = 30.0
 SWEEP_ROWS = 5_000
 
 
 class SqliteStore(SqliteOperations, Store):
-    """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises.
+    """The ``Store`` for ``sqlite:///file``; see ``Store`` for the contract of each operation.
 
-    What a power loss may take back is not made durable: a claim (the task waits again), a beat,
-    the dropping of a delivered result (it is published again, and the stream drops it). Nothing
-    is lent to a forwarder before it is durable, so that no result is in the stream whose task
-    could still come back.
+    Writes that a power loss can safely undo are not synced to disk: a claim (the task waits
+    again), a heartbeat, the removal of a delivered result (it is published again, and the stream
+    drops the duplicate). A result is leased to a forwarder only after it is durable, so the stream
+    never contains a result whose task could still come back.
     """
 
     away_for_all = True
@@ -118,11 +118,11 @@ class SqliteStore(SqliteOperations, Store):
 
     @classmethod
     def watching(cls, url: str, _settings: Settings) -> Self:
-        """The same for reads alone: it cannot write, and there is a file or an error.
+        """Open the store for reading only; never creates the file.
 
         Raises:
-            ConfigError: There is no such file.
-            Unreachable: It has an earlier layout, which only a writer may change.
+            ConfigError: The file does not exist.
+            Unreachable: The file has an older layout, which only a writer can migrate.
         """
         snapshots: Any = Snapshots(parse_url(url).path, LAYOUT)
         snapshots.refuse_earlier(LAYOUT)
@@ -134,7 +134,7 @@ class SqliteStore(SqliteOperations, Store):
     def declare(self, queues: Sequence[Queue]) -> None:
         with self._database.read() as db:
             new = Declaration(db, queues).is_new()
-        if new:  # Every sender declares when it starts: most change nothing.
+        if new:  # Every sender declares at startup, and most change nothing.
             with self._database.write() as db:
                 Declaration(db, queues).carry_out()
 
@@ -241,10 +241,10 @@ class SqliteStore(SqliteOperations, Store):
         return done, claims
 
     def _wake_if_needed(self, db: sqlite3.Connection) -> None:
-        """Wake no listener where nothing is left to claim, and no run to cancel.
+        """Suppress the wake-up of listeners if there is nothing to claim and no run to cancel.
 
-        A worker that takes with each settlement what that makes room for would wake all others,
-        and itself, some hundred times a second.
+        Otherwise a worker that claims with each settlement would wake all others, and itself,
+        hundreds of times per second.
         """
         if not db.execute(CONCERNS_OTHERS).fetchone()[0]:
             self._database.hush()
@@ -266,7 +266,7 @@ class SqliteStore(SqliteOperations, Store):
         return bool(found) or now >= self._next_sweep
 
     def _sweep(self, db: sqlite3.Connection) -> None:
-        """Forget the ids of tasks settled longer ago than the retention time."""
+        """Delete the ids of tasks settled longer ago than the retention time."""
         if time.monotonic() < self._next_sweep:
             return
         swept = db.execute(
@@ -289,7 +289,10 @@ class SqliteStore(SqliteOperations, Store):
     def _settle(
         self, db: sqlite3.Connection, settlements: Sequence[Settlement], tripped: list[Tripped]
     ) -> list[bool]:
-        """Carry them out; the pauses that they cause hold once the transaction does."""
+        """Apply settlements and add the pauses that they cause to ``tripped``.
+
+        The pauses take effect when the transaction commits.
+        """
         changes: Counter[str] = Counter()
         now = self._clock.now()
         since = settle_all(db, settlements, changes, now)
@@ -321,10 +324,10 @@ class SqliteStore(SqliteOperations, Store):
             return []
         with self._database.write() as db:
             end_lapsed_workers(db)
-            # No lease would ever free what an unknown worker takes.
+            # An unknown worker has no lease, so nothing would ever free its results.
             taken = borrow(db, worker, limit, max_bytes) if is_known(db, worker) else []
             self._wake_if_needed(db)
-        with self._database.read() as db:  # Not before: who settles or claims would wait.
+        with self._database.read() as db:  # Read outside the write lock, to block no writer.
             return borrowed(db, taken)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Admission: which queue takes an offered task, round-robin and up to its bound."""
+"""Admission: assigns offered tasks to queues, round-robin and up to their bounds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Offer, Verdict
 
-# Delayed tasks count: they will wait.
+# Delayed tasks count: they will wait later.
 _ROOM = "max_waiting - waiting - delayed"
 
-# Payloads that go into one statement, unless one alone has more.
+# Payload bytes per statement; a single larger payload gets a statement of its own.
 TOGETHER_BYTES = 16 * 1024 * 1024
-# A statement for a whole batch, since Python waits for its lock after each: a sender makes the next
-# batch meanwhile. Of a payload the statement has the place and, in so many bits, the size.
+# One statement per batch, because Python reacquires the GIL after each statement, while the sender
+# builds the next batch. Payloads are one blob; each one's offset and size (the low bits) are packed
+# into an integer.
 _SIZE_BITS = 32
 _INSERT_TASKS = (
     "INSERT INTO tasks (seq, submitted_at, id, qid, state, priority, due) SELECT ?1 + key, ?2,"
@@ -37,7 +38,7 @@ _INSERT_PAYLOADS = (
 
 
 class Rooms:
-    """Chooses queues round-robin from the group's cursor, each up to its bound."""
+    """Selects queues round-robin, starting at the group's cursor, each up to its bound."""
 
     def __init__(
         self, db: sqlite3.Connection, target: str, wanted: int, *, round_robin: bool
@@ -57,7 +58,7 @@ class Rooms:
         self._later: list[tuple[int, int, int]] = []
 
     def _of_group(self, target: str, wanted: int) -> list[tuple[int, int, int]]:
-        """Up to ``wanted`` queues with room, in order from the cursor."""
+        """Return up to ``wanted`` queues with room, in order from the cursor."""
         query = (
             f"SELECT qid, {_ROOM}, position FROM queues WHERE collection = ?"
             f" AND position IS NOT NULL AND {_ROOM} > 0 AND position {{}} ?"
@@ -70,7 +71,7 @@ class Rooms:
         return ahead + behind
 
     def next(self) -> int | None:
-        """The queue for the next task; None if all are full."""
+        """Return the queue for the next task; None if all are full."""
         if not self._free:
             self._free, self._later = self._later[::-1], []
         if not self._free:
@@ -83,17 +84,17 @@ class Rooms:
 
     @property
     def left(self) -> int:
-        """The room that is left: at least so many tasks find a queue."""
+        """The remaining room: at least this many more tasks find a queue."""
         return sum(room for _, room, _ in (*self._free, *self._later))
 
     def taken(self) -> int:
-        """The queue for the next task, of those that ``left`` counts."""
+        """Return the queue for the next task. Call it at most ``left`` times."""
         qid = self.next()
         assert qid is not None
         return qid
 
     def any(self) -> int | None:
-        """The target itself, full or not; None if it is not declared."""
+        """Return the target itself, full or not; None if it is not declared."""
         row = self._db.execute("SELECT qid FROM queues WHERE name = ?", (self._target,)).fetchone()
         return None if row is None else int(row[0])
 
@@ -106,7 +107,7 @@ class Rooms:
 
 
 def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """The ids that are alive or remembered."""
+    """Return the ids that are unsettled or still remembered."""
     rows = db.execute(
         "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
         (orjson.dumps(ids).decode(),),
@@ -117,7 +118,7 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
 def sort_out(
     offers: Sequence[Offer], known: set[str], rooms: Rooms
 ) -> tuple[list[Verdict], list[tuple[Offer, int]]]:
-    """What becomes of each offer; and the accepted ones, each with its queue."""
+    """Return a verdict for each offer, and the accepted offers with their queues."""
     verdicts: list[Verdict] = []
     admitted: list[tuple[Offer, int]] = []
     for offer in offers:
@@ -133,7 +134,7 @@ def sort_out(
 
 
 def keep_on() -> None:
-    """For offers beside which nothing is made."""
+    """Do nothing: the default for ``aside``."""
 
 
 def admit(
@@ -142,9 +143,9 @@ def admit(
     moment: float,
     aside: Callable[[], None] = keep_on,
 ) -> None:
-    """Store the offers, each in its queue, at a moment of the store's clock.
+    """Store the offers in their queues; ``moment`` is the store's time.
 
-    Calls ``aside`` before each long statement, during which other threads have the interpreter.
+    Calls ``aside`` before each long statement, which releases the GIL.
     """
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
     rows: list[tuple[str, int, int, int, float | None]] = []
@@ -166,7 +167,7 @@ def admit(
 
 
 def _together(seq: int, payloads: Sequence[bytes]) -> Iterator[tuple[int, bytes, str]]:
-    """Values for ``_INSERT_PAYLOADS``."""
+    """Yield values for ``_INSERT_PAYLOADS``."""
     while payloads:
         ends = list(accumulate(map(len, payloads)))
         number = bisect_right(ends, TOGETHER_BYTES) or 1
@@ -178,7 +179,7 @@ def _together(seq: int, payloads: Sequence[bytes]) -> Iterator[tuple[int, bytes,
 
 
 def depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -> tuple[int, int]:
-    """Depth and bound of a queue or a round-robin group."""
+    """Return the depth and bound of a queue or a round-robin group."""
     where = "collection = ? AND position IS NOT NULL" if round_robin else "name = ?"
     depth, bound = db.execute(
         "SELECT coalesce(sum(waiting + delayed), 0), coalesce(sum(max_waiting), 0)"

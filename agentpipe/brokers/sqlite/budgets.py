@@ -1,7 +1,8 @@
-"""Budgets: what collections and runs may spend, counted in the transaction that settles.
+"""Budgets of collections and runs, charged in the transaction that settles.
 
-A spent collection's queues are not ready, as in a pause. A spent run's tasks are parked when they
-are about to be claimed: delayed without an end, so that nothing looks at them again.
+The queues of a collection that has spent its budget are not ready, like paused ones. Tasks of a run
+that has spent its budget are parked when they are about to be claimed: delayed forever, so that no
+later claim has to skip them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import QueueDepth
     from agentpipe.core.budgets import Holder
 
-# No delay is as long: the store's clock does not come so far.
+# Due time of parked tasks. The store's clock never reaches it.
 FOREVER = 1e15
 _SELECT = "SELECT kind, name, cap_usd, cap_tokens, usd, tokens FROM budgets"
 _SPENT = "SELECT kind, name FROM budgets WHERE spent"
@@ -35,18 +36,18 @@ _UPSERT = (
     " ON CONFLICT (kind, name) DO UPDATE SET"
     " cap_usd = excluded.cap_usd, cap_tokens = excluded.cap_tokens"
 )
-# With ``bounds_of`` the run.
+# Tasks of a run; takes the values of ``bounds_of``.
 _OF_RUN = "id >= ? AND id < ?"
 
 
 def read_spendings(db: sqlite3.Connection) -> tuple[Spending, ...]:
-    """All budgets."""
+    """Return all budgets."""
     rows = db.execute(f"{_SELECT} ORDER BY kind, name").fetchall()
     return tuple(readable("budgets", rows, _spending))
 
 
 def spending_of(db: sqlite3.Connection, kind: Holder, name: str) -> Spending | None:
-    """One budget; None without one."""
+    """Return one budget; None if there is none."""
     rows = db.execute(f"{_SELECT} WHERE kind = ? AND name = ?", (kind, name)).fetchall()
     return next(readable("budgets", rows, _spending), None)
 
@@ -63,7 +64,7 @@ def _spending(row: Sequence[Any]) -> Spending:
 
 
 def set_budget(db: sqlite3.Connection, kind: Holder, name: str, budget: Budget) -> None:
-    """Give it these caps, and let go on what they allow."""
+    """Set the caps, and resume or unpark what they allow."""
     db.execute(_UPSERT, (kind, name, budget.usd, budget.tokens))
     if kind == "collection":
         db.execute(SET_PAUSES)
@@ -75,14 +76,14 @@ def set_budget(db: sqlite3.Connection, kind: Holder, name: str, budget: Budget) 
 
 
 def news(db: sqlite3.Connection, queues: Iterable[Queue]) -> dict[str, Budget]:
-    """The budgets of collections that their files have changed since they were declared last."""
+    """Return the collections' budgets that differ from the ones declared last."""
     given = {it.collection: it.budget for it in queues if it.collection}
     known = dict(db.execute("SELECT name, declared FROM budgets WHERE kind = 'collection'"))
     return {name: it for name, it in given.items() if _written(it) != known.get(name, "")}
 
 
 def declare_budgets(db: sqlite3.Connection, budgets: Mapping[str, Budget]) -> None:
-    """Let these hold."""
+    """Store declared budgets."""
     for name, budget in budgets.items():
         set_budget(db, "collection", name, budget)
         db.execute(
@@ -96,7 +97,7 @@ def _written(budget: Budget) -> str:
 
 
 def charge(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
-    """Add what these runs cost; a collection whose budget that spends gives no more tasks."""
+    """Add the runs' costs; stop claims from collections that have now spent their budget."""
     costly = [each for each in settlements if each.usd or each.tokens]
     if not costly or not db.execute("SELECT EXISTS (SELECT 1 FROM budgets)").fetchone()[0]:
         return
@@ -113,7 +114,7 @@ def _spent(db: sqlite3.Connection) -> set[tuple[str, str]]:
 def _costs(
     db: sqlite3.Connection, settlements: Sequence[Settlement]
 ) -> dict[tuple[str, str], list[float]]:
-    """What each collection and each run has spent."""
+    """Sum the costs by collection and by run."""
     collections: dict[str, str | None] = {}
     costs: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0])
     for each in settlements:
@@ -133,12 +134,12 @@ def _collection_of(db: sqlite3.Connection, queue: str) -> str | None:
 
 
 def spent_runs(db: sqlite3.Connection) -> frozenset[str]:
-    """Runs of which nothing may be claimed."""
+    """Return the runs that have spent their budget."""
     return frozenset(name for kind, name in _spent(db) if kind == "run")
 
 
 def park(db: sqlite3.Connection, qid: int, task_ids: Iterable[str], spent: frozenset[str]) -> bool:
-    """Park the queue's tasks of those runs that some of these ids are of; whether there are any."""
+    """Park the queue's tasks of every spent run that ``task_ids`` name; False if there is none."""
     runs = spent.intersection(map(run_of, task_ids))
     for run in runs:
         parked = db.execute(
@@ -156,7 +157,7 @@ def park(db: sqlite3.Connection, qid: int, task_ids: Iterable[str], spent: froze
 def with_budgets(
     db: sqlite3.Connection, depths: Iterable[QueueDepth], spendings: Sequence[Spending]
 ) -> tuple[QueueDepth, ...]:
-    """The same, with what budgets keep from them."""
+    """Return the depths, with parked tasks and spent budgets filled in."""
     parked = _parked(db)
     if not (spendings or parked):
         return tuple(depths)
@@ -165,7 +166,7 @@ def with_budgets(
 
 
 def _parked(db: sqlite3.Connection) -> dict[str, int]:
-    """The number of each queue's parked tasks, those that wait for a policy's version, too."""
+    """Count the parked tasks of each queue, including those that wait for a policy."""
     rows = db.execute(
         "SELECT name, number FROM queues JOIN (SELECT qid, count(*) AS number FROM tasks"
         f" WHERE state = {DELAYED} AND due >= ? GROUP BY qid) USING (qid)",

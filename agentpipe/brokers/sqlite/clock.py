@@ -1,8 +1,8 @@
-"""The embedded store's clock: Unix time that a change of the machine's clock does not move.
+"""The embedded store's clock: Unix time, unaffected by changes of the machine's clock.
 
-Delays, cooldowns and retention are durations: they end by this clock. It runs on the kernel's time
-since boot, which all processes share, from an offset that the first of them notes in the file.
-After a boot it begins with the wall clock, but never before what it has shown already.
+Delays, cooldowns and retention times end by this clock. It is the kernel's time since boot, which
+all processes share, plus an offset that the first process after a boot stores in the file. After a
+boot it starts at the wall clock, but never before the latest settlement.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.sqlite import Database
     from agentpipe.connections.sqlite_snapshots import Snapshots
 
-# It goes on while the machine sleeps, as the monotonic clock does not on Linux.
+# Keeps running while the machine sleeps, unlike the monotonic clock on Linux.
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PREFIX = "clock:"
@@ -25,14 +25,14 @@ _LATEST = "SELECT max(settled_at) FROM tasks WHERE state = 3"
 
 
 class StoreClock:
-    """The clock of one store; without a wait, and from any thread."""
+    """The clock of one store. Thread-safe; reading it never blocks."""
 
     def __init__(self, offset_s: float) -> None:
         self._offset_s = offset_s
 
     @classmethod
     def of(cls, database: Database) -> StoreClock:
-        """The clock that the file's first process of this boot began."""
+        """Return the file's clock; start it if this is the first process since boot."""
         boot = _boot_id()
         if not boot:
             return cls(_offset_s(0.0))
@@ -42,17 +42,17 @@ class StoreClock:
 
     @classmethod
     def watching(cls, database: Snapshots) -> StoreClock:
-        """The same, for those who may not begin it."""
+        """Return the file's clock without starting it, for readers."""
         with database.read() as db:
             found = counter(db, _PREFIX + _boot_id())
         return cls(found / 1e6 if found else _offset_s(0.0))
 
     def now(self) -> float:
-        """Seconds; close to Unix time unless the machine's clock was wrong or has been changed."""
+        """Return seconds, close to Unix time unless the machine's clock was wrong or changed."""
         return _since_boot() + self._offset_s
 
     def as_wall(self, moment: float) -> float:
-        """A moment of this clock in Unix time, by whole seconds of difference."""
+        """Convert a moment of this clock to Unix time; the difference is in whole seconds."""
         return moment + round(time.time() - self.now())
 
 
@@ -78,5 +78,5 @@ def _since_boot() -> float:
 def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:  # Not Linux: each process begins with the wall clock.
+    except OSError:  # Not Linux: each process starts at the wall clock.
         return ""

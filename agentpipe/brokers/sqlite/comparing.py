@@ -1,4 +1,4 @@
-"""Comparing: what a worker holds, against what the file says that it holds."""
+"""Comparing: what a worker holds against what the file says that it holds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compare(
     held: Collection[Key],
     forwarding: Collection[int] | None,
 ) -> Comparison:
-    """See ``ComparesClaims.compare``; writes only where something differs."""
+    """See ``ComparesClaims.compare``; writes only if something differs."""
     mine = frozenset(held)
     with database.read() as db:
         known = _known(db, worker.name)
@@ -40,7 +40,7 @@ def compare(
 
 
 def _known(db: sqlite3.Connection, name: str) -> frozenset[Key] | None:
-    """The worker's claims; None for a worker without a lease."""
+    """Return the worker's claims; None if it has no lease."""
     if not db.execute("SELECT 1 FROM workers WHERE name = ?", (name,)).fetchone():
         return None
     found = db.execute("SELECT id, number FROM tasks WHERE state = 2 AND worker = ?", (name,))
@@ -52,7 +52,7 @@ def _lent(db: sqlite3.Connection, name: str) -> set[int]:
 
 
 def _put_back(db: sqlite3.Connection, name: str, key: Key) -> int:
-    """Release the task, uncounted, if the claim is still this one."""
+    """Requeue the task without counting a crash, if this claim is still current."""
     found = db.execute(
         "UPDATE tasks SET state = 0, worker = NULL"
         " WHERE id = ? AND number = ? AND state = 2 AND worker = ? RETURNING qid",

@@ -1,6 +1,6 @@
 """Dead letters of the embedded store, and results that the sink refuses.
 
-Each kind has a table of summaries, named after it, and one of bodies.
+Each kind has a table of summaries, named after the kind, and a table of bodies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEAD, UNDELIVERABLE = "dead", "undeliverable"
 _SUMMARY = "task_id, queue, collection, outcome, reason, died_us"
-# The condition of each part of a filter; only those in use reach the planner.
+# SQL conditions by filter field; a query contains only those in use.
 _CONDITIONS = {
     "collection": "collection = :collection",
     "outcome": "outcome = :outcome",
@@ -37,9 +37,9 @@ _CONDITIONS = {
 
 
 def bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
-    """Store a task that ends, with its Result."""
+    """Store an ended task and its Result as a dead letter."""
     task_id = settlement.claim.task_id
-    drop(db, DEAD, [task_id])  # A forgotten id may be sent, and die, again.
+    drop(db, DEAD, [task_id])  # A forgotten id can be submitted, and die, again.
     died_us = _moment_us(db, DEAD)
     db.execute(
         "INSERT INTO dead SELECT ?, ?, name, collection, ?, ? FROM queues WHERE qid = ?",
@@ -52,7 +52,7 @@ def bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> 
 
 
 def set_aside(db: sqlite3.Connection, worker: str, refusals: Sequence[Refusal]) -> Counter[str]:
-    """Move results that the worker has borrowed from the outbox; returns the counters' changes."""
+    """Move results that the worker has leased out of the outbox; returns counter changes."""
     changes: Counter[str] = Counter()
     for each in refusals:
         number = each.record.number
@@ -75,7 +75,7 @@ def set_aside(db: sqlite3.Connection, worker: str, refusals: Sequence[Refusal]) 
 
 
 def deliver_again(db: sqlite3.Connection, task_ids: Sequence[str]) -> Counter[str]:
-    """Put results back into the outbox; returns the counters' changes."""
+    """Move results back into the outbox; returns counter changes."""
     changes: Counter[str] = Counter()
     for each in read(db, UNDELIVERABLE, task_ids):
         size = len(each.result)
@@ -98,7 +98,7 @@ class Letters:
         self._database, self._kind = database, kind
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        """A page of summaries, oldest first."""
+        """Return a page of summaries, oldest first."""
         values = {**_values(wanted), "after": _number(after)}
         query = f"SELECT {_SUMMARY} FROM {self._kind}{_where(values)} ORDER BY died_us LIMIT :limit"
         with self._database.read() as db:
@@ -108,7 +108,7 @@ class Letters:
         return DeadPage(letters, str(rows[limit - 1][-1]) if more else None)
 
     def count_dead(self, wanted: DeadFilter) -> int:
-        """The number of matches."""
+        """Count the matching letters."""
         values = _values(wanted)
         query = f"SELECT count(*) FROM {self._kind}{_where(values)}"
         with self._database.read() as db:
@@ -116,18 +116,18 @@ class Letters:
         return int(number)
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        """The whole letters with these ids."""
+        """Return the letters with these ids, with payloads and results."""
         with self._database.read() as db:
             return read(db, self._kind, task_ids)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        """Delete letters; returns how many there were."""
+        """Delete letters; returns how many existed."""
         with self._database.write() as db:
             return drop(db, self._kind, task_ids)
 
 
 def read(db: sqlite3.Connection, kind: str, task_ids: Sequence[str]) -> list[DeadLetter]:
-    """The whole letters with these ids."""
+    """Return the letters with these ids, with payloads and results."""
     rows = db.execute(
         f"SELECT {_SUMMARY}, payload, result FROM {kind} JOIN {kind}_bodies USING (died_us)"
         " WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY died_us",
@@ -137,7 +137,7 @@ def read(db: sqlite3.Connection, kind: str, task_ids: Sequence[str]) -> list[Dea
 
 
 def drop(db: sqlite3.Connection, kind: str, task_ids: Sequence[str]) -> int:
-    """Delete letters; returns how many there were."""
+    """Delete letters; returns how many existed."""
     gone = db.execute(
         f"DELETE FROM {kind} WHERE task_id IN (SELECT value FROM json_each(?)) RETURNING died_us",
         (_json(task_ids),),
@@ -147,7 +147,7 @@ def drop(db: sqlite3.Connection, kind: str, task_ids: Sequence[str]) -> int:
 
 
 def _moment_us(db: sqlite3.Connection, kind: str) -> int:
-    """Now, or later where another letter has that number."""
+    """Return the current microsecond, or a later one if a letter already has it."""
     query = f"SELECT max(?, coalesce(max(died_us), 0) + 1) FROM {kind}"
     return int(db.execute(query, (time.time_ns() // 1_000,)).fetchone()[0])
 
@@ -158,7 +158,7 @@ def _fields(row: Sequence[Any]) -> tuple[str, str, str | None, str, str, float]:
 
 
 def _values(wanted: DeadFilter) -> dict[str, Any]:
-    """The parameters of the conditions in use."""
+    """Return the parameters of the conditions in use."""
     values = {
         "collection": wanted.collection,
         "outcome": wanted.outcome,

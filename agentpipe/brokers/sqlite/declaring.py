@@ -1,4 +1,4 @@
-"""Declaring: queues with their limits, and the round-robin groups that they make."""
+"""Declaring: queues with their limits, and their round-robin groups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UPSERT_SOURCE = "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)"
 
 
 def read_sources(db: sqlite3.Connection) -> tuple[Declared, ...]:
-    """Who has declared which collection."""
+    """Return who declared which collection."""
     rows = db.execute(f"{_SELECT_SOURCES} ORDER BY collection, role")
     return tuple(
         Declared(collection, role, Source(digest, place, edited_us, config_us, role == "worker"))
@@ -38,7 +38,7 @@ def read_sources(db: sqlite3.Connection) -> tuple[Declared, ...]:
 
 
 class Declaration:
-    """What some queues would change."""
+    """The changes that a declaration of queues makes."""
 
     def __init__(self, db: sqlite3.Connection, queues: Sequence[Queue]) -> None:
         self._db = db
@@ -54,7 +54,7 @@ class Declaration:
         self._sources = _news(given, outdated, known)
 
     def is_new(self) -> bool:
-        """Whether they change anything."""
+        """Whether it changes anything."""
         found = {row[0]: tuple(row) for row in self._db.execute(SELECT_DECLARED)}
         left = any(
             ring in self._rings and position is not None and name not in self._wanted
@@ -64,7 +64,7 @@ class Declaration:
         return bool(self._sources or self._budgets or self._policies) or left or not same
 
     def carry_out(self) -> None:
-        """Change it."""
+        """Apply the changes."""
         db, rows = self._db, self._wanted.values()
         for ring in self._rings:
             db.execute("UPDATE queues SET position = NULL WHERE collection = ?", (ring,))
@@ -83,7 +83,7 @@ class Declaration:
 def _news(
     given: Mapping[str, Source], outdated: set[str], known: Mapping[tuple[str, str], Source]
 ) -> list[tuple[str, str, str, str, int, int]]:
-    """Rows of the sources that are not stored as they are."""
+    """Return rows for the sources that differ from the stored ones."""
     rows = []
     for name, source in given.items():
         roles = ["worker" if source.serves else "sender"]

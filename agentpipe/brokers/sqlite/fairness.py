@@ -1,7 +1,7 @@
-"""Fairness: which queues a worker claims from next, the longest unserved first.
+"""Fairness: which queues a worker claims from next, least recently served first.
 
-Each of its lanes is read only when the first of its queues has its turn, and a full concurrency
-group costs nothing, however many queues it has. In SQL a group is a ``gate``.
+A lane is read only when it is its first queue's turn. A full concurrency group costs nothing,
+however many queues it has. In SQL a group is a ``gate``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OPEN_GROUPS = (
     " WHERE g.ready > 0 AND g.running < g.capacity"
 )
 _OWN = f"SELECT {_COLUMNS} FROM json_each(?) JOIN queues ON name = value WHERE ready ORDER BY turn"
-# So many queues are looked at one by one: that is faster than by lanes.
+# Up to this many queues are checked one by one, which is faster than by lanes.
 FEW = 24
 
 
@@ -44,8 +44,8 @@ class Ready(NamedTuple):
     """A queue with a task and room for a run.
 
     Attributes:
-        turn: When it was served last.
-        room: Runs that its own limit allows.
+        turn: When it was last served.
+        room: How many more runs its own limit allows.
     """
 
     turn: int
@@ -56,7 +56,7 @@ class Ready(NamedTuple):
 
 
 class Turns:
-    """Up to ``limit`` queues of a worker, each with room for a run in its concurrency group."""
+    """Selects up to ``limit`` of a worker's ready queues whose concurrency group has room."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Turns:
         self._db, self._worker, self._lanes = db, worker, lanes
         self.queues: list[Ready] = []
         groups = db.execute(_OPEN_GROUPS, (lanes.gates,)).fetchall() if lanes.has_gates else []
-        # The room left in each group if every chosen queue gets one run.
+        # The room left in each group if every selected queue gets one run.
         self._spare: dict[str, int] = {name: room for _, name, room in groups}
         self._restricted = last_chances and self._has_last_chances()
         for row in self._in_turn(groups):
@@ -85,12 +85,12 @@ class Turns:
         return bool(self._db.execute(query).fetchone()[0])
 
     def _gives(self, queue: Ready) -> bool:
-        """Whether it has a task that this worker may claim, beside what it runs."""
+        """Whether it has a task that this worker can claim in addition to its current runs."""
         values = (queue.qid, self._worker.name, 1)
         return self._db.execute(SELECT_CLAIMABLE, values).fetchone() is not None
 
     def _in_turn(self, groups: list[Any]) -> Iterator[Any]:
-        """The worker's ready queues by turn, as far as their groups have room."""
+        """Yield the worker's ready queues by turn, while their groups have room."""
         own = self._worker.queues
         if len(own) <= FEW:
             yield from self._one_by_one(set())
@@ -100,7 +100,7 @@ class Turns:
             if row[2] in own:
                 seen.add(row[1])
                 yield row
-            elif (others := others + 1) > len(own):  # Others serve most of a collection.
+            elif (others := others + 1) > len(own):  # Other workers serve most of a collection.
                 yield from self._one_by_one(seen)
                 return
 
@@ -109,11 +109,11 @@ class Turns:
         return (row for row in rows if row[1] not in seen)
 
     def _by_lanes(self, groups: list[Any]) -> Iterator[Any]:
-        """Of all queues there; read a lane only when the first of its queues has its turn."""
+        """Yield all queues of the lanes by turn; a lane is read only at its first queue's turn."""
         open_lanes = self._db.execute(_OPEN_LANES, (self._lanes.plain,)).fetchall()
         lanes = [(turn, _LANE, name) for turn, name in open_lanes]
         later = deque(sorted([*lanes, *((turn, _GROUP, name) for turn, name, _ in groups)]))
-        next_rows: list[tuple[Any, int]] = []  # The next queue of each lane that has been read.
+        next_rows: list[tuple[Any, int]] = []  # The next queue of each open lane.
         read: list[Iterator[Any]] = []
         while later or next_rows:
             if later and (not next_rows or later[0][0] < next_rows[0][0][0]):
@@ -136,12 +136,12 @@ class Turns:
         self.queues.append(queue)
 
     def room(self, queue: Ready) -> int:
-        """The runs that the queue and its group allow now."""
+        """Return how many runs the queue and its group allow now."""
         if queue.group is None:
             return queue.room
         return min(queue.room, 1 + self._spare[queue.group])
 
     def took(self, queue: Ready, runs: int) -> None:
-        """Note how many runs were claimed from a chosen queue."""
+        """Record how many runs were claimed from a selected queue."""
         if queue.group is not None:
             self._spare[queue.group] += 1 - runs

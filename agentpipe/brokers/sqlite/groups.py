@@ -1,4 +1,4 @@
-"""Groups of the embedded store: accepted whole, counted in their members' transactions."""
+"""Groups of the embedded store: accepted whole, counted in the transactions that end members."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PLACES = {WAITING: "waiting", DELAYED: "delayed", RUNNING: "running"}
 
 @dataclass(frozen=True, slots=True)
 class EndedTask:
-    """A task whose Result has just been put into the outbox."""
+    """A task whose Result was just put into the outbox."""
 
     task_id: str
     qid: int
@@ -49,7 +49,7 @@ class EndedTask:
 def offer_groups(
     db: sqlite3.Connection, groups: Sequence[Group], rooms: Rooms, moment: float
 ) -> list[Verdict]:
-    """Accept each group whole or not at all, and store those that are accepted."""
+    """Accept each group as a whole or not at all, and store the accepted ones."""
     known = known_ids(db, [offer.task_id for group in groups for offer in group.offers])
     living, left = _living(db, groups), rooms.left
     verdicts: list[Verdict] = []
@@ -88,7 +88,7 @@ def _keep(db: sqlite3.Connection, group: Group) -> None:
 
 
 def has_members(db: sqlite3.Connection) -> bool:
-    """Whether any task is in a group, or counted by a policy."""
+    """Whether any group is open or any policy counts a running unit."""
     query = "SELECT EXISTS (SELECT 1 FROM task_groups) OR EXISTS (SELECT 1 FROM policy_units)"
     return bool(db.execute(query).fetchone()[0])
 
@@ -100,14 +100,14 @@ def end_member(
     changes: Counter[str],
     moment: float,
 ) -> None:
-    """Count a task that has ended, if it is a member of a group.
+    """Count an ended task for its group, or for its policy if it has no group.
 
     Args:
-        db: In the transaction that ends it.
-        ended: Which task, and how.
-        member: What its worker says; None where it never ran.
-        changes: Collects counters.
-        moment: By the store's clock.
+        db: The connection, in the transaction that ends the task.
+        ended: The task.
+        member: How it ended as a member; None if it never ran.
+        changes: Collects counter changes.
+        moment: The store's time.
     """
     group_id = _group_of(db, ended.task_id)
     if group_id is None:
@@ -140,9 +140,9 @@ def _group_of(db: sqlite3.Connection, task_id: str) -> str | None:
 def _repair(
     db: sqlite3.Connection, ended: EndedTask, offer: Offer, group_id: str, moment: float
 ) -> bool:
-    """Put another task in the member's place; whatever waits, for its group waits for it.
+    """Replace the member by another task, even in a full queue, because the group waits for it.
 
-    Returns whether it could: a task of that id may have been sent before.
+    Returns False if a task with that id was submitted before.
     """
     if known_ids(db, [offer.task_id]):
         return False
@@ -160,7 +160,7 @@ def _repair(
 
 
 def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> None:
-    """Put its record into the outbox and forget it: the ids of its tasks are remembered."""
+    """Put its record into the outbox and delete the group; its tasks' ids stay remembered."""
     need, good, cancelled, oldest, newest = db.execute(
         "DELETE FROM task_groups WHERE group_id = ?"
         " RETURNING need, good, cancelled, oldest, newest",
@@ -189,7 +189,7 @@ def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> 
 
 
 def group_seen(db: sqlite3.Connection, name: str) -> GroupSeen | None:
-    """The group of that id, or that an unended member of that id is in."""
+    """Return the group with this id, or the one that the task is an open member of."""
     query = "SELECT group_id FROM group_members WHERE task_id = ? AND ended = 0"
     of = db.execute(query, (name,)).fetchone()
     group_id = name if of is None else of[0]
@@ -208,13 +208,13 @@ def group_seen(db: sqlite3.Connection, name: str) -> GroupSeen | None:
 
 
 def read_counts(db: sqlite3.Connection, counters: Mapping[str, int]) -> GroupCounts:
-    """What has become of groups."""
+    """Return the groups' counts by state."""
     (living,) = db.execute("SELECT count(*) FROM task_groups").fetchone()
     (records,) = db.execute("SELECT count(*) FROM group_records").fetchone()
     return GroupCounts.of(living, counters, records)
 
 
 def forget_records(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
-    """How many of these numbers of the outbox were records of groups."""
+    """Delete the marks of group records; returns how many of these outbox numbers were ones."""
     query = "DELETE FROM group_records WHERE seq IN (SELECT value FROM json_each(?))"
     return db.execute(query, (orjson.dumps(list(numbers)).decode(),)).rowcount

@@ -1,7 +1,7 @@
-"""Lanes: the parts of the index of ready queues that a worker has to look at.
+"""Lanes: the parts of the index of ready queues that a worker has to read.
 
-A lane has the queues of a collection, or a single queue outside any; those of a concurrency group
-(in SQL: a gate) have one of their own. Whatever waits in the lanes of others costs a claim nothing.
+A lane has the queues of a collection, or one queue outside any collection. Each concurrency group
+(in SQL: a gate) has its own lane. Tasks in other workers' lanes cost a claim nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Worker
 
-# Declaring raises the counter ``shape``; a process of an earlier version does not.
+# How long cached lanes are trusted. A declaration increments the counter ``shape``, which
+# invalidates them, but processes of older versions do not increment it.
 TRUST_S = 10.0
 _OWN = "FROM queues WHERE name IN (SELECT value FROM json_each(?))"
 _SELECT_LANES = f"SELECT DISTINCT coalesce(collection, name) {_OWN} AND gate IS NULL"
 _SELECT_GATES = f"SELECT DISTINCT gate {_OWN} AND gate IS NOT NULL"
-# Whether anything is ready in any of these lanes or groups.
+# Whether any queue is ready in these lanes or groups.
 IS_ANYTHING_READY = (
     "EXISTS (SELECT 1 FROM json_each(?) l WHERE EXISTS (SELECT 1 FROM queues"
     " WHERE ready AND gate IS NULL AND coalesce(collection, name) = l.value))"
     " OR EXISTS (SELECT 1 FROM json_each(?) l JOIN gates g ON g.name = l.value"
     " WHERE g.ready > 0 AND g.running < g.capacity)"
 )
-# Whether any worker could claim something, or has to cancel a run.
+# Whether any worker can claim a task or has to cancel a run.
 CONCERNS_OTHERS = (
     "SELECT EXISTS (SELECT 1 FROM queues WHERE ready AND gate IS NULL)"
     " OR EXISTS (SELECT 1 FROM gates WHERE ready > 0 AND running < capacity)"
@@ -42,12 +43,14 @@ CONCERNS_OTHERS = (
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Those of one worker, as JSON lists for queries.
+    """The lanes of one worker, as JSON lists for queries.
 
     Attributes:
         queues: All queues that it serves.
-        plain: Lanes of queues without a group.
-        gates: Its concurrency groups.
+        plain: Lanes of queues without a concurrency group.
+        gates: Concurrency groups of its queues.
+        shape: The counter ``shape`` when they were read.
+        read_at: When they were read, on the monotonic clock.
     """
 
     queues: str
@@ -63,7 +66,7 @@ class Lanes:
 
     @classmethod
     def read(cls, db: sqlite3.Connection, worker: Worker, shape: int) -> Lanes:
-        """From the table of queues, which takes longer the more of them the worker serves."""
+        """Read them from the table of queues; the cost grows with the worker's queues."""
         own = _json(worker.queues)
         plain, gates = (
             _json(name for (name,) in db.execute(query, (own,)))
@@ -72,21 +75,21 @@ class Lanes:
         return cls(own, plain, gates, shape, time.monotonic())
 
     def holds(self, shape: int) -> bool:
-        """Whether they are still as they were read."""
+        """Whether they are still valid."""
         return self.shape == shape and time.monotonic() - self.read_at < TRUST_S
 
 
 class LanesKept:
-    """What is known of each worker's lanes, until queues are declared."""
+    """A cache of each worker's lanes."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[frozenset[str], Lanes]] = {}
 
     def of(self, db: sqlite3.Connection, worker: Worker) -> Lanes:
-        """The worker's lanes."""
+        """Return the worker's lanes."""
         shape = counter(db, "shape")
         queues, lanes = self._known.get(worker.name, (None, None))
-        # Comparing sets takes as long as they are large, also of a set with itself.
+        # Check identity first: comparing sets takes linear time, even a set with itself.
         other = queues is not worker.queues and queues != worker.queues
         if lanes is None or other or not lanes.holds(shape):
             lanes = Lanes.read(db, worker, shape)
@@ -94,7 +97,7 @@ class LanesKept:
         return lanes
 
     def forget(self, worker: Worker) -> None:
-        """The worker leaves."""
+        """Drop the lanes of a worker that leaves."""
         self._known.pop(worker.name, None)
 
 

@@ -1,12 +1,12 @@
-"""The tables of the embedded store, and how an earlier file gets them."""
+"""The tables of the embedded store, and migrations of older files."""
 
 from __future__ import annotations
 
 from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.core.budgets import EXACT_USD
 
-# Payloads have a table of their own, so that a change of state never rewrites one. Dead letters
-# are numbered by the microsecond of their death, each with one to itself.
+# Payloads have a separate table, so a change of state never rewrites a payload. The key of a dead
+# letter is the microsecond of its death, made unique.
 _SCHEMA = """
 CREATE TABLE queues (
     qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
@@ -61,7 +61,7 @@ CREATE TABLE tallies (
     error TEXT NOT NULL, failed_at REAL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
-# The breaker's: rows of equal failures, and why it has paused a collection.
+# For the breaker: streaks of equal failures, and why it paused a collection.
 _WITH_BREAKER = """
 CREATE TABLE pause_reasons (
     kind TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (kind, name));
@@ -69,13 +69,13 @@ CREATE TABLE streaks (
     collection TEXT PRIMARY KEY, digest TEXT NOT NULL, failures INTEGER NOT NULL)
 """
 _WITH_COOLED = "ALTER TABLE tasks ADD COLUMN cooled_s REAL NOT NULL DEFAULT 0"
-# Where collections come from: the last sender, the last worker, and what the group follows.
+# Where collections come from: the last sender, the last worker, and the group's source.
 _WITH_SOURCES = """
 CREATE TABLE sources (
     collection TEXT NOT NULL, role TEXT NOT NULL, fingerprint TEXT NOT NULL, place TEXT NOT NULL,
     edited_us INTEGER NOT NULL, config_us INTEGER NOT NULL, PRIMARY KEY (collection, role))
 """
-# Results that the sink refuses, as dead letters without a payload; a task may have several.
+# Results that the sink refuses, as dead letters without a payload; a task can have several.
 _WITH_UNDELIVERABLE = """
 CREATE TABLE IF NOT EXISTS undeliverable (
     died_us INTEGER PRIMARY KEY, task_id TEXT NOT NULL, queue TEXT NOT NULL,
@@ -84,7 +84,7 @@ CREATE INDEX IF NOT EXISTS undeliverable_by_task ON undeliverable (task_id);
 CREATE TABLE IF NOT EXISTS undeliverable_bodies (
     died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, result BLOB NOT NULL)
 """
-# Before, a claim read all ready queues, also those of other workers.
+# Before this layout, a claim read all ready queues, including those of other workers.
 _WITH_LANES = """
 DROP INDEX IF EXISTS queues_ready;
 CREATE INDEX IF NOT EXISTS queues_lanes ON queues (coalesce(collection, name), turn)
@@ -100,7 +100,7 @@ CREATE TABLE IF NOT EXISTS budgets (
     PRIMARY KEY (kind, name));
 CREATE INDEX IF NOT EXISTS budgets_spent ON budgets (kind, name) WHERE spent
 """
-# Results of a run, by the config that ran and by outcome; of a task that goes on, an empty outcome.
+# Results of a run by config and outcome; the outcome is empty for a run whose task did not end.
 _WITH_RUNS = """
 CREATE TABLE IF NOT EXISTS runs (
     name TEXT NOT NULL UNIQUE, record BLOB NOT NULL, tasks INTEGER NOT NULL);
@@ -109,12 +109,12 @@ CREATE TABLE IF NOT EXISTS run_results (
     rewarded INTEGER NOT NULL, rewards REAL NOT NULL, usd REAL NOT NULL,
     PRIMARY KEY (run, config_hash, outcome)) WITHOUT ROWID
 """
-# Numbers that only rise, packed, by collection or by queue outside any.
+# Monotonic counters, packed, by collection or by queue outside any collection.
 _WITH_MEASURES = """
 CREATE TABLE IF NOT EXISTS measures (name TEXT PRIMARY KEY, numbers BLOB NOT NULL) WITHOUT ROWID
 """
-# Members in the order in which they were offered; a repaired one has the id of its last task. What
-# of the outbox is the record of a group counts as no delivered result.
+# Members keep the order in which they were offered; a replaced one has the id of its latest task.
+# ``group_records`` marks outbox entries that do not count as delivered results.
 _WITH_GROUPS = """
 CREATE TABLE IF NOT EXISTS task_groups (
     group_id TEXT PRIMARY KEY, need INTEGER NOT NULL, repairs INTEGER NOT NULL,
@@ -126,7 +126,8 @@ CREATE TABLE IF NOT EXISTS group_members (
 CREATE INDEX IF NOT EXISTS group_members_in_order ON group_members (group_id, place);
 CREATE TABLE IF NOT EXISTS group_records (seq INTEGER PRIMARY KEY)
 """
-# What was declared last is compared with, so that what was published since stays.
+# ``declared`` is the spec declared last. Only a different declaration replaces ``spec``, so
+# endpoints that were published since then stay.
 _WITH_POLICIES = """
 CREATE TABLE IF NOT EXISTS policies (
     name TEXT PRIMARY KEY, spec TEXT NOT NULL, declared TEXT NOT NULL,
@@ -135,7 +136,7 @@ CREATE TABLE IF NOT EXISTS policies (
 CREATE TABLE IF NOT EXISTS policy_followers (
     collection TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID
 """
-# What has begun and not ended, 'group NAME' or 'task ID', of policies that limit that.
+# Units that have started and not ended, 'group NAME' or 'task ID', for policies that limit them.
 _WITH_UNITS = """
 CREATE TABLE IF NOT EXISTS policy_counts (
     policy TEXT PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
@@ -143,7 +144,7 @@ CREATE TABLE IF NOT EXISTS policy_counts (
 CREATE TABLE IF NOT EXISTS policy_units (
     unit TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID
 """
-# Which trainer has which loop, and when it was heard, on the monotonic clock.
+# Which trainer holds which loop; ``beat`` is its last heartbeat on the monotonic clock.
 _WITH_LOOPS = """
 CREATE TABLE IF NOT EXISTS loops (
     name TEXT PRIMARY KEY, token TEXT NOT NULL, beat REAL NOT NULL, lease_s REAL NOT NULL,

@@ -1,4 +1,4 @@
-"""Leases: which worker may run what, and the tasks of lapsed workers."""
+"""Leases: claims of tasks by workers, and the tasks of workers whose lease expired."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 
 def digest_of(queues: frozenset[str]) -> bytes:
-    """A key that is equal for workers of the same queues."""
+    """Return a key that is equal for workers with the same queues."""
     return hashlib.blake2b("\n".join(sorted(queues)).encode(), digest_size=8).digest()
 
 
 def end_lapsed_workers(db: sqlite3.Connection) -> None:
-    """Remove each worker whose lease is over, as crashed."""
+    """Remove workers whose lease expired; their tasks count a crash."""
     now = time.monotonic()
     lapsed = db.execute(f"SELECT name FROM workers WHERE {LAPSED}", (now, now)).fetchall()
     for (name,) in lapsed:
@@ -52,7 +52,7 @@ def end_lapsed_workers(db: sqlite3.Connection) -> None:
 
 
 def renew_leases(db: sqlite3.Connection, since: float) -> None:
-    """Begin each lease anew that was alive at ``since``: nothing could be written from then on."""
+    """Restart each lease that was alive at ``since``, when writes became impossible."""
     now = time.monotonic()
     renewed = db.execute(
         "UPDATE workers SET beat = ?1 WHERE beat <= ?2 AND ?2 < beat + lease_s", (now, since)
@@ -63,9 +63,9 @@ def renew_leases(db: sqlite3.Connection, since: float) -> None:
 
 
 def end_worker(db: sqlite3.Connection, name: str, begun: Sequence[str] | None = None) -> int:
-    """Return the worker's tasks to their queues.
+    """Remove the worker and requeue its tasks; returns how many.
 
-    Those whose runs had ``begun`` count one more crash; if None, all that it held.
+    The tasks in ``begun`` count one more crash; None for all of them.
     """
     held = db.execute(
         "SELECT qid, count(*) FROM tasks WHERE state = 2 AND worker = ? GROUP BY qid", (name,)
@@ -89,13 +89,13 @@ def end_worker(db: sqlite3.Connection, name: str, begun: Sequence[str] | None = 
 
 
 def is_known(db: sqlite3.Connection, worker: Worker) -> bool:
-    """Whether the worker has joined and neither left nor lapsed."""
+    """Whether the worker has joined, has not left, and its lease was not ended."""
     found = db.execute("SELECT 1 FROM workers WHERE name = ?", (worker.name,)).fetchone()
     return found is not None
 
 
 def wake_delayed(db: sqlite3.Connection, now: float) -> None:
-    """Wake tasks whose delay is over."""
+    """Requeue tasks whose delay is over."""
     due = db.execute(
         "UPDATE tasks SET state = 0, due = NULL WHERE state = 1 AND due <= ? RETURNING qid",
         (now,),
@@ -114,17 +114,19 @@ def end_cooldowns(db: sqlite3.Connection, now: float) -> None:
 
 
 class Circumstances(NamedTuple):
-    """What a claim has to look at beside the queues, found by one query.
+    """What a claim depends on besides the queues, read by one query.
 
     Attributes:
-        lapsed: A worker's lease is over.
-        due: A delay is over, or a cooldown.
-        known: The worker has joined, and neither left nor lapsed.
-        last_chances: There are tasks that one more crash would kill.
-        spent: A budget is spent.
-        policies: A collection follows a policy.
-        turn: The highest that was given; 0 in a file of old.
-        now: By the store's clock.
+        lapsed: Whether a worker's lease expired.
+        due: Whether a delay or a cooldown is over.
+        known: Whether the claiming worker is registered.
+        last_chances: Whether any task would be ended by one more crash.
+        spent: Whether a budget is spent.
+        policies: Whether a collection follows a policy.
+        outbox: Number of records in the outbox.
+        outbox_bytes: Size of the outbox.
+        turn: The highest turn given; 0 in a file of an older version.
+        now: The store's time.
     """
 
     lapsed: bool
@@ -140,7 +142,7 @@ class Circumstances(NamedTuple):
 
     @classmethod
     def read(cls, db: sqlite3.Connection, worker: Worker, now: float) -> Circumstances:
-        """Those of this moment by the store's clock."""
+        """Read them; ``now`` is the store's time."""
         moment = time.monotonic()
         values = (moment, moment, now, now, worker.name)
         return cls._make((*db.execute(_SELECT_CIRCUMSTANCES, values).fetchone(), now))
@@ -163,7 +165,7 @@ _SELECT_CIRCUMSTANCES = (
 
 
 def circumstances(db: sqlite3.Connection, worker: Worker, now: float) -> Circumstances:
-    """Those of a claim, once what is over has ended: leases, delays and cooldowns."""
+    """End expired leases, delays and cooldowns, and return the circumstances of a claim."""
     found = Circumstances.read(db, worker, now)
     if not (found.lapsed or found.due):
         return found
@@ -180,7 +182,7 @@ def claim_tasks(
     worker, limit, held = request.worker, request.limit, request.held
     found = circumstances(db, worker, now)
     if not found.known:
-        return []  # Its lease lapsed: its next heartbeat says so.
+        return []  # Its lease expired: its next heartbeat reports that.
     if request.outbox.reached_by(found.outbox, found.outbox_bytes):
         return []
     if found.last_chances:
@@ -207,7 +209,7 @@ def _claim_from(
     ready: Sequence[Ready],
     found: Circumstances,
 ) -> list[Claim]:
-    """From each of these queues an equal share; the rest is for a later claim."""
+    """Claim an equal share from each of these queues; leave the rest to a later claim."""
     worker, limit = request.worker, request.limit
     spent = spent_runs(db) if found.spent else frozenset[str]()
     gates = Gates(db) if found.policies else None
@@ -224,9 +226,9 @@ def _claim_from(
         seqs = seqs or _claimable(db, (queue.qid, worker.name, number), spent, gates)
         turns.took(queue, len(seqs))
         chosen |= dict.fromkeys(seqs, queue.name)
-        if seqs:  # Else a listener would be woken for nothing, again and again.
+        if seqs:  # An update that changes nothing would keep waking listeners.
             claimed_from.append((len(seqs), turn + left + 1, queue.qid))
-        if found.last_chances:  # The choice from the next queue depends on what is claimed.
+        if found.last_chances:  # What the next queue can give depends on what is claimed here.
             claims += _claim(db, worker, chosen, found.now)
             chosen = {}
     claims += _claim(db, worker, chosen, found.now)
@@ -236,7 +238,7 @@ def _claim_from(
     return claims
 
 
-# Of queues from which any worker may claim.
+# The next task of each queue, if no task is restricted to certain workers.
 _SELECT_FIRSTS = (
     "SELECT json_group_array(json_array(value, (SELECT seq FROM tasks WHERE qid = value"
     " AND state = 0 ORDER BY priority, seq LIMIT 1))) FROM json_each(?)"
@@ -244,7 +246,7 @@ _SELECT_FIRSTS = (
 
 
 def _firsts(db: sqlite3.Connection, ready: Sequence[Ready]) -> dict[int, list[int]]:
-    """The next task of each of these queues, in one step for all."""
+    """Return the next task of each of these queues, with one query."""
     qids = orjson.dumps([queue.qid for queue in ready]).decode()
     (found,) = db.execute(_SELECT_FIRSTS, (qids,)).fetchone()
     return {qid: [seq] for qid, seq in orjson.loads(found) if seq is not None}
@@ -262,7 +264,7 @@ def _claim_suspect(
 
 
 def _last_turn(db: sqlite3.Connection) -> int:
-    """The highest turn that was given; at first, and of a file of old, it is looked for."""
+    """Return the highest turn given; initially, and in older files, searched in the queues."""
     turn = counter(db, "turn")
     if not turn:
         (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
@@ -273,7 +275,7 @@ def _keep_turn(db: sqlite3.Connection, turn: int) -> None:
     db.execute(RAISE_COUNTER, ("turn", turn)).fetchall()
 
 
-# How many were claimed from a queue, and its turn.
+# Takes the number of claims, the turn, and the queue.
 _NOTE_CLAIMED = (
     "UPDATE queues SET waiting = waiting - column1, running = running + column1, turn = column2"
     " FROM (VALUES {}) WHERE qid = column3"
@@ -281,7 +283,7 @@ _NOTE_CLAIMED = (
 
 
 def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
-    """The even share of each worker of the same queues."""
+    """Return the even share of each worker with the same queues."""
     peers = "SELECT p.name FROM workers w JOIN workers p USING (serves) WHERE w.name = ?"
     (workers,) = db.execute(f"SELECT count(*) FROM ({peers})", (worker.name,)).fetchone()
     (running,) = db.execute(
@@ -293,7 +295,7 @@ def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
 def _claim(
     db: sqlite3.Connection, worker: Worker, queues: Mapping[int, str], now: float
 ) -> list[Claim]:
-    """Lease these tasks, by number, of these queues."""
+    """Lease tasks to the worker; ``queues`` maps each task's ``seq`` to its queue."""
     if not queues:
         return []
     rows = db.execute(
@@ -304,7 +306,7 @@ def _claim(
         (worker.name, now, orjson.dumps(list(queues)).decode()),
     ).fetchall()
     claims = {row[0]: _claim_of(row, queues[row[0]], worker) for row in rows}
-    return [claims[seq] for seq in queues]  # Their order is not that of the rows.
+    return [claims[seq] for seq in queues]  # In claim order: RETURNING has no order.
 
 
 def _claim_of(row: Sequence[Any], queue: str, worker: Worker) -> Claim:
@@ -316,9 +318,9 @@ def _claim_of(row: Sequence[Any], queue: str, worker: Worker) -> Claim:
 def _claimable(
     db: sqlite3.Connection, choose: tuple[int, str, int], spent: frozenset[str], gates: Gates | None
 ) -> list[int]:
-    """The next tasks of a queue, of no spent run, that may begin by their policy.
+    """Return a queue's next tasks that their run's budget and their policy allow to start.
 
-    At most one per worker is in its last chance.
+    Parks the others. At most one of the tasks is in its last chance.
     """
     qid, *_ = choose
     rows = db.execute(SELECT_CLAIMABLE, choose).fetchall()

@@ -1,4 +1,4 @@
-"""Loops of trainers in the embedded store: a row for each, with who has it."""
+"""Trainers' loops in the embedded store: one row per loop, with its holder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SELECT = "SELECT name, token, beat, report FROM loops"
-# Only while a lease lasts: after a boot the clock begins anew.
+# Two comparisons, because the clock restarts at boot: an old beat can lie in the future.
 _FREE = "NOT (beat <= ?1 AND ?1 < beat + lease_s)"
 _HOLD = (
     "INSERT INTO loops VALUES (?2, ?3, ?1, ?4, ?5) ON CONFLICT (name) DO UPDATE SET"
@@ -28,7 +28,7 @@ _KEEP = "UPDATE loops SET beat = ?, lease_s = ?, report = ? WHERE name = ? AND t
 def hold_loop(
     db: sqlite3.Connection, hold: LoopHold, report: bytes, lease_s: float, instead_of: str
 ) -> LoopState:
-    """Take or keep a loop, where it is free; returns who has it then."""
+    """Take a free loop or renew a held one; returns the holder afterwards."""
     db.execute(_HOLD, (time.monotonic(), hold.name, hold.token, lease_s, report, instead_of))
     (found,) = read_loops(db, hold.name)
     return found
@@ -37,27 +37,27 @@ def hold_loop(
 def keep_loop(
     db: sqlite3.Connection, hold: LoopHold, report: bytes, lease_s: float
 ) -> LoopState | None:
-    """Go on with a loop that is held; returns who has it."""
+    """Renew a held loop; returns the holder."""
     db.execute(_KEEP, (time.monotonic(), lease_s, report, hold.name, hold.token))
     return next(iter(read_loops(db, hold.name)), None)
 
 
 def drop_loop(db: sqlite3.Connection, hold: LoopHold) -> None:
-    """Let it go, if this trainer has it."""
+    """Release the loop if this trainer holds it."""
     db.execute("DELETE FROM loops WHERE name = ? AND token = ?", (hold.name, hold.token))
 
 
 def read_loops(db: sqlite3.Connection, name: str | None = None) -> tuple[LoopState, ...]:
-    """All, or the one of this name."""
+    """Return all loops, or the one with this name."""
     rows = db.execute(f"{_SELECT} WHERE ?1 IS NULL OR name = ?1 ORDER BY name", (name,)).fetchall()
     return tuple(readable("loops", rows, _state))
 
 
 def refuse_others(db: sqlite3.Connection, hold: LoopHold | None) -> None:
-    """Refuse a step of a trainer that has its loop no more.
+    """Check that the trainer still holds its loop.
 
     Raises:
-        LoopTaken: With who has it.
+        LoopTaken: It does not; the message names the holder.
     """
     if hold is None:
         return
@@ -69,6 +69,6 @@ def refuse_others(db: sqlite3.Connection, hold: LoopHold | None) -> None:
 def _state(row: Sequence[Any]) -> LoopState:
     name, token, beat, report = row
     now = time.monotonic()
-    # Of an earlier boot: at least since this one.
+    # A beat from before the last boot: silent at least since that boot.
     silent_s = now - number_in(beat) if number_in(beat) <= now else now
     return LoopState(text_in(name), text_in(token), silent_s, bytes_in(report))

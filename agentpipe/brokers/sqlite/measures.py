@@ -1,4 +1,4 @@
-"""Measures of the embedded store: one row for each collection that a transaction settles for."""
+"""Measures of the embedded store: one row per collection, or per queue outside any collection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def count_settled(
     since: Sequence[float | None],
     clock: StoreClock,
 ) -> None:
-    """Count settlements whose claims were made then; those without a moment were lost."""
+    """Count settlements; ``since`` has when each was claimed, or None if its claim was lost."""
     now = clock.now()
     ahead_s = now - clock.as_wall(now)
     counts: dict[str, dict[int, float]] = defaultdict(dict)
@@ -74,6 +74,6 @@ def _add(db: sqlite3.Connection, counts: Mapping[str, Mapping[int, float]]) -> N
 
 
 def read(db: sqlite3.Connection) -> dict[str, Measures]:
-    """All of them."""
+    """Return all measures by collection or queue."""
     rows = db.execute("SELECT name, numbers FROM measures ORDER BY name").fetchall()
     return {name: Measures.of(unpack(numbers)) for name, numbers in rows}

@@ -1,4 +1,4 @@
-"""Moving: tasks of agents that have left their collection, to those that it has."""
+"""Moving: moves tasks of agents that left their collection to its current agents."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def move_tasks(db: sqlite3.Connection, collection: str, agents: Sequence[str], l
 def _candidates(
     db: sqlite3.Connection, collection: str, agents: Sequence[str], limit: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Task, queue and state of those that could be moved, in the order in which they would run."""
+    """Yield task, queue and state of movable tasks, in the order in which they would run."""
     names = orjson.dumps(list(agents)).decode()
     for (qid,) in db.execute(_REMOVED, (collection, names)).fetchall():
         for query, state in ((_WAITING, WAITING), (_DELAYED, DELAYED)):

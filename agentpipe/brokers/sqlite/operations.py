@@ -1,4 +1,4 @@
-"""SqliteOperations: what operators and senders ask of the embedded store, beside its core."""
+"""SqliteOperations: the store's operations for operators and senders, beyond the core."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 class SqliteOperations(WithDeadLetters):
-    """The capabilities of the store that no worker needs to run tasks; see ``capabilities``."""
+    """The store's capabilities that workers do not need to run tasks; see ``capabilities``."""
 
     _database: Database
     _clock: StoreClock
@@ -139,7 +139,7 @@ class SqliteOperations(WithDeadLetters):
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:
-            end_lapsed_workers(db)  # Their tasks wait again.
+            end_lapsed_workers(db)  # Their tasks count as waiting, not running.
             return [cancel_task(db, task_id) for task_id in task_ids]
 
     def take_cancelled(self) -> list[str]:
@@ -173,7 +173,7 @@ class SqliteOperations(WithDeadLetters):
             return runs.drop(db, name)
 
     def examine(self) -> list[Finding]:
-        """Findings about its folder and its file."""
+        """Return findings about the store's folder and file."""
         path = self._database.path
         return [*examine_folder(path), examine_modes(path), self._database.log.examine()]
 

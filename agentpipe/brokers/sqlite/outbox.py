@@ -1,4 +1,4 @@
-"""The outbox of the embedded store: what a forwarder borrows, and what it has delivered."""
+"""The outbox of the embedded store: results leased to forwarders and dropped on delivery."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
 
 
-# The bodies as one, of the sizes that stand beside it.
+# All bodies as one blob, with their sizes to split it.
 _SELECT_RECORDS = (
     "SELECT json_group_array(json_array(seq, task_id, length(body))),"
     " CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)"
@@ -27,7 +27,7 @@ _SELECT_RECORDS = (
 
 
 def borrow(db: sqlite3.Connection, worker: Worker, limit: int, max_bytes: int) -> list[int]:
-    """Lend the oldest records that no worker has to this one; returns their numbers."""
+    """Lease the oldest free records to this worker; returns their numbers."""
     (found,) = db.execute(
         "SELECT json_group_array(json_array(seq, bytes)) FROM (SELECT seq, bytes FROM outbox"
         " WHERE taker IS NULL ORDER BY seq LIMIT ?)",
@@ -42,7 +42,7 @@ def borrow(db: sqlite3.Connection, worker: Worker, limit: int, max_bytes: int) -
 
 
 def borrowed(db: sqlite3.Connection, numbers: Sequence[int]) -> list[OutboxRecord]:
-    """These records, as long as they are there; in one step, so that no other waits for many."""
+    """Return these records if they still exist, with one query, so others wait only once."""
     found, bodies = db.execute(_SELECT_RECORDS, (_json(numbers),)).fetchone()
     records, at = list[OutboxRecord](), 0
     for number, task_id, size in orjson.loads(found):
@@ -52,9 +52,9 @@ def borrowed(db: sqlite3.Connection, numbers: Sequence[int]) -> list[OutboxRecor
 
 
 def drop(db: sqlite3.Connection, worker: Worker, numbers: Sequence[int]) -> None:
-    """Forget delivered records.
+    """Delete delivered records.
 
-    Only its borrower drops a record: after a lapsed lease that is another worker.
+    Only the worker that leased a record can drop it; after its lease expires, another may have it.
     """
     (found,) = db.execute(
         "SELECT json_group_array(json_array(seq, bytes)) FROM outbox"
@@ -75,7 +75,7 @@ def _json(numbers: Iterable[int]) -> str:
 
 
 def _fitting(rows: Iterable[tuple[int, int]], max_bytes: int) -> Iterable[int]:
-    """The first rows that fit into ``max_bytes`` together, at least one."""
+    """Yield the first rows that fit into ``max_bytes`` together, at least one."""
     total = 0
     for seq, size in rows:
         if total and total + size > max_bytes:

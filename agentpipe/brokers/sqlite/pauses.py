@@ -1,4 +1,4 @@
-"""Pauses: by hand, and by the breaker where runs of a collection fail the same way."""
+"""Pauses by operators and by the breaker, and drain marks of workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAUSED_FOR_FAILURES = "SELECT name FROM pause_reasons WHERE kind = 'collection'
 
 
 def pause(db: sqlite3.Connection, names: Sequence[tuple[str, str]], reason: str) -> None:
-    """Pause these, pairs of kind (queue or collection) and name."""
+    """Pause ``names``, pairs of kind (``queue`` or ``collection``) and name."""
     db.executemany("INSERT OR IGNORE INTO pauses VALUES (?, ?)", names)
     if reason:
         rows = [(kind, name, reason) for kind, name in names]
@@ -37,7 +37,7 @@ def pause(db: sqlite3.Connection, names: Sequence[tuple[str, str]], reason: str)
 
 
 def resume(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
-    """Resume these, and count failures of the collections anew."""
+    """Resume ``names``, and reset the streaks of the collections."""
     for table in ("pauses", "pause_reasons"):
         db.executemany(f"DELETE FROM {table} WHERE kind = ? AND name = ?", names)
     collections = [(name,) for kind, name in names if kind == "collection"]
@@ -46,7 +46,7 @@ def resume(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
 
 
 def drain(db: sqlite3.Connection, workers: Iterable[str]) -> None:
-    """Mark those of these workers that there are."""
+    """Mark those of these workers that are registered."""
     db.executemany(
         "INSERT OR IGNORE INTO pauses SELECT 'worker', name FROM workers WHERE name = ?",
         [(name,) for name in workers],
@@ -54,13 +54,13 @@ def drain(db: sqlite3.Connection, workers: Iterable[str]) -> None:
 
 
 def is_draining(db: sqlite3.Connection, worker: str) -> bool:
-    """Whether this worker is marked."""
+    """Whether this worker is marked to drain."""
     (found,) = db.execute(f"SELECT {IS_DRAINING.format('?')}", (worker,)).fetchone()
     return bool(found)
 
 
 def note_drain(db: sqlite3.Connection, host: str | None) -> None:
-    """Remember when this host was drained, or the broker; forget what is long ago."""
+    """Record a drain of this host, or of the broker if None; delete expired records."""
     now_us, oldest_us = _noted_us()
     db.execute("DELETE FROM counters WHERE name GLOB 'drain *' AND value < ?", (oldest_us,))
     db.execute(
@@ -71,23 +71,23 @@ def note_drain(db: sqlite3.Connection, host: str | None) -> None:
 
 
 def last_drain(db: sqlite3.Connection, host: str) -> int:
-    """When it was, in Unix microseconds; 0 for none, or none of late."""
+    """Return when the host or the broker was last drained, in Unix microseconds; 0 if expired."""
     _, oldest_us = _noted_us()
     noted_us = max(counter(db, "drain "), counter(db, f"drain {host}"))
     return noted_us if noted_us >= oldest_us else 0
 
 
 def _noted_us() -> tuple[int, int]:
-    """Now, and since when drains are remembered."""
+    """Return the current time, and the time since which drains are remembered."""
     now_us = time.time_ns() // 1_000
     return now_us, now_us - int(DRAIN_NOTED_S * 1e6)
 
 
 def count_runs(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> list[Tripped]:
-    """Count runs that failed or succeeded, in order; pause and return what failed too often."""
+    """Count failed and successful runs in order; pause and return collections over their limit."""
     runs = [each for each in settlements if matters(each)]
     before = _streaks(db)
-    if not before and all(map(is_success, runs)):  # By far the most.
+    if not before and all(map(is_success, runs)):  # The common case.
         return []
     collections = _collections(db, runs)
     after, tripped = dict(before), dict[str, str]()
@@ -111,7 +111,7 @@ def _streaks(db: sqlite3.Connection) -> dict[str, Streak]:
 
 
 def _collections(db: sqlite3.Connection, runs: Iterable[Settlement]) -> dict[str, str]:
-    """The collection of each run's queue; without those that are paused for failures."""
+    """Map each run's queue to its collection, unless the collection is paused with a reason."""
     queues = orjson.dumps(sorted({run.claim.queue for run in runs})).decode()
     rows = db.execute(
         "SELECT name, collection FROM queues WHERE name IN (SELECT value FROM json_each(?))"

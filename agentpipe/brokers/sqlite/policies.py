@@ -1,4 +1,4 @@
-"""Policies of the embedded store: a row for each, which trainers change and workers read."""
+"""Policies of the embedded store: one row per policy; trainers change it, workers read it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNT = (
 )
 _ADD = "INSERT INTO policies (name, spec, declared) VALUES (?, ?, ?)"
 _SET = "UPDATE policies SET spec = ?, version = ?, paused = ?, pauses = ? WHERE name = ?"
-# Due at that moment, which never comes; what has spent its budget lies farther off.
+# Due time of tasks parked for their policy; never reached. ``budgets.FOREVER`` is later.
 PARKED = 5e14
 _UNIT = "coalesce('group ' || m.group_id, 'task ' || t.id)"
 _TASKS = "tasks t LEFT JOIN group_members m ON m.task_id = t.id"
@@ -44,7 +44,7 @@ _PARKED_UNITS = (
     f" JOIN policy_followers f ON f.collection = q.collection WHERE t.state = {DELAYED}"
     " AND t.due = ? AND f.policy = ? GROUP BY unit ORDER BY 2, 3 LIMIT ?"
 )
-# Before every priority that a task may have.
+# Sorts before every possible priority.
 _FIRST = -(2**63)
 _UNENDED = "SELECT task_id FROM group_members WHERE group_id = ? AND ended = 0"
 _FOLLOW = (
@@ -54,7 +54,7 @@ _FOLLOW = (
 
 
 def read_policies(db: sqlite3.Connection) -> tuple[PolicyState, ...]:
-    """All of them."""
+    """Return all policies, sorted by name."""
     rows = db.execute(f"{_SELECT} ORDER BY name").fetchall()
     return tuple(readable("policies", rows, _state))
 
@@ -65,7 +65,7 @@ def _state(row: Sequence[Any]) -> PolicyState:
 
 
 def change_policy(db: sqlite3.Connection, name: str, change: PolicyChange) -> PolicyState | None:
-    """Carry out a change; returns what holds now, None where there is no such policy."""
+    """Apply a change; returns the new state, or None if the policy does not exist."""
     state = read_policy(db, name)
     if state is None:
         return None
@@ -84,13 +84,13 @@ def change_policy(db: sqlite3.Connection, name: str, change: PolicyChange) -> Po
 
 
 def read_policy(db: sqlite3.Connection, name: str) -> PolicyState | None:
-    """One of them; None where there is none."""
+    """Return one policy; None if it does not exist."""
     rows = db.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchall()
     return next(readable("policies", rows, _state), None)
 
 
 def policy_ahead(db: sqlite3.Connection, collection: str | None, due: float) -> PolicyState | None:
-    """The policy for whose version a task of this collection waits; None if it does not."""
+    """Return the policy that parked a task of this collection; None if it is not parked so."""
     if due != PARKED:
         return None
     query = "SELECT policy FROM policy_followers WHERE collection = ?"
@@ -99,7 +99,7 @@ def policy_ahead(db: sqlite3.Connection, collection: str | None, due: float) -> 
 
 
 def pause_of(db: sqlite3.Connection, collection: str | None) -> str:
-    """The paused policy that this collection follows; empty without one."""
+    """Return the name of the paused policy that the collection follows; empty if none."""
     query = (
         "SELECT name FROM policies JOIN policy_followers ON policy = name"
         " WHERE collection = ? AND paused"
@@ -114,7 +114,7 @@ def _keep(db: sqlite3.Connection, state: PolicyState) -> None:
 
 
 def _stale_groups(db: sqlite3.Connection, state: PolicyState) -> Sequence[str]:
-    """Those that go on, though what they have is too old for this version already."""
+    """Return open groups whose oldest member is already too old for the current version."""
     if state.spec.max_staleness is None:
         return ()
     rows = db.execute(
@@ -128,18 +128,18 @@ def _stale_groups(db: sqlite3.Connection, state: PolicyState) -> Sequence[str]:
 
 
 def open_gate(db: sqlite3.Connection, name: str) -> None:
-    """Let as many groups wait again as may begin now, in the order in which they were sent."""
+    """Unpark as many units as may start now, in claim order."""
     state = read_policy(db, name)
     if state is None or not db.execute(_ANY_PARKED, (PARKED,)).fetchone()[0]:
         return
-    room = -1 if state.room is None else max(0, state.room)  # All, where nothing is limited.
+    room = -1 if state.room is None else max(0, state.room)  # -1: no limit.
     units = [unit for unit, *_ in db.execute(_PARKED_UNITS, (PARKED, name, room))]
     for unit in units:
         _unpark(db, unit)
 
 
 def _unpark(db: sqlite3.Connection, unit: str) -> None:
-    """Its tasks are due; the next claim counts them as waiting."""
+    """Make the unit's tasks due; the next claim moves them to waiting."""
     kind, _, name = unit.partition(" ")
     ids = "SELECT ?2" if kind == "task" else _MEMBERS
     due = f"UPDATE tasks SET due = 0.0 WHERE state = {DELAYED} AND due = ?1 AND id IN ({ids})"
@@ -147,7 +147,7 @@ def _unpark(db: sqlite3.Connection, unit: str) -> None:
 
 
 def end_unit(db: sqlite3.Connection, unit: str, *, accepted: bool) -> None:
-    """Count what has ended, where its policy counts; otherwise another may begin in its place."""
+    """Count an ended unit for its policy. If it was not accepted, another may start instead."""
     query = "DELETE FROM policy_units WHERE unit = ? RETURNING policy"
     row = db.execute(query, (unit,)).fetchone()
     if row is None:
@@ -158,7 +158,7 @@ def end_unit(db: sqlite3.Connection, unit: str, *, accepted: bool) -> None:
 
 
 class Gates:
-    """What may begin of each policy, for one claim."""
+    """How many units each policy may start, for one claim."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         rows = db.execute("SELECT collection, policy FROM policy_followers").fetchall()
@@ -171,9 +171,9 @@ class Gates:
         return bool(self._policies)
 
     def keep_back(self, qid: int, rows: Sequence[tuple[int, int, str]]) -> bool:
-        """Begin what these rows of a claim are of, as far as there is room.
+        """Start the units of these selected tasks, as far as the policy has room.
 
-        Returns whether the rest of the queue was parked, so that the rows are to be chosen anew.
+        Returns whether it parked the rest of the queue: then the caller must select tasks again.
         """
         query = "SELECT collection FROM queues WHERE qid = ?"
         policy = self._policies.get(self._db.execute(query, (qid,)).fetchone()[0])
@@ -186,7 +186,7 @@ class Gates:
         return len(fitting) < len(new) and self._park(qid)
 
     def _unbegun(self, task_id: str) -> str | None:
-        """What the task is of, unless that has begun, or the task is only to be answered."""
+        """Return the task's unit; None if the unit has started or the task is cancelled."""
         group, cancelled, begun = self._db.execute(_UNIT_OF, (task_id,)).fetchone()
         unit = f"task {task_id}" if group is None else f"group {group}"
         return None if cancelled or begun else unit
@@ -207,7 +207,7 @@ class Gates:
 
 
 def cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
-    """Mark what has not ended: what waits is claimed before all else, and not run."""
+    """Cancel the group's open members; waiting ones are claimed before all others, and not run."""
     db.execute(
         f"UPDATE tasks SET cancelled = 1, priority = {_FIRST},"
         " due = CASE WHEN state = 1 THEN 0.0 ELSE due END"
@@ -217,7 +217,7 @@ def cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
 
 
 class PolicyNews:
-    """What declared queues change of policies, and of who follows them."""
+    """The changes that declared queues make to policies and to who follows them."""
 
     def __init__(self, db: sqlite3.Connection, queues: Iterable[Queue]) -> None:
         given = {it.collection: it.policy for it in queues if it.collection}
@@ -239,7 +239,7 @@ class PolicyNews:
         return bool(self._specs or self._follow)
 
     def carry_out(self) -> None:
-        """Change it. What was published since stays until a file says something else."""
+        """Apply the changes. Unchanged declarations keep what was published since."""
         for name, (spec, before) in self._specs.items():
             if before is None:
                 self._db.execute(_ADD, (name, spec.encode(), spec.encode()))
@@ -248,7 +248,7 @@ class PolicyNews:
                     "UPDATE policies SET spec = ?1, declared = ?1 WHERE name = ?2",
                     (spec.encode(), name),
                 )
-        # The next claims park what may not begin.
+        # Unpark everything: the next claims park again what may not start.
         due = f"UPDATE tasks SET due = 0.0 WHERE state = {DELAYED} AND due = ?"
         self._db.execute(due, (PARKED,))
         for collection, policy in self._follow.items():

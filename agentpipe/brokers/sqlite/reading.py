@@ -1,4 +1,4 @@
-"""Reading: unsettled tasks, as operators see them."""
+"""Reading: unsettled tasks for operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.capabilities import TaskQuery
 
-# Running tasks are few and have an index: the plus keeps SQLite from reading all by their number.
+# Running tasks are few and have an index. The plus keeps SQLite from scanning all tasks by ``seq``.
 _STATES = {
     "unclaimed": ("t.state IN (0, 1)", "t.seq"),
     "running": ("t.state = 2 AND t.worker IS NOT NULL", "+t.seq"),

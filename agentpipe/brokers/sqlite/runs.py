@@ -1,4 +1,4 @@
-"""Runs of the embedded store: their records, and counts in the transactions of their tasks."""
+"""Runs of the embedded store: records, and counts updated in the transactions of their tasks."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _UPSERT = (
 
 
 def begin(db: sqlite3.Connection, name: str, record: bytes) -> bytes:
-    """Keep the record unless there is one; returns the one that is kept."""
+    """Store the record unless the run has one; returns the stored one."""
     db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, 0)", (name, record))
     (kept,) = db.execute("SELECT record FROM runs WHERE name = ?", (name,)).fetchone()
     return bytes_in(kept)
 
 
 def drop(db: sqlite3.Connection, name: str) -> bool:
-    """Forget the record and the counts."""
+    """Delete the record and the counts; False if there was no record."""
     db.execute("DELETE FROM run_results WHERE run = ?", (name,))
     return db.execute("DELETE FROM runs WHERE name = ?", (name,)).rowcount == 1
 
 
 def count_accepted(db: sqlite3.Connection, task_ids: Iterable[str]) -> None:
-    """Count tasks of runs that have a record."""
+    """Count accepted tasks of runs that have a record."""
     counts = tasks_by_run(task_ids)
     rows = [(number, run) for run, number in counts.items()]
     db.executemany("UPDATE runs SET tasks = tasks + ? WHERE name = ?", rows)
 
 
 def count_settled(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
-    """Count what became of tasks of runs that have a record."""
+    """Count settlements of runs that have a record."""
     if counts := counts_of(settlements):
         _add(db, counts)
 
@@ -64,7 +64,7 @@ def _add(db: sqlite3.Connection, counts: Mapping[tuple[str, str, str], RunCount]
 
 
 def read(db: sqlite3.Connection) -> list[KeptRun]:
-    """All runs, in the order in which they were begun."""
+    """Return all runs, in the order in which they began."""
     rows = db.execute("SELECT name, record, tasks FROM runs ORDER BY rowid").fetchall()
     return list(readable("runs", rows, lambda row: _kept(db, *row)))
 

@@ -1,4 +1,4 @@
-"""Settling: ends tasks or returns them to their queues; puts Results into the outbox."""
+"""Settling: ends or requeues tasks, and puts Results into the outbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import Answer, Fate
     from agentpipe.brokers.records import MemberEnd, Settlement
 
-# As one value, for a step of its own would be that of each row.
+# Returns one JSON value, because fetching each row separately is slower.
 _SELECT_CLAIMED = (
     "SELECT json_group_array(json_array(c.key, seq, qid, claimed_at, cancelled))"
     " FROM json_each(?) c CROSS JOIN tasks t ON t.id = json_extract(c.value, '$[0]')"
@@ -40,13 +40,13 @@ _END_TASKS = (
 def settle_all(
     db: sqlite3.Connection, settlements: Sequence[Settlement], changes: Counter[str], now: float
 ) -> list[float | None]:
-    """Carry settlements out; returns when each claim was made, None for those that were lost.
+    """Apply settlements; returns when each claim was made, or None if it was lost.
 
     Args:
-        db: In a transaction.
-        settlements: What ends the claims.
-        changes: Collects counters.
-        now: By the store's clock.
+        db: The connection, in a transaction.
+        settlements: The settlements.
+        changes: Collects counter changes.
+        now: The store's time.
     """
     ends, since = _Ends(db, now), list[float | None]()
     held, settled = _held(db, settlements), set[int]()
@@ -63,7 +63,7 @@ def settle_all(
 
 
 def _held(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> dict[int, _Claimed]:
-    """The task of each claim that is held yet, by the settlement's place."""
+    """Return the task of each claim that is still held, by the settlement's index."""
     claims = [(it.claim.task_id, it.claim.worker, it.claim.number) for it in settlements]
     (found,) = db.execute(_SELECT_CLAIMED, (orjson.dumps(claims).decode(),)).fetchone()
     return {at: _Claimed(*task) for at, *task in orjson.loads(found)}
@@ -93,7 +93,7 @@ def _settle(
 
 
 def _return(db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, now: float) -> None:
-    """Put the task back into its queue."""
+    """Requeue the task."""
     seq, qid = claimed.seq, claimed.qid
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
     if settlement.reason:
@@ -116,7 +116,7 @@ def _return(db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, n
 
 
 class _Ends:
-    """Tasks that end in one transaction: each table is written once for all of them."""
+    """Tasks that end in one transaction; each table is written once for all of them."""
 
     def __init__(self, db: sqlite3.Connection, now: float) -> None:
         self._db, self._now = db, now
@@ -125,7 +125,7 @@ class _Ends:
         self._runs_s: dict[int, list[float]] = {}
 
     def add(self, settlement: Settlement, claimed: _Claimed) -> None:
-        """This one ends with its Result."""
+        """Add a task that ends with its Result."""
         task_id = settlement.claim.task_id
         self._tasks.append((claimed.seq, task_id, settlement.result))
         ended = EndedTask(task_id, claimed.qid, settlement.outcome)
@@ -134,7 +134,7 @@ class _Ends:
         self._runs_s.setdefault(claimed.qid, []).append(run_s)
 
     def write(self, changes: Counter[str]) -> None:
-        """Carry it all out."""
+        """Write all of them."""
         if not self._tasks:
             return
         execute_rows(self._db, _END_RUNS, [_ended(*runs) for runs in self._runs_s.items()])
@@ -146,7 +146,7 @@ class _Ends:
 
 
 def _ended(qid: int, runs_s: Sequence[float]) -> tuple[float, ...]:
-    """Values for ``_END_RUNS``: the latest runs weigh most in the mean."""
+    """Return values for ``_END_RUNS``, which updates the moving average of the run duration."""
     first, added = runs_s[0], 0.0
     for run_s in runs_s:
         added += (run_s - added) / RUNS_IN_MEAN
@@ -174,7 +174,7 @@ def _cool_down(
 
 
 def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
-    """Mark a running task; returns its state otherwise."""
+    """Mark a running task as cancelled; returns what it found."""
     row = db.execute("SELECT seq, state FROM tasks WHERE id = ?", (task_id,)).fetchone()
     if row is None:
         return "unknown"
@@ -188,7 +188,7 @@ def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
 def _put_in_outbox(
     db: sqlite3.Connection, tasks: Sequence[tuple[int, str, bytes]], now: float
 ) -> None:
-    """End these tasks: payloads are deleted, ids stay for the retention time."""
+    """End these tasks: delete their payloads, keep their ids for the retention time."""
     execute_rows(db, _END_TASKS, [(now, seq) for seq, *_ in tasks])
     seqs = orjson.dumps([seq for seq, *_ in tasks]).decode()
     db.execute("DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
@@ -213,7 +213,7 @@ def _gains(result: bytes, outcome: str) -> dict[str, int]:
 def answer_unclaimed(
     db: sqlite3.Connection, answer: Answer, changes: Counter[str], now: float
 ) -> bool:
-    """Settle an unclaimed task; False if it is not unclaimed."""
+    """Settle an unclaimed task; False if it is no longer unclaimed."""
     row = db.execute(
         "SELECT seq, qid, state FROM tasks WHERE id = ? AND state IN (0, 1)", (answer.task_id,)
     ).fetchone()

@@ -1,4 +1,4 @@
-"""The snapshot of the embedded store that ``status``, ``top`` and metrics show."""
+"""The embedded store's snapshot for ``status``, ``top`` and metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def read_stats(db: sqlite3.Connection, clock: StoreClock) -> Stats:
-    """All of it, from one state of the file."""
+    """Read a consistent snapshot."""
     now, moment = time.monotonic(), clock.now()
     counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
     (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()

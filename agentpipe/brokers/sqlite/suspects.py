@@ -1,7 +1,7 @@
 """Suspects: tasks with ``max_crashes: 1`` that ran beside others when their worker died.
 
-One of them may have killed it; which, is not known, and a crash counted is the end. So none counts
-it, and each runs alone in a worker: a crash of that is its own.
+One of them may have killed it, but which one is unknown, and a single counted crash ends a task. So
+none of them counts the crash. Each then runs alone in a worker: another crash is certainly its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
 
 _SUSPECTS = "FROM tasks t JOIN queues q USING (qid) WHERE t.last_chance = 1 AND q.max_crashes = 1"
-# As COUNT_CRASH, where it is not known which of several tasks is to blame.
+# Like COUNT_CRASH, for several tasks of which any may be to blame.
 COUNT_SHARED_CRASH = (
     "SET crashes = crashes + (max_crashes > 1),"
     " last_chance = (max_crashes = 1 OR crashes + 2 = max_crashes) FROM queues q"
     " WHERE q.qid = tasks.qid"
 )
-# The next tasks of a queue but for suspects; at most one per worker is in its last chance.
+# The next tasks of a queue, without suspects. Tasks in their last chance only for a worker that
+# holds none.
 SELECT_CLAIMABLE = (
     "SELECT seq, last_chance, id FROM tasks WHERE qid = ? AND state = 0"
     " AND (last_chance = 0"
@@ -31,7 +32,7 @@ SELECT_CLAIMABLE = (
 
 
 class Suspect(NamedTuple):
-    """A task that may be claimed alone."""
+    """A task that can only be claimed alone."""
 
     seq: int
     qid: int
@@ -40,7 +41,7 @@ class Suspect(NamedTuple):
 
 
 def next_suspect(db: sqlite3.Connection, worker: Worker) -> Suspect | None:
-    """The suspect that waits for this worker; None without one."""
+    """Return the next suspect that this worker can claim; None if there is none."""
     found = db.execute(
         f"SELECT t.seq, q.qid, q.name, t.id {_SUSPECTS} AND t.state = 0 AND q.ready"
         " AND (q.gate IS NULL"
@@ -51,7 +52,7 @@ def next_suspect(db: sqlite3.Connection, worker: Worker) -> Suspect | None:
 
 
 def holds_suspect(db: sqlite3.Connection, worker: Worker) -> bool:
-    """Whether the worker runs one, and must run nothing beside it."""
+    """Whether the worker runs a suspect, beside which it must run nothing else."""
     query = f"SELECT 1 {_SUSPECTS} AND t.state = 2 AND t.worker = ? LIMIT 1"
     return db.execute(query, (worker.name,)).fetchone() is not None
 
@@ -63,9 +64,9 @@ def is_idle(db: sqlite3.Connection, worker: Worker) -> bool:
 
 
 def must_become_idle(db: sqlite3.Connection, worker: Worker) -> bool:
-    """Whether this is the one of its peers that claims nothing until it can run a suspect.
+    """Whether this worker must claim nothing until it can run a suspect.
 
-    Without it, no suspect would run in a fleet that always has other work.
+    One worker per set of queues is chosen. Otherwise a busy fleet would never run a suspect.
     """
     (first,) = db.execute(
         "SELECT min(p.name) FROM workers w JOIN workers p USING (serves) WHERE w.name = ?",

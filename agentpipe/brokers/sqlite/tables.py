@@ -1,4 +1,4 @@
-"""Queries of the embedded store that several of its modules share."""
+"""Queries that several modules of the embedded store share."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
 NOTHING = Tally()
 
-# Why a queue is paused: its collection's reason, or its own.
+# Why a queue is paused: its collection's reason, or else its own.
 PAUSE_REASON = (
     "coalesce((SELECT reason FROM pause_reasons"
     " WHERE kind = 'collection' AND name = {0}.collection),"
     " (SELECT reason FROM pause_reasons WHERE kind = 'queue' AND name = {0}.name), '')"
 )
 
-# The counts of a concurrency group (table gates) sum up its queues: a claim need not read each of
-# them. A trigger updates them with every change of a queue; it is created with the first group,
-# since it costs every task.
+# The counts of a concurrency group (table gates) are sums over its queues, so that a claim need not
+# read each queue. A trigger updates them with every change of a queue. It slows every task down, so
+# it is created only with the first group.
 WITH_GATES = (
     (
         "CREATE INDEX IF NOT EXISTS queues_gated ON queues (gate, turn)"
@@ -43,7 +43,7 @@ WITH_GATES = (
         " WHERE name = NEW.gate; END"
     ),
 )
-# Of tasks whose worker died with them.
+# For tasks whose worker died.
 COUNT_CRASH = (
     "SET crashes = crashes + 1, last_chance = (crashes + 2 ="
     " (SELECT max_crashes FROM queues q WHERE q.qid = tasks.qid))"
@@ -81,7 +81,7 @@ UPSERT_TALLY = (
     " error = iif(excluded.failed_at IS NULL, error, excluded.error),"
     " failed_at = coalesce(excluded.failed_at, failed_at)"
 )
-# A worker that drains has a pause of its own: it claims nothing from any queue.
+# A drain mark is a row of ``pauses`` with the worker's name.
 IS_DRAINING = "EXISTS (SELECT 1 FROM pauses WHERE kind = 'worker' AND pauses.name = {0})"
 SELECT_WORKERS = (
     "SELECT name, host, pid, slots, beat,"
@@ -89,7 +89,7 @@ SELECT_WORKERS = (
     f" {IS_DRAINING.format('workers.name')} FROM workers"
     f" WHERE NOT ({LAPSED}) ORDER BY name"
 )
-# A queue's flag combines its own pause, its collection's, and whether that has spent its budget.
+# A queue's flag combines its own pause, its collection's pause, and its collection's spent budget.
 SET_PAUSES = (
     "UPDATE queues SET paused = NOT paused WHERE paused != (EXISTS (SELECT 1 FROM pauses p"
     " WHERE (p.kind = 'queue' AND p.name = queues.name)"
@@ -111,7 +111,7 @@ UPSERT_GATE = (
 
 
 def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
-    """Parameters of ``UPSERT_QUEUE``, and the group's limit; positions count per collection."""
+    """Yield parameters of ``UPSERT_QUEUE`` plus the group's limit; positions are per collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         position = None
@@ -131,7 +131,7 @@ RAISE_COUNTER = (
 
 
 def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
-    """Add to each counter, once per transaction."""
+    """Add to the counters, with one statement."""
     execute_rows(
         db,
         "INSERT INTO counters VALUES {}"
@@ -141,13 +141,13 @@ def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
 
 
 def counter(db: sqlite3.Connection, name: str) -> int:
-    """The counter's value; 0 before its first change."""
+    """Return the counter's value; 0 before its first change."""
     row = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
     return row[0] if row else 0
 
 
 def add_to_tallies(db: sqlite3.Connection, settlements: Iterable[Settlement], now: float) -> None:
-    """Add the settlements to each queue's tally, once per transaction and queue."""
+    """Add the settlements to the queues' tallies, with one statement."""
     tallies: dict[str, Tally] = {}
     for each in settlements:
         tally = Tally.of(each)
@@ -164,12 +164,12 @@ def _tally_row(name: str, tally: Tally, now: float) -> tuple[Any, ...]:
 
 
 def tally_of(row: Sequence[Any]) -> Tally:
-    """One row of ``SELECT_TALLY``, or the end of one of ``SELECT_DEPTHS``; may be empty."""
+    """Decode a row of ``SELECT_TALLY``, or the end of one of ``SELECT_DEPTHS``; NULLs if none."""
     return NOTHING if row[0] is None else Tally(*row)
 
 
 def depth_of(row: Sequence[Any]) -> QueueDepth:
-    """One row of ``SELECT_DEPTHS``."""
+    """Decode a row of ``SELECT_DEPTHS``."""
     *depth, paused, reason, group, group_limit, removed = row[:-7]
     limited = None if group is None else (group, group_limit)
     known = (bool(paused), tally_of(row[-7:]), reason, limited, bool(removed))
@@ -177,7 +177,7 @@ def depth_of(row: Sequence[Any]) -> QueueDepth:
 
 
 def worker_seen(row: tuple[str, str, int, int, float, int, bytes, int]) -> WorkerSeen:
-    """One row of ``SELECT_WORKERS``."""
+    """Decode a row of ``SELECT_WORKERS``."""
     name, host, pid, slots, beat, running, report, draining = row
     seen_s = max(0.0, time.monotonic() - beat)
     return WorkerSeen(name, host, pid, slots, running, seen_s, report, bool(draining))

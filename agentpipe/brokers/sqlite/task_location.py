@@ -1,4 +1,4 @@
-"""TaskLocation: what the embedded store knows of one task."""
+"""Locating: what the embedded store knows about one task."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _SELECT_ENDS = (
     f" (SELECT max(seq) {_OF_QUEUE} AND priority = :priority),"
     " (SELECT waiting FROM queues WHERE qid = :qid)"
 )
-# Two counts, each along the index: comparing pairs takes twice as long.
+# Two counts, each along the index; comparing (priority, seq) pairs takes twice as long.
 _COUNT = (
     f"SELECT (SELECT count(*) {_OF_QUEUE} AND priority {{0}} :priority)"
     f" + (SELECT count(*) {_OF_QUEUE} AND priority = :priority AND seq {{0}} :seq)"
@@ -108,7 +108,7 @@ def _spending_of_run(db: sqlite3.Connection, task_id: str) -> Spending | None:
 
 
 def _basics(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocation:
-    """The part that does not depend on whether the task is remembered."""
+    """Return what does not depend on the task's row: outbox, workers, dead letter."""
     now = time.monotonic()
     before, since = _in_outbox(db, task_id)
     since = None if since is None else clock.as_wall(since)
@@ -130,7 +130,7 @@ def _basics(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLoca
 
 
 def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float | None]:
-    """The number of results before the task's, and when the oldest entered the outbox."""
+    """Return the number of results before the task's, and when the oldest entered the outbox."""
     oldest = db.execute(
         "SELECT t.settled_at FROM outbox o JOIN tasks t ON t.id = o.task_id ORDER BY o.seq LIMIT 1"
     ).fetchone()
@@ -142,7 +142,7 @@ def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float 
 
 
 def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
-    """The position from 1, counted in an index from the end that is probably nearer."""
+    """Return the position from 1, counted in an index from the end that is probably nearer."""
     place = {"qid": qid, "priority": priority, "seq": seq}
     first, last, waiting = db.execute(_SELECT_ENDS, place).fetchone()
     if seq - first < last - seq:
