@@ -25,7 +25,7 @@ class DeadSummary:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(DeadSummary):
-    """A task that agentpipe gave up on: its original payload and its Result."""
+    """A task that agentpipe gave up on, with its last payload and its Result."""
 
     payload: bytes
     result: bytes

@@ -90,7 +90,7 @@ class GroupSeen:
 
     @classmethod
     def of(cls, counts: tuple[str, int, int, int], size: int, places: Mapping[str, str]) -> Self:
-        """Build it.
+        """Build it from what a store knows.
 
         Args:
             counts: Group id, need, repairs, good members.

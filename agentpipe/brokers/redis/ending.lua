@@ -56,8 +56,6 @@ local endings = on_demand(function()
     return moment
   end
 
-  -- Workers.
-
   function endings.count_crash(id, task)
     task.crashes = task.crashes + 1
     task.last = task.crashes + 1 == queues[task.queue][MAX_CRASHES] and '1' or '0'
