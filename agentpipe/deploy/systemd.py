@@ -97,14 +97,14 @@ def _service(
         f"Environment=AGENTPIPE_GRACE_S={grace_s}",
         f"Environment=AGENTPIPE_HEARTBEAT_FILE=/run/{name}/heartbeat",
         *_credentials(name, collections, machine),
-        "# SIGTERM for the supervisor alone: runs have their grace; what is left then is killed.",
+        "# SIGTERM goes to the supervisor only. After the runs' grace period the rest is killed.",
         "KillMode=mixed",
         f"TimeoutStopSec={math.ceil(grace_s + ENDING_S)}",
-        "# Workers that were drained end with 0, and are wanted to stay away.",
+        "# Drained workers exit with 0 and are not restarted.",
         "Restart=on-failure",
         "RestartSec=5",
         f"RestartPreventExitStatus={_CONFIG_ERROR}",
-        "# A child that takes too much memory ends alone.",
+        "# A child that runs out of memory is killed without its siblings.",
         "OOMPolicy=continue",
         "LimitNOFILE=65536",
         "LimitCORE=0",
@@ -119,7 +119,7 @@ def _service(
 def _rights(collections: Sequence[Collection], machine: Machine) -> list[str]:
     """Run as root if agents run as other users: agentpipe drops its privileges for them."""
     if any(each.user for each in collections):
-        return ["# Collections name a user for what agents start: only root can become one."]
+        return ["# Collections name a user for what agents start: only root can switch users."]
     return [
         f"User={_path(machine.user)}",
         "NoNewPrivileges=yes",
