@@ -1,4 +1,4 @@
-"""Agents, an engine for them, and what a Runner needs beside: for the unit tests."""
+"""Stub agents, an engine that builds them, and a Runner for unit tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREW = Collection(name="crew", file=Path("crew.yaml"), line=1, config_file=Path(
 
 
 class MadeEngine:
-    """Builds agents by a function of the test's."""
+    """Builds agents with the function that the test passes."""
 
     search: Sequence[Path] = ()
 
@@ -46,6 +46,6 @@ def runner_of(
     env: dict[str, str] | None = None,
     **limits: Any,
 ) -> Runner:
-    """A Runner of agents that ``make`` makes."""
+    """A Runner whose agents ``make`` creates."""
     engine = MadeEngine(make=make, blocks=blocks)
     return Runner("crew_0", replace(CREW, **limits), engine, Context(env or {}))

@@ -1,4 +1,4 @@
-"""What unit tests share."""
+"""Fixtures shared by the unit tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Stop the monotonic clock; each call moves it on by so many seconds."""
+    """Stop the monotonic clock; each call advances it by the given seconds."""
     now = 1_000.0
 
     def move(seconds: float) -> None:

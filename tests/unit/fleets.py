@@ -1,4 +1,4 @@
-"""Made-up fleets for the tests of top."""
+"""Fake fleets for the tests of top."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentpipe.worker.claims.heartbeat import Heartbeat
 MARKS = OutboxLimits(10_000, 256 * 1024 * 1024)
 SCENE = Display("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")
 NASTY = "\x1b[2J\r\n[bold red]x[/]\u202e\ud800\u0000漢字漢字👩‍👩‍👧ﷺ" + "z" * 500
-# What a worker tells of is made fit for JSON.
+# Worker reports are sanitized for JSON.
 TOLD = NASTY.encode(errors="replace").decode()
 
 
@@ -38,7 +38,7 @@ def fleet(*queues: QueueDepth, workers: tuple[WorkerSeen, ...] = (), **fields: A
 
 
 def history(*looks: Stats, every_s: float = 1.0) -> FleetHistory:
-    """Looks that end at the scene's time."""
+    """Snapshots that end at the scene's time."""
     seen = FleetHistory()
     for back, stats in zip(range(len(looks) - 1, -1, -1), looks, strict=True):
         seen = seen.seen(Snapshot(SCENE.now - back * every_s, stats))
@@ -46,7 +46,7 @@ def history(*looks: Stats, every_s: float = 1.0) -> FleetHistory:
 
 
 def large() -> FleetHistory:
-    """A thousand agents of ten collections with nasty names and errors, and fifty workers."""
+    """A thousand agents in ten collections, with nasty names and errors, and fifty workers."""
     agents = tuple(
         agent(
             f"c{number % 10}_{NASTY if number % 7 == 0 else number}",

@@ -1,4 +1,4 @@
-"""What an ended run becomes: a middleware, an actor, and messages for it."""
+"""How an ended run is settled: a middleware, an actor, and messages for it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TASK = Task(
 
 
 class Bench:
-    """The middleware, an actor, and messages for it."""
+    """A middleware, an actor, and messages for the actor."""
 
     def __init__(self, folder: Path) -> None:
         self.results = Results("worker-1", retry_delay_s=1.0)

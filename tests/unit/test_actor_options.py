@@ -1,4 +1,4 @@
-"""What plain Dramatiq actors and their messages may say on our broker, and what is refused."""
+"""Options that plain Dramatiq actors and messages can set on our broker, and refused ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def broker(tmp_path: Path) -> Iterator[StoreBroker]:
 
 
 def work(*_: Any) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 def actor(broker: dramatiq.Broker, name: str = "work", **options: Any) -> Any:
@@ -61,13 +61,13 @@ def limits(broker: StoreBroker, queue: str) -> tuple[int, int]:
 
 
 class Abortable(dramatiq.Middleware):
-    """As the one of dramatiq-abort."""
+    """Stands in for the middleware of dramatiq-abort."""
 
     __module__ = "dramatiq_abort.middleware"
 
 
 class OwnTimeLimit(TimeLimit):
-    """A user's subclass of what is refused."""
+    """A user's subclass of a refused middleware."""
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_the_tasks_have_ids_in_order_and_sound_evaluators() -> None:
         assert evaluator_problems(task.evaluators, FunctionScope(CONFIGS)) == []
 
 
-# The truth of each task, found another way than the agent finds its answers: by counting days
+# The correct answer of each task, computed in another way than the agent does: by counting days
 # from year 1.
 
 
@@ -237,7 +237,7 @@ def test_the_task_states_the_truth(task: Task) -> None:
         assert values == [true]
 
 
-# The configs.
+# Configs.
 
 
 @pytest.mark.parametrize("name", ["almanac", "echo"])

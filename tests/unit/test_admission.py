@@ -1,4 +1,4 @@
-"""A task is validated once on its way from a file or a program to a worker."""
+"""A task is validated once between its source, a file or a program, and a worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLLECTION = "kind: collection\nspec: {name: crew, config: ./agent.yaml}\n"
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often whole tasks and their evaluators have been checked."""
+    """Count the checks of whole tasks and of their evaluators."""
     counts: Counter[str] = Counter()
     values, problems = wrong_values, evaluator_problems
 

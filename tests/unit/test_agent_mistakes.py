@@ -1,4 +1,4 @@
-"""A mistake in an agent config is told with the line of its key, and a short path."""
+"""A mistake in an agent config is reported with the line of its key and a short path."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(text: str) -> list[str]:
-    """The mistakes, by the engine and by `check`."""
+    """The mistakes, as the engine and `check` report them."""
     file = Path("configs/agent.yaml")
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""An AgentThread runs calls in order, with their context, and can be interrupted."""
+"""An AgentThread runs calls in order, each in its context, and can be interrupted."""
 
 from __future__ import annotations
 

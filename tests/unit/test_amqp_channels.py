@@ -1,4 +1,4 @@
-"""What stays of channels and consumers that are given up."""
+"""Cancelled requests for channels and consumers leave no channel open."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from agentpipe.connections.amqp.connection import Session
 
 
 class Connection:
-    """One whose server has blocked us, and opens no channel; it is its own channel."""
+    """A connection whose server blocks us and opens no channel; also its own channel."""
 
     is_open = True
     is_closing = is_closed = False
 
-    def channel(self, on_open_callback: Any) -> Connection:  # noqa: ARG002 - pika's
+    def channel(self, on_open_callback: Any) -> Connection:  # noqa: ARG002 - pika's API
         return self
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ def test_a_question_for_a_depth_that_is_given_up_leaves_no_channel() -> None:
     async def give_up() -> None:
         connection: Any = SimpleNamespace(session=SimpleNamespace(channel=channel))
         nothing: Any = None
-        await given_up(Queues(connection, nothing, nothing)._probe_one("q"))  # noqa: SLF001 - one of many
+        await given_up(Queues(connection, nothing, nothing)._probe_one("q"))  # noqa: SLF001 - one of several
 
     asyncio.run(give_up())
     assert closed == [True]

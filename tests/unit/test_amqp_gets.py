@@ -1,4 +1,4 @@
-"""Answers to gets belong to the oldest request, also where its caller has gone."""
+"""An answer to a get belongs to the oldest request, even if its caller is gone."""
 
 from __future__ import annotations
 

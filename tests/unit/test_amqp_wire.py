@@ -1,4 +1,4 @@
-"""What is written and read of messages without pika is what pika writes and reads."""
+"""Messages are written and read without pika exactly as pika writes and reads them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def content(*frames: frame.Frame) -> bytes:
 
 
 def delivered(headers: dict[str, Any], *bodies: bytes, **properties: Any) -> bytes:
-    """A delivery as a server sends it."""
+    """A delivery in the bytes that a server sends."""
     size = sum(map(len, bodies))
     deliver = spec.Basic.Deliver("ctag1.x", 2**40, True, "", "queue")
     held = pika.BasicProperties(headers=headers, **properties)
@@ -82,7 +82,7 @@ def test_pika_reads_a_publication_as_it_was_meant(
 
 
 @pytest.mark.parametrize("all_before", [True, False])
-def test_acknowledgements_and_gets_are_those_of_pika(all_before: bool) -> None:  # noqa: FBT001 - a parameter of the test
+def test_acknowledgements_and_gets_are_those_of_pika(all_before: bool) -> None:  # noqa: FBT001 - a test parameter
     ours = wire.acknowledgement(5, 2**40, all_before=all_before)
     assert ours == frame.Method(5, spec.Basic.Ack(2**40, all_before)).marshal()
     assert wire.get(5, "queue") == frame.Method(5, spec.Basic.Get(queue="queue")).marshal()
@@ -101,7 +101,7 @@ def test_a_text_that_is_no_utf_8_stays_bytes() -> None:
 
 
 class Heard:
-    """An ``Arrivals``, and what it told."""
+    """An ``Arrivals`` and what it reported."""
 
     def __init__(self) -> None:
         self.deliveries: list[tuple[str | None, Delivery | None]] = []
@@ -112,7 +112,7 @@ class Heard:
 
 
 class Stub(QuickConnection):
-    """A connection that never connects; bytes are handed to it."""
+    """A connection that never connects; tests feed it bytes."""
 
     def __init__(self) -> None:
         self.arrivals, self._frame_buffer, self.bytes_received = {}, b"", 0
@@ -214,7 +214,7 @@ def test_what_is_older_than_all_else_is_acknowledged_in_one_word(
 
 
 class Raw:
-    """pika's channel, as far as publishing needs it; it keeps what is said."""
+    """The part of pika's channel that publishing needs; records what is sent."""
 
     is_open, channel_number, largest_body = True, 3, 100
 
@@ -222,8 +222,8 @@ class Raw:
         self.connection, self.said, self.limits = self, list[bytes](), list[int]()
         self.say = self.said.extend
 
-    def basic_qos(self, *, prefetch_count: int, callback: Any) -> None:  # noqa: ARG002 - pika's
-        """Unanswered."""
+    def basic_qos(self, *, prefetch_count: int, callback: Any) -> None:  # noqa: ARG002 - pika's API
+        """Record the limit; never call back."""
         self.limits.append(prefetch_count)
 
     def _send_method(self, method: Any) -> None:
@@ -234,7 +234,7 @@ class Raw:
 
 
 def test_of_what_cannot_be_written_nothing_is_said() -> None:
-    """Half a message would have the server end the connection."""
+    """The server would end the connection after half a message."""
     asyncio.run(_publish_what_cannot_be_written())
 
 
@@ -252,7 +252,7 @@ async def _publish_what_cannot_be_written() -> None:
 
 
 def test_of_many_with_one_that_cannot_be_written_none_is_said() -> None:
-    """What is written first was published, and its caller did not know."""
+    """Otherwise the first messages would be published without the caller knowing."""
     raw = Raw()
     many = [*[OutgoingMessage("q", b"x", {})] * 150, OutgoingMessage("q", b"x", {"a": "\ud800"})]
 
@@ -265,7 +265,7 @@ def test_of_many_with_one_that_cannot_be_written_none_is_said() -> None:
 
 
 def test_a_question_does_not_undo_the_limit_of_a_consumer_that_begins() -> None:
-    """Without a limit the server would deliver all that waits, and count it as lost with us."""
+    """Without a limit, the server would deliver the whole queue and count it as lost with us."""
     asyncio.run(_ask_while_a_consumer_begins())
 
 
@@ -282,7 +282,7 @@ async def _ask_while_a_consumer_begins() -> None:
 
 
 def test_nothing_is_said_on_a_closed_channel() -> None:
-    """It would have the server end the connection, with all other channels."""
+    """The server would end the connection with all its other channels."""
     asyncio.run(_say_on_a_closed_channel())
 
 

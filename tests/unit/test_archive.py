@@ -1,4 +1,4 @@
-"""The archive finds results by what they are."""
+"""The archive finds results by their fields."""
 
 from __future__ import annotations
 

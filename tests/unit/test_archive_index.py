@@ -1,4 +1,4 @@
-"""A search finds the same with indices, without, and with some; and needs nobody's permission."""
+"""A search finds the same with full, partial and no indices, and needs no write permission."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# As earlier versions made it.
+# The layout of earlier versions.
 LAYOUT_2 = """
 CREATE TABLE records (
     position INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, digest BLOB NOT NULL,
@@ -54,7 +54,7 @@ ODD = (
 
 
 def result(number: int) -> Result:
-    """One of a run of 100 in groups of 4, a second apart."""
+    """A result in runs of 100 and groups of 4, one per second."""
     run = f"v{number // 100}"
     return Result(
         task_id=f"{run}/{number:05}",
@@ -96,7 +96,7 @@ def ids(archive: Archive, **query: object) -> list[str]:
 
 
 def expected(count: int, **query: object) -> list[str]:
-    """The same by looking at each."""
+    """The expected ids, found by checking each result."""
     results = [result(number) for number in range(count)]
     names = {"group": "group_id"}
     return [
@@ -186,7 +186,7 @@ def test_a_run_is_found_by_its_ids_where_much_is_not_indexed(
         assert ids(archive, run="v2") == expected(400, run="v2")
         assert ids(archive, run="v2", agent="crew_1") == expected(400, run="v2", agent="crew_1")
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)  # It was not written.
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)  # Not upgraded.
 
 
 def test_rows_of_any_type_break_no_search_and_no_upgrade(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_sink_indexes_while_it_has_little_to_do(tmp_path: Path) -> None:
         sink.publish(records(0, 1_200))
         assert mark_of(path) == 0
         sink.publish(records(1_200, 1_201))
-        assert 0 < mark_of(path) < 1_201  # Not all at once: the runs of its process would wait.
+        assert 0 < mark_of(path) < 1_201  # Not all at once: runs in this process would wait.
         for number in range(1_201, 1_215):
             sink.publish(records(number, number + 1))
         assert mark_of(path) > 1_201
@@ -234,7 +234,7 @@ def test_facts_are_those_of_the_result_itself() -> None:
     encoded = result(7).encode(Redactor([]))
     found = Facts("v0", "v0/g1", "crew", "crew_2", "limit", 1_700_000_007.0)
     assert facts_of(encoded) == found
-    # Of an object that holds the last such key, the tail is none of its own.
+    # If a nested object has the last such key, the tail of the JSON is not the result's own.
     record = json.loads(encoded)
     reordered = {"task_id": record.pop("task_id"), **record}
     assert facts_of(json.dumps(reordered, separators=(",", ":")).encode()) == found

@@ -1,4 +1,4 @@
-"""Pages of an archive: bounded in bytes, whatever the records' sizes, and complete."""
+"""Pages of an archive: bounded in bytes, whatever the record sizes, and complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGE = PAGE_BYTES // 3
-# Large and small ones, so that pages end within and between them.
+# Large and small records, so that pages end within and between them.
 SIZES = [LARGE, 10, LARGE, LARGE, LARGE, 10, 10, LARGE, *([10] * 300), LARGE]
 
 

@@ -1,4 +1,4 @@
-"""Trimming removes what is asked for, and nothing that a group still has to read."""
+"""Trimming removes what is requested, but nothing that a group still has to read."""
 
 from __future__ import annotations
 

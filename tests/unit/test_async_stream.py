@@ -1,4 +1,4 @@
-"""A Stream in a coroutine: the same records and commits, and a loop that never waits."""
+"""A Stream in a coroutine: the same records and commits, and an event loop that never blocks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def publish(settings: Settings, *task_ids: str) -> None:
 
 
 def group_reads(settings: Settings) -> list[str]:
-    """What the group has not used yet."""
+    """Results that the group has not used yet."""
     with Stream.open(settings, group="g", start="beginning", timeout_s=0) as rest:
         return [result.task_id for result in rest]
 

@@ -1,4 +1,4 @@
-"""What a bench keeps of its rows, and the document that is made from them."""
+"""The rows that a bench keeps, and the document built from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks name task files, which are found, read and marked."""
+"""Task files named by benchmarks: how they are found, read and marked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPEC = "kind: benchmark\nspec:\n  description: Try it.\n  agent: a\n  tasks:\n"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As theirs lie: a benchmark's file in one folder, its tasks named from the one above."""
+    """MCP-Universe's layout: a benchmark file in one folder, tasks named relative to its parent."""
     (tmp_path / "configs" / "b" / "tasks").mkdir(parents=True)
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -50,12 +50,12 @@ def test_task_files_are_sought_beside_it_above_it_and_in_the_current_folder(fold
 @pytest.mark.parametrize(
     ("bench", "written", "lies"),
     [
-        # As in mcpuniverse 1.1.3: named from its folder of benchmarks, however deep the file lies.
+        # As in mcpuniverse 1.1.3: relative to its benchmarks folder, at any depth.
         ("configs/marks/files/bench.yaml", "marks/desk/t.json", "configs/marks/desk/t.json"),
         ("configs/deep/configs/hle/bench.yaml", "deep/hle/t.json", "configs/deep/hle/t.json"),
-        # From the repository's root.
+        # Relative to the repository's root.
         ("a/benchmark/b/c/bench.yaml", "a/benchmark/b/t.json", "a/benchmark/b/t.json"),
-        # Another file of the repository, which its runner takes from anywhere.
+        # Elsewhere in the repository: mcpuniverse's runner accepts it from anywhere.
         (
             "mine/bench.yaml",
             "test/web/t.json",
@@ -98,7 +98,7 @@ def test_the_nearest_of_several_counts(folder: Path) -> None:
 def test_a_missing_task_hides_no_other_mistake(folder: Path) -> None:
     (folder / "a.json").write_text("[1]")
     file = folder / "bench.yaml"
-    long = "What is 2.5? " * 40  # A question where a path is expected.
+    long = "What is 2.5? " * 40  # A question in place of a path.
     names = ["5", "no/such.json", "a.json", json.dumps(long), "b.json"]
     file.write_text(SPEC + "".join(f"  - {name}\n" for name in names))
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Which stage is the bottleneck, and the numbers beside it."""
+"""Which stage is the bottleneck, and the numbers shown beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capacity: fewer runs at once after a shortage, and slowly more again."""
+"""Capacity: fewer concurrent runs after a shortage, then a slow recovery."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_task_goes_back_uncounted_a_few_times_only() -> None:
     assert room.may_return("b")
     for number in range(MAX_TASKS):
         room.may_return(str(number))
-    assert room.may_return("a")  # It is forgotten: what is remembered is bounded.
+    assert room.may_return("a")  # Forgotten: the memory of tasks is bounded.
 
 
 def test_a_task_that_ran_alone_goes_back_uncounted_once() -> None:

@@ -1,4 +1,4 @@
-"""The files of a child: where files are short, none is left open."""
+"""A child's files: after a shortage of files, none is left open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A collector keeps each submission of a stream once, and goes on where it was."""
+"""A collector keeps each submission of a stream once, and resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_second_collection_adds_what_is_new(capsys: pytest.CaptureFixture[str]
 
 
 def test_what_comes_again_is_kept_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also a task that ran twice: its Results differ, its submission is one."""
+    """Also a task that ran twice: two Results, but one submission."""
     first = record("a", outcome="ok")
     publish(first, record("a", outcome="limit"), record("a", submitted_at="2026-02-01T08:00:00Z"))
     said = collect(capsys)
@@ -116,7 +116,7 @@ def test_a_mistake_is_named(
 
 
 class Steps:
-    """A reader and an archive that note what happens, and fail when told so."""
+    """A reader and an archive that record their steps, and fail on demand."""
 
     def __init__(self, *polls: list[Record] | Unreachable) -> None:
         self.polls = list(polls)
@@ -138,7 +138,7 @@ class Steps:
         return []
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def add_new(self, records: Sequence[Record]) -> int:
         if self.fails:
@@ -150,7 +150,7 @@ class Steps:
         return "g"
 
     def index(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def test_the_position_moves_after_the_archive() -> None:

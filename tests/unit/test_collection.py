@@ -1,4 +1,4 @@
-"""Collections and agent configs load as MCP-Universe's do, and mistakes are named by line."""
+"""Collections and agent configs load as MCP-Universe's do; mistakes are reported by line."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ spec:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current folder is not the collection's."""
+    """Use a current folder that is not the collection's."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
 
@@ -119,7 +119,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def spec(*lines: str) -> str:
-    """A collection whose further lines begin at line 5."""
+    """A collection whose ``lines`` begin at line 5."""
     head = ["kind: collection", "spec:", "  name: a", "  config: agent-1.yaml"]
     return "\n".join([*head, *(f"  {line}" for line in lines)]) + "\n"
 
@@ -138,7 +138,7 @@ def one(folder: Path, *lines: str) -> Collection:
     return collection
 
 
-# What loads.
+# Collections that load.
 
 
 def test_a_collection_of_mcp_universe_loads_unchanged(folder: Path) -> None:
@@ -286,7 +286,7 @@ def test_no_repr_shows_a_value(folder: Path) -> None:
     assert "env=<T>" in repr(collections)
 
 
-# What a collection file is refused for.
+# Collection files that are refused.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Colours of words on a terminal."""
+"""Colours of text on a terminal."""
 
 from __future__ import annotations
 

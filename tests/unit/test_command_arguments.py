@@ -1,4 +1,4 @@
-"""A command's arguments: a task's text is data, whatever the program is."""
+"""A command's arguments: a task's text is passed as data to any program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons of two runs, against tables, enumerations and sums by hand."""
+"""Comparisons of two runs, checked against tables, enumerations and hand calculations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run_of(name: str, **tasks: Sequence[float | None]) -> list[Sample]:
-    """Samples by task; a single one is not a group."""
+    """Samples by task; a task with a single sample has no group."""
     return samples_of(
         Result(
             task_id=f"{name}/{task}/{number}" if len(rewards) > 1 else f"{name}/{task}",
@@ -68,13 +68,13 @@ def test_sign_flips_are_what_all_signs_give(differences: list[float]) -> None:
 
 
 def test_five_tasks_that_all_lose_are_no_proof() -> None:
-    """By hand: 2 of 32 signs give as much."""
+    """By hand: 2 of 32 sign patterns are as extreme."""
     assert sign_flip([-1.0] * 5)[0] == 2 / 32
     assert sign_flip([-1.0] * 6)[0] == 2 / 64
 
 
 def test_drawn_flips_come_near_to_the_binomial_distribution() -> None:
-    """Of 30 equal differences 20 or more on one side: twice the binomial tail, 0.0987."""
+    """At least 20 of 30 equal differences on one side: twice the binomial tail, 0.0987."""
     p, exact = sign_flip([1.0] * 20 + [-1.0] * 10)
     tail = 2 * sum(math.comb(30, k) for k in range(20, 31)) / 2**30
     assert not exact
@@ -104,7 +104,7 @@ def test_mcnemar_of_many_pairs() -> None:
 
 
 def test_the_interval_of_one_sample_that_passes_or_fails() -> None:
-    """By hand, of 98 tasks with 9 and 4: shares of 10/100 and 5/100."""
+    """By hand, for 98 tasks with 9 and 4: shares of 10/100 and 5/100."""
     half = 1.959964 * math.sqrt((0.15 - 0.05**2) / 100)
     assert bonett_price(9, 4, 98) == pytest.approx((-0.05 - half, -0.05 + half), abs=1e-6)
 
@@ -173,7 +173,7 @@ def test_missing_rewards_bound_the_delta() -> None:
         {"a": [1.0, None], "b": [0.0], "gone": [1.0]}, {"a": [1.0], "b": [None], "new": [None]}
     )
     assert (found.tasks, found.judged, found.missing) == (2, 1, (1, 1))
-    # By hand: B's a is 1, A's 0.5 to 1; B's b is 0 to 1, A's 0.
+    # By hand: in B, a is 1 and b is 0 to 1; in A, a is 0.5 to 1 and b is 0.
     assert found.bounds == (0.0, 0.75)
     assert found.difference is not None
     assert found.difference.delta == 0
@@ -225,7 +225,7 @@ def test_the_interval_covers_a_small_effect_as_often_as_it_says() -> None:
 
 
 def _pair(chance: random.Random, effect: float, samples: int) -> tuple[list[float], list[float]]:
-    """Rewards of one task, whose difficulty is its own, in both runs."""
+    """Rewards of one task in both runs; each task has its own difficulty."""
     easy = chance.uniform(0.05, 0.93)
     first, second = (
         [float(chance.random() < share) for _ in range(samples)] for share in (easy, easy + effect)

@@ -1,4 +1,4 @@
-"""Which configs of a collection differ, and what is said of them; the fingerprint of one."""
+"""Which configs of a collection differ, how they are reported, and config fingerprints."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def put(store: AnyStore, queue: str) -> None:
 
 
 class Racing:
-    """A store; a heartbeat comes just before a claim once the worker has lost its lease."""
+    """A store; once the worker has lost its lease, a heartbeat runs just before a claim."""
 
     def __init__(self, store: AnyStore) -> None:
         self._store = store
@@ -46,14 +46,14 @@ class Racing:
     def claim(self, request: ClaimRequest) -> list[Claim]:
         if self.rival is not None and self.rival.ident is None:
             self.rival.start()
-            self.rival.join(0.5)  # If it can end, it does so before the claim.
-            for queue in QUEUES[1:]:  # So that its even share is more than it has.
+            self.rival.join(0.5)  # Let the heartbeat finish before the claim, if it can.
+            for queue in QUEUES[1:]:  # Raise the worker's even share above its load.
                 put(self._store, queue)
         return self._store.claim(request)
 
 
 class Loop:
-    """Begins runs that do not end."""
+    """Starts runs that never end."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -94,7 +94,7 @@ def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) 
         wait_until(lambda: loop.started == ["task of queue"], 20, "it runs")
         heartbeat = threading.Thread(target=lambda: consumer.membership.heartbeat(whole=False))
         racing.rival = heartbeat
-        store.leave(WORKER)  # As others do with a worker that is not heard.
+        store.leave(WORKER)  # As other workers do when a lease lapses.
         wait_until(lambda: loop.interrupted == ["task of queue"], 20, "the lost run is interrupted")
         wait_until(lambda: not heartbeat.is_alive(), 20, "it has a lease")
         consumer.stop()
@@ -103,7 +103,7 @@ def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) 
 
 
 class Stumbling:
-    """A store; it is away when the first claim after a settlement comes."""
+    """A store that is unreachable for the first claim after a settlement."""
 
     def __init__(self, store: AnyStore) -> None:
         self._store = store
@@ -131,7 +131,7 @@ class Stumbling:
 
 
 class HeldLoop(Loop):
-    """Keeps what it begins."""
+    """Keeps the messages that it starts."""
 
     def __init__(self, begun: Callable[[], None] = lambda: None) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def test_what_a_turn_settled_is_made_durable_although_its_claim_failed(tmp_path:
 
 
 class Pausing:
-    """A store; Dramatiq pauses the consumer while a claim is under way."""
+    """A store; Dramatiq pauses the consumer during a claim."""
 
     def __init__(self, store: AnyStore) -> None:
         self._store = store

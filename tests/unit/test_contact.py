@@ -1,4 +1,4 @@
-"""A worker says once that its broker is away, and once that it answers again."""
+"""A worker logs once that its broker is unreachable, and once that it answers again."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_another_kind_of_error_is_said_too(logged: pytest.LogCaptureFixture) -> 
 
 
 class _Worker:
-    """Stands for the consumer, the loop and the end of the process."""
+    """Stands in for the consumer, the loop, and the exit of the process."""
 
     def __init__(self, running: int) -> None:
         self.membership = self
@@ -71,7 +71,7 @@ class _Worker:
 
 
 def _looked(worker: _Worker, monkeypatch: pytest.MonkeyPatch, until: float, lapses: bool) -> None:  # noqa: FBT001 - as parametrized
-    """Look each tick, with no renewal after 100 s."""
+    """Check at each tick, with no lease renewal after 100 s."""
     parts: Any = worker
     cut = CutOff(parts, parts, Contact(), parts.end, LEASE_S, lapses=lapses)
     cut.look(TICK_S)

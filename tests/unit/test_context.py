@@ -1,4 +1,4 @@
-"""A Context keeps its values to itself, and references resolve or are all reported."""
+"""A Context never shows its values; references resolve or are all reported."""
 
 from __future__ import annotations
 

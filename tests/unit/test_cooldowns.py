@@ -1,4 +1,4 @@
-"""Cooldowns: how long a credential rests, and which agents with it."""
+"""Cooldowns: how long a credential rests, and which agents rest with it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def named(asked_s: float) -> RateLimit:
 
 
 class Bench:
-    """Cooldowns on a clock of the test's."""
+    """Cooldowns on a clock that the test controls."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.cooldowns = Cooldowns(lambda: self.now)
 
     def rounds(self, number: int, limit: RateLimit = UNNAMED) -> list[float]:
-        """The pauses of so many cooldowns, one after the other."""
+        """The pauses of ``number`` consecutive cooldowns."""
         pauses = []
         for _ in range(number):
             pauses.append(self.cooldowns.begin(CREDENTIAL, limit).delay_s)

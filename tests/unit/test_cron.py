@@ -1,4 +1,4 @@
-"""Cron lines, above all where clocks are set."""
+"""Cron lines, especially when clocks change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY = timedelta(days=1)
 
 
 def fired(line: str, day: datetime, zone: str = BERLIN) -> list[str]:
-    """On a day of the zone's clocks, as they show it."""
+    """Fire times on a day in the zone's local time, as shown."""
     cron = Cron(line, zone)
     shown = [cron.shown(each) for each in cron.between(day - DAY, day + DAY)]
     return [each[11:22] for each in shown if each.startswith(f"{day:%Y-%m-%d}")]
@@ -71,14 +71,14 @@ def test_the_rare_ones_are_found() -> None:
     assert leap == datetime(2028, 2, 29, tzinfo=UTC)
 
 
-# Weekdays mean what they mean in a crontab.
+# Weekdays have the same meaning as in a crontab.
 
 NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 RANGES = [(first, last) for last in range(8) for first in range(last + 1)]
 
 
 def weekdays(field: str) -> set[int]:
-    """Those that fire in two weeks, as a crontab numbers them."""
+    """Weekdays that fire within two weeks, numbered as in a crontab."""
     cron = Cron(f"0 0 * * {field}")
     return {each.isoweekday() % 7 for each in cron.between(FORWARD, FORWARD + 14 * DAY)}
 

@@ -1,4 +1,4 @@
-"""The proxy that cuts connections, and leads to its servers only."""
+"""The proxy that cuts connections forwards only to its servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def echo_server() -> Iterator[tuple[str, int]]:
-    """Sends back what comes."""
+    """A server that echoes what it receives."""
     with closing(socket.create_server((HOST, 0))) as server:
         threading.Thread(target=_serve, args=(server,), daemon=True).start()
         yield HOST, server.getsockname()[1]
@@ -89,7 +89,7 @@ def test_a_client_that_names_another_server_is_refused() -> None:
 
 
 def _by_name(proxy: Proxy, host: str, port: int) -> socket.socket:
-    """As the client library of Kafka does it."""
+    """Connect by host name, as Kafka's client library does."""
     client = Socks5Proxy(f"socks5h://{HOST}:{proxy.port}")
     sock: socket.socket = client.socket()
     sock.settimeout(10)

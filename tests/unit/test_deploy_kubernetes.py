@@ -1,4 +1,4 @@
-"""Manifests for Kubernetes: valid, without credentials, and true to the collection."""
+"""Kubernetes manifests: valid, without credentials, and true to the collection."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_keda_asks_the_database_of_the_brokers_url(
 
 
 def trigger_of(folder: Path, broker: str, address: str = "") -> dict[str, Any]:
-    """As the command prints it, and without a password."""
+    """The trigger that the command prints; asserts that no password is printed."""
     made(folder, REFERRING)
     options = ["--scaler", "keda", "--scaler-trigger", "redis"]
     options += ["--scaler-address", address] if address else []
@@ -332,7 +332,7 @@ def test_windows_line_ends_do_not_reach_the_cluster(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What the command printed, and its exit code."""
+    """The command's output and exit code."""
 
     returncode: int
     stdout: str
@@ -340,7 +340,7 @@ class Deployed:
 
 
 def deploy(folder: Path, *options: str, **environ: str) -> Deployed:
-    """The environment has nothing else."""
+    """Run the command in ``folder`` with only ``environ`` as its environment."""
     image = () if "--image" in options else ("--image", "a:1")
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -354,7 +354,7 @@ def deploy(folder: Path, *options: str, **environ: str) -> Deployed:
 
 
 def exit_code_of(arguments: list[str]) -> int:
-    """Argparse ends its process where an argument is wrong."""
+    """The exit code; argparse exits on an invalid argument."""
     try:
         return main(arguments)
     except SystemExit as ended:
@@ -362,7 +362,7 @@ def exit_code_of(arguments: list[str]) -> int:
 
 
 def deploy_by_a_process(folder: Path, **environ: str) -> Deployed:
-    """Nothing of this process is there, and all that a process prints is."""
+    """Run in a new process: no state of this one, and all of its output."""
     command = [sys.executable, "-m", "agentpipe", "deploy", "kubernetes", "--image", "a:1"]
     done = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Units of systemd: valid, without credentials, and with time for what runs."""
+"""systemd units: valid, without credentials, and with enough time for running tasks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lines(unit: Unit, key: str) -> list[str]:
 
 
 def verify(folder: Path, found: list[Unit]) -> None:
-    """By systemd itself where it is installed; its sections and keys in any case."""
+    """Check sections, and run systemd's own verification if it is installed."""
     for unit in found:
         (folder / unit.name).write_text(unit.text)
         parsed = RawConfigParser(strict=False, delimiters="=")

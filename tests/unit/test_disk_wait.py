@@ -1,4 +1,4 @@
-"""The wait for the disk beside a worker's turns."""
+"""The wait for the disk, outside a worker's turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import wait_until
 
 
 class Disk:
-    """A store whose disk is slow, until it is let go on."""
+    """A store whose ``sync`` blocks until ``free`` is set."""
 
     waits_for_disk = True
     error: Exception = Unreachable("the disk is away")

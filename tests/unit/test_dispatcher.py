@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FlakyStore(SqliteStore):
-    """Away for the first offers; the last of them it takes, and the answer is lost."""
+    """Unreachable for the first three offers; it stores the third, but the answer is lost."""
 
     away = 3
 

@@ -1,4 +1,4 @@
-"""What an index shows of agentpipe, and what its texts tell people to install."""
+"""What a package index shows of agentpipe, and what its docs tell users to install."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpipe.config.mcp_servers import BUILT_IN
 from agentpipe.core.distribution import DISTRIBUTION, pip_install
 
 ROOT = Path(__file__).parents[2]
-# `agentpipe` on the Python Package Index is another project.
+# `agentpipe` on the Python Package Index is a different project.
 ANOTHER_PROJECT = re.compile(r"pip install[^\n`]*['\" ]agentpipe\b")
 
 
@@ -44,7 +44,7 @@ def test_the_long_description_links_only_to_what_an_index_can_reach() -> None:
     assert [link for link in links if not link.startswith("https://")] == []
 
 
-# What is released by the date has no majors, and setuptools only builds.
+# Calendar versions have no majors, and setuptools is only used for building.
 BY_DATE = {"tzdata", "mcp-server-time", "setuptools", "types-pika", "types-pyyaml", "packaging"}
 LOCKS = {"requirements.lock": ("llm",), "requirements-dev.lock": ("llm", "dev")}
 
@@ -57,7 +57,7 @@ def required(*extras: str) -> list[Requirement]:
 
 
 def pinned(lock: str) -> dict[str, list[str]]:
-    """The lines of each package: its version and its hashes."""
+    """The line of each package, with its version and hashes."""
     text = (ROOT / lock).read_text().replace("\\\n", "")
     words = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     return {canonicalize_name(line[0].partition("==")[0]): line for line in words}

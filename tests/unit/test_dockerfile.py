@@ -1,4 +1,4 @@
-"""deploy/Dockerfile: what its linter says."""
+"""deploy/Dockerfile passes its linter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents show without running it parses, and they list every option, field and key.
+"""Code shown but not run in the docs parses; the docs list every option, field and key.
 
 ``tests/integration/test_readme.py`` runs the rest.
 """
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 # `text` is for diagrams.
 LANGUAGES = {"sh", "console", "python", "yaml", "json", "text"}
-# A reader replaces these by a value.
+# Placeholders that a reader replaces with a value.
 PLACEHOLDER = re.compile(r"\.\.\.|[\[\]…]|\b[A-Z][A-Z_]+\b")
-# A table escapes it.
+# Tables escape it.
 PIPE = ("|", "\\|")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 NAMES = re.MULTILINE | re.DOTALL
@@ -56,7 +56,7 @@ WHOLE = cli.whole_parser()
 
 
 def options(name: str) -> set[str]:
-    """Every option of a command, its actions' included."""
+    """Every option of a command and of its actions."""
     parser = argparse.ArgumentParser()
     import_module(f"agentpipe.cli.{cli.module_of(name)}").add(parser)
     parsers = [parser]
@@ -71,11 +71,11 @@ def test_each_block_is_in_a_language_that_a_test_checks(document: str) -> None:
     assert {kind for kind, _ in fences(document)} <= LANGUAGES
 
 
-# Commands that are shown and not run.
+# Commands that are shown but not run.
 
 
 def shown() -> list[str]:
-    """Commands in console blocks, and those in the comments of `configs/`."""
+    """Commands in console blocks and in the comments of `configs/`."""
     typed = [
         line.removeprefix("$ ")
         for document in DOCUMENTS
@@ -94,7 +94,7 @@ def test_a_command_that_is_shown_parses(line: str) -> None:
 
 
 def understand(words: list[str]) -> None:
-    """Fail for what the program would reject."""
+    """Fail if the program would reject the words."""
     match words:
         case ["agentpipe", *rest] | ["python", "-m", "agentpipe", *rest]:
             WHOLE.parse_args(rest)
@@ -125,7 +125,7 @@ def known_variables() -> set[str]:
 
 
 def mentioned() -> Iterator[tuple[str, str, str]]:
-    """Each command in prose: its document, its name, and the whole of it."""
+    """Each command in prose: its document, its name, and its full text."""
     for document in DOCUMENTS:
         for text in code(document):
             words = text.removeprefix("agentpipe ").split()
@@ -171,7 +171,7 @@ def test_python_blocks_compile_and_import_what_exists(document: str) -> None:
 
 
 def public(module: str) -> set[str]:
-    """Names that can be imported from it; modules that need torch are only parsed."""
+    """Names that can be imported from ``module``; modules that need torch are only parsed."""
     if module == "agentpipe":
         return set(agentpipe.__all__)
     places = [ROOT / each.replace(".", "/") for each in MOVED.get(module, (module,))]
@@ -179,7 +179,7 @@ def public(module: str) -> set[str]:
 
 
 def _names_at(place: Path) -> list[str]:
-    """What a module defines, or what a package says that it has."""
+    """Names that a module defines, or that a package lists in ``__all__``."""
     if place.is_dir():
         (listed,) = re.findall(r"^__all__ = \[(.*?)\]", (place / "__init__.py").read_text(), NAMES)
         return re.findall(r"\w+", listed)
@@ -224,7 +224,7 @@ def test_engines_accept_the_agents_in_yaml_blocks(
 def test_the_documented_variables_are_those_of_the_code() -> None:
     sources = [*ROOT.glob("agentpipe/**/*.py"), ROOT / "agentpipe/settings.py"]
     used = {name for path in sources for name in VARIABLE.findall(path.read_text())}
-    used.discard("AGENTPIPE_RUN")  # Between us and our children.
+    used.discard("AGENTPIPE_RUN")  # Internal, from agentpipe to its children.
     documented = set(VARIABLE.findall(section("docs/reference.md", "Settings")))
     assert used == documented
     assert {name for each in DOCUMENTS for name in VARIABLE.findall(read(each))} <= used
@@ -241,7 +241,7 @@ def first_cells(heading: str) -> list[str]:
     [
         ("Schedules", set(ScheduleEntry().fields)),
         ("llm", set(OWN_KEYS)),
-        ("command", set(command._KEYS)),  # noqa: SLF001 - the table is its twin
+        ("command", set(command._KEYS)),  # noqa: SLF001 - the table lists them
     ],
 )
 def test_a_table_lists_every_key(heading: str, names: set[str]) -> None:
@@ -260,7 +260,7 @@ def test_every_parameter_of_a_url_is_documented() -> None:
 
 
 def test_every_key_of_top_is_documented() -> None:
-    moves = {*keys._MOVES, *keys._ENDS}  # noqa: SLF001 - the table is its twin
+    moves = {*keys._MOVES, *keys._ENDS}  # noqa: SLF001 - the table lists them
     there = {*"pcds/?q", *(key for key in moves if len(key) == 1)}
     assert there <= set(first_cells("`agentpipe top`"))
 
@@ -273,11 +273,11 @@ def test_every_option_of_the_dataset_is_documented() -> None:
     assert {name.partition("=")[0] for name in first_cells("PyTorch")} == there
 
 
-# What to do when.
+# Remedies in the operations guide.
 
 
 def bottlenecks() -> list[str]:
-    """The reasons that `top` gives for a bottleneck, to their first comma."""
+    """The reasons that `top` shows for a bottleneck, up to the first comma."""
     tree = ast.parse(Path(bottleneck.__file__).read_text())
     unsaid = {part for node in ast.walk(tree) if is_unsaid(node) for part in ast.walk(node)}
     texts = [
@@ -290,7 +290,7 @@ def bottlenecks() -> list[str]:
 
 
 def is_unsaid(node: ast.AST) -> bool:
-    """A docstring, or the words without a bottleneck."""
+    """A docstring, or the text shown when there is no bottleneck."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
     return isinstance(node, ast.Call) and ast.unparse(node).startswith("Bottleneck('',")
@@ -307,7 +307,7 @@ def test_what_top_says_has_its_row_in_operations(words: str) -> None:
     assert any(words in row for row in rows)
 
 
-# Which test holds which line.
+# Which test covers which line.
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 

@@ -1,4 +1,4 @@
-"""DrainedEnd: of the workers of one Dramatiq master exactly one ends itself, and last."""
+"""DrainedEnd: exactly one worker of a Dramatiq master ends itself, the last one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ME = os.getpid()
 
 
 class Fleet:
-    """Answers with these workers as those that still serve."""
+    """Reports workers with these pids as still serving."""
 
     def __init__(self, *pids: int) -> None:
         self.pids: Sequence[int] = pids
@@ -34,7 +34,7 @@ class Fleet:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The signals that were sent; the master has this process and one with a higher pid."""
+    """The signals sent; the master has this process and one with a higher pid as children."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr("os.kill", lambda pid, kind: sent.append((pid, kind)))
     monkeypatch.setattr(drained_end, "children_of", lambda _: [ME, ME + 1])

@@ -1,4 +1,4 @@
-"""What of Dramatiq's insides agentpipe relies on: an upgrade that changes it fails here first."""
+"""The Dramatiq internals that agentpipe uses: an upgrade that changes them fails here first."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def broker() -> StubBroker:
 
 
 def double_of(kind: type, calls: list[str]) -> Any:
-    """Has the methods of ``kind`` that Dramatiq calls, and notes their calls."""
+    """A double with the methods of ``kind`` that Dramatiq calls; records their calls."""
 
     class Double:
         def __getattr__(self, name: str) -> Any:
@@ -55,7 +55,7 @@ def double_of(kind: type, calls: list[str]) -> Any:
 
 
 class Installer(dramatiq.Middleware):
-    """Puts doubles of our threads where Workers puts the threads."""
+    """Installs doubles where Workers installs our threads."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -163,7 +163,7 @@ def test_a_worker_of_dramatiqs_begins_once_its_master_knows(
 
 
 def test_no_thread_asks_whether_the_master_knows_while_a_signal_ends_the_process_at_once() -> None:
-    """Who asks holds the lock that the master waits for."""
+    """The thread that asks holds the lock that the master waits for."""
     source = inspect.getsource(ours.WorkerMiddleware.after_worker_boot)
     assert source.index("self._booted()") < source.index("self._loop.start()")
     assert source.index("self._loop.start()") < source.index("self._consumer.begin(")
@@ -203,10 +203,10 @@ def test_the_queues_asked_for_on_the_command_line_are_known(broker: StubBroker) 
 
 def test_below_an_async_actor_is_its_coroutine_function(broker: StubBroker) -> None:
     async def work() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def plain() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     actor = dramatiq.actor(broker=broker)(work)
     assert getattr(actor.fn, "__wrapped__", None) is work
@@ -219,7 +219,7 @@ def test_an_exception_can_be_raised_in_a_thread() -> None:
     begun = threading.Event()
 
     class Stop(Interrupt):
-        """Ours."""
+        """Our own interrupt."""
 
     def spin() -> None:
         begun.set()
@@ -239,7 +239,7 @@ def test_an_exception_can_be_raised_in_a_thread() -> None:
 
 
 class Raising(dramatiq.Middleware):
-    """Raises what it is told to, before and after."""
+    """Raises ``error`` before and after a message."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -284,7 +284,7 @@ def test_send_goes_through_message_with_options_and_enqueue(broker: StubBroker) 
             return super().message_with_options(**options)
 
     def work(*_: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     actor = OwnActor(
         work, broker=broker, actor_name="own", queue_name="own", priority=0, options={}
@@ -300,7 +300,7 @@ def test_send_goes_through_message_with_options_and_enqueue(broker: StubBroker) 
 
 def test_an_agent_has_what_dramatiqs_constructor_gives_an_actor(broker: StubBroker) -> None:
     def work() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     source = inspect.getsource(dramatiq.Actor.__init__)
     given = set(re.findall(r"self\.(\w+)(?:: [^=]+)? = ", source))

@@ -1,4 +1,4 @@
-"""MCP-Universe's variables name broker and sink, alone or beside URLs of ours."""
+"""MCP-Universe's variables configure broker and sink, alone or beside our own URLs."""
 
 from __future__ import annotations
 

@@ -453,7 +453,7 @@ def test_a_cancellation_from_outside_goes_through(tmp_path: Path) -> None:
     asyncio.run(cancelled())
 
 
-# What comes out.
+# Evaluations.
 
 
 def test_an_evaluation_has_the_five_keys_and_the_defaults() -> None:
@@ -500,7 +500,7 @@ def test_the_reward_is_the_mean_of_passed() -> None:
 
 # Scores, names and weights.
 
-# numpy's classes as they are in numpy 1 and 2, without numpy.
+# numpy's classes as in numpy 1 and 2, without numpy.
 NUMPY = """
 class generic: pass
 class bool_(generic):
@@ -648,7 +648,7 @@ def test_names_that_clash_are_found_when_sent() -> None:
     assert evaluator_problems([{"func": "raw", "name": "a"}, {"func": "raw", "name": "b"}]) == []
 
 
-# Services that evaluators need.
+# Failures of services that evaluators need.
 
 
 SERVICES = [
@@ -671,11 +671,11 @@ def test_a_failing_service_is_told_from_a_broken_function(
     orjson.dumps(evaluation.to_dict())
 
 
-# Bounds.
+# Limits.
 
 
 def test_a_long_chain_leaves_the_loop_to_others() -> None:
-    """Whatever a task within the bounds asks for, the loop turns meanwhile."""
+    """Even the largest allowed task lets the event loop run."""
     chain = "json -> foreach" + " -> raw" * 90
     config = {"func": chain, "op": "in", "value": [5] * 1_000}
     turns = 0

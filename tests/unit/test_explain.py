@@ -1,4 +1,4 @@
-"""Each reason of ``why``, from facts."""
+"""Each reason of ``why``, built from facts."""
 
 from __future__ import annotations
 
@@ -387,7 +387,7 @@ def test_a_member_tells_of_its_group_and_a_group_of_what_it_waits_for() -> None:
 def test_all_reasons_are_tested() -> None:
     assert {reason for _, reason, _, _ in CASES} | {"delivered", "undeliverable"} == set(
         get_args(Reason)
-    )  # Neither is the store's own word.
+    )  # The store itself reports neither.
 
 
 @pytest.mark.parametrize("place", ["settled", "unknown"])

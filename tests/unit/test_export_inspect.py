@@ -1,4 +1,4 @@
-"""Where results stand in a log of inspect_ai; `make test-inspect` reads such logs with theirs."""
+"""Where results appear in an inspect_ai log; `make test-inspect` reads such logs with inspect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export holds a few results at a time, however many there are."""
+"""An export holds only a few results in memory, however many there are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AT_ONCE = 30
 
 
 def found() -> Iterator[Result]:
-    """Results of 2 MB each, no two the same."""
+    """Results of 2 MB each, all different."""
     for number in range(NUMBER):
         text = f"{number} ".ljust(CHARS, "x")
         asked = {"type": "agent", "messages": [text]}

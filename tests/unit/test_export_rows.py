@@ -1,4 +1,4 @@
-"""Results as rows: each column has one type, and each file holds what the results hold."""
+"""Results as rows: one type per column, and every file holds what the results hold."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WHOLE = Result(
     task={"question": "2 and 2?", "category": "sums", "evaluators": []},
     trace=[{"records": [{"data": {"response": ["a", "list"]}}]}, {"records": []}],
 )
-# What others may have written, as far as it is read as a Result.
+# What other programs can write that still decodes as a Result.
 ODD = Result(
     task_id="odd",
     result='NUL \0, quote ", comma, line\r\nbreak, 你好 🙂 \ud83d',

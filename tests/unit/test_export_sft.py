@@ -1,4 +1,4 @@
-"""Conversations to train on: whole ones only, in OpenAI's form."""
+"""Conversations for fine-tuning: only complete ones, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_content_of_a_message_is_always_text() -> None:
     "odd",
     [
         result(FIRST, span(1, messages=[TOLD], response="", error="TimeoutError")),
-        result(LAST | {"span_index": 3}),  # Spans are missing.
+        result(LAST | {"span_index": 3}),  # Missing spans.
         result(FIRST, LAST, span(2, dropped="too large")),
         result(FIRST, LAST, truncated={"fields": ["trace"]}),
         result(FIRST, LAST, truncated={"fields": ["result"]}),

@@ -1,4 +1,4 @@
-"""Failure digests: equal for equal failures, whatever the tasks bring along."""
+"""Failure digests: the same for the same failure, whatever the task's values."""
 
 from __future__ import annotations
 

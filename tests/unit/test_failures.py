@@ -1,4 +1,4 @@
-"""Failures: what a service asked for, wherever its client keeps it."""
+"""Failures: the retry time that a service asked for, wherever its client keeps it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ClientError(Exception):
-    """With whatever a client's errors have."""
+    """An error with any attributes that a client's errors have."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__("failed")
@@ -87,14 +87,14 @@ def test_an_http_date_is_a_time_from_now() -> None:
 
 
 class HostileError(Exception):
-    """Breaks whatever touches it."""
+    """Raises on any attribute access."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(name)
 
 
 class HostileHeaders:
-    """Likewise."""
+    """Raises when its items are read."""
 
     def items(self) -> Any:
         raise RuntimeError("no items")
@@ -142,7 +142,7 @@ def test_causes_in_a_circle_end() -> None:
 
 
 def model_error(status: int, **headers: str) -> Exception:
-    """As pydantic-ai raises it: the status on the error, the headers on its cause."""
+    """An error as pydantic-ai raises it: the status on the error, the headers on its cause."""
     cause = ClientError(response=response(headers, status_code=status), status_code=status)
     return raised_from(cause, status_code=status)
 
@@ -176,13 +176,13 @@ def test_a_limit_met_in_another_process_is_one() -> None:
 
 
 def openai_error(status: int, **error: str) -> ClientError:
-    """As OpenAI's SDK raises it."""
+    """An error as OpenAI's SDK raises it."""
     body = {"message": "no", **error}
     return ClientError(status_code=status, body=body, **error)
 
 
 def anthropic_error(status: int, kind: str, text: str = "no") -> ClientError:
-    """As Anthropic's SDK raises it."""
+    """An error as Anthropic's SDK raises it."""
     error = ClientError(
         status_code=status, body={"type": "error", "error": {"type": kind, "message": text}}
     )
@@ -191,7 +191,7 @@ def anthropic_error(status: int, kind: str, text: str = "no") -> ClientError:
 
 
 def unread(status: int, content: object) -> ClientError:
-    """As httpx and requests do: the body is in the response."""
+    """An error as httpx and requests raise it: the body is in the response."""
     return ClientError(response=SimpleNamespace(status_code=status, _content=content))
 
 
@@ -288,7 +288,7 @@ NAMED: dict[str, tuple[dict[str, str], float]] = {
 def test_a_limits_time_is_read(headers: dict[str, str], asked_s: float) -> None:
     limit = rate_limit(ClientError(response=response(headers, status_code=429)))
     assert limit is not None
-    tolerance_s = 300 if asked_s == 600 else 1e-6  # Of when these tests were collected.
+    tolerance_s = 300 if asked_s == 600 else 1e-6  # These times were computed at collection.
     assert limit.asked_s == pytest.approx(asked_s, abs=tolerance_s)
 
 
@@ -321,13 +321,13 @@ def test_a_hostile_date_takes_no_time() -> None:
     assert time.monotonic() - begun < 5
 
 
-# What is missing where an agent runs.
+# What is missing on the agent's machine.
 
 
 def caught(call: Callable[[], Any]) -> BaseException:
     try:
         call()
-    except BaseException as error:  # noqa: BLE001 - it is what the test is about
+    except BaseException as error:  # noqa: BLE001 - the test is about it
         return error
     raise AssertionError("it raised nothing")
 
@@ -337,7 +337,7 @@ def a_missing_module() -> None:
 
 
 class OpenAIError(Exception):
-    """As OpenAI's SDK raises it when it finds no key."""
+    """Stands in for the error of OpenAI's SDK when it finds no key."""
 
 
 def a_client_without_key() -> None:
@@ -376,7 +376,7 @@ def test_what_a_task_may_name_is_the_agents_own(call: Callable[[], Any]) -> None
     assert (is_infra(error), is_permanent(error)) == (False, False)
 
 
-# What the machine has no more of.
+# Shortages of the machine.
 
 
 def while_handling(error: BaseException) -> BaseException:
@@ -394,7 +394,7 @@ def no_fork() -> None:
 
 
 def as_of_subprocess() -> BaseException:
-    """What ``Popen`` raises where no process can be started."""
+    """The error that ``Popen`` raises when no process can be started."""
     space: dict[str, Any] = {"__name__": "subprocess", "errno": errno}
     exec("def start():\n    raise BlockingIOError(errno.EAGAIN, 'no')", space)
     return caught(space["start"])

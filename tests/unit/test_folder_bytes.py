@@ -1,4 +1,4 @@
-"""A folder whose name is not UTF-8 is a folder like any other."""
+"""A folder whose name is not UTF-8 works like any other."""
 
 from __future__ import annotations
 

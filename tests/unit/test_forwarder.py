@@ -1,4 +1,4 @@
-"""The forwarder empties the outbox before it ends, whatever the sizes in it."""
+"""The forwarder empties the outbox before it ends, whatever the record sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER = Worker("worker", slots=8, queues=frozenset(["queue"]), lease_s=60.0)
 
 
 class Sizes:
-    """A sink that remembers the sizes of what it gets."""
+    """A sink that records the sizes of what it receives."""
 
     def __init__(self) -> None:
         self.published: list[int] = []

@@ -1,4 +1,4 @@
-"""Only a worker that is silent while its watcher runs is frozen."""
+"""A worker is frozen only if it is silent while its watcher runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_worker_that_is_stopped_is_held_up_by_none_of_its_runs(
         process.send_signal(signal.SIGSTOP)
         wait_until(lambda: is_stopped(process.pid), 20, "it is stopped")
         assert not _looks(watch, pass_time, HELD_UP_S + 2 * LOOK_EVERY_S)
-        process.kill()  # What is dead is not stopped any more.
+        process.kill()  # A dead process is no longer stopped.
         process.wait()
         watch.is_frozen(7)
         assert not watch.is_held_up
@@ -87,8 +87,8 @@ def test_a_machine_or_a_watcher_that_slept_for_an_hour_ends_no_worker(
 def test_a_worker_that_stood_still_with_its_watcher_was_stopped(
     pass_time: Callable[[float], None],
 ) -> None:
-    """A paused container: none of its runs is to blame for what happens to it then."""
-    for beaten in (6, 7):  # It may beat once more after the last look.
+    """In a paused container, none of its runs is to blame for what happens next."""
+    for beaten in (6, 7):  # One more heartbeat can follow the last look.
         watch = FreezeWatch(5.0)
         watch.is_frozen(beaten)
         pass_time(STOPPED_S + LOOK_EVERY_S)
@@ -111,6 +111,6 @@ def test_a_watcher_that_alone_was_stopped_says_nothing_of_its_worker(
 
 
 def test_a_freeze_is_noticed_before_the_lease_is_over() -> None:
-    """It was renewed at most a third of it before the freeze."""
+    """The last renewal was at most a third of the lease before the freeze."""
     assert freeze_limit_s(30.0) < 30.0 * 2 / 3
     assert freeze_limit_s(1.0) == MIN_FREEZE_S

@@ -1,4 +1,4 @@
-"""Frozen records that are made by their slots are those that their class makes."""
+"""Frozen records built through their slots equal those that the class builds."""
 
 from __future__ import annotations
 

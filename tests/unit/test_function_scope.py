@@ -1,4 +1,4 @@
-"""Evaluators of a task load what the collection offers, and nothing else."""
+"""Task evaluators load only what the collection offers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def f(answer): return True
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A collection's folder beside one of somebody else's."""
+    """A collection's folder beside a foreign one."""
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     for each in (outside, inside / "deep", inside / ".hidden", inside / "env" / "lib"):
         each.mkdir(parents=True)
@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def judged(func: str, scope: FunctionScope, question: str = "touch ran") -> Evaluation:
-    """By a worker, which trusts no sender."""
+    """Evaluate as a worker does, which trusts no sender."""
     config = {"func": func, "op": "=", "value": 0}
     (evaluation,) = asyncio.run(evaluate([config], question, Task(), scope))
     return evaluation
@@ -141,7 +141,7 @@ def test_what_a_collection_does_not_offer_is_neither_loaded_nor_called(
     assert "evil" not in sys.modules
 
 
-# What only shows when its module is imported, the worker refuses; the rest a sender does, too.
+# Visible only after importing the module: only the worker refuses these. Senders refuse the rest.
 AT_RUN = {f"judge:{each}" for each in ("alias", "bound", "late", "joined", "wrapped", "either")}
 
 
@@ -205,7 +205,7 @@ def test_a_folder_that_is_a_link_itself_is_the_collections(folder: Path) -> None
 def test_a_module_that_the_collection_names_is_offered(folder: Path) -> None:
     scope = FunctionScope(folder, ("far_library",))
     assert evaluator_problems([{"func": "far_library:far"}], scope) == []
-    for func in ("far_library:far", "judge:far"):  # By the module that the collection names.
+    for func in ("far_library:far", "judge:far"):  # The collection names their module.
         (evaluation,) = asyncio.run(evaluate([{"func": func}], "", Task(), scope))
         assert evaluation.passed, evaluation.error
     assert judged("evil:f", scope).broken

@@ -1,4 +1,4 @@
-"""An option that says which tasks are meant takes one value, and hardly any takes an empty one."""
+"""An option that selects tasks takes one value, and hardly any option takes an empty one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - likewise
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
             for command in action.choices.values():
                 yield from _options(command)
         elif action.option_strings and action.nargs != 0:

@@ -1,4 +1,4 @@
-"""Groups of a stream: each whole, once, and committed after its use."""
+"""Groups of a stream: each complete, delivered once, and committed after use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def settings(tmp_path: Path) -> Settings:
 def records_of(
     name: str, rewards: tuple[float | None, ...] = REWARDS, *, counted: bool = True, **fields: Any
 ) -> list[Record]:
-    """The records of a group; None for a member without judgement."""
+    """The records of a group; a reward of None is a member that was not judged."""
     results = [
         Result(
             task_id=f"{name}/{index}",
@@ -105,7 +105,7 @@ def test_groups_come_whole_whatever_the_order_of_their_records(settings: Setting
 
 
 def attempt(name: str, finished_at: str, **fields: Any) -> Record:
-    """One of a sample in a group of two, which no broker counts."""
+    """An attempt at a sample in a group of two, which no broker counts."""
     fields = {"sample_index": 0, "reward_trustworthy": True, "outcome": "ok", **fields}
     result = Result(
         task_id=name, group_id="g", group_size=2, finished_at=f"2026-01-01T{finished_at}Z", **fields
@@ -184,7 +184,7 @@ def test_a_later_loop_goes_on_where_one_was_left_and_states_have_each_group(
     publish(settings, *(records_of(f"g{index}") for index in range(6)))
     found: list[str] = []
     with opened(settings) as stream:
-        stream.state_dict()  # From now on nothing is committed that is in no state.
+        stream.state_dict()  # From now on, nothing is committed that is not in a state.
         for last in ("g1", "g3", "g5"):
             for group in stream:
                 found.append(group.group_id)
@@ -201,14 +201,14 @@ def test_groups_that_are_not_given_take_no_room_of_the_lag(settings: Settings) -
     flat = (records_of(f"f{index}", (1.0, 1.0)) for index in range(6))
     publish(settings, records_of("g0"), records_of("g1"), *flat, records_of("g2"))
     reading = Reading(settings, "trainer", "beginning", 0.05, rows=False, lag=2, keep_states=8)
-    for _ in range(2):  # Killed while the trainer has used none of them, which were fetched ahead.
+    for _ in range(2):  # Killed before the trainer used any prefetched group.
         items = GroupItems(reading, {"keep": varied}).epoch((0, 1), None)
         assert [next(items)[0] for _ in range(3)] == ["group g0", "group g1", "group g2"]
         items.close()
 
 
 class Told:
-    """A policy that hears what it is given back."""
+    """A policy that records which groups are given back."""
 
     version, max_staleness = 0, None
 
@@ -239,7 +239,7 @@ def test_a_policy_gets_back_each_group_that_its_broker_has_counted_in_vain(
 def test_a_group_without_rows_leaves_its_room_to_another_where_rows_are_asked_for(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """The broker has counted it for the policy: its rollouts were recorded where that worked."""
+    """The broker counted it for the policy; its rollouts were recorded only where possible."""
     settings = replace(settings, broker=f"sqlite:///{tmp_path / 'broker.db'}")
     exact = {"version": 1, "exact": True, "segments": [SEGMENT], "versions": [0, 0], "stop": "stop"}
     publish(settings, records_of("bare"), records_of("whole", rollout=exact))
@@ -254,7 +254,7 @@ def test_a_group_without_rows_leaves_its_room_to_another_where_rows_are_asked_fo
 
 
 def overlapping(number: int) -> list[Record]:
-    """Each group's last records come after the first of the next: no place parts them."""
+    """Each group's last records follow the first of the next: no position separates them."""
     groups = [records_of(f"g{index:02}") for index in range(number)]
     ordered = [groups[0][0]]
     for one, other in pairwise(groups):
@@ -265,7 +265,7 @@ def overlapping(number: int) -> list[Record]:
 def test_groups_that_overlap_are_committed_without_states(settings: Settings) -> None:
     publish(settings, overlapping(50))
     found: list[str] = []
-    for _ in range(5):  # The rest of what was used is not given again.
+    for _ in range(5):  # The rest of a group that was used is not delivered again.
         with opened(settings) as stream:
             for group in stream:
                 found.append(group.group_id)
@@ -303,7 +303,7 @@ def test_a_group_that_ended_and_lacks_something_is_given_up_and_told(
 def test_what_lacks_something_is_given_up_though_nothing_more_comes(settings: Settings) -> None:
     publish(settings, records_of("lacking")[1:])
     with opened(settings, grace_s=0.0, timeout_s=None) as stream:
-        assert next(stream.ends()) is None  # Without an end to wait for.
+        assert next(stream.ends()) is None  # No timeout to wait for.
         for end in stream.ends():
             assert end is None
             if stream.counts["lost"]:
@@ -352,7 +352,7 @@ def test_each_group_is_used_once_over_any_kills_and_states(settings: Settings, s
     used: list[str] = []
     saved: tuple[int, dict[str, Any] | None] = (0, None)
     while len(used) < len(groups):
-        used = used[: saved[0]]  # What a trainer lost that was killed.
+        used = used[: saved[0]]  # What a killed trainer lost.
         stream = opened(settings)
         if saved[1] is not None:
             stream.load_state_dict(saved[1])

@@ -1,4 +1,4 @@
-"""What a guard does when its worker has ended."""
+"""What a guard does after its worker has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentpipe.core.delivered import Delivered
 from agentpipe.worker.watch import guard
 from agentpipe.worker.watch.last_word import LastWord, LastWordFile
 
-NO_WORKER = -1  # As if it had ended.
+NO_WORKER = -1  # A pid of no process.
 
 
 @pytest.mark.parametrize("lies_there", [True, False])
@@ -24,5 +24,5 @@ def test_a_guard_speaks_of_what_only_lay_with_its_worker(
     spoken: list[tuple[Delivered, ...]] = []
     monkeypatch.setattr(guard, "_bury_dead", lambda seen, *_: spoken.append(seen.read().ahead))
     monkeypatch.setattr(os, "environ", {})
-    guard._watch(NO_WORKER, LastWordFile.open(word.path))  # noqa: SLF001 - the part that needs no process
+    guard._watch(NO_WORKER, LastWordFile.open(word.path))  # noqa: SLF001 - needs no process
     assert spoken == ([(("t", 1),)] if lies_there else [])

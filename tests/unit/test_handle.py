@@ -1,4 +1,4 @@
-"""A handle is the id that `send` has always returned."""
+"""A handle is the id string that `send` has always returned."""
 
 from __future__ import annotations
 

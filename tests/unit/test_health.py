@@ -1,4 +1,4 @@
-"""What `doctor` makes of limits, versions and clocks that this machine has not."""
+"""What `doctor` reports about limits, versions and clocks that this machine does not have."""
 
 from __future__ import annotations
 

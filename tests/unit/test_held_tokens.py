@@ -1,4 +1,4 @@
-"""A conversation is known by its messages, in whatever form a client gives its answers back."""
+"""A conversation is recognized by its messages, in whatever form a client returns the answers."""
 
 from __future__ import annotations
 

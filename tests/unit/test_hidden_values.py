@@ -1,4 +1,4 @@
-"""What is kept of a config or a command line has no credential in it."""
+"""Stored configs and command lines contain no credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MCP-Universe's process says of a failure, and what the worker makes of it."""
+"""How MCP-Universe's process reports a failure, and what the worker makes of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentpipe.engines.process.agent import failure_of
 
 
 class SdkError(Exception):
-    """With whatever an SDK's errors have."""
+    """An error with any attributes that an SDK's errors have."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__("failed")

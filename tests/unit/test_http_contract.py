@@ -1,4 +1,4 @@
-"""Of httpx2 we rely on what it does not promise; this fails first when that changes."""
+"""The internals of httpx2 that agentpipe uses: this fails first when they change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1024 * 1024
     "part", [decoders.ZlibDecompressor, decoders.BrotliDecoder, decoders.ZStandardDecoder]
 )
 def test_each_encoding_is_decoded_piece_by_piece(part: type) -> None:
-    """Also where its package is not installed here: a few bytes may stand for gigabytes."""
+    """Even if its package is not installed here: a few bytes can expand to gigabytes."""
     decode = getattr(part, "decode", None) or part.decompress  # type: ignore[attr-defined]
     assert "MAX_DECODE_CHUNK_SIZE" in inspect.getsource(decode)
     assert decoders.MAX_DECODE_CHUNK_SIZE <= MIB

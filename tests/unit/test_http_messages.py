@@ -1,4 +1,4 @@
-"""A response is the same however its bytes arrive, and what is none is refused."""
+"""A response is the same however its bytes arrive; invalid responses are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests for token ids: a server that refuses is left alone for a while, and the log says so."""
+"""Requests for token ids: a server that refuses gets a pause, and the log says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is copied of MCP-Universe's files: all that they refer to, whatever their texts are."""
+"""The import copies all that MCP-Universe's files refer to, whatever their texts contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a fetch: each is decoded, or stands for itself as one fault, and none stalls."""
+"""Batches of a fetch: each is decoded or becomes one fault, and none stalls the reader."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from agentpipe.sinks.kafka import batches
 from agentpipe.sinks.kafka.batches import Undecodable
 
 TP = TopicPartition("topic", 0)
-# Of a batch's header, as Kafka's format has it.
+# Byte offsets in a batch header of Kafka's format.
 ATTRIBUTES, LAST_DELTA, COUNT = 21, 23, 57
 
 
 def batch(base: int, *values: bytes, compression: int = 0) -> bytearray:
-    """As it lies in a topic from this offset on."""
+    """A batch in Kafka's format, starting at offset ``base``."""
     builder = DefaultRecordBatchBuilder(2, compression, False, -1, -1, -1, 2**20)
     for offset, value in enumerate(values):
         builder.append(offset, 1, b"key", value, [])
@@ -30,13 +30,13 @@ def batch(base: int, *values: bytes, compression: int = 0) -> bytearray:
 
 
 def summed(damaged: bytearray) -> bytearray:
-    """With a checksum that fits."""
+    """The batch with a matching checksum."""
     damaged[17:21] = calc_crc32c(memoryview(damaged)[ATTRIBUTES:]).to_bytes(4, "big")
     return damaged
 
 
 def read(*parts: bytearray, at: int = 0) -> list[tuple[int, Any]]:
-    """The offsets and values of a fetch, taken one by one."""
+    """The offsets and values of a fetch, read one by one."""
     part = batches._Batches(at, TP, MemoryRecords(b"".join(map(bytes, parts))))  # noqa: SLF001
     found = []
     while part.record_iterator is not None:

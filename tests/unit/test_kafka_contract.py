@@ -1,4 +1,4 @@
-"""Of kafka-python we touch names that are not public; this fails first when one changes."""
+"""The private names of kafka-python that agentpipe uses: this fails first when they change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Kafka reader owes to its group, without a server: shares, claims and commits."""
+"""A Kafka reader's duties to its group, without a server: shares, claims and commits."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_leader_moves_what_nobody_uses(assignment: Assignment, lent: Lent, use
     cluster = SimpleNamespace(topics=lambda: {"t"}, partitions_for_topic=lambda _: {0, 1})
     shares = assignor.assign(cluster, members)
     assert shares["old"].partitions() == [TopicPartition("t", used)]
-    assert shares["new"].partitions() == []  # The other partition is first given up.
+    assert shares["new"].partitions() == []  # The other partition has to be given up first.
 
 
 # Claims.
@@ -168,7 +168,7 @@ def test_who_is_no_member_owns_nothing_and_what_it_used_is_not_committed(
 
 
 class SlowBroker:
-    """Answers when the test says so."""
+    """Answers when the test allows it."""
 
     def __init__(self) -> None:
         self.sent: list[dict[int, int]] = []

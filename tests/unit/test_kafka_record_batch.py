@@ -1,4 +1,4 @@
-"""What a producer sends is what Kafka's own client writes and reads, and goes where it sends it."""
+"""Kafka's client reads what the producer writes, writes the same, and picks the same partition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADERS: list[list[tuple[str, bytes]]] = [
     [("task_id", b"t-1")],
     [("ä", b""), ("b", b"x" * 200)],
 ]
-# Lengths whose encodings have one byte, two and three; and more than seven bits of records.
+# Lengths encoded in one, two and three bytes; and a record count of more than seven bits.
 SIZES = [0, 1, 63, 64, 8_191, 8_192, 1_048_576]
 
 

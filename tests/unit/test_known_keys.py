@@ -1,4 +1,4 @@
-"""Keys of services are masked by their form, whoever's they are, and words are not."""
+"""Keys of known services are masked by their format, plain words are not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.secret_names import is_credential
 
 A1, HEX = "aB3dE6gH9k", "0123456789abcdef"
-# In parts, so that no scanner takes them for keys; "~" is where they are joined.
+# Split so that no scanner takes them for keys; "~" marks the joint.
 KEYS = [
     f"sk-~proj-{A1 * 3}",
     f"ghp~_{A1 * 4}",

@@ -1,4 +1,4 @@
-"""What a worker has written, its watcher reads."""
+"""A watcher reads what its worker has written."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_task_that_is_cancelled_before_its_first_step_never_awaits(word: LastW
         await asyncio.wait([task])
         assert task.cancelled()
 
-    asyncio.run(run())  # Warnings are errors: no coroutine was left without its end.
+    asyncio.run(run())  # Warnings are errors, so a coroutine that was never awaited fails here.
 
 
 def test_the_thread_that_computes_is_the_culprit(file: LastWordFile, word: LastWord) -> None:

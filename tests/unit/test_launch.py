@@ -1,4 +1,4 @@
-"""Servers on this machine, as far as no server is needed."""
+"""Local servers, as far as it can be tested without one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BROKERS = ROOT / "brokers"
 
 
 class NowhereServer(RedisServer):
-    """One that cannot be had."""
+    """A server that cannot be installed."""
 
     def _commands(self) -> Sequence[Command]:
         raise install.NotInstalledError("redis-server is not installed, install it")
@@ -41,7 +41,7 @@ class NowhereServer(RedisServer):
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """Where something listens, and never says a word of use."""
+    """A port with a listener that never answers."""
     with socket.create_server((HOST, free_port())) as listener:
         yield listener.getsockname()[1]
 
@@ -89,7 +89,7 @@ def test_a_process_is_known_again_by_its_birth(tmp_path: Path) -> None:
     assert "EOFError" in (tmp_path / "log").read_text()
 
 
-# What the command line says.
+# Arguments of the command line.
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "6379.0"])
@@ -157,7 +157,7 @@ def test_make_starts_and_drops_each(kind: str) -> None:
         assert f"python3 -m brokers.launch {command} {kind}" in dry.stdout
 
 
-# Servers that are not there.
+# Servers that are missing.
 
 
 def test_what_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_missing_server_fails_in_ci_and_is_skipped_elsewhere(
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Makes an environment whose PATH has only the shell scripts that are given."""
+    """Make an environment whose PATH has only the given shell scripts."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("sh", "env", "touch", "chmod", "cat", "true"):

@@ -1,4 +1,4 @@
-"""The ledger of a trial under faults: it shows what is lost and what is doubled."""
+"""The ledger of a fault trial: it reveals lost and duplicated records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the place of a worker process that died stays empty."""
+"""How long the slot of a dead worker process stays empty."""
 
 from __future__ import annotations
 

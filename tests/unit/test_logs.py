@@ -1,4 +1,4 @@
-"""One line an event, bound to the run that it is from."""
+"""One line per event, bound to the run that logged it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("an.agents.library")
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The root logger, as it was once the test is over."""
+    """The root logger, restored after the test."""
     logger = logging.getLogger()
     handlers, level = list(logger.handlers), logger.level
     yield logger
@@ -119,7 +119,7 @@ def test_a_thread_of_the_agents_own_is_bound_where_it_is_given_the_context() -> 
 def test_an_event_is_one_line_with_its_traceback_below_and_harmless() -> None:
     def fail() -> None:
         try:
-            raise ValueError("two\nlines")  # noqa: TRY301 - it is to be logged
+            raise ValueError("two\nlines")  # noqa: TRY301 - the test logs it
         except ValueError:
             log.exception("first\r\n  second\x1b[31m")
 

@@ -1,4 +1,4 @@
-"""A trainer's loop ends in time while nothing of its own comes, and goes on where it was."""
+"""A trainer's loop times out while none of its own results arrive, and can resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Feed:
-    """Has sent so many prompts, and sends no more."""
+    """Has sent ``sent`` prompts, and sends no more."""
 
     has_more = False
 
@@ -31,7 +31,7 @@ class Feed:
         assert not wait, "this would wait for ever"
 
     def over(self, is_over: Callable[[str], bool]) -> None:
-        """It remembers none."""
+        """Do nothing: no prompts are remembered."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"sent": self.position}
@@ -45,7 +45,7 @@ class FullQueues(Feed):
 
 
 class OthersResults:
-    """A stream in which results of others never end."""
+    """A stream with endless results of other senders."""
 
     keep = 0.0
 
@@ -54,14 +54,14 @@ class OthersResults:
             yield Result(task_id="other")
 
     def release(self, number: int) -> None:
-        """All that is read is used."""
+        """Do nothing: all that is read counts as used."""
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class Held:
-    """A loop that no other trainer wants."""
+    """A lease that no other trainer wants."""
 
     is_of_parent = False
 
@@ -69,7 +69,7 @@ class Held:
         self.report = LoopReport()
 
     def refuse_if_taken(self) -> None:
-        """None has it."""
+        """Never refuse: no other trainer has the loop."""
 
     def close(self) -> None:
         """Nothing is open."""

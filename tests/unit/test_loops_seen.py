@@ -1,4 +1,4 @@
-"""What a trainer says of its loop, as others see it."""
+"""What a trainer reports of its loop, as others see it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def seen(report: bytes, silent_s: float = 1.0, name: str = "first") -> LoopSeen:
 
 @pytest.fixture
 def pass_s(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets time pass for the report."""
+    """A function that advances the report's clock."""
     now = [100.0]
 
     class Clock:

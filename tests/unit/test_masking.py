@@ -1,4 +1,4 @@
-"""What is cut is masked before: no half of a secret is left, wherever the program cuts a text."""
+"""Text is masked before it is cut, so that no part of a secret remains at a cut."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def installed() -> Redactor:
 
 
 def over(limit: int) -> str:
-    """A text with the secret over its first ``limit`` characters, and over its last ones."""
+    """A text with the secret across its first ``limit`` characters, and across its last ones."""
     filler, space = "x" * (limit - len(SECRET) - 1), " " * (len(SECRET) + 1 - len(SECRET) // 2)
     text = f"{filler}{space}{SECRET}{space}{filler}"
     assert any(part in text[:limit] for part in PARTS)
@@ -108,7 +108,7 @@ def test_what_is_short_enough_stays_as_it_is_and_is_masked_where_it_leaves() -> 
     assert masking.shorten(f"{SECRET} is", 10) == "*** is"
 
 
-# Where a text may be cut without the door, and why.
+# Modules besides core.masking that may cut text, and why.
 ELSEWHERE = {
     "agentpipe.core.masking": "the door",
     "agentpipe.core.retry_after": "a header's time, of which a number is read",
@@ -152,12 +152,12 @@ ELSEWHERE = {
         "a page's key at the command line",
     ),
 }
-# They read what a user wrote in a file or at the command line.
+# These packages read what a user wrote in a file or on the command line.
 OF_USERS = ("config", "cli", "settings", "sending", "connections", "operations", "compat", "tui")
 
 
 def cuts(tree: ast.Module) -> Iterator[ast.Subscript]:
-    """Slices with a bound that is a constant of some size, or is named like one."""
+    """Slices whose bound is a large constant or is named like one."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Subscript) or not isinstance(node.slice, ast.Slice):
             continue

@@ -1,4 +1,4 @@
-"""Whatever a tool returns, the model gets text, and only images that its provider takes."""
+"""Whatever a tool returns, the model gets text, and only images that its provider accepts."""
 
 from __future__ import annotations
 

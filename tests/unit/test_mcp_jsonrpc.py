@@ -1,4 +1,4 @@
-"""Replies of MCP servers, well formed or not: each finds its request, or harms no other."""
+"""Replies of MCP servers, valid or not: each finds its request, or harms no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of MCP-Universe's runs natively, what needs its own code, and what nothing can run."""
+"""What of MCP-Universe runs natively, what needs its own code, and what cannot run."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ LISTED = {"mine": {"stdio": {"command": "x"}}, "far": {"http": {"url": "http://x
 
 @pytest.fixture
 def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's list of servers, which takes a name of MCP-Universe's package too."""
+    """The user's list of servers; it redefines a name of MCP-Universe's package too."""
     file = tmp_path / "servers.json"
     file.write_text(json.dumps({**LISTED, "echo": {"stdio": {"command": "y"}}}))
     monkeypatch.setenv("AGENTPIPE_MCP_SERVERS", str(file))

@@ -1,4 +1,4 @@
-"""What is being settled while its worker goes on."""
+"""Settlements in progress while their worker continues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEXT = Claim("next", "q", b"", "w", 3)
 
 
 class Slow:
-    """A store that settles when the test says so."""
+    """A store that settles when the test allows it."""
 
     def __init__(self) -> None:
         self.settled = Future[list[bool]]()
@@ -45,7 +45,7 @@ class Fixture:
         self.held.add(self.messages)
         self.meanwhile = Meanwhile(cast("Store", self.store), self.held, self.settle, self.fail)
 
-    def settle(self, message: ClaimedMessage, counted: bool) -> None:  # noqa: FBT001 - the store's word
+    def settle(self, message: ClaimedMessage, counted: bool) -> None:  # noqa: FBT001 - the store's
         self.held.remove(message)
         self.fates.append((message.claim.task_id, counted))
 

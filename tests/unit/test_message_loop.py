@@ -1,4 +1,4 @@
-"""An event loop whose turns can be followed, and whose code is known by its message."""
+"""An event loop whose turns can be observed, and that knows the message of the running code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PATIENCE_S = 20.0
-# Any object will do.
+# Any object works.
 MINE: Any = "mine"
 
 
@@ -120,7 +120,7 @@ def test_it_is_known_whose_code_has_ended_a_loop(
     except SystemExit as raised:
         error = raised
     for task in (it for it in kept if isinstance(it, asyncio.Task)):
-        task.exception()  # Retrieved, so that asyncio does not report it as lost.
+        task.exception()  # Retrieve it, or asyncio reports it as lost.
     death = loop.death(error)
     assert (death.reason, death.culprit) == (reason, MINE)
 
@@ -192,7 +192,7 @@ def test_a_run_does_not_change_the_loop_of_the_others(
 
     with pytest.raises(RuntimeError, match=rf"loop\.{what}\(\) .* `isolation: thread`"):
         loop.run_until_complete(meddle())
-    loop.set_task_factory(None)  # The worker may.
+    loop.set_task_factory(None)  # Allowed for the worker itself.
     loop.run_until_complete(loop.shutdown_default_executor())
 
 
@@ -217,7 +217,7 @@ def test_what_is_the_workers_own_is_cancelled_by_the_worker_only(loop: MessageLo
         await asyncio.sleep(0)
         await asyncio.create_task(meddle(), context=contextvars.Context())
         ended = in_background(asyncio.sleep(60))
-        current_message.set(MINE)  # As the engine of a run that closes its session.
+        current_message.set(MINE)  # As the engine does when a run closes its session.
         cancel_background(ended)
         await asyncio.wait({ended})
         return await whole, ended.cancelled()
@@ -226,7 +226,7 @@ def test_what_is_the_workers_own_is_cancelled_by_the_worker_only(loop: MessageLo
 
 
 class Run:
-    """What a task asks of its message."""
+    """What a task reads of its message."""
 
     settlement: Any = None
 

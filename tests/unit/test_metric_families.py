@@ -1,4 +1,4 @@
-"""A snapshot as metrics: names, what is absent, and what dashboard and alerts rest on."""
+"""A snapshot as metrics: names, missing values, and what the dashboard and alerts depend on."""
 
 from __future__ import annotations
 
@@ -79,19 +79,19 @@ STATS = Stats(
 )
 
 
-# The parser and the writer of OpenMetrics have no types.
+# The OpenMetrics parser and writer have no types.
 READERS: tuple[Any, Any] = (read_plain, read_open)
 WRITERS: tuple[Any, Any] = (generate_latest, openmetrics.generate_latest)
 
 
 def samples_of(stats: Stats | None) -> dict[str, float]:
-    """By name and labels, as Prometheus reads them; in both formats."""
+    """Values by name and labels as Prometheus reads them; the same in both formats."""
     plain, later = (_read(stats, it) for it in (False, True))
     assert plain == later
     return plain
 
 
-def _read(stats: Stats | None, is_open: bool) -> dict[str, float]:  # noqa: FBT001 - an index as well
+def _read(stats: Stats | None, is_open: bool) -> dict[str, float]:  # noqa: FBT001 - also an index
     registry = registry_of(lambda: stats, openmetrics=is_open)
     families = READERS[is_open](WRITERS[is_open](registry).decode())
     return {
@@ -198,7 +198,7 @@ def test_a_time_is_in_the_bucket_of_its_limit(seconds: float, limit: int) -> Non
 def test_promtool_accepts_metrics_and_alerts(tmp_path: Path) -> None:
     text = generate_latest(registry_of(lambda: STATS, openmetrics=False))
     lint = run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
-    # Names that Dramatiq's own exporter has given, in milliseconds.
+    # Other lines are about Dramatiq's own metric names, which are in milliseconds.
     ours = [line for line in lint.stderr.decode().splitlines() if line.startswith("agentpipe")]
     assert ours == []
     rules = run(

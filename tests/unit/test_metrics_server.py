@@ -1,4 +1,4 @@
-"""What the exporter answers, whatever a scraper sends and whatever the broker does."""
+"""The exporter's answers, whatever a scraper sends and whatever the broker does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def ask(
     path: str = "/metrics", method: str = "GET", stats: Stats | None = STATS, **headers: str
 ) -> tuple[str, dict[str, str], str]:
-    """Status, headers and body."""
+    """Status, headers and body of the answer."""
     place, _, query = path.partition("?")
     heard: dict[str, Any] = {}
 
@@ -111,7 +111,7 @@ def test_any_name_is_a_label(accept: str, name: str) -> None:
 
 
 class Broker:
-    """A store of which each snapshot does what it is told to."""
+    """A store whose next snapshots call the given functions."""
 
     def __init__(self, *does: Callable[[], Stats]) -> None:
         self._does = list(does)

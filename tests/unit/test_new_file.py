@@ -1,4 +1,4 @@
-"""A new file is there as a whole, or not at all, and for whom its source is."""
+"""A new file appears complete or not at all, with the permissions of its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trainer's log says where no group comes."""
+"""What a trainer's log says when no group arrives."""
 
 from __future__ import annotations
 

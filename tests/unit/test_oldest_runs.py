@@ -1,4 +1,4 @@
-"""What a worker reports of its oldest runs."""
+"""What a worker reports about its oldest runs."""
 
 from __future__ import annotations
 

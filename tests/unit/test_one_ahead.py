@@ -1,4 +1,4 @@
-"""One ahead: order, what runs at once, and when a fault is raised."""
+"""One ahead: order, concurrency, and when an error is raised."""
 
 from __future__ import annotations
 

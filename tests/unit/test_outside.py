@@ -1,4 +1,4 @@
-"""Whatever bytes come from outside, what is read from them can be written again."""
+"""Whatever bytes come from outside, the data read from them can be encoded again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point one way, cost little where speed matters, and have no effects."""
+"""Imports point one way, are cheap where speed matters, and have no effects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "agentpipe"
 
-# A package imports only packages that stand before it here, and itself.
+# A package imports only itself and packages above it in this list.
 PACKAGES = (
     "errors",
     "core",
@@ -50,7 +50,7 @@ PACKAGES = (
     "actors",
     "__main__",
 )
-# And so do the parts of a worker.
+# The parts of a worker, under the same rule.
 WORKER = (
     "times",
     "watch",
@@ -68,7 +68,7 @@ WORKER = (
     "trial",
     "fleet",
 )
-# Our own brokers, sinks and engines are found as anybody else's are.
+# Our own brokers, sinks and engines are found by entry point, like third-party ones.
 FOUND_BY_ENTRY_POINT = (
     "brokers.sqlite",
     "brokers.redis",
@@ -81,14 +81,14 @@ FOUND_BY_ENTRY_POINT = (
     "engines.mcpuniverse",
     "engines.python",
 )
-# It runs in another environment, where there is no agentpipe: alone its imports are relative.
+# Runs in an environment without agentpipe, so it alone has relative imports.
 HOST = "engines.mcpuniverse.host"
 HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")
 OF_ENGINES = ("genai_prices", "mcp", "httpx2", "pydantic")
 
 
 def test_files_of_tests_have_names_of_their_own() -> None:
-    """Of two with one name, those of one folder are not found where both are run."""
+    """Of two files with the same name, one would not be found when both folders run together."""
     run_together = [ROOT / "tests" / name for name in ("unit", "conformance", "integration")]
     names = [file.name for folder in run_together for file in folder.glob("test_*.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
@@ -105,7 +105,7 @@ MODULES = {name_of(file): file for file in PACKAGE.rglob("*.py")}
 
 
 def imports_of(node: ast.AST) -> Iterator[str]:
-    """What a module imports anywhere, also where only a type checker looks."""
+    """What a module imports anywhere, including imports for type checkers."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (_ours(alias.name) for alias in child.names if _is_ours(alias.name))
@@ -197,7 +197,7 @@ def test_imports_are_absolute() -> None:
 
 
 def in_fresh_process(code: str, folder: Path) -> list[str]:
-    """What ``code`` prints as JSON, in an interpreter that has imported nothing of ours."""
+    """The JSON that ``code`` prints in an interpreter that has not imported agentpipe."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
@@ -233,7 +233,7 @@ def test_sending_loads_no_engine_and_no_agent(tmp_path: Path) -> None:
 
 
 def test_importing_has_no_effects(tmp_path: Path) -> None:
-    # The dataset wants PyTorch, which is not here.
+    # The dataset needs PyTorch, which is not installed here.
     quiet = sorted(set(MODULES) - {"actors", "__main__", "agentpipe", "training.dataset"})
     code = f"""
 import importlib, json, logging, os, signal, sys, threading

@@ -1,4 +1,4 @@
-"""The process that started this one, however it was made."""
+"""The process that started this one, by any start method."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Each regular expression of the program is linear: no text that strangers send stops a worker.
+"""Every regular expression of the program is linear: no foreign text can stall a worker.
 
 The patterns are found in the source, so a new one is tested without a line here. Hostile texts are
-made from the pattern itself: its pieces, repeated, behind each of its beginnings, without an end.
+built from the pattern itself: a prefix of a match, then a piece repeated, without a valid end.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from agentpipe.engines.llm.json_answers import json_in
 from agentpipe.operations.dead_letters import shape
 
 PACKAGE = Path(agentpipe.__file__).parent
-# Their import has effects, or needs what is not installed here.
+# Importing them has effects, or needs what is not installed here.
 NOT_IMPORTED = {"agentpipe.actors", "agentpipe.__main__", "agentpipe.training.dataset"}
-# Patterns that another module compiles as well: they are tested there.
+# Patterns that another module compiles; they are tested there.
 GIVEN = {"credentials": "agentpipe.core.secret_names.CREDENTIAL_NAMES"}
 METHODS = ("search", "match", "fullmatch", "sub", "findall", "finditer", "split", "subn")
-# What these read is cut to a few hundred characters before: tested below, as it is called.
+# Their input is cut to a few hundred characters first; tested below through their functions.
 BOUNDED = {"agentpipe.core.failure_digest", "agentpipe.operations.dead_letters"}
 SMALL, LARGE = 2_000, 16_000
-# Quadratic time would be 64 times as long; a loaded machine may double any figure.
+# Quadratic time would give a ratio of 64; a loaded machine can double any measurement.
 MAX_RATIO = 24
-# Below it the clock says little. Quadratic patterns need some 100 ms for the large text.
+# Shorter times are noise. Quadratic patterns need about 100 ms for the large text.
 WORTH_A_LOOK_S = 0.02
 
 
@@ -46,7 +46,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 
 
 def inline(tree: ast.Module) -> Iterator[re.Pattern[Any]]:
-    """Of calls such as ``re.sub("x", ...)``."""
+    """Patterns in calls such as ``re.sub("x", ...)``."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or ast.unparse(node.func)[:3] != "re.":
             continue
@@ -68,7 +68,7 @@ def held(value: Any) -> Iterator[re.Pattern[Any]]:
 
 
 def all_patterns() -> dict[re.Pattern[Any], set[str]]:
-    """Each pattern, and the methods by which it is used; all of them where that is not seen."""
+    """Each pattern and the methods that use it; an empty set if unknown, which means all."""
     found: dict[re.Pattern[Any], set[str]] = {}
     for name, tree in modules():
         if name in NOT_IMPORTED | BOUNDED:
@@ -83,7 +83,7 @@ def all_patterns() -> dict[re.Pattern[Any], set[str]]:
 
 
 def pieces(tree: Any) -> Iterator[str]:
-    """A text for each part of a parsed pattern, as a match would have it."""
+    """Matching text for each part of a parsed pattern."""
     for kind, value in tree:
         name = str(kind)
         if name == "LITERAL":
@@ -126,12 +126,12 @@ def text_of_pattern(pattern: re.Pattern[Any]) -> str:
 
 def parsed(pattern: re.Pattern[Any]) -> Any:
     text = text_of_pattern(pattern)
-    parser = re._parser  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other
+    parser = re._parser  # type: ignore[attr-defined]  # noqa: SLF001 - no public parser
     return parser.parse(text, pattern.flags & re.DOTALL)
 
 
 def hostile(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
-    """A beginning, and what to repeat behind it."""
+    """Pairs of a prefix and a text to repeat after it."""
     parts = [*pieces(parsed(pattern))]
     joined = "".join(parts)
     at = [0, *(len("".join(parts[: index + 1])) for index in range(len(parts)))]
@@ -144,7 +144,7 @@ def hostile(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
 
 
 def seconds(call: Callable[[Any], object], text: Any) -> float:
-    """Of this thread's own processor time, the better of two: other processes do not count."""
+    """Processor time of this thread, the better of two runs: other processes do not count."""
     taken = []
     for _ in range(2):
         before = time.thread_time()
@@ -196,7 +196,7 @@ def test_the_test_finds_a_quadratic_pattern() -> None:
     assert next(flaws(pattern, {"sub"}), None)
 
 
-# Each of its alternatives matches whatever is behind its first character.
+# Each alternative matches whatever follows its first character, so it never fails midway.
 NEVER_HALF_WAY = r'"(?:[^"\\]++|\\.?)*+"?'
 ONE_CHARACTER = {"LITERAL", "NOT_LITERAL", "IN", "ANY"}
 
@@ -216,7 +216,7 @@ def possessive_groups(tree: Any) -> Iterator[Any]:
 
 
 def test_no_group_is_repeated_possessively() -> None:
-    """Before Python 3.11.5, one that fails half way loses its place: secrets were not masked."""
+    """Before Python 3.11.5, one that fails midway loses its position: secrets were not masked."""
     of_secret = pattern_of(b"a0x1n", (1, 1), marked=True, behind_backslash=frozenset({4}))
     wrong = [
         pattern.pattern

@@ -71,7 +71,7 @@ def test_a_bound_in_the_file_counts_more_than_the_argument(
 
 
 class PydanticLike:
-    """As much of MCP-Universe's TaskConfig as we rely on."""
+    """The part of MCP-Universe's TaskConfig that agentpipe uses."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         assert mode == "json"

@@ -1,4 +1,4 @@
-"""What is read of a child's pipes, and whether a process lives."""
+"""Reading a child's pipes, and whether a process is alive."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_process_that_ended_is_not_alive_though_its_parent_has_not_waited() ->
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_alive(child.pid)
     child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It stays a zombie.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It remains a zombie.
     assert not is_alive(child.pid)
     child.communicate()
     assert not is_alive(child.pid)

@@ -1,4 +1,4 @@
-"""Brokers, sinks and engines are found by entry point, a third party's like ours."""
+"""Brokers, sinks and engines are found by entry point, third-party ones like ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution of somebody else's, as if installed."""
+    """A third-party distribution, as if installed."""
     info = tmp_path / "somebodys-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys\nVersion: 1.0\n")

@@ -1,4 +1,4 @@
-"""Policies: what a file may say, which server a task asks, and who waits in a pause."""
+"""Policies: valid files, the server that a task asks, and who waits during a pause."""
 
 from __future__ import annotations
 

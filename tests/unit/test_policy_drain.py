@@ -1,4 +1,4 @@
-"""How long a trainer waits for the requests of a policy that it has paused."""
+"""How long a trainer waits for the open requests of a policy that it paused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATE = PolicyState(PolicySpec("main", ("http://h/v1",)), paused=True, pauses=1)
 
 
 class Clock:
-    """Time passes where somebody sleeps, and in outages."""
+    """Time passes only in sleeps and outages."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -31,7 +31,7 @@ class Clock:
 
 
 class Broker:
-    """Of one policy, whose worker has requests that never end; away where it is said to be."""
+    """A broker with one policy and never-ending requests; unreachable during ``outages``."""
 
     def __init__(self, clock: Clock, *outages: tuple[float, float], heard_at: float = 0.0) -> None:
         self._clock, self._outages, self._heard_at = clock, outages, heard_at

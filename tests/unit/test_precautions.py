@@ -1,4 +1,4 @@
-"""Warnings of what is open to strangers: passwords in plain sight, and servers of any version."""
+"""Warnings about exposure: passwords sent in plain text, and servers of unpinned versions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CANARY = "kanarie"
         (f"unix://u:{CANARY}@/run/redis.sock", ["ok"]),
         ("redis://h:1/0", []),
         ("sqlite:////tmp/x.db", []),
-        (f"redis://u:{CANARY}@[h/0", []),  # What opens it says so.
+        (f"redis://u:{CANARY}@[h/0", []),  # Opening it reports the error.
     ],
 )
 def test_a_password_without_tls_is_warned_of(url: str, found: list[str]) -> None:

@@ -36,7 +36,7 @@ def trace_of(result: Result) -> dict[str, Any]:
 
 
 def branches_of(nodes: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """As verifiers walks them: from each leaf to its root."""
+    """Branches from root to leaf, as verifiers walks them."""
     parents = {node["parent"] for node in nodes}
     branches = []
     for leaf in (number for number in range(len(nodes)) if number not in parents):

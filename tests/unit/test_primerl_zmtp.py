@@ -24,14 +24,14 @@ READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
 
 
 class Written(bytearray):
-    """What a writer was given."""
+    """The bytes given to a writer."""
 
     def write(self, data: bytes) -> None:
         self.extend(data)
 
 
 def conversation(data: bytes) -> tuple[list[list[bytes]], bytes]:
-    """The messages of a client that sends ``data`` and goes, and what it was sent."""
+    """The messages of a client that sends ``data`` and disconnects, and the bytes sent to it."""
     written, messages = Written(), list[list[bytes]]()
 
     async def talk() -> None:

@@ -1,4 +1,4 @@
-"""A store's files belong to their owner: no other user reads them, or stops a writer."""
+"""A store's files belong to their owner: no other user can read them or stop a writer."""
 
 from __future__ import annotations
 
@@ -165,11 +165,11 @@ def test_a_link_in_place_of_a_stores_file_leads_nowhere(folder: Path, name: str)
     assert victim.read_bytes() == b"precious"
 
 
-# A stream's file from a stranger.
+# A stream file written by an attacker.
 
 
 def forged(folder: Path, reader: str) -> SqliteSink:
-    """A sink whose file says that a reader of this name has borrowed its only record."""
+    """A sink whose file says that this reader has borrowed its only record."""
     path = folder / "results.db"
     sink = open_sink(Settings(sink=f"sqlite:///{path}"))
     sink.publish([Record("a", b"{}")])
@@ -222,7 +222,7 @@ def test_a_journal_that_names_a_file_to_delete_is_not_played_back(folder: Path) 
 
 @pytest.mark.process
 def test_who_is_killed_while_a_store_is_made_holds_up_no_other(folder: Path) -> None:
-    """The journal of the first transaction is left behind, with the file as it was."""
+    """The first transaction's journal is left behind, with the file unchanged."""
     making = (
         "import os, signal, sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
         "db.execute('BEGIN IMMEDIATE'); db.execute('PRAGMA user_version = 7');"
@@ -236,7 +236,7 @@ def test_who_is_killed_while_a_store_is_made_holds_up_no_other(folder: Path) -> 
 
 
 def _journal(victim: bytes) -> bytes:
-    """A hot one with no page, of a transaction over several files: https://sqlite.org/fileformat"""
+    """A hot journal without pages, of a multi-file transaction: https://sqlite.org/fileformat"""
     head = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + struct.pack(">IIIII", 0, 0, 1, 512, 4096)
     tail = struct.pack(">I", 0x40000000 // 4096 + 1) + victim
     return head.ljust(512, b"\0") + tail + struct.pack(">II", len(victim), sum(victim)) + head[:8]

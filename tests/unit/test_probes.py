@@ -1,4 +1,4 @@
-"""Probes: what they find good, and what not."""
+"""Probes: when they succeed, and when they fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each mistake of a file is told with the line of its key."""
+"""Each mistake in a file is reported with the line of its key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGENT = """
 kind: agent
 spec: {name: adder, type: command, config: {argv: ["true"]}}
 """
-# What follows is in line 8.
+# The inserted key is on line 8.
 COLLECTION = """
 kind: collection
 spec:

@@ -1,4 +1,4 @@
-"""A process that keeps its memory and its environment from others of its user."""
+"""A process that hides its memory and environment from its user's other processes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_another_process_of_the_same_user_cannot_read_a_private_one(close: objec
 
 
 def _read_by_a_child(victim: int) -> list[str]:
-    """What a fork reads of its parent, which waits for it."""
+    """What a forked child can read of this process's /proc files; waits for the child."""
     reading, writing = os.pipe()
     if (pid := os.fork()) == 0:
         for name in ("environ", "maps", "mem"):

@@ -1,4 +1,4 @@
-"""Programs that a run starts end with it, and those of its neighbours go on."""
+"""Programs that a run starts end with the run; those of its neighbours continue."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def _neighbours() -> None:
     go.set()
     last = await longer
     await asyncio.to_thread(wait_until, lambda: ended(last), 10, "its own ends")
-    for each in all_of_them:  # asyncio may hear of it later, and warns of what it has not heard.
+    for each in all_of_them:  # asyncio can hear of the exit late, and warns if it has not.
         await each.wait()
 
 

@@ -1,4 +1,4 @@
-"""A trainer's prompts from lists and loaders: none left out and none twice, whatever is loaded."""
+"""A trainer's prompts from lists and loaders: none skipped or repeated, whatever is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = [f"p{number}" for number in range(23)]
 
 
 class Loader:
-    """Gives batches; at its end its state is that of a new beginning, as some loaders' is."""
+    """Yields batches; like some loaders, it returns to its initial state at the end."""
 
     def __init__(self, size: int) -> None:
         self._size, self._at = size, 0
@@ -39,7 +39,7 @@ class Loader:
 
 
 class Forgetful(Loader):
-    """Gives its state only while it is iterated, as Hugging Face's does."""
+    """Applies a loaded state only once iterated, as Hugging Face's loader does."""
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._start = state["at"]
@@ -77,9 +77,9 @@ def test_any_states_give_the_rest(kind: str, seed: int) -> None:
             source.load_state_dict(json.loads(json.dumps(state)))
         found += taken(source, dice.randrange(5))
         if dice.random() < 0.5:
-            source.has_next()  # The next one is drawn, and was not sent.
+            source.has_next()  # The next prompt is drawn, but not sent.
         state = source.state_dict()
-        taken(source, dice.randrange(4))  # After the state: they come again.
+        taken(source, dice.randrange(4))  # Taken after the state, so they come again.
     last = PromptSource(made(kind))
     last.load_state_dict(state or {})
     assert found + taken(last) == NAMES

@@ -1,4 +1,4 @@
-"""Each provider's rules, as they show in its requests."""
+"""Each provider's rules, as its requests show them."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_each_call_of_a_response_has_an_id_of_its_own(protocol: str, given: list
     assert back == ids
     assert len({*ids}) == len(given)
     new = [id_ for id_ in ids if id_ not in given]
-    # The form that Mistral demands, and that the others take.
+    # Mistral requires this format, and the others accept it.
     assert all(re.fullmatch(r"[A-Za-z0-9]{9}", id_) for id_ in new)
     assert [id_ for id_ in ids if id_ in given] == list(dict.fromkeys(filter(known, given)))
 
@@ -167,7 +167,7 @@ def known(id_: Any) -> bool:
     ],
 )
 def test_arguments_that_are_no_object_do_not_go_back(written: Any, back: str) -> None:
-    """Servers such as vLLM parse the history's arguments, and refuse what is none."""
+    """Servers such as vLLM parse the arguments in the history, and refuse all but objects."""
     response = PROTOCOLS["openai"].read(openai_answer([("x", written)]))
     (call,) = response.turn["tool_calls"]
     assert call["function"]["arguments"] == back

@@ -1,4 +1,4 @@
-"""A record that the sink refuses is found, cut, and else set aside; the others are published."""
+"""A record that the sink refuses is found and cut, or set aside; the others are published."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT = 20_000
 
 
 class PickySink:
-    """Refuses batches with records of which something is true; takes all others."""
+    """Refuses records that match a condition; without ``exact``, refuses their whole batch."""
 
     def __init__(self, refuses: Callable[[Record], str], *, exact: bool = False) -> None:
         self._refuses, self._exact = refuses, exact

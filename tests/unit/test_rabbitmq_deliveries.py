@@ -1,4 +1,4 @@
-"""In which order a RabbitMQ worker claims what was delivered to it."""
+"""The order in which a RabbitMQ worker claims its deliveries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentpipe.brokers.records import Queue, Worker
 
 
 class NoMarks(CancelMarks):
-    """Nothing is cancelled."""
+    """No cancel marks."""
 
     def __init__(self) -> None:
         self.until_ms = {}
@@ -28,12 +28,12 @@ def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> 
 
 
 def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() -> None:
-    """They are delivered again from where they waited."""
+    """An awaited run can be redelivered from among the first offers."""
     before, queue = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None)), Queue("c_0", "c")
     agent = before.add(queue, "c_0", str)
     before.put(agent, Prefetched(Message("runs", "c_0", b""), 1))
     before.claim(1, lambda: True)
-    assert before.may_have_returned(agent)  # It is full: the server would deliver no more.
+    assert before.may_have_returned(agent)  # Full: the server would deliver no more.
     after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     after.inherit(before)
     assert not after.may_have_returned(after.add(queue, "c_0", str))
@@ -47,9 +47,9 @@ def test_what_runs_next_is_claimed_while_the_last_run_is_settled() -> None:
     first, *others = deliveries.claim(9, lambda: True)
     assert others == []
     deliveries.begin_settling([first])
-    deliveries.begin_settling([first])  # It ends once.
+    deliveries.begin_settling([first])  # A run ends only once.
     (second,) = deliveries.claim(9, lambda: True)
-    deliveries.stop_settling([first])  # It was not settled: what is active now is more than one.
+    deliveries.stop_settling([first])  # Not settled: more runs are active than allowed.
     deliveries.begin_settling([second])
     assert deliveries.claim(9, lambda: True) == []
     deliveries.begin_settling([first])
@@ -62,7 +62,7 @@ def test_what_runs_next_is_claimed_while_the_last_run_is_settled() -> None:
 
 
 def test_who_waits_for_the_end_of_a_suspect_is_woken_by_it() -> None:
-    """Its worker does not wait for what it settles, and found nothing to claim meanwhile."""
+    """Its worker does not wait for settlements, and found nothing to claim meanwhile."""
     wakes: list[str] = []
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: wakes.append("woken"), Ahead(None))
     for tag, name in enumerate(("c_0", "c_1")):
@@ -83,15 +83,15 @@ def test_what_only_lay_here_when_two_connections_were_lost_in_a_row_is_no_crash(
     message = Message("t", "c_0", b"")
     before.put(before.add(queue, "c_0", str), Prefetched(message, 1))
     between = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
-    between.inherit(before)  # It ends before that was delivered again.
+    between.inherit(before)  # Lost before the redelivery.
     after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     after.inherit(between)
     assert not after.is_lost(message, redelivered=True)
-    assert after.is_lost(message, redelivered=True)  # Another worker has had it meanwhile.
+    assert after.is_lost(message, redelivered=True)  # Another worker had it in between.
 
 
 def test_a_delivery_to_an_agent_without_room_wakes_nobody() -> None:
-    """The end of a run lets it be claimed."""
+    """The end of a run makes it claimable."""
     wakes: list[str] = []
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: wakes.append("woken"), Ahead(None))
     agent = deliveries.add(Queue("c_0", "c", concurrency=1), "c_0", str)

@@ -1,4 +1,4 @@
-"""Locks of what a worker serves, where it ends while it asks for them."""
+"""Locks of the agents that a worker serves, when it ends while requesting them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THEIRS = TOPOLOGY.lock("theirs")
 
 
 class Server:
-    """Has locks of this connection, and one of another."""
+    """Holds the locks of this connection and one of another connection."""
 
     def __init__(self) -> None:
         self.locks: set[str] = set()
@@ -42,7 +42,7 @@ class Server:
         if self.hangs:
             await asyncio.Event().wait()
         if self._refuses:
-            self._refuses = False  # The next to use it gets a new channel.
+            self._refuses = False  # The next use gets a new channel.
             raise ChannelClosed("locked", LOCKED)
 
     async def delete(self, names: Iterable[str]) -> None:
@@ -72,7 +72,7 @@ def test_what_another_serves_is_left_out() -> None:
 
 
 def test_a_worker_that_ends_while_it_asks_keeps_no_lock() -> None:
-    """Its connection may go on: no other worker could ever serve these agents."""
+    """Its connection can stay open: then no other worker could ever serve these agents."""
 
     async def end() -> None:
         server = Server()

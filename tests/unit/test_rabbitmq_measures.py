@@ -1,4 +1,4 @@
-"""Counters of workers on RabbitMQ: added up from look to look, over the ends of workers."""
+"""Counters of RabbitMQ workers: added up over snapshots, even when workers end."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_worker_counts_by_collection_with_times(monkeypatch: pytest.MonkeyPatc
     [
         ({}, True),
         ({"running": 1}, True),
-        ({"running": 2}, False),  # The server delivers no more than that.
+        ({"running": 2}, False),  # At this limit, the server delivers no more.
         ({"is_consumed": False}, False),
         ({"resting": True}, False),
         ({"leaving": True}, False),

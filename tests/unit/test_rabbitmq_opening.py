@@ -1,4 +1,4 @@
-"""What stays of a worker that cannot join."""
+"""What a worker that cannot join leaves behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpipe.brokers.records import Worker
 
 
 class Unanswered:
-    """A session and its channel, whose server has blocked it."""
+    """A session, and its channel, whose server blocks it."""
 
     def __init__(self) -> None:
         self.asked, self.is_closed = asyncio.Event(), False
@@ -32,7 +32,7 @@ class Unanswered:
 
 
 def test_a_worker_that_cannot_join_answers_no_questions_later() -> None:
-    """Otherwise it would answer beside the one that joins at last, under the same name."""
+    """Otherwise it would answer beside the worker that joins later under the same name."""
     asyncio.run(_give_up())
 
 

@@ -1,4 +1,4 @@
-"""What the outbox does with results that it was about to lend."""
+"""What happens to results that the outbox was about to lend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpipe.connections.amqp.arrivals import Delivery
 
 
 class Blocked:
-    """A channel whose server answers a first request, and no other."""
+    """A channel whose server answers only the first request."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -48,7 +48,7 @@ async def _give_up() -> None:
 
 
 class Full:
-    """A channel of an outbox without end, whose results are small at first."""
+    """A channel with an endless outbox; its first results are small."""
 
     def __init__(self) -> None:
         self.delivered = self.given_back = 0

@@ -1,4 +1,4 @@
-"""What the RabbitMQ store decides without a server."""
+"""Decisions that the RabbitMQ store makes without a server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def crew(*slots: int, queues: int = 8, first: str = "") -> list[Member]:
     ]
 
 
-# Who serves what.
+# Which worker serves what.
 
 
 @pytest.mark.parametrize("slots", [(1,), (4, 4), (1, 1, 1), (100, 4), (0, 0), (7, 1, 3, 2, 9)])
@@ -74,7 +74,7 @@ def test_shares_go_by_slots() -> None:
 
 
 def settled(members: list[Member]) -> list[Member]:
-    """The same once each serves its share."""
+    """The same members, once each serves its share."""
     shares = {it.name: share_of(it.name, members) for it in members}
     return [replace(it, owned=frozenset(shares[it.name])) for it in members]
 
@@ -349,11 +349,11 @@ def test_each_failure_to_connect_says_what_to_do(error: Exception, word: str) ->
     assert "\n" not in why_not(error)
 
 
-# Who lives.
+# Membership.
 
 
 class Wire:
-    """A worker's channel, on which the end of the others is heard while one of them is asked."""
+    """A worker's channel: while one of the other workers is probed, all of them leave."""
 
     def __init__(self) -> None:
         self.raw = self.services = self
@@ -383,7 +383,7 @@ class Wire:
 
 async def look_round(wire: Wire, membership: Membership) -> None:
     await membership.open()
-    while wire.asked < 2:  # The second one that is asked is drawn by lot.
+    while wire.asked < 2:  # The second of the two that are probed is chosen at random.
         wire.asked = 0
         wire.hear("hello")
         await membership.probe()

@@ -1,7 +1,7 @@
-"""What is made of queues survives a kill of the server before a task is put into it.
+"""New queues survive a kill of the server before a task is put into them.
 
-RabbitMQ 3.10 forgot the queue that was made last, and the confirmed message in it, in one of some
-ten kills: too seldom to be forced. So this holds the order of what is asked.
+RabbitMQ 3.10 forgot the newest queue, with the confirmed message in it, in about one of ten
+kills: too rare to provoke in a test. So this test checks the order of the requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOPOLOGY = Topology("fleet")
 
 
 class Server:
-    """Notes what is made; the first message finds no queue."""
+    """Records the requests; the first message finds no queue."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

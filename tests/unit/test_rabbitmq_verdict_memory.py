@@ -1,4 +1,4 @@
-"""What a RabbitMQ worker remembers of verdicts."""
+"""Which verdicts a RabbitMQ worker remembers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NOBODY: Any = None
 
 
 def test_verdicts_on_tasks_that_others_took_are_forgotten() -> None:
-    """A worker that lives for months hears of each death in its fleet."""
+    """A worker that lives for months hears of every death in its fleet."""
     verdicts = Verdicts(NOBODY, Topology("p"))
     verdicts.note({"0 old": KEPT_MS + 1 - now_ms(), "0 new": -now_ms()})
     verdicts.note({})
-    assert set(verdicts._said) == {"0 new"}  # noqa: SLF001 - what it takes memory for
+    assert set(verdicts._said) == {"0 new"}  # noqa: SLF001 - nothing else shows what it remembers
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -1,4 +1,4 @@
-"""No form of a secret stays in a text; what is promised is what holds here."""
+"""No form of a secret remains in a text; these tests are what the docs promise."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_each_encoding_of_a_secret_is_masked(secret: str, encoding: str, around:
     redactor = Redactor([secret, "another-value"])
     shown = redactor.text(text)
     assert "***" in shown
-    # Three characters of a base64 at either end, and what is around it, are all that may stay.
+    # Only three characters at either end of a base64, and the surrounding text, can remain.
     assert len(shown) <= len(around) + 3 + 30, shown
     assert redactor.occurs_in(orjson.dumps({"result": text}))
 

@@ -1,4 +1,4 @@
-"""What Redis' scripts answer, as the store reads it."""
+"""How the store decodes the answers of its Redis scripts."""
 
 from __future__ import annotations
 

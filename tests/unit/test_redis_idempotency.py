@@ -1,4 +1,4 @@
-"""Requests whose answer was lost are repeated, and settlements told what became of them."""
+"""Requests with a lost answer are repeated; settlements then return their first answer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_only_so_many_unanswered_requests_are_kept() -> None:
 
 
 class Server:
-    """Settles each claim once, and loses answers when told so."""
+    """Settles each claim once, and loses answers on demand."""
 
     def __init__(self) -> None:
         self.settled: set[str] = set()
@@ -67,7 +67,7 @@ class Server:
         if not self.reaches_it:
             raise Unreachable("away")
         what = tuple(each.claim.task_id for each in settlements)
-        if what not in self.answers:  # As the store's requests see to it.
+        if what not in self.answers:  # Mirrors the store's idempotent requests.
             self.answers[what] = [self._settle(task_id) for task_id in what]
         if not self.answers_come:
             raise Unreachable("lost")
@@ -132,7 +132,7 @@ def test_a_failure_between_portions_forgets_none_of_them(server: Server) -> None
 
     settler = Settler(fail_at_the_last)
     unanswered(settler, batch)
-    settler._ask = server.ask  # noqa: SLF001 - the server came back
+    settler._ask = server.ask  # noqa: SLF001 - the server is back
     server.reaches_it = True
     assert settler.settle(batch) == [True] * 4
 

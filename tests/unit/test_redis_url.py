@@ -1,4 +1,4 @@
-"""The URLs of a Redis store, read and refused."""
+"""Redis store URLs: parsed or refused."""
 
 from __future__ import annotations
 

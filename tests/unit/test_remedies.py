@@ -1,4 +1,4 @@
-"""Remedies: each command line that a sentence of ours names is one that exists."""
+"""Remedies: every command line named in one of our messages exists."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(agentpipe.__file__).parent
 NAMED = re.compile(r"\bagentpipe ")
-# A line ends with the sentence, its part, or its quotation marks.
+# A command ends with its sentence, its clause, or its quotation marks.
 LINE = re.compile(NAMED.pattern + r"([a-z][a-z-]*)((?: (?:--?[\w-]+|[\w./:{}=-]+))*)")
 
 
 def texts_in(tree: ast.AST) -> Iterator[str]:
-    """The strings of a module; what is filled in later is a word."""
+    """The strings of a module, with a word for each placeholder."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
@@ -57,16 +57,16 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 
 def _subparsers(parser: argparse.ArgumentParser) -> Iterator[dict[str, argparse.ArgumentParser]]:
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - likewise
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
             yield action.choices
 
 
 def options_of(command: str, words: list[str]) -> set[str]:
-    """Those of the command, and of the action among its words."""
+    """Options of the command, and of the action named in ``words``."""
     parser = parser_of(command)
     for choices in _subparsers(parser):
         parser = next((choices[word] for word in words if word in choices), parser)
-    return {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001 - likewise
+    return {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001 - as above
 
 
 @pytest.mark.parametrize(("command", "rest"), remedies())

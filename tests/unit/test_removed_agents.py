@@ -1,4 +1,4 @@
-"""Tasks of agents that a collection no longer has are told before anybody runs the new file."""
+"""Tasks of agents that a collection no longer has are reported before the new file is used."""
 
 from __future__ import annotations
 

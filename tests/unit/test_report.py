@@ -1,4 +1,4 @@
-"""The statistics of a report, against tables, enumerations and sums by hand."""
+"""The statistics of a report, checked against tables, enumerations and hand calculations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_task_with_one_sample_each_that_passes_or_fails_has_wilsons() -> None:
 
 
 def test_samples_of_one_task_are_one_cluster() -> None:
-    """Two tasks of four equal samples say what two samples say, not what eight do."""
+    """Two tasks with four equal samples each weigh as much as two samples, not eight."""
     estimate = rewards(a=[1.0] * 4, b=[0.0] * 4).estimate()
     assert estimate is not None
     assert (estimate.mean, estimate.rewarded, estimate.groups) == (0.5, 8, 2)

@@ -1,4 +1,4 @@
-"""How a run's end becomes a settlement, and that nothing an agent does can spoil it."""
+"""How the end of a run becomes a settlement, whatever the agent does."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_a_broken_evaluator_is_no_wrong_answer(bench: Bench) -> None:
 # Hostile agents.
 
 
-class HostileText(Exception):  # noqa: N818 - what it is
-    """Its text is what the test says, or raises it."""
+class HostileText(Exception):  # noqa: N818 - the name fits
+    """Its text is the test's value; an exception is raised instead."""
 
     def __init__(self, text: Any) -> None:
         self.text = text
@@ -139,7 +139,7 @@ def test_a_message_of_surrogates_or_of_any_length_is_shown(bench: Bench) -> None
 
 @dataclass
 class Thing:
-    """orjson writes dataclasses by itself."""
+    """A dataclass, which orjson encodes without help."""
 
     name: str
 
@@ -223,7 +223,7 @@ def test_a_number_of_tokens_that_cannot_be_right_costs_no_answer(
 def test_what_spoils_a_result_in_the_end_is_left_out_and_said(bench: Bench) -> None:
     message = bench.message()
     assert message.tracer is not None
-    message.tracer.spans.append({"records": [{1, 2}]})  # As an agent that goes on changing it.
+    message.tracer.spans.append({"records": [{1, 2}]})  # As if the agent still changed it.
     result = result_of(bench.end(message, result=Completed("4", (evaluation(passed=True),))))
     assert (result.outcome, result.result, result.reward) == ("ok", "4", 1.0)
     assert result.trace == []
@@ -332,7 +332,7 @@ def test_the_senders_words_are_not_masked(bench: Bench) -> None:
     assert (result.metadata, result.result) == ({"token": CANARY}, MASK)
 
 
-# What never runs.
+# Tasks that never run.
 
 
 def test_a_crashing_task_is_dead_after_its_last_crash(bench: Bench) -> None:
@@ -408,7 +408,7 @@ def test_a_shortage_of_the_worker_returns_the_task_and_is_an_infra_error_in_the_
         assert settlement.failure is None
     assert actions == ["release", "retry", "retry", "bury"]
     assert result_of(settlement).outcome == "infra_error"
-    assert bench.results.capacity.free(10) == 0  # It claims nothing for a moment.
+    assert bench.results.capacity.free(10) == 0  # It claims nothing for a while.
 
 
 @pytest.mark.parametrize(("max_retries", "action"), [(2, "retry"), (0, "bury")])

@@ -1,4 +1,4 @@
-"""Which tasks of a run are sent again, under which ids, and as what."""
+"""Which tasks of a run are sent again, and with which ids and content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch's rows: those of the goods, with the advantage of their run."""
+"""The rows of a batch: those of trainable samples, with their run's advantage."""
 
 from __future__ import annotations
 

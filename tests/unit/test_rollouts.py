@@ -1,4 +1,4 @@
-"""A trainer gets one sample for each row of a rollout, and none that is not exact."""
+"""A trainer gets one sample per row of a rollout, and only exact ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a failed run becomes: an answer, a retry, a cooldown or a dead letter."""
+"""How a failed run is settled: an answer, a retry, a cooldown or a dead letter."""
 
 from __future__ import annotations
 
@@ -91,23 +91,23 @@ def test_an_agent_that_cancels_itself_is_its_own_error(bench: Bench) -> None:
 
 
 class OwnInfraError(InfraError):
-    """A user's."""
+    """A user's subclass."""
 
 
 class APIConnectionError(Exception):
-    """Named as a client library names it."""
+    """Has the name of a client library's error."""
 
 
 class StrangeTimeoutError(Exception):
-    """A stranger."""
+    """An unrelated error."""
 
 
 class ConnectTimeoutError(StrangeTimeoutError, APIConnectionError):
-    """Known by a name of its bases."""
+    """Recognized by the name of a base class."""
 
 
 class StatusError(Exception):
-    """Keeps a status as some client library does."""
+    """Stores a status like some client libraries do."""
 
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -163,8 +163,8 @@ def circular() -> Exception:
     return first
 
 
-class Hostile(Exception):  # noqa: N818 - what it is
-    """Breaks whatever touches it."""
+class Hostile(Exception):  # noqa: N818 - the name fits
+    """Raises when converted to a string."""
 
     def __str__(self) -> str:
         raise RuntimeError("no __str__")
@@ -384,7 +384,7 @@ def test_a_counted_retry_waits_at_least_as_long_as_the_service_asked(bench: Benc
     assert bench.end(exception=limited(500, Retry_After="60")).delay_s == 60
 
 
-# What the breaker counts.
+# What the circuit breaker counts.
 
 
 def test_runs_that_fail_the_same_way_have_the_same_digest(bench: Bench) -> None:

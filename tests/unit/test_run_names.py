@@ -1,4 +1,4 @@
-"""Names of runs are plain, and ids of tasks name their run."""
+"""Names of runs are plain, and task ids contain their run's name."""
 
 from __future__ import annotations
 

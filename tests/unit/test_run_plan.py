@@ -1,4 +1,4 @@
-"""A run's tasks have the same ids and seeds however often they are sent."""
+"""A run's tasks have the same ids and seeds each time they are sent."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(
     "lines", [('"hi"', {"task_id": "000001"}), ({"task_id": "000002"}, '"hi"')]
 )
 def test_an_id_that_is_another_task_s_line_is_refused(tmp_path: Path, lines: Any) -> None:
-    """The store would take the second of the two for a duplicate."""
+    """The store would treat the second task as a duplicate."""
     with pytest.raises(ConfigError, match="give each task an id, or none") as error:
         sent(written(tmp_path, *lines), RunPlan("v2"))
     assert "tasks.jsonl:2: task_id: '00000" in str(error.value)

@@ -1,4 +1,4 @@
-"""URLs of models that differ by run: what may stand in them, and where."""
+"""Model URLs that differ by run: what they can contain, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Runner gives an answer or raises within its limits, and the worker's loop survives."""
+"""A Runner answers or raises within its limits, and the worker's loop survives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PATIENCE_S = 20.0
 def answers(
     runner: Runner, *questions: str, tracer: Tracer | None = None, **fields: Any
 ) -> list[Completed | BaseException]:
-    """What became of each question, one after the other, on one loop that must survive."""
+    """The outcome of each question, run in sequence on one loop that must survive."""
 
     async def ask_all() -> list[Completed | BaseException]:
         ends: list[Completed | BaseException] = []
@@ -44,7 +44,7 @@ def answers(
             try:
                 task = Task(question=question, **fields)
                 ends.append(await runner.run(task, tracer or Tracer()))
-            except Exception as error:  # noqa: BLE001 - it is what the tests look at
+            except Exception as error:  # noqa: BLE001 - the tests inspect it
                 ends.append(error)
         await runner.close()
         return ends
@@ -60,7 +60,7 @@ def answer(runner: Runner, question: str = "Why?", **fields: Any) -> Any:
 
 
 class Coroutine_:  # noqa: N801 - one of a pair
-    """Does as it is told by a function, as a coroutine."""
+    """Calls a function from a coroutine."""
 
     def __init__(self, does: Callable[..., Any]) -> None:
         self.does = does
@@ -71,7 +71,7 @@ class Coroutine_:  # noqa: N801 - one of a pair
 
 
 class Plain:
-    """Does as it is told by a function, as a plain function."""
+    """Calls a function from a plain method."""
 
     def __init__(self, does: Callable[..., Any]) -> None:
         self.does = does
@@ -181,7 +181,7 @@ def test_a_plain_function_is_interrupted_at_its_time_limit() -> None:
         finally:
             ended.set()
 
-    def began() -> bool:  # On a busy machine the limit may end a run before it begins.
+    def began() -> bool:  # On a busy machine, the limit can end a run before it starts.
         with pytest.raises(TimeLimitExceeded):
             answer(runner_of(lambda: Plain(compute), blocks=True, time_limit_s=0.05))
         return begun.is_set()
@@ -200,7 +200,7 @@ def test_a_coroutine_in_a_thread_is_cancelled_at_its_time_limit() -> None:
         finally:
             ended.set()
 
-    def began() -> bool:  # On a busy machine the limit may end a run before it begins.
+    def began() -> bool:  # On a busy machine, the limit can end a run before it starts.
         runner = runner_of(lambda: Coroutine_(wait), isolation="thread", time_limit_s=0.05)
         with pytest.raises(TimeLimitExceeded):
             answer(runner)
@@ -246,7 +246,7 @@ def test_a_function_that_swallows_its_interruption_is_left_behind(
         while not release.is_set():
             try:
                 time.sleep(0.01)
-            except BaseException:  # noqa: BLE001 - the worst there is
+            except BaseException:  # noqa: BLE001 - the worst case
                 continue
 
     begun = time.monotonic()
@@ -315,7 +315,7 @@ def test_where_an_agent_runs(kind: Any, options: dict[str, Any]) -> None:
 
 
 class Recorder:
-    """Notes what happens to its instances."""
+    """Records what happens to its instances."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
@@ -456,7 +456,7 @@ def test_an_answer_that_is_kept_is_only_judged() -> None:
 
 
 class JudgingAgent:
-    """As MCP-Universe's: it evaluates in a process of its own."""
+    """Like MCP-Universe's agents, it evaluates in its own process."""
 
     def __init__(self, asked: list[Any]) -> None:
         self._asked = asked
@@ -488,7 +488,7 @@ def test_an_answer_that_its_agent_evaluates_is_judged_there_again(
     assert not prepared.keepable
 
 
-# What is an answer.
+# Valid answers.
 
 
 @pytest.mark.parametrize(

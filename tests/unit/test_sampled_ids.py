@@ -1,4 +1,4 @@
-"""Ids that cannot be what an engine sampled are none."""
+"""Impossible ids of sampled tokens are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which results of a run count: the last attempt of each sample."""
+"""Which results of a run count: the last attempt at each sample."""
 
 from __future__ import annotations
 

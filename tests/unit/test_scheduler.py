@@ -1,4 +1,4 @@
-"""Schedules, by a clock that the test sets."""
+"""Schedules, on a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOUR = timedelta(hours=1)
 
 
 class FakeClock:
-    """Waiting takes no time, and does what the test has put down for a moment."""
+    """Waiting takes no real time, and triggers the test's events at their times."""
 
     def __init__(self, now: datetime = MIDNIGHT) -> None:
         self.time = now
@@ -45,7 +45,7 @@ class FakeClock:
 
     def wait(self, seconds: float) -> None:
         assert seconds >= 0
-        # Coarse, so that hours of waiting for room are few steps.
+        # Coarse, so that hours of waiting for room take few steps.
         self.time += timedelta(seconds=max(seconds, 15))
         for event in [each for each in self.events if each[0] <= self.time]:
             self.events.remove(event)
@@ -57,11 +57,11 @@ class FakeClock:
 
 
 class KilledError(BaseException):
-    """As a process ends that is killed."""
+    """Stands in for a kill of the process."""
 
 
 class OneStore(SqliteStore):
-    """May be away, and may kill the scheduler after so many offers."""
+    """Can be unreachable, and can kill the scheduler after a number of offers."""
 
     away = False
     kill_after = -1
@@ -84,7 +84,7 @@ class OneStore(SqliteStore):
 
 
 class Bench:
-    """A store, a task file, and schedulers over them."""
+    """A store, a task file, and schedulers that use them."""
 
     def __init__(self, folder: Path) -> None:
         url = f"sqlite:///{folder}/broker.db?synchronous=normal"
@@ -110,7 +110,7 @@ class Bench:
         return schedules_of([collection], Dispatcher(self.store), self.store, self.fired.append)
 
     def run(self, for_: timedelta, cron: str = "0 * * * *", **fields: str) -> None:
-        """A scheduler of its own, for so long."""
+        """Run a new scheduler for this long."""
         self.clock.ends = self.clock.time + for_
         Scheduler(self.schedules(cron, **fields), self.clock).run()
 
@@ -119,7 +119,7 @@ class Bench:
         Scheduler(self.schedules(cron, **fields), self.clock).run(once=True)
 
     def down(self, for_: timedelta) -> None:
-        """No scheduler runs."""
+        """Let time pass without a scheduler."""
         self.clock.time += for_
 
     @property
@@ -211,7 +211,7 @@ def test_a_mark_in_the_future_is_said_once_and_silences_no_schedule(
     assert bench.times[1:] == ["01 01:00", "01 02:00"]
     assert caplog.text.count("a clock was or is wrong; it goes on from now") == 1
     bench.down(HOUR)
-    bench.run(HOUR, missed=missed)  # The next scheduler goes on from there.
+    bench.run(HOUR, missed=missed)  # The next scheduler continues from there.
     ends = {"run_all": ["01 03:00", "01 04:00"], "run_once": ["01 03:00", "01 04:00"]}
     assert bench.times[3:] == ends.get(missed, ["01 04:00"])
 
@@ -291,7 +291,7 @@ def test_a_restart_in_the_middle_finishes_the_batch(
     bench.run(HOUR / 4, missed=missed)
     stats = bench.store.stats()
     assert stats.accepted == number
-    # What had been sent before the kill was noted is known; the rest is not even offered again.
+    # Tasks sent just before the kill are duplicates; earlier ones are not even offered again.
     assert bench.fired[-1].duplicates == CHUNK
 
 

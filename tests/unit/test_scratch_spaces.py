@@ -1,4 +1,4 @@
-"""Scratch spaces: their names, their ways over a proxy, and what is left of killed trials."""
+"""Scratch spaces: names, URLs through a proxy, and leftovers of killed trials."""
 
 from __future__ import annotations
 

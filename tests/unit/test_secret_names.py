@@ -1,4 +1,4 @@
-"""Which variables of a context a task's templates read."""
+"""Which context variables a task's templates read."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_each_providers_key_is_hidden(name: str) -> None:
 
 def test_the_keys_of_built_in_servers_are_hidden() -> None:
     open_ones = {name for name in Catalogue(BUILT_IN).names() if not is_credential(name, "plain")}
-    # The addresses are hidden by their values, where they have a password.
+    # Addresses are masked by value, if they contain a password.
     assert open_ones <= {
         "FILESYSTEM_DIRECTORY",
         "DATABASE_URI",

@@ -1,4 +1,4 @@
-"""What `check` says about an agent's MCP servers, without starting one."""
+"""What `check` reports about an agent's MCP servers, without starting one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings come from the environment given, all mistakes are told at once, passwords never."""
+"""Settings come from the given environment; all mistakes are reported at once, never passwords."""
 
 from __future__ import annotations
 

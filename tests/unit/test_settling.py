@@ -1,4 +1,4 @@
-"""A settlement that the store refuses is found, and costs its neighbours nothing."""
+"""A settlement that the store refuses is found, and its neighbours are not affected."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def refuse(tmp_path: Path, condition: str) -> None:
 
 
 def one_too_large(found: list[Claim], place: int) -> list[Settlement]:
-    """Of these claims; see ``refuse``."""
+    """Answers for these claims; the one at ``place`` is too large for ``refuse``."""
     given = [answer(each) for each in found]
     given[place] = answer(found[place], trace=[{"text": "x" * 1_000}] * 800)
     return given
@@ -208,7 +208,7 @@ def test_a_store_without_words_is_named_by_its_error(
 def test_what_was_learned_of_a_refusal_outlives_an_outage(
     store: AnyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with RabbitMQ, which ends the connection together with its refusal."""
+    """As with RabbitMQ, which closes the connection when it refuses."""
     original: Callable[[Sequence[Settlement]], list[bool]] = store.settle
     given = [answer(each) for each in claims(store, 9)]
     away, settling = [False], Settling(store)

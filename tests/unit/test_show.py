@@ -1,4 +1,4 @@
-"""The page of a Result, drawn from whatever a stream may hold."""
+"""The page of a Result, drawn from any content that a stream can hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An id is shown so that it can be given again: its line break too."""
+"""An id is shown in a form that can be entered again, even with a line break."""
 
 from __future__ import annotations
 

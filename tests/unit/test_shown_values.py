@@ -1,4 +1,4 @@
-"""No context value stands in a command line, which every user of the machine can read."""
+"""No context value is in a command line, which every user of the machine can read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CANARY = "kanarie"
 ADDRESS = f"postgresql://me:{CANARY}%40%2F@db.example:5433/shop?sslmode=require"
-# A program that tells how it was started.
+# A program that prints its command line and environment.
 TELLS = """#!/bin/sh
 tr '\\0' ' ' < /proc/$$/cmdline; echo; env
 """
@@ -65,7 +65,7 @@ def test_a_list_of_the_users_is_named_with_its_line(
     listed.write_text(json.dumps({"other": {"stdio": start}, "mine": {"stdio": start}}, indent=1))
     lines = listed.read_text().splitlines()
     line = max(n for n, text in enumerate(lines, 1) if "POSTGRES_ADDRESS" in text)
-    catalogue = load_catalogue(str(listed))  # What no agent uses is not a mistake.
+    catalogue = load_catalogue(str(listed))  # A server that no agent uses is not a mistake.
     (problem,) = catalogue.problems([{"name": "mine"}])
     assert f"({listed}:{line})" in problem
     monkeypatch.setenv(VARIABLE, str(listed))
@@ -82,7 +82,7 @@ def test_no_server_of_ours_has_more_than_a_place_in_its_command_line() -> None:
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_no_server_of_ours_shows_a_credential(name: str, tmp_path: Path) -> None:
-    """Started as its entry says, with a program in place of npx, uvx and docker."""
+    """Started as its entry says, with a stub in place of npx, uvx and docker."""
     for program in ("npx", "uvx", "docker", "python"):
         (tmp_path / program).write_text(TELLS)
         (tmp_path / program).chmod(0o755)

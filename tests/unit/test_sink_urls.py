@@ -1,4 +1,4 @@
-"""The URLs of Kafka and RabbitMQ as sinks, taken apart without a server."""
+"""Kafka and RabbitMQ sink URLs, parsed without a server."""
 
 from __future__ import annotations
 

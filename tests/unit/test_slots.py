@@ -1,4 +1,4 @@
-"""How many slots a worker has of itself."""
+"""A worker's default number of slots."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_worker_has_a_slot_for_each_run_that_its_limits_allow(
 
 @dataclass(frozen=True)
 class Case:
-    """Actors with these limits, and the slots of a worker that was given these threads."""
+    """Actors with these limits, and the slots of a worker with the given number of threads."""
 
     slots: int
     limits: tuple[dict[str, int], ...]

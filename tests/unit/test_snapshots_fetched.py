@@ -1,4 +1,4 @@
-"""How often ``top`` looks at a store."""
+"""How often ``top`` takes a snapshot of a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Watched:
-    """In a store's place: a look takes so much of a core, of the time alone, or of the broker."""
+    """A stub store: each snapshot costs CPU time, waiting time, or requests to the broker."""
 
     def __init__(self, cpu_s: float = 0.0, away_s: float = 0.0, requests: int = 1) -> None:
         self.looks = 0
@@ -62,14 +62,14 @@ def test_a_look_that_costs_a_core_much_is_followed_by_a_rest(
 ) -> None:
     start(store, 0.02)
     wait_until(lambda: store.looks >= 3, 20, "a third look")
-    _first, second, third = store.at[:3]  # The first is not reckoned with.
+    _first, second, third = store.at[:3]  # The first snapshot does not count.
     assert third - second > 1.0
 
 
 def test_what_is_drawn_of_a_look_is_a_cost_of_watching(start: Starter) -> None:
     store = Watched()
     start(store, 0.02).drawing_s = 0.011
-    before = store.looks  # Some may have been made already.
+    before = store.looks  # Some snapshots can already exist.
     wait_until(lambda: store.looks >= before + 3, 20, "a third look")
     assert store.at[before + 2] - store.at[before + 1] > 1.0
 

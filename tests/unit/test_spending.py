@@ -1,4 +1,4 @@
-"""Budgets: when they are spent, and what they say."""
+"""Budgets: when they are spent, and what they report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded store while the machine's clock is changed, and over a boot."""
+"""The embedded store across clock changes and reboots."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SHORT_S = 0.2
 
 
 class Machine:
-    """Its wall clock, and its time since boot, as the store sees them."""
+    """The machine's wall clock and time since boot, as the store sees them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._wall_s = self._boot_s = 0.0
         self._boot = "first"
-        wall, since_boot = time.time, clock._since_boot  # noqa: SLF001 - what is replaced
+        wall, since_boot = time.time, clock._since_boot  # noqa: SLF001 - replaced here
         monkeypatch.setattr(time, "time", lambda: wall() + self._wall_s)
         monkeypatch.setattr(clock, "_since_boot", lambda: since_boot() + self._boot_s)
         monkeypatch.setattr(clock, "_boot_id", lambda: self._boot)
@@ -57,7 +57,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def open_store(
-    machine: Machine,  # noqa: ARG001 - before the first store
+    machine: Machine,  # noqa: ARG001 - must precede the first store
     tmp_path: Path,
 ) -> Iterator[Callable[[], AnyStore]]:
     opened: list[AnyStore] = []
@@ -96,7 +96,7 @@ def test_a_delay_ends_when_it_should(
     offer(store, "long", HOUR_S / 2)
     machine.jump(jump_s)
     assert [each.task_id for each in claimed_soon(store)] == ["short"]
-    assert claim(open_store()) == []  # Nor does who opens the file later see another time.
+    assert claim(open_store()) == []  # A store opened later sees the same time.
     due_at = store.locate("long").due_at
     assert due_at is not None
     assert HOUR_S / 2 - 60 < due_at - time.time() < HOUR_S / 2 + 60

@@ -1,4 +1,4 @@
-"""A database's URL, its file, its transactions, and what is told when they fail."""
+"""A database's URL, file and transactions, and the errors that it reports."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_file_of_an_earlier_layout_is_brought_up_to_date_once(tmp_path: Path) 
             assert db.execute("SELECT name, size FROM things").fetchall() == [("kept", 7)]
             assert db.execute("SELECT x FROM more").fetchall() == [(1,)]
         new.close()
-    with old.write() as db:  # The earlier version goes on with the file that it has open.
+    with old.write() as db:  # The earlier version continues with its open file.
         db.execute("INSERT INTO things (name) VALUES ('late')")
     assert names(old) == ["kept", "late"]
     old.close()
@@ -176,7 +176,7 @@ def test_a_commit_that_fails_leaves_a_database_that_works(tmp_path: Path) -> Non
     def orphan() -> None:
         with database.write() as db:
             db.rollback()
-            db.execute("PRAGMA foreign_keys = ON")  # Works outside of a transaction only.
+            db.execute("PRAGMA foreign_keys = ON")  # Only works outside a transaction.
             db.execute("BEGIN IMMEDIATE")
             db.execute("INSERT INTO children VALUES (7)")
 
@@ -334,7 +334,7 @@ def test_a_file_that_was_removed_is_not_made_by_a_write_back(tmp_path: Path) -> 
         for each in tmp_path.iterdir():
             each.unlink()
     database.sync()
-    database.close()  # It waits for a write-back.
+    database.close()  # Waits for a write-back in progress.
     assert not (tmp_path / "a.db").exists()
 
 

@@ -1,4 +1,4 @@
-"""What a claim has to look at is read once, however many queues its worker serves."""
+"""A claim reads what it needs once, however many queues its worker serves."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_sets_of_queues_are_not_compared_at_each_claim(tmp_path: Path) -> None:
 
 
 def claimed(store: Store, worker: Worker, *queues: str) -> list[str]:
-    """The queues of the tasks that are claimed once one more waits in each of these."""
+    """Offer one more task to each queue, claim, and return the queues of the claimed tasks."""
     for queue in queues:
         store.offer(queue, [Offer(f"t{next(NUMBERS)}", b"{}")], round_robin=False)
     request = ClaimRequest(worker, 10, OutboxLimits(10**6, 10**9))

@@ -1,4 +1,4 @@
-"""A database whose lock is held by a process that is stopped, foreign, or gone."""
+"""A database whose lock is held by a stopped, foreign or dead process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
 
 @contextmanager
 def holding(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in a transaction, with whatever it has forked."""
+    """A process in an open transaction; kills it and its children at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(path), "amqp://user:secret@host"],
         stdin=subprocess.PIPE,
@@ -102,7 +102,7 @@ def test_a_stopped_holder_is_named_and_loses_nothing_when_it_goes_on(database: D
         assert f"a.db is locked: process {process.pid} ({sys.executable} -c" in told
         assert f"which is stopped, writes to it; let it go on (`kill -CONT {process.pid}`" in told
         assert "secret" not in told
-        assert names(database) == []  # Reading goes on.
+        assert names(database) == []  # Reads still work.
         os.kill(process.pid, signal.SIGCONT)
         out, _ = process.communicate("", timeout=30)
         assert out == "out\n"
@@ -127,7 +127,7 @@ def test_a_forked_child_does_not_keep_the_lock(database: Database) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
         write(database, "other")
-        os.killpg(process.pid, 0)  # The child lives.
+        os.killpg(process.pid, 0)  # The child is still alive.
     assert names(database) == ["other"]
 
 

@@ -1,4 +1,4 @@
-"""The embedded store's file as an earlier version left it."""
+"""The embedded store's file as earlier versions left it."""
 
 from __future__ import annotations
 

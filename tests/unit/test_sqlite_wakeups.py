@@ -1,4 +1,4 @@
-"""Whom a commit of the embedded store wakes."""
+"""Which processes a commit of the embedded store wakes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def wakes(store: SqliteStore, tmp_path: Path) -> Iterator[Callable[[float], bool]]:
-    """Whether another process was woken since the last call, or is within that time."""
+    """Whether another process was woken since the last call, or is woken within the given time."""
     with closing(SqliteStore(f"sqlite:///{tmp_path}/a.db", Settings())) as other:
         other._listener.wait(NOW_S)  # noqa: SLF001 - what ``wait`` does not return
-        yield other._listener.wait  # noqa: SLF001 - likewise
+        yield other._listener.wait  # noqa: SLF001 - as above
         del store
 
 
@@ -59,7 +59,7 @@ def test_a_turn_that_leaves_nothing_to_claim_wakes_nobody(
     offered(store, "a", "a", "a")
     assert wakes(SOON_S)
     claims = store.claim(ClaimRequest(ONE, 4, ROOMY))
-    while claims:  # Each makes room for the next one, which the same turn takes.
+    while claims:  # Each settlement makes room for the next task, which the same turn claims.
         claims = turn(store, claims, ONE)
     (record, *_) = store.take_outbox(ONE, 10, 10**6)
     store.drop_outbox(ONE, [record.number])

@@ -44,7 +44,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[int]:
-    """Another program that keeps its snapshot; yields its pid."""
+    """Another program that holds a snapshot; yields its pid."""
     process = subprocess.Popen(
         [sys.executable, "-c", READ, path],
         stdin=subprocess.PIPE,
@@ -96,11 +96,11 @@ def test_the_log_of_a_store_is_bounded_said_and_shrinks(
         reader = f"because process {pid} ("
         assert reader in str(refused.value)
         assert str(refused.value).endswith("until then nothing new is accepted")
-        # Once it is large, and once it is full.
+        # One warning when it is large, one when it is full.
         assert caplog.text.count("a.db-wal has grown to") == 2
         assert reader in caplog.text
         assert store.claim(ClaimRequest(WORKER, 1, ROOMY)) == []
-        assert store.heartbeat(WORKER)  # What has begun ends.
+        assert store.heartbeat(WORKER)  # Running tasks can still end.
         assert store.settle([Settlement(claim, "complete", b"{}", "ok")]) == [True]
         finding = store.examine()[-1]
         assert (finding.name, finding.status) == ("write-ahead log", "fail")

@@ -1,4 +1,4 @@
-"""Commands that are started without stdin, stdout or stderr, or with a full disk behind one."""
+"""Commands started without stdin, stdout or stderr, or with a full disk behind one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With an embedded sink and a broker."""
+    """Work in a folder with an embedded sink and a broker."""
     monkeypatch.chdir(tmp_path)
     open_sink(Settings.from_env({})).close()
     return tmp_path

@@ -1,4 +1,4 @@
-"""The gate of servers that start: a limit, runs first, and no turn is lost."""
+"""The gate for servers that start: a limit, runs first, and no turn is lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_turn_of_one_that_is_cancelled_goes_to_the_next() -> None:
             async with gate.turn():
                 await asyncio.sleep(0)
 
-        for steps in range(6):  # Cancelled while it waits, as its turn comes, or inside.
+        for steps in range(6):  # Cancelled while waiting, at its turn, or inside.
             async with gate.turn():
                 waiting = asyncio.create_task(start())
                 await asyncio.sleep(0)

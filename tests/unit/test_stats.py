@@ -123,7 +123,7 @@ def test_the_ledger_is_the_contracts() -> None:
 
 def test_what_a_broker_cannot_know_is_null() -> None:
     stats = Stats(None, None, None, None, None, None, None, None)
-    sums = ("evaluated", "passed", "usd")  # Of what has been told: nothing, so far.
+    sums = ("evaluated", "passed", "usd")  # Sums over the reports received: zero so far.
     told = {name: value for name, value in as_dict(stats).items() if name not in sums}
     assert {value for value in told.values() if not isinstance(value, (dict, list))} == {None}
 

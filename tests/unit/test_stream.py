@@ -1,4 +1,4 @@
-"""A Stream gives each task once, commits after use, and survives what it cannot read."""
+"""A Stream returns each task once, commits after use, and survives unreadable records."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ListReader:
         self.committed.append(record.position)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 def record(task_id: str, position: int = 0, payload: bytes | None = None, **fields: Any) -> Record:
@@ -102,7 +102,7 @@ def test_a_later_loop_goes_on_where_one_was_left() -> None:
     reader = ListReader([[record(each, n) for n, each in enumerate(names)]])
     stream = Stream(reader, timeout_s=0)
     found: list[str] = []
-    for size in (20, 30, 200):  # What is read together grows with what was read before.
+    for size in (20, 30, 200):  # The size of a read grows with the number already read.
         found += [each.task_id for each in islice(stream, size)]
     stream.close()
     assert (found, reader.committed[-1]) == (names, 199)
@@ -131,7 +131,7 @@ def test_the_newest_may_be_kept_back_and_the_others_are_committed() -> None:
 
 
 class AwayReader(ListReader):
-    """Away for the first polls."""
+    """Unreachable for the first polls."""
 
     def __init__(self, pages: Sequence[Sequence[Record]], polls: int) -> None:
         super().__init__(pages)
@@ -217,7 +217,7 @@ def test_a_recalled_id_that_is_used_again_is_another_task_if_the_reader_can_tell
 
 
 class LosingReader(ListReader):
-    """Its even records go to another reader once they were polled."""
+    """Records at even positions go to another reader after they were polled."""
 
     def take(self, record: Record) -> bool:
         return bool(record.position % 2)

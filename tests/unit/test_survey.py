@@ -1,4 +1,4 @@
-"""Each file is told for what it is, and how it runs; nothing that lies in a folder trips it."""
+"""Each file's kind and how it runs are reported; nothing in a folder breaks the survey."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def seen(name: str, text: str | bytes, *, run_code: bool = False, **others: str) -> Surveyed:
-    """What a file with such content is, beside others."""
+    """The survey of a file with this content, next to other files."""
     for other, content in others.items():
         Path(other.replace("_", ".")).write_text(content)
     Path(name).write_bytes(text.encode() if isinstance(text, str) else text)

@@ -1,4 +1,4 @@
-"""Task and Result: what is accepted, what travels, what is refused and why."""
+"""Task and Result: what is accepted, what is encoded, what is refused and why."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_misspelt_field_is_told_the_right_name() -> None:
 
 @pytest.mark.parametrize("key", ["my_own", "spent", "answers", "answer", "sent", "spent_befor"])
 def test_keys_that_are_no_field_are_dropped(key: str) -> None:
-    """Also those that are like a field which only agentpipe writes."""
+    """Also keys that resemble a field that only agentpipe writes."""
     assert Task.load({"question": "Why?", key: {"x": 1}}) == Task(question="Why?")
 
 

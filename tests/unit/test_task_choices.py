@@ -1,4 +1,4 @@
-"""What a task may choose: settings of sampling, and MCP servers; anything else is refused."""
+"""What a task can choose: sampling settings and MCP servers; all else is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODEL = {"kind": "llm", "spec": {"name": "m", "type": "openai", "config": {}}}
 
 @pytest.fixture(autouse=True)
 def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator's list has one server."""
+    """An operator's list with one server."""
     entry = {"stdio": {"command": "listed-server"}}
     (tmp_path / "servers.json").write_text(json.dumps({"listed": entry}))
     monkeypatch.setenv(VARIABLE, str(tmp_path / "servers.json"))
@@ -51,7 +51,7 @@ def wanting(*servers: Any, **more: Any) -> dict[str, Any]:
 
 
 def refusal(of: Collection, task: dict[str, Any]) -> str:
-    """Why the sender refuses the task, and the worker as well; empty where both take it."""
+    """Why sender and worker refuse the task; empty if both accept it."""
     at_worker = "; ".join(of.task_rules.problems(Task.load(task)))
     if not at_worker:
         admit(task, of.task_rules)
@@ -239,7 +239,7 @@ def test_the_owners_limits_are_ceilings() -> None:
     assert within({"max_tokens": 5_000}, {}) == {"max_tokens": 5_000}
 
 
-# What only agentpipe sets.
+# Fields that only agentpipe sets.
 
 
 @pytest.mark.parametrize(
@@ -254,5 +254,5 @@ def test_a_task_names_no_message_that_follows_and_brings_no_answer(given: dict[s
     (name,) = given
     with pytest.raises(TaskError, match=f"^{name}: only agentpipe sets it"):
         admit({"question": "?", **given})
-    kept = admit(Task(question="?", **given)).task  # The replay of a dead letter.
+    kept = admit(Task(question="?", **given)).task  # As in the replay of a dead letter.
     assert getattr(kept, name) == given[name]

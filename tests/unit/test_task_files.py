@@ -1,4 +1,4 @@
-"""Task files are read whole or line by line, and mistakes have the line that they stand in."""
+"""Task files are read whole or line by line, and mistakes are reported with their line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids in files: one id is one task, wherever in the file, or in which of its files, it stands."""
+"""Ids in files: one id is one task, anywhere in the file or in any of its files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_id_that_a_run_gives_by_line_is_refused_in_runs_only(
     file.write_text(lines(*values))
     assert "would be two tasks, as a run counts lines" in refusal(file, IN_RUN)
     assert len(list(read_tasks(str(file), BytesIO()))) == len(values)
-    # In a document a run counts tasks, not lines.
+    # In a document, a run counts tasks, not lines.
     document = tmp_path / "tasks.json"
     document.write_text(json.dumps(values))
     assert f"{document}:1: task_id: " in refusal(document, IN_RUN)

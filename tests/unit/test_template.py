@@ -1,4 +1,4 @@
-"""Templates are replaced by names of a context, and nothing in them is computed."""
+"""Templates are replaced with a context's values; no expression in them is evaluated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENV = {"A": "1", "B_2": "{{ A }}", "_": "", "EVIL": "\\1 \\g<0>"}
         ("{{\tA\n}}", "1"),
         ("x{{ A }}y{{ A }}", "x1y1"),
         ("{{ _ }}", ""),
-        ("{{ B_2 }}", "{{ A }}"),  # What was put in is not searched again.
+        ("{{ B_2 }}", "{{ A }}"),  # Inserted values are not searched again.
         ("{{ EVIL }}", "\\1 \\g<0>"),
         ("{{ NOBODY }} {{NOBODY}}", "{{ NOBODY }} {{NOBODY}}"),
         (

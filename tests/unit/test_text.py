@@ -1,4 +1,4 @@
-"""Nothing that an agent answers can steer the terminal of whoever reads it."""
+"""Nothing that an agent answers can control the terminal of its reader."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def test_what_is_printed_is_harmless(capsys: pytest.CaptureFixture[str]) -> None
     assert printed.err == "\\x1b[31mwords\ntwo\\nlines\n"
 
 
-# Each of them escapes, or writes what only a program of ours reads.
+# Each of them escapes its output, or writes only for a program of ours.
 DOORS = {
     "actors.py",
     "cli/common.py",
     "cli/completion.py",
     "cli/progress.py",
-    "config/hide_password.py",  # The stderr of a server, which is read like any.
+    "config/hide_password.py",  # A server's stderr, which is treated like any other.
     "engines/process/preflight.py",
     "tui/terminal.py",
 }
@@ -99,7 +99,7 @@ def test_what_is_printed_passes_one_of_few_doors() -> None:
     others = {str(path.relative_to(package)): path for path in package.rglob("*.py")}
     for door in DOORS:
         assert PRINTS.search(others.pop(door).read_text()), door
-    # It runs in another Python, whose output is logged line by line.
+    # Runs in another Python, whose output is logged line by line.
     ours = {name: path for name, path in others.items() if "mcpuniverse/host/" not in name}
     assert [name for name, path in ours.items() if PRINTS.search(path.read_text())] == []
 

@@ -1,4 +1,4 @@
-"""Turns join into rows of ids that only grew, and nothing that was sampled is made up or lost."""
+"""Turns join into rows of ids that only grow; no sampled id is invented or lost."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_empty_response_loses_nothing() -> None:
 
 
 class _Agent:
-    """Asks a model again and again, in every way that agents do."""
+    """Prompts a model repeatedly, in every way that agents do."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -120,7 +120,7 @@ class _Agent:
 
     def _prompt(self, held: list[int]) -> list[int]:
         chance = self._dice.random()
-        if chance < 0.2 and held:  # The template writes its end in other tokens.
+        if chance < 0.2 and held:  # The template encodes the end with other tokens.
             return [*held[: -self._dice.randint(1, 3)], *self._ids(0, 4)]
         if chance < 0.3:  # A compaction, or a sub-agent.
             return self._ids(1, 6)

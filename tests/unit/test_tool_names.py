@@ -1,4 +1,4 @@
-"""Names of tools: valid for models' APIs, and one to one."""
+"""Tool names: valid for model APIs, and one to one."""
 
 from __future__ import annotations
 

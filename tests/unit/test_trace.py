@@ -1,4 +1,4 @@
-"""Spans are in the peer's format, and redaction leaves no form of a secret."""
+"""Spans are in the MCP-Universe format, and redaction leaves no form of a secret."""
 
 from __future__ import annotations
 

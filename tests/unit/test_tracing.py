@@ -69,7 +69,7 @@ RESULT = Result(
 
 
 def decoded(result: Result, *, content: bool = False) -> list[dict[str, Any]]:
-    """The spans as a collector has them."""
+    """The spans as a collector receives them."""
     request = encode_spans(list(TraceMaker(content=content).spans_of(result)))
     (scope,) = request.resource_spans[0].scope_spans
     return [
@@ -166,7 +166,7 @@ def test_a_failure_is_an_error_by_its_type(outcome: str) -> None:
     "error", ["SECRET without a type", "SECRET asked for: no", ": SECRET", "\u00e9"]
 )
 def test_an_error_without_a_type_says_nothing_of_its_message(error: str) -> None:
-    """Traces of others have errors of any form."""
+    """Foreign traces can have errors of any form."""
     data = {"type": "tool", "tool_name": "now", "error": error}
     failed = replace(
         RESULT, outcome="agent_error", error={"type": error}, trace=[span("a", "b", data)]

@@ -15,7 +15,7 @@ from docs.examples import trainers
 
 
 def result(version: Any = 7) -> Result:
-    """Two turns in one row, and one in a row of its own."""
+    """A result with two turns in one row, and one turn in a second row."""
     rollout = Rollout()
     turns = [
         Turn([1, 2], [3], [-0.5]),

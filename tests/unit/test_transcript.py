@@ -1,4 +1,4 @@
-"""Conversations are put together again from the spans of a run."""
+"""Conversations are rebuilt from the spans of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The buffer before an asynchronous trainer: what it gives, drops, and knows to be trained."""
+"""The buffer of an asynchronous trainer: what it returns, drops, and counts as trained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def filled(*groups: int, versions: int = 0, most: int | None = None) -> tuple[Bu
 
 
 def taken(buffer: Buffer) -> list[int]:
-    """Until it is empty."""
+    """Take rows until the buffer is empty."""
     found: list[int] = []
     with suppress(Empty):
         while True:
@@ -44,7 +44,7 @@ def test_a_group_is_used_once_its_first_row_was_trained() -> None:
     assert buffer.unused == ["g1", "g2", "g3"]
     buffer.trained(3)
     assert buffer.unused == ["g3"]
-    buffer.trained(100)  # No more than were taken.
+    buffer.trained(100)  # Not more than were taken.
     assert buffer.unused == ["g3"]
     assert taken(buffer) == [3, 3]
     buffer.trained(math.inf)
@@ -55,7 +55,7 @@ def test_what_has_become_too_old_is_dropped_by_whole_groups() -> None:
     buffer, dropped = filled(1, 2, 3, most=1)
     assert buffer.get().group_id == 1
     buffer.version = 2
-    assert buffer.get().group_id == 1  # It began in time.
+    assert buffer.get().group_id == 1  # Its group was started in time.
     assert taken(buffer) == []
     assert dropped == ["one"] * 2
     assert buffer.unused == ["g1"]

@@ -1,4 +1,4 @@
-"""A trainer that goes on from a checkpoint finds what an earlier one had sent."""
+"""A trainer that resumes from a checkpoint finds what an earlier trainer sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Sends:
-    """A dispatcher that remembers the groups it was given."""
+    """A dispatcher that records the groups it is given."""
 
     def __init__(self) -> None:
         self.groups: list[str] = []
@@ -91,7 +91,7 @@ def test_groups_of_a_later_step_that_come_first_are_kept_for_it(tmp_path: Path, 
 def test_a_run_without_token_ids_is_a_masked_row(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As of a worker that has an earlier collection file, which does not require them."""
+    """From a worker whose older collection file does not require token ids."""
     settings, sends = settings_in(tmp_path), Sends()
     with opened(settings, "first/0.", sends) as rollouts, closing(open_sink(settings)) as sink:
         with pytest.raises(ResultTimeout):

@@ -1,4 +1,4 @@
-"""A Result that a sink cannot take is cut to what it can, and says so."""
+"""A Result that is too large for a sink is cut to fit, and says so."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_cut_rollout_is_not_exact_and_gives_no_sample() -> None:
     ids=lambda each: next(iter(each)),
 )
 def test_no_small_answer_goes_for_a_large_neighbour(neighbour: dict[str, Any]) -> None:
-    """Also where no field alone takes half of the room."""
+    """Even if no single field takes half of the space."""
     others: dict[str, Any] = {"trace": spans(300), "metadata": {"k": "m" * 350_000}}
     given = record(**{"result": "a" * 100_000, **others, **neighbour})
     result = cut(given, 640_000)

@@ -1,4 +1,4 @@
-"""What top draws: it fits, it is harmless, and it says what matters."""
+"""What top draws: it fits, is harmless, and shows what matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keys do: a pure step from a state to the next one."""
+"""What keys do: a pure step from one state to the next."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def names(state: ScreenState) -> list[str]:
         (b"\x1b", ["escape"]),
         (b"\r\x7f\x15\x0c", ["enter", "backspace", "clear", "redraw"]),
         ("ü漢".encode(), ["ü", "漢"]),
-        (b"\x1b[1;5Cq", ["q"]),  # Some other key.
+        (b"\x1b[1;5Cq", ["q"]),  # Another key.
         (b"\x1b[200~hi\x1b[201~", ["h", "i"]),  # A paste.
         (b"\x00\x01\xff\x80", []),
     ],

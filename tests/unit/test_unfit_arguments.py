@@ -1,4 +1,4 @@
-"""What no store can take, and what no clock reaches, is refused with its name."""
+"""Values that no store accepts and times that no clock reaches are refused by name."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_variable_has_an_upper_bound(name: str, value: str, most: str) -> None
 def test_a_broker_that_is_away_is_not_said_with_each_look(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A burst looks several times a second."""
+    """A burst checks several times per second."""
     reasons = ["away", "away", "away", "full", "full", "away"]
     left = list(reversed(reasons))
 
@@ -157,7 +157,7 @@ def test_a_broker_that_is_away_is_not_said_with_each_look(
 
     supervisor = Supervisor(Settings(), {}, 1, is_done)
     with caplog.at_level(logging.WARNING):
-        assert not any(supervisor._done() for _ in reasons)  # noqa: SLF001 - a burst's question
+        assert not any(supervisor._done() for _ in reasons)  # noqa: SLF001 - a burst's check
     said = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
     assert said == ["away", "full", "away"]
 

@@ -1,4 +1,4 @@
-"""Answers whose evaluators could not judge them are kept, and judged again."""
+"""Answers whose evaluators could not judge them are kept and judged again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of a run's cost are checked where they come in, and none costs its answer."""
+"""The cost figures of a run are checked when they arrive; a bad one never loses the answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from agentpipe.core.usage import MAX_NAMES, MAX_NUMBER, Usage
 
 
 class Tokens(IntEnum):
-    """An integer of a type of its own."""
+    """An integer subclass."""
 
     FEW = 3
 
 
 class Dollars(float):
-    """As numpy's float64: a float that no JSON encoder knows."""
+    """A float subclass like numpy's float64, which no JSON encoder knows."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Who may see the pages, whatever a browser is made to send."""
+"""Who can see the pages, whatever a browser is made to send."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_head_is_answered(app: ASGIApp) -> None:
     ],
 )
 def test_a_name_that_was_bound_to_this_machine_is_refused(app: ASGIApp, host: str) -> None:
-    """DNS rebinding: the browser believes to talk to the attacker's own site."""
+    """DNS rebinding: the browser believes that it talks to the attacker's own site."""
     for path in ("/", "/static/style.css", f"/?token={TOKEN}"):
         assert ask(app, path, {**BEARER, "host": host}).status == 403
 
@@ -201,7 +201,7 @@ def test_a_server_for_others_wants_a_token_or_a_proxy() -> None:
 def test_names_that_no_request_has_or_each_one_are_refused(
     given: dict[str, Any], said: str
 ) -> None:
-    """They would let in nobody, or everybody."""
+    """They would admit nobody, or everybody."""
     with pytest.raises(ConfigError, match=re.escape(said)):
         refuse_open(Place("127.0.0.1", 1, **given))
 
@@ -209,7 +209,7 @@ def test_names_that_no_request_has_or_each_one_are_refused(
 def test_the_token_of_an_empty_file_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A random one would take its place, which nobody has."""
+    """Otherwise a random token would replace it, which nobody knows."""
     file = tmp_path / "token"
     file.write_text(" \n")
     assert main(["web", "--port", "0", "--token-file", str(file)]) == 2

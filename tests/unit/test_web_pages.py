@@ -1,4 +1,4 @@
-"""What pages show of results, and of what agents put into them."""
+"""What pages show of results, and of content that agents put into them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def site(folder: Path, *results: Result) -> ASGIApp:
 
 
 def read_run(app: ASGIApp, path: str) -> str:
-    """The page once all of its results are read."""
+    """The page, once all of its results are read."""
     return wait_until(
         lambda: text if "so far" not in (text := ask(app, path).text) else "", 30, "it is read"
     )
@@ -91,7 +91,7 @@ def test_a_run_has_its_figures_and_its_samples(tmp_path: Path) -> None:
 def test_of_a_run_without_end_the_last_results_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each takes memory for as long as the server lives."""
+    """Each one takes memory for the server's lifetime."""
     monkeypatch.setattr(web_results, "MOST_OF_RUN", 100)
     monkeypatch.setattr(web_results, "_DROPPED", 50)
     app = site(tmp_path, *(result(f"v1/t{n:03}", reward=1.0) for n in range(480)))
@@ -111,7 +111,7 @@ def test_runs_that_were_looked_at_before_give_way_to_large_ones(
     results = web_results.Results(settings_in(tmp_path))
     for run in range(4):
         assert results.view(f"v{run}", patience_s=30).complete
-    assert sum(view.view.read for view in results._readings.values()) <= 20  # noqa: SLF001 - what is kept is nobody's to ask
+    assert sum(view.view.read for view in results._readings.values()) <= 20  # noqa: SLF001 - it is internal
     results.stop()
 
 
@@ -242,7 +242,7 @@ def test_the_last_attempt_counts_as_in_reports(tmp_path: Path) -> None:
 
 
 def trace_of(*texts: str, tool: str = "") -> list[dict[str, Any]]:
-    """A run's span, and a call of a tool for each text, which is its name unless that is given."""
+    """A run's span with a tool call per text; each text is also the tool's name unless given."""
     run = {"id": "r", "parent_id": "r", "timestamp": 100.0, "running_time": 9.0, "records": []}
     return [run] + [
         {
@@ -364,7 +364,7 @@ def test_new_results_appear(tmp_path: Path) -> None:
 
 def test_results_that_are_trimmed_or_replaced_meanwhile_disappear(tmp_path: Path) -> None:
     times = [f"2026-11-28T10:00:0{n}Z" for n in range(3)]
-    # Published in another order than they finished.
+    # Published in a different order than they finished.
     made = [result(f"v1/{n}", finished_at=times[n]) for n in (2, 0, 1)]
     app = site(tmp_path, *made, result("v2/a", finished_at=times[2]))
     assert "3 samples" in read_run(app, "/run?name=v1")
@@ -429,7 +429,7 @@ def test_every_link_and_form_of_the_pages_leads_somewhere(tmp_path: Path) -> Non
         for page in pages
         for it in re.findall(r'(?:href|src|action)="(/[^"]*)"', read_run(app, page))
     }
-    found -= {"/task"}  # A form that has the id.
+    found -= {"/task"}  # A form that sends the id.
     assert {"/runs", "/static/style.css", "/run?name=v1"} <= found
     assert {it: ask(app, it).status for it in found} == dict.fromkeys(found, 200)
 

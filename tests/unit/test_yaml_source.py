@@ -1,4 +1,4 @@
-"""YAML files become data with lines, and bad ones are refused by file and line."""
+"""YAML files become data with line numbers; bad files are refused by file and line."""
 
 from __future__ import annotations
 
