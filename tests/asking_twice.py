@@ -1,4 +1,4 @@
-"""An agent in Python that asks its model twice: what stands between the answers is context."""
+"""A Python agent that asks its model twice: text between the two answers is context."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class Twice:
 
 
 def files(words: str) -> dict[str, str]:
-    """Its files; ``words`` is what it asks first, as an f-string of ``task``."""
+    """The agent's files; ``words`` is its first question, as an f-string of ``task``."""
     return {"mine.py": _AGENT.replace("WORDS", words), "agent.yaml": _FILE}

@@ -1,4 +1,4 @@
-"""The browser that the pages are looked at with."""
+"""The browser in which tests open web pages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tests.servers import required
 
 
 def chromium() -> str:
-    """The machine's, or Debian's, which is installed as the servers are."""
+    """The installed Chromium; otherwise Debian's, installed the same way as the servers."""
     with required():
         return pages.chromium() or program("chromium", "chromium", os.environ)

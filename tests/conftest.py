@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 _MASKING = "agentpipe.core.masking"
 SERVERS = pytest.StashKey[SharedServers]()
-# Kafka lives for minutes here: what the JVM's second compiler would optimize never pays off.
+# Kafka runs only for minutes here: the JVM's second compiler would not pay off.
 JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # In the background a shell ignores SIGINT, and every process started here inherits that.
+        # A shell starts background jobs with SIGINT ignored, and child processes inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if getattr(config.option, "numprocesses", None):  # The processes of pytest-xdist ask this one.
+    if getattr(config.option, "numprocesses", None):  # The pytest-xdist workers ask this process.
         _share_servers(config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage among modules and tests, of which none is: each process has them all."""
+    """Collect tests without garbage collection: modules and tests stay alive in each process."""
     gc.disable()
     try:
         return (yield)
@@ -66,7 +66,7 @@ def _no_secrets_of_another_test() -> Iterator[None]:
 
 
 def _redactor() -> object:
-    """That of this process, if a test has imported agentpipe: some environments lack it."""
+    """This process's redactor, if agentpipe was imported: some environments lack agentpipe."""
     masking = sys.modules.get(_MASKING)
     return masking.redactor() if masking else None
 

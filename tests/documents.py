@@ -1,4 +1,4 @@
-"""Parses the documents: blocks, sections, tables, code in prose."""
+"""Parses the documents: blocks, sections, tables and inline code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("brokers/*.md"))
 )
-# Blocks in this language are run; those in `console` are parsed.
+# Blocks in this language are run; blocks in `console` are parsed.
 RUN = "sh"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,7 +23,7 @@ def read(document: str) -> str:
 
 
 def fences(document: str) -> list[tuple[str, str]]:
-    """All blocks in their order, with their languages."""
+    """All code blocks in order, as pairs of language and text."""
     return [(kind, text) for kind, text in _FENCE.findall(read(document))]
 
 
@@ -32,25 +32,25 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def prose(text: str) -> str:
-    """The text without its blocks."""
+    """The text without its code blocks."""
     return _FENCE.sub("", text)
 
 
 def code(document: str) -> list[str]:
-    """Code spans in the prose."""
+    """The code spans in the document's prose."""
     return [text.replace("\n", " ") for text in re.findall(r"`([^`]+)`", prose(read(document)))]
 
 
 def file_of(text: str) -> str | None:
-    """The name of the file that a block shows, from its first line."""
+    """The file name in the block's first line, if it has one."""
     match = _FILE_NAME.match(text)
     return match[1] if match else None
 
 
 def section(document: str, heading: str) -> str:
-    """From a heading that starts so to the next of its level or above."""
+    """The section whose heading starts with ``heading``, up to the next of its level or above."""
     text = read(document)
-    # A comment in a block looks like a heading.
+    # A comment in a code block looks like a heading.
     lines = _FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
     match = re.search(rf"^(#+) {re.escape(heading)}.*?$", lines, re.MULTILINE)
     assert match, (document, heading)
@@ -59,7 +59,7 @@ def section(document: str, heading: str) -> str:
 
 
 def tables(text: str) -> list[dict[str, list[str]]]:
-    """The rows of each table with code in its first column, by that code."""
+    """The rows of each table whose first column is code, keyed by that code."""
     found = []
     for paragraph in text.split("\n\n"):
         rows = [line for line in paragraph.splitlines() if _FIRST_CELL.match(line)]

@@ -1,4 +1,4 @@
-"""A loopback HTTP server that answers each request without an end, until its client goes away."""
+"""A loopback HTTP server that answers each request endlessly, until its client disconnects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ JSON, EVENTS = "application/json", "text/event-stream"
 
 @dataclass(frozen=True)
 class Flood:
-    """What is sent.
+    """The response that the server sends.
 
     Attributes:
-        parts: Gives the body anew for each request.
+        parts: Returns a new iterator over the body for each request.
     """
 
     parts: Callable[[], Iterator[bytes]]
@@ -34,7 +34,7 @@ class Flood:
 
 
 def packed(part: bytes, wbits: int, depth: int = 1) -> Callable[[], Iterator[bytes]]:
-    """``part`` without an end, compressed once or more."""
+    """An endless repetition of ``part``, compressed ``depth`` times."""
 
     def parts() -> Iterator[bytes]:
         chain = [zlib.compressobj(9, wbits=wbits) for _ in range(depth)]
@@ -49,19 +49,19 @@ def packed(part: bytes, wbits: int, depth: int = 1) -> Callable[[], Iterator[byt
 
 
 def endless(part: bytes, first: bytes = b"") -> Callable[[], Iterator[bytes]]:
-    """``first``, and then ``part`` without an end, in large chunks."""
+    """``first``, then ``part`` repeated endlessly in large chunks."""
     many = part * (1 + CHUNK_BYTES // len(part))
     return lambda: iter_of(first, many)
 
 
 def iter_of(first: bytes, many: bytes) -> Iterator[bytes]:
-    """The first part and then the other one without an end."""
+    """``first``, then ``many`` repeated endlessly."""
     yield first
     yield from repeat(many)
 
 
 def delta(**fields: object) -> bytes:
-    """An event of a chat completion's stream."""
+    """One event of a streamed chat completion."""
     return b"data: " + json.dumps({"choices": [{"delta": fields}]}).encode() + b"\n\n"
 
 

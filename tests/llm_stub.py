@@ -1,7 +1,7 @@
-"""A loopback stand-in for a model's server, with nothing but the standard library.
+"""A loopback stand-in for a model server; uses only the standard library.
 
-It speaks OpenAI's chat completions, and Anthropic's messages at their path, whole or as a stream.
-It gives its scripted replies in turn, the last one again and again::
+It speaks OpenAI's chat completions and, at their path, Anthropic's messages; whole or streamed.
+It sends its scripted replies in order, then repeats the last one::
 
     with LlmStub([say("a"), fail(429, retry_after=3), say("b")]) as stub:
         ...  # base_url = stub.url
@@ -33,18 +33,18 @@ USAGE = {
 
 @dataclass(frozen=True)
 class TokenIds:
-    """As vLLM gives them."""
+    """Token ids and log-probabilities in vLLM's format."""
 
     prompt: list[int]
     sampled: list[int]
     versions: list[dict[str, Any]] = field(default_factory=list)
 
     def logprob(self, token_id: int) -> float:
-        """Each has one of its own."""
+        """A distinct log-probability for each token id."""
         return -token_id / 1000
 
     def choice(self, start: int, end: int) -> dict[str, Any]:
-        """What a choice says of a part of them."""
+        """The fields of a choice for a slice of the sampled ids."""
         ids = self.sampled[start:end]
         content = [{"token": str(i), "logprob": self.logprob(i)} for i in ids]
         return {"token_ids": ids, "logprobs": {"content": content}}
@@ -52,22 +52,20 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the stub does with one request.
+    """The stub's reaction to one request.
 
     Attributes:
-        message: The assistant's message in OpenAI's form, unless ``status`` is an error or the
-            line is cut.
-        finish: The finish reason; empty for the usual one, None for a null.
-        unended: A stream ends before its finish reason.
-        more: Fields of the completion beside or instead of the usual ones; in a stream, of each
-            event.
-        events: Sent as the data of a stream's events.
-        delay_s: Before anything is sent.
-        after: Nothing is sent until it is set.
-        cut: The connection is closed without a word.
+        message: The assistant's message in OpenAI's form; not sent for errors and ``cut``.
+        finish: The finish reason; empty for the default, None for null.
+        unended: The stream ends without a finish reason.
+        more: Fields that extend or override the completion's; in a stream, those of each event.
+        events: Sent as the data of the stream's events.
+        delay_s: Delay before anything is sent.
+        after: Nothing is sent until this event is set.
+        cut: The connection is closed without a response.
         hang: Nothing is sent until the stub is closed.
-        raw: The whole body, instead of ``message``, of this content type (``kind``).
-        ids: Its token ids, for a request that wants them.
+        raw: The whole body, sent instead of ``message`` with the content type ``kind``.
+        ids: Token ids, added if the request asks for them.
     """
 
     message: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +86,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """A request that the stub received."""
 
     path: str
     authorization: str
@@ -97,42 +95,42 @@ class Request:
 
     @property
     def seed(self) -> int | None:
-        """The request's ``seed``, where it has one."""
+        """The request's ``seed``, or None."""
         seed: int | None = self.body.get("seed")
         return seed
 
     @property
     def question(self) -> str:
-        """What the user asked: the first message of theirs, of either protocol."""
+        """The content of the first user message, in either protocol."""
         content = next(m["content"] for m in self.body["messages"] if m["role"] == "user")
         return content if isinstance(content, str) else str(content[0]["text"])
 
     @property
     def text(self) -> str:
-        """All of the conversation, to look for a word in it."""
+        """The whole conversation as JSON, for searching."""
         return json.dumps(self.body.get("messages"), ensure_ascii=False)
 
 
 def say(text: str | None, **more: Any) -> Reply:
-    """A plain answer; ``more`` are fields of the reply."""
+    """A plain answer; ``more`` sets fields of the reply."""
     return Reply({"role": "assistant", "content": text}, **more)
 
 
 def call(name: str, /, **arguments: Any) -> Reply:
-    """A call of a tool."""
+    """A tool call."""
     function = {"name": name, "arguments": json.dumps(arguments)}
     calls = [{"id": "call-1", "type": "function", "function": function}]
     return Reply({"role": "assistant", "content": None, "tool_calls": calls})
 
 
 def fail(status: int, error: Any = None, *, retry_after: float | None = None) -> Reply:
-    """An HTTP error, with ``error`` as its body."""
+    """An HTTP error; ``error`` is its body."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return Reply(status=status, headers=headers, raw=None if error is None else _body(error))
 
 
 def send(content: Any) -> Reply:
-    """This body, JSON or bytes, with status 200."""
+    """A response with status 200 and this body, JSON or bytes."""
     return Reply(raw=_body(content))
 
 
@@ -141,21 +139,21 @@ def _body(content: Any) -> bytes:
 
 
 def cut() -> Reply:
-    """The connection breaks."""
+    """A connection that is closed without a response."""
     return Reply(cut=True)
 
 
 def hang() -> Reply:
-    """No answer at all."""
+    """A request that is never answered."""
     return Reply(hang=True)
 
 
 class LlmStub:
-    """The server, in threads of this process; ``script`` may be a function of the request.
+    """The server, in threads of this process; ``script`` can be a function of the request.
 
     Attributes:
-        requests: All that were asked, in order.
-        url: To be used as ``base_url``.
+        requests: All received requests, in order.
+        url: The ``base_url`` for clients.
     """
 
     def __init__(self, script: Sequence[Reply] | Callable[[Request], Reply]) -> None:
@@ -177,7 +175,7 @@ class LlmStub:
         self._server.server_close()
 
     def reply_to(self, request: Request) -> Reply:
-        """The next reply of the script."""
+        """The script's next reply."""
         with self._lock:
             self.requests.append(request)
             if callable(self._script):
@@ -185,7 +183,7 @@ class LlmStub:
             return self._script[min(len(self.requests), len(self._script)) - 1]
 
     def wait_for(self, count: int, timeout_s: float = 30.0) -> None:
-        """Until that many requests have come."""
+        """Wait until this many requests have arrived."""
         until = time.monotonic() + timeout_s
         while len(self.requests) < count:
             assert time.monotonic() < until, f"{len(self.requests)} requests of {count}"
@@ -241,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(reply, "text/event-stream", {"Connection": "close"})
         for event in events:
             kind = event.get("type") if isinstance(event, dict) else None
-            named = b"event: %s\n" % str(kind).encode() if kind else b""  # Anthropic's have names.
+            # Only Anthropic's events have a type, sent as their name.
+            named = b"event: %s\n" % str(kind).encode() if kind else b""
             self.wfile.write(b"%sdata: %s\n\n" % (named, _body(event)))
             self.wfile.flush()
         self.close_connection = True
@@ -285,7 +284,7 @@ class _OpenAi:
         yield b"[DONE]"
 
     def _add_ids(self, choices: list[dict[str, Any]], ids: TokenIds) -> None:
-        """In two parts, as far as there are two."""
+        """Split the ids over the first two chunks."""
         half = len(ids.sampled) // 2
         choices[0] |= ids.choice(0, half)
         choices[1] |= ids.choice(half, len(ids.sampled))

@@ -1,7 +1,7 @@
-"""A loopback MCP server over HTTP, with nothing but the standard library.
+"""A loopback MCP server over HTTP; uses only the standard library.
 
-It speaks the streamable transport at ``url`` and the older one at ``old_url``. A script decides how
-each request is answered: it gets the message, and returns what is sent instead of the usual reply.
+It speaks the streamable transport at ``url`` and the older SSE transport at ``old_url``. A script
+gets each message and can return a response to send instead of the usual reply.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 @dataclass(frozen=True)
 class Sent:
-    """An HTTP response of the script."""
+    """An HTTP response that the script returns."""
 
     status: int = 200
     body: bytes = b""
@@ -36,12 +36,12 @@ class McpStub:
     """The server, in threads of this process.
 
     Attributes:
-        messages: All that were posted, in order.
-        paths: Those of all posts.
-        sessions: The sessions that it knows.
-        redirect: Sent to all posts without a query.
+        messages: All posted messages, in order.
+        paths: The paths of all posts.
+        sessions: The ids of open sessions.
+        redirect: The response to every post without a query.
         instead_of_stream: Sent in place of the older transport's stream.
-        deleted: Those that clients have ended.
+        deleted: The sessions that clients ended.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class McpStub:
         self._server.server_close()
 
     def calls(self) -> list[dict[str, Any]]:
-        """The calls of tools."""
+        """The parameters of all tool calls."""
         return [each["params"] for each in self.messages if each.get("method") == "tools/call"]
 
 
 def result_of(message: dict[str, Any]) -> Any:
-    """The usual result of a request."""
+    """The default result for a request."""
     match message["method"]:
         case "initialize":
             info = {"name": "stub", "version": "1"}

@@ -1,13 +1,13 @@
-"""An MCP server that misbehaves on request; it uses the standard library only.
+"""An MCP server that misbehaves on request; uses only the standard library.
 
-``python mcp_server.py [rubbish] [hang] [die] [loud] [brief]``: it prints no messages, never
-says that it is ready, ends at once, writes to stderr, or ends once it has listed its tools. Those:
+``python mcp_server.py [rubbish] [hang] [die] [loud] [brief]``: it writes lines that are not
+messages, never answers, exits at once, writes to stderr, or exits after listing its tools.
 
-``echo``, ``environ`` (the value of a variable of its own), ``pid``, ``fail``, ``crash``,
-``freeze``, ``noise``; ``damaged`` (its reply has wounds that follow from the number that it is
-asked for), ``result`` (the JSON that it is given), ``line`` (the base64 of its whole line, with
-``ID`` for the id), ``error`` (a JSON-RPC error of this code), ``leave`` (answers, and ends) and
-``grow`` (has one tool more from then on).
+Its tools: ``echo``, ``environ`` (the value of an environment variable), ``pid``, ``fail``,
+``crash``, ``freeze``, ``noise``, ``damaged`` (a reply with random damage; its argument is the
+seed), ``result`` (returns the given JSON), ``line`` (writes the given base64 as its whole line,
+with ``ID`` replaced by the id), ``error`` (a JSON-RPC error with the given code), ``leave``
+(answers, then exits) and ``grow`` (adds a tool to its list).
 """
 
 from __future__ import annotations

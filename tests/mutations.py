@@ -1,4 +1,4 @@
-"""Random damage to what a service answers; the same seed gives the same damage."""
+"""Random damage to a service's answers; the same seed gives the same damage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BYTES = (b"\xff", b"\xed\xa0\x80", b"\0", b"\n", b'"', b"{", b"}", b"]", b",", b
 
 
 def mutated(data: bytes, seed: int) -> bytes:
-    """``data`` with one to three wounds: in its JSON where it has some, or in its bytes."""
+    """``data`` damaged in one to three places: in its JSON if it has any, or in its bytes."""
     rng = random.Random(seed)
     for _ in range(rng.randint(1, 3)):
         data = _in_json(data, rng) if rng.random() < 0.6 else _in_bytes(data, rng)
@@ -35,7 +35,7 @@ def _in_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _in_json(data: bytes, rng: random.Random) -> bytes:
-    """Of one of the lines that hold JSON, perhaps after ``data: ``."""
+    """Damage one line that holds JSON, perhaps after ``data: ``."""
     lines = data.split(b"\n")
     places = [number for number, line in enumerate(lines) if b"{" in line]
     if not places:
@@ -51,7 +51,7 @@ def _in_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def _changed(value: Any, rng: random.Random) -> Any:
-    """``value`` with one of its parts replaced, removed or repeated."""
+    """``value`` with one part replaced, removed or repeated."""
     if isinstance(value, dict) and value:
         name = rng.choice(sorted(value))
         rest = {key: item for key, item in value.items() if key != name}

@@ -1,4 +1,4 @@
-"""Another user of the machine, for attacks that must fail."""
+"""Runs code as another user of the machine, for attacks that must fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(
 
 
 def as_other_user(function: Callable[[], Any], uid: int = NOBODY) -> Any:
-    """What ``function`` returns, as JSON holds it, in a fork that belongs to another user."""
+    """The result of ``function``, sent as JSON from a forked process of another user."""
     reading, writing = os.pipe()
     if (pid := os.fork()) == 0:
         _run_as(uid, function, writing)
@@ -42,14 +42,14 @@ def _run_as(uid: int, function: Callable[[], Any], writing: int) -> None:
         become(uid)
         os.write(writing, json.dumps(function()).encode())
         code = 0
-    except BaseException:  # noqa: BLE001 - the parent fails
+    except BaseException:  # noqa: BLE001 - the exit code reports it to the parent
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def become(uid: int) -> None:
-    """Be another user for good."""
+    """Switch this process to another user, permanently."""
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
@@ -57,7 +57,7 @@ def become(uid: int) -> None:
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A folder that every user can enter and read."""
+    """A temporary folder that every user can enter and read."""
     folder = Path(tempfile.mkdtemp(prefix="agentpipe-shared-"))
     folder.chmod(0o755)
     try:

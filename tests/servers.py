@@ -1,4 +1,4 @@
-"""Helpers of the fixtures that start real servers."""
+"""Helpers for fixtures that start real servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Kind = TypeVar("Kind", bound=Server)
 
 
 class OwnServer(Protocol):
-    """``own_server(RedisServer, settings={...})`` starts a server for this test alone."""
+    """``own_server(RedisServer, settings={...})`` starts a server for one test."""
 
     def __call__(self, kind: type[Kind], **options: Any) -> Kind: ...
 
@@ -35,7 +35,7 @@ def started(server: Kind) -> Kind:
 
 @contextmanager
 def required() -> Iterator[None]:
-    """Fail in CI, and skip elsewhere, where a server is not installed."""
+    """When a server is not installed, fail in CI and skip elsewhere."""
     try:
         yield
     except NotInstalledError as error:

@@ -1,7 +1,7 @@
 """One Redis, RabbitMQ and Kafka for all test processes; each starts on first use.
 
-The servers live in the process that runs pytest, so they end with it. The processes of
-pytest-xdist ask for them over a Unix socket.
+The servers live in the process that runs pytest and end with it. The pytest-xdist workers request
+them over a Unix socket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ADDRESS = "AGENTPIPE_TEST_SERVERS"
 
 
 def server_in(folder: Path, kind: str) -> Server:
-    """The server of this kind in this folder, running or not."""
+    """The server of this kind in this folder, whether it runs or not."""
     if kind == RabbitServer.kind:
         return RabbitServer(folder, environ=os.environ, management=True)
     return {it.kind: it for it in (RedisServer, KafkaServer)}[kind](folder, environ=os.environ)
@@ -38,8 +38,8 @@ def shared_server(kind: str) -> Server:
     """The running server of this kind.
 
     Raises:
-        NotInstalledError: It is missing and cannot be installed here.
-        LaunchError: It does not start.
+        NotInstalledError: The server is missing and cannot be installed here.
+        LaunchError: The server does not start.
     """
     with Client(os.environ[ADDRESS], "AF_UNIX") as connection:
         connection.send_bytes(kind.encode())
@@ -52,7 +52,7 @@ def shared_server(kind: str) -> Server:
 
 
 class SharedServers:
-    """Starts each server once, and serves their folders to other processes until closed."""
+    """Starts each server once, and sends other processes its folder, until closed."""
 
     def __init__(self) -> None:
         self._folder = Path(mkdtemp(prefix="agentpipe-servers-"))
@@ -67,7 +67,7 @@ class SharedServers:
         return str(self._listener.address)
 
     def _accept(self) -> None:
-        with suppress(OSError):  # The listener is closed.
+        with suppress(OSError):  # Raised once the listener is closed.
             while True:
                 connection = self._listener.accept()
                 threading.Thread(target=self._reply, args=(connection,), daemon=True).start()

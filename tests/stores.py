@@ -1,4 +1,4 @@
-"""Stores as tests use them: with every capability, and with an outbox that is never full."""
+"""Stores for tests: typed with every capability, and with an outbox that is never full."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AnyStore(
     KeepsUndeliverable,
     Protocol,
 ):
-    """What a type checker takes each store for; a test has to know which capability it uses."""
+    """The static type of every store in tests; a test must know which capabilities it uses."""
 
 
 def open_any(settings: Settings) -> AnyStore:
@@ -65,10 +65,10 @@ def open_any(settings: Settings) -> AnyStore:
 
 
 def claim_up_to(limit: int, store: Store, worker: Worker, held: int | None = None) -> list[Claim]:
-    """Claim tasks, however full the outbox is."""
+    """Claim tasks with outbox limits that are never reached."""
     return store.claim(ClaimRequest(worker, limit, ROOMY, held))
 
 
 def can(store: object, capability: type) -> bool:
-    """Whether the store really has a capability that its type here promises."""
+    """Whether the store has a capability that its static type here promises."""
     return isinstance(store, capability)

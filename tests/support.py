@@ -1,4 +1,4 @@
-"""Helpers of several test suites."""
+"""Helpers for several test suites."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def slowness() -> float:
-    """How far to stretch a timeout: 1 where a core is free, up to 4 on a busy machine."""
+    """The factor by which to extend timeouts: 1 when a core is free, up to 4 on a busy machine."""
     return min(4.0, max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1))))
 
 
 def wait_until(predicate: Callable[[], T], timeout_s: float, description: str) -> T:
-    """Wait for a true value of ``predicate``, and return it; fails the test at the timeout."""
+    """Wait until ``predicate`` returns a true value; return it, or fail the test at the timeout."""
     deadline = time.monotonic() + timeout_s * slowness()
     while not (value := predicate()):
         if time.monotonic() > deadline:
@@ -31,7 +31,7 @@ def wait_until(predicate: Callable[[], T], timeout_s: float, description: str) -
 
 
 def processes_with(mark: str, file: str = "cmdline") -> set[int]:
-    """Living processes with ``mark`` in their command line, or in their ``environ``."""
+    """Running processes with ``mark`` in their command line, or in another ``/proc`` file."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -41,7 +41,7 @@ def processes_with(mark: str, file: str = "cmdline") -> set[int]:
 
 
 def refuse_in_sqlite(path: Path, table: str, condition: str) -> None:
-    """Have SQLite refuse new rows of which the condition is true, as an integrity error."""
+    """Make SQLite refuse new rows that match the condition, with an integrity error."""
     with closing(sqlite3.connect(path, timeout=30)) as db:
         db.execute(
             f"CREATE TRIGGER picky_{table} BEFORE INSERT ON {table} WHEN {condition}"

@@ -1,7 +1,7 @@
-"""A server that takes token ids as vLLM does with ``--enable-scale-out``, as a script of LlmStub.
+"""A server that takes token ids, as vLLM with ``--enable-scale-out``; a script for LlmStub.
 
-Its tokeniser reads two letters as one id, its model samples one id for each letter: so the text of
-each answer, written again, has other ids than were sampled.
+Its tokenizer encodes two letters as one id, but its model samples one id per letter: encoding the
+text of an answer again gives other ids than were sampled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PAIR = 0x100
 
 
 def written(text: str) -> list[int]:
-    """As the tokeniser does: in pairs."""
+    """The ids of a text: the tokenizer encodes letters in pairs."""
     pairs = [text[at : at + 2] for at in range(0, len(text), 2)]
     return [
         ord(each[0]) if len(each) == 1 else ord(each[0]) * _PAIR + ord(each[1]) for each in pairs
@@ -29,19 +29,19 @@ def written(text: str) -> list[int]:
 
 
 def read(ids: Sequence[int]) -> str:
-    """The text of ids, without special ones."""
+    """The text of ids, without special tokens."""
     letters = [(divmod(each, _PAIR) if each > _PAIR else (0, each)) for each in ids]
     known = [(first, last) for first, last in letters if last > END]
     return "".join((chr(first) if first else "") + chr(last) for first, last in known)
 
 
 class TokenServer:
-    """``answers`` are given in turn; one that ends in ``...`` is cut by its length."""
+    """Gives ``answers`` in order; an answer that ends in ``...`` is cut off by its length."""
 
     def __init__(
         self, answers: Sequence[str], *, forgets: bool = False, version: str = "7"
     ) -> None:
-        """``forgets``: its template leaves out the text of answers before the last one."""
+        """Create a server; with ``forgets``, its template drops the text of all earlier answers."""
         self.prompts: list[list[int]] = []
         self.generated: list[dict[str, Any]] = []
         self._answers, self._forgets, self._version = answers, forgets, version
@@ -57,7 +57,7 @@ class TokenServer:
         return take(request.body) if take else fail(404, {"detail": "Not Found"})
 
     def _render(self, body: dict[str, Any]) -> Reply:
-        """Like vLLM, which leaves out what is its default."""
+        """Render a prompt; like vLLM, leave out sampling parameters with default values."""
         limit = body.get("max_tokens", 100)
         sampling = {"max_tokens": limit} if limit != DEFAULT_LIMIT else {}
         return send({"token_ids": self._ids(body), "sampling_params": sampling})
@@ -95,7 +95,7 @@ class TokenServer:
         return send({"id": "g", "model": "m", "choices": [shown], "usage": usage})
 
     def _complete(self, body: dict[str, Any]) -> Reply:
-        """By messages."""
+        """Answer a chat completion that sends messages."""
         self.prompts.append(self._ids(body))
         ids, finish = self._sampled()
         message = {"role": "assistant", "content": read(ids)}

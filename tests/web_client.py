@@ -1,4 +1,4 @@
-"""Requests to an application of pages without a socket, byte for byte as an attacker sends them."""
+"""Requests to an ASGI web application without a socket, byte for byte as an attacker sends them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as text."""
+        """The body, decoded."""
         return self.body.decode()
 
 
 def ask(
     app: ASGIApp, path: str, headers: dict[str, str] | None = None, method: str = "GET"
 ) -> Answer:
-    """One request."""
+    """Send one request."""
     return asyncio.run(_ask(app, path, BEARER if headers is None else headers, method))
 
 

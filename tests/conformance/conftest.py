@@ -1,7 +1,7 @@
-"""The implementations of the seams: a new one is an entry here, and no test changes.
+"""The implementations of the seams: to test a new one, add an entry here.
 
-A ``url`` makes an address of its own for each test, empty, and may ask pytest's ``request``
-for the fixture of a server. Everything is opened by that address, as a user's would be.
+A ``url`` returns a new, empty address for each test, and can ask pytest's ``request`` for the
+fixture of a server. Everything is opened by that address, as a user would.
 The command line can name a third party's store or sink instead::
 
     pytest tests/conformance/test_store_*.py --store-url "toy:///{folder}/toy.json"
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What an implementation can do; a test that needs what it cannot is skipped.
+    """Abilities of an implementation; a test that needs a missing one is skipped.
 
     Attributes:
-        remembers_ids: It knows the ids of living and settled tasks.
-        knows_depths: It can count tasks, so that ``stats`` holds a ledger.
-        signals: ``wait`` blocks until something happens; otherwise it polls, as by default.
-        keeps_tallies: ``stats`` says what has ended of each queue, and how old the outbox is.
-        shares_queues: Several workers may serve one queue at the same time.
-        spares_neighbours: Of several tasks with a limit of one crash that die with their worker,
+        remembers_ids: It knows the ids of unsettled and settled tasks.
+        knows_depths: It can count tasks: ``stats`` is a full ledger.
+        signals: ``wait`` blocks until something happens; otherwise it polls, which is the default.
+        keeps_tallies: ``stats`` has the outcomes of each queue and the age of the outbox.
+        shares_queues: Several workers can serve one queue at the same time.
+        spares_neighbours: When several tasks with a limit of one crash die with their worker,
             none is blamed: each runs again, alone.
-        scales: A claim costs about the same however many agents others serve.
-        follows_sources: A file that is older than the one which a worker or a later sender has
-            changes nothing of a collection.
+        scales: A claim costs about the same however many agents other workers serve.
+        follows_sources: A file that is older than the one known to a worker or a later sender does
+            not change the collection.
         shares_cooldowns: A cooldown covers the queues that its settlement names, and the store
-            counts how long a task has waited in cooldowns.
-        answers_at_once: What was just offered or freed can be claimed at once. Where the server
-            pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
-            the tests are longer. A sink gives a new reader what is there at once.
-        keeps_run_results: It counts what became of a run's tasks, as well as how many there are.
-        shares_records: Readers of one group share its records one by one. Otherwise each has a
-            part of the stream to itself, and what it has not read waits for it.
-        remembers_reads: A group's new reader learns which tasks the last one read.
+            measures how long a task has waited in cooldowns.
+        answers_at_once: A task that was just offered or freed can be claimed at once. Where the
+            server pushes tasks, a claim that finds nothing is retried for a moment, and leases
+            in the tests are longer. For a sink: a new reader gets existing records at once.
+        keeps_run_results: It counts the outcomes of a run's tasks, not only the tasks.
+        shares_records: Readers of one group share its records one by one. Otherwise each reader has
+            a part of the stream to itself, and its unread records wait for it.
+        remembers_reads: A group's new reader learns which tasks the previous reader read.
     """
 
     remembers_ids: bool = True
@@ -121,13 +121,13 @@ def unique(noun: str) -> str:
 
 
 class OpenStore(Protocol):
-    """Opens one more connection to the test's store; the test need not close it."""
+    """Opens another connection to the test's store; the fixture closes it."""
 
     def __call__(self, *, retention_s: float = 60.0) -> AnyStore: ...
 
 
 class OpenSink(Protocol):
-    """Opens one more connection to the test's sink; the test need not close it."""
+    """Opens another connection to the test's sink; the fixture closes it."""
 
     def __call__(self) -> Sink: ...
 

@@ -14,14 +14,14 @@ QUIET_S = 0.3
 
 @dataclass(slots=True)
 class Pace:
-    """Times of what is under test.
+    """Timing of the store or sink under test.
 
     Attributes:
         lease_s: A short lease, long enough to claim within it.
-        patience_s: A claim may find nothing for this long although tasks wait.
-        more_s: After some tasks, a claim may find no more for this long although there are.
-        rest_s: How long to leave the core to other processes between two claims.
-        quiet_s: A sink that gives a reader nothing for this long has nothing for it.
+        patience_s: A claim can find nothing for this long although tasks wait.
+        more_s: After some tasks, a claim can find no more for this long although more wait.
+        rest_s: Pause between two claims, which leaves the core to other processes.
+        quiet_s: A sink that returns nothing to a reader for this long has nothing for it.
     """
 
     lease_s: float = 0.2
@@ -31,7 +31,7 @@ class Pace:
     quiet_s: float = 0.5
 
     def settle(self, store: Store) -> None:
-        """Where the server pushes tasks, wait until it has pushed what it has now."""
+        """Wait until a server that pushes tasks has pushed all that it has now."""
         ends = time.monotonic() + self.patience_s
         while (now := time.monotonic()) < ends:
             store.wait(QUIET_S)
@@ -39,7 +39,7 @@ class Pace:
                 break
 
     def rest(self) -> None:
-        """Between two claims, leave the core to other processes."""
+        """Leave the core to other processes between two claims."""
         time.sleep(self.rest_s)
 
 

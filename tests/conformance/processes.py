@@ -1,4 +1,4 @@
-"""What the conformance suites run in processes of their own."""
+"""Functions that the conformance suites run in separate processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def offer_one_by_one(
     settings: Settings, target: str, ids: list[str], group: Any, verdicts: Any
 ) -> None:
-    """Offer tasks round-robin, at once with others who come to the ``group``."""
+    """Offer tasks round-robin, concurrently with the other members of the barrier ``group``."""
     store = open_any(settings)
     group.wait(60)
     found: dict[str, int] = {}
@@ -34,7 +34,7 @@ def offer_one_by_one(
 def claim_and_answer(
     settings: Settings, queues: frozenset[str], name: str, *, group: Any, left: Any, claimed: Any
 ) -> None:
-    """Claim and answer until nothing is ``left``, at once with others, noting when each ran."""
+    """Claim and answer concurrently until no task is ``left``; record when each ran."""
     store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
@@ -44,7 +44,7 @@ def claim_and_answer(
     while left.value and time.monotonic() < ends:
         for claim in claim_up_to(2, store, worker):
             begun = time.monotonic()
-            time.sleep(0.002)  # The run.
+            time.sleep(0.002)  # Stands for the run.
             held.append((claim.queue, begun, time.monotonic(), claim.task_id))
             store.settle([Settlement(claim, "complete", b"{}", "ok")])
             with left.get_lock():
@@ -57,7 +57,7 @@ def claim_and_answer(
 def claim_until_cancelled(
     settings: Settings, queues: frozenset[str], name: str, *, group: Any, left: Any, outcomes: Any
 ) -> None:
-    """Claim until nothing is ``left``; end what was cancelled, finish the rest after a moment."""
+    """Claim until no task is ``left``; answer cancelled ones, and finish others after a moment."""
     store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
@@ -66,7 +66,7 @@ def claim_until_cancelled(
     ends = time.monotonic() + 60
     while left.value and time.monotonic() < ends:
         for claim in claim_up_to(2, store, worker):
-            store.wait(0.01)  # The run.
+            store.wait(0.01)  # Stands for the run.
             cancelled_ids.update(store.take_cancelled())
             cancelled = claim.cancelled or claim.task_id in cancelled_ids
             outcome = "cancelled" if cancelled else "ok"
@@ -84,7 +84,7 @@ def claim_until_cancelled(
 def cancel_one_by_one(
     settings: Settings, ids: list[str], *, group: Any, left: Any, outcomes: Any
 ) -> None:
-    """Cancel tasks, at once with those who run them."""
+    """Cancel tasks while other processes run them."""
     store = open_any(settings)
     reads_tasks = can(store, ReadsTasks)
     group.wait(60)
@@ -92,7 +92,7 @@ def cancel_one_by_one(
     for task_id in ids:
         store.cancel([task_id])
         if not reads_tasks:
-            continue  # Each is answered at its turn.
+            continue  # The worker that claims it answers it as cancelled.
         answers = [
             Answer(it.task_id, b"cancelled", "cancelled")
             for it in store.tasks(TaskQuery(task_ids=[task_id]))
@@ -106,7 +106,7 @@ def cancel_one_by_one(
 
 
 def read_and_hang(settings: Settings, group: str, limit: int, polled: Any) -> None:
-    """Read records, commit the first, and hold the others until killed."""
+    """Read records, commit the first, and hold the others until the process is killed."""
     sink = open_sink(settings)
     reader = sink.follow(group, "beginning")
     records = reader.poll(limit, 30)
@@ -118,9 +118,10 @@ def read_and_hang(settings: Settings, group: str, limit: int, polled: Any) -> No
 def spend_until_nothing_comes(
     settings: Settings, queues: frozenset[str], name: str, *, group: Any, spent: Any, found: Any
 ) -> None:
-    """Pay 1 for each task, and count claims that begin after all was ``spent``.
+    """Pay 1 for each task, and count claims that begin after the budget is ``spent``.
 
-    ``spent`` is the sum of what was settled before; a claim that begins above the budget is late.
+    ``spent`` is the sum of all settlements so far; a claim that begins once it reached the budget
+    is late.
     """
     store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
@@ -143,7 +144,7 @@ def spend_until_nothing_comes(
 
 
 def begin_and_end(settings: Settings, queues: list[str]) -> None:
-    """Claim and complete members of groups, one or a few at a time, until it is ended."""
+    """Claim and complete group members, up to three at a time, until the process is terminated."""
     store = open_any(settings)
     worker = Worker(f"worker-{os.getpid()}", queues=frozenset(queues), lease_s=60)
     store.join(worker)

@@ -1,4 +1,4 @@
-"""Steps: what the conformance tests of stores do over and over."""
+"""Steps that the conformance tests of stores share."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def put(store: AnyStore, queue: str, ids: Iterable[Any], **fields: Any) -> Admis
 
 
 def declared(store: AnyStore, number: int = 1, **limits: Any) -> list[str]:
-    """Declare queues outside any collection."""
+    """Declare queues without a collection."""
     names = [unique("queue") for _ in range(number)]
     store.declare([Queue(name, **{"concurrency": 100, **limits}) for name in names])
     return names
 
 
 def collection_of(store: AnyStore, number: int, **limits: Any) -> tuple[str, list[str]]:
-    """Declare a collection."""
+    """Declare a collection; return its name and its queues."""
     collection = unique("collection")
     names = [f"{collection}_{index}" for index in range(number)]
     store.declare([Queue(name, collection, **{"concurrency": 100, **limits}) for name in names])
@@ -86,14 +86,14 @@ def claim(
     outbox: OutboxLimits = ROOMY,
     held: int | None = None,
 ) -> list[Claim]:
-    """What can be claimed, given a moment where the server has to push it first."""
+    """Claim tasks, and wait a moment for a server that pushes them."""
     claims: list[Claim] = []
     ends = time.monotonic() + PACE.patience_s
     PACE.settle(store)
     while True:
         found = store.claim(ClaimRequest(worker, limit - len(claims), outbox, held))
         claims += found
-        if found:  # The others, if there are any, are on their way as well.
+        if found:  # Any remaining tasks are on their way too.
             ends = min(ends, time.monotonic() + PACE.more_s)
         if len(claims) >= limit or time.monotonic() >= ends:
             return claims
@@ -105,13 +105,13 @@ def ids_of(records: Iterable[Any]) -> list[str]:
 
 
 def claimed_and_left(store: AnyStore, queue: str, number: int = 1) -> tuple[Worker, list[Claim]]:
-    """Claims of a worker that is never heard again."""
+    """Claims of a worker that is never heard from again."""
     worker = joined(store, [queue], PACE.lease_s)
 
     def attempt() -> list[Claim]:
         store.join(worker)
         claims = claim(store, worker, number)
-        # On a busy machine the lease may have ended in the middle, and one come twice.
+        # On a busy machine the lease can end during the claims, and one task be claimed twice.
         return claims if len(set(ids_of(claims))) == len(claims) == number else []
 
     return worker, wait_until(attempt, PATIENCE_S, "a claim within a short lease")
@@ -138,7 +138,7 @@ def answered(store: AnyStore, claims: Sequence[Claim], result: bytes = b"{}") ->
 
 
 def balanced(store: AnyStore) -> Stats:
-    """The ledger, which always adds up."""
+    """The stats, after checking that their ledger adds up."""
     stats = store.stats()
     before = (stats.waiting, stats.delayed, stats.running)
     parts = (*before, stats.outbox, stats.undeliverable, stats.delivered)
@@ -156,7 +156,7 @@ def depths(store: AnyStore) -> dict[str, QueueDepth]:
 def run_by_four_processes(
     settings: Settings, queues: Iterable[str], total: int
 ) -> list[tuple[str, float, float, str]]:
-    """What four workers claimed and answered, each task once: queue, begin, end and id."""
+    """Claim and answer tasks in four workers, each once; return queue, begin, end and id."""
     group, left, claimed = SPAWN.Barrier(4), SPAWN.Value("i", total), SPAWN.Queue()
     processes = [
         SPAWN.Process(
@@ -177,7 +177,7 @@ def run_by_four_processes(
 
 
 def running_and_more(store: AnyStore, running: Iterable[str] = "a") -> tuple[str, Worker, Claim]:
-    """A queue whose first task is claimed."""
+    """Claim the first task of a new queue."""
     (queue,) = declared(store, concurrency=1)
     put(store, queue, running)
     worker = joined(store, [queue])
@@ -186,7 +186,7 @@ def running_and_more(store: AnyStore, running: Iterable[str] = "a") -> tuple[str
 
 
 def heard(store: AnyStore, wanted: str) -> None:
-    """Fails unless it is told that the task was cancelled."""
+    """Fail unless the store reports that the task was cancelled."""
 
     def comes() -> bool:
         store.wait(0.1)

@@ -48,7 +48,7 @@ def ids_of(found: Iterable[Record]) -> list[str]:
 
 
 def read(reader: Reader, number: int, limit: int = 100) -> list[Record]:
-    """Poll until there are ``number`` records, and commit nothing."""
+    """Poll until there are ``number`` records, without a commit."""
     found: list[Record] = []
 
     def enough() -> bool:
@@ -367,7 +367,7 @@ def test_a_groups_new_reader_knows_what_the_last_one_read(sink: Sink) -> None:
     first = sink.follow(group, "beginning")
     assert sorted(result.task_id for result in Stream(first, timeout_s=0.3)) == ["a", "b", "c"]
     first.close()
-    # Not to the letter the same: another run's, or one that was cut.
+    # Not identical bytes: the repeat can come from another run, or can have been cut.
     repeat = orjson.dumps(Result(task_id="b", worker="another").to_dict())
     sink.publish([Record("b", repeat), result_record("d")])
     second = sink.follow(group, "beginning")

@@ -1,4 +1,4 @@
-"""Groups over every sink: whole, and each once over the sessions of a trainer."""
+"""Groups on every sink: each is read whole, and once over all sessions of a trainer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def records_of(name: str) -> list[Record]:
 
 
 def overlapping() -> list[Record]:
-    """Each group's own order stays; groups that are near each other mix."""
+    """Records of all groups: each group keeps its order, and neighbouring groups interleave."""
     chance, queues, found = random.Random(7), [records_of(name) for name in NAMES], list[Record]()
     while queues:
         queue = chance.choice(queues[: WINDOW // 2])
@@ -54,7 +54,7 @@ def overlapping() -> list[Record]:
 def session(
     settings: Settings, number: int, state: dict[str, Any] | None, *, saves: bool
 ) -> tuple[list[RolloutGroup], dict[str, Any] | None]:
-    """What a trainer uses before it ends, or is ended within its next group."""
+    """The groups that a trainer uses before it stops or fails in the next group, and its state."""
     found: list[RolloutGroup] = []
     with GroupStream.open(settings, group="trainer", timeout_s=PACE.quiet_s) as stream:
         if state is not None:

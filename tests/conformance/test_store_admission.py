@@ -1,4 +1,4 @@
-"""Admission: what a store takes, round-robin and up to its bounds, in which order."""
+"""Admission: which tasks a store accepts, round-robin and up to its limits, in which order."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_a_settled_id_is_forgotten_after_the_retention_time(open_another: OpenSt
     answered(forgetful, claim(forgetful, worker, 1))
 
     def accepted_again() -> bool:
-        # A store forgets at its leisure, and a young one looks sooner.
+        # A store purges ids only now and then; a newly opened one checks sooner.
         sweeper = open_another(retention_s=0.05)
         claim(sweeper, worker, 1)
         return put(sweeper, queue, ["settled"]).verdicts == ("accepted",)
@@ -351,7 +351,7 @@ def test_returned_tasks_exceed_the_bound_by_no_more_than_the_concurrency(store: 
 def sourced(
     collection: str, number: int, edited_us: int, *, serves: bool = False, **limits: Any
 ) -> list[Queue]:
-    """A collection's queues as a file of that age has them."""
+    """A collection's queues, as declared from a file of that age."""
     place = f"{'worker' if serves else 'sender'}:{number}.yaml"
     source = Source(f"{number:x}", place, edited_us, edited_us, serves)
     return [

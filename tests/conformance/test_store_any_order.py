@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Chaos:
-    """Random operations of several workers, and what a ledger on paper says of them."""
+    """Random operations of several workers, checked against a ledger kept by the test."""
 
     def __init__(self, store: AnyStore, seed: int) -> None:
         self.store, self.random = store, random.Random(seed)
@@ -41,7 +41,7 @@ class Chaos:
         self.queues = [f"{self.collection}_{index}" for index in range(4)]
         self.group_limit = 2
         self.declare()
-        # One is silent for longer than its lease, now and then.
+        # The worker with the short lease sometimes lets it lapse.
         self.workers = [joined(store, self.queues, lease_s) for lease_s in (60, 60, 0.03)]
         self.held: list[Claim] = []
         self.accepted: set[str] = set()
@@ -50,7 +50,7 @@ class Chaos:
         self.taken: list[tuple[Worker, Any]] = []
 
     def declare(self) -> None:
-        """Three queues share a group, one has none."""
+        """Declare four queues, of which three share a concurrency group."""
         groups = ["group", "group", "group", None]
         self.group_limit = self.random.randrange(self.group_limit, 4)
         self.store.declare(

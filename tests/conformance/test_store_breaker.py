@@ -1,4 +1,4 @@
-"""BreaksOnFailures: a collection whose runs fail the same way again and again is paused."""
+"""BreaksOnFailures: a collection is paused when its runs keep failing the same way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def failure(digest: str = "same", limit: int = 3) -> dict[str, Any]:
 
 
 class Crew:
-    """A collection with a worker for it, and claims of its tasks."""
+    """A collection with a worker, which claims and settles its tasks."""
 
     def __init__(self, store: AnyStore, tasks: int = 8) -> None:
         self.store = store
@@ -176,7 +176,7 @@ def test_all_workers_count_together(store: AnyStore, open_another: OpenStore) ->
     stores = [store, other]
     workers = [joined(each, [queue]) for each, queue in zip(stores, queues, strict=True)]
     claims = [claim(each, worker, 2) for each, worker in zip(stores, workers, strict=True)]
-    for first_or_second in range(2):  # Two failures each: together four.
+    for first_or_second in range(2):  # Two failures each, four in total.
         for each, its in zip(stores, claims, strict=True):
             assert settle(each, its[first_or_second], "complete", **failure(limit=4))
 

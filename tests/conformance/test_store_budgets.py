@@ -1,4 +1,4 @@
-"""KeepsBudgets: no claim follows the settlement that spends a budget, whoever asks."""
+"""KeepsBudgets: after the settlement that spends a budget, no worker can claim."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ANSWER: dict[str, Any] = {"result": b"{}", "outcome": "ok"}
 
 
 class Payer:
-    """A collection with a budget, and a worker for it."""
+    """A collection with a budget, and a worker that settles its tasks with costs."""
 
     def __init__(self, store: AnyStore, budget: Budget, number: int = 1) -> None:
         self.store = store
@@ -124,7 +124,7 @@ def test_many_small_costs_reach_the_cap_exactly(store: AnyStore) -> None:
     put(store, payer.queue, range(12))
     for claimed in claim(store, payer.worker, 10):
         assert not payer.depth.budget_spent
-        payer.pay(claimed, usd=0.1)  # Ten of them are a little less than 1 as doubles.
+        payer.pay(claimed, usd=0.1)  # As doubles, ten of them add up to a bit less than 1.
     assert payer.depth.budget_spent
     assert payer.spending.overshoot_usd == 0.0
 
@@ -256,7 +256,7 @@ def test_a_burst_does_not_wait_for_what_is_left(store: AnyStore) -> None:
 def test_eight_processes_claim_nothing_after_the_settlement_that_spends_it(
     store: AnyStore, store_settings: Settings
 ) -> None:
-    """Each notes what it claims after it saw the cap reached, on a clock that all share."""
+    """Each process counts its claims that began after a shared counter reached the cap."""
     payer = Payer(store, Budget(usd=20.0), number=4)
     run = unique("run")
     store.set_budget("run", run, Budget(usd=1_000.0))
@@ -285,7 +285,7 @@ def test_eight_processes_claim_nothing_after_the_settlement_that_spends_it(
     assert payer.spending.overshoot_usd == paid - 20
 
 
-# Runs.
+# Budgets of runs.
 
 
 @ids_needed

@@ -1,4 +1,4 @@
-"""CancelsTasks: running tasks are ended by their ids."""
+"""CancelsTasks: running tasks are cancelled by their ids."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_id_of_any_characters_is_heard(
 
 def test_who_runs_a_cancelled_task_hears_of_it(store: AnyStore, open_another: OpenStore) -> None:
     operator = open_another()
-    store.wait(0)  # From now on it hears.
+    store.wait(0)  # The store listens from here on.
     _, worker, claimed = running_and_more(store)
     assert operator.cancel(["a"]) == ["signalled"]
     heard(store, "a")
@@ -117,7 +117,7 @@ def test_a_cancelled_task_that_comes_back_is_told_so(store: AnyStore, action: st
 def test_a_worker_that_was_told_and_died_leaves_a_cancelled_task(
     store: AnyStore, open_another: OpenStore
 ) -> None:
-    """To one that comes later, though nobody who knew of it is left."""
+    """A worker that joins later learns it, even if no store that knew of it is left."""
     (queue,) = declared(store)
     put(store, queue, "ab")
     dying, later = open_another(), open_another()
@@ -145,7 +145,7 @@ def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None
     assert settle(store, claimed, "complete", result=b"{}", outcome="cancelled")
 
     def sent_again() -> bool:
-        claim(forgetful, joined(forgetful, []), 1)  # Old ids are forgotten by who claims.
+        claim(forgetful, joined(forgetful, []), 1)  # Claims remove expired ids.
         return put(store, claimed.queue, "a").verdicts == ("accepted",)
 
     wait_until(sent_again, PATIENCE_S, "the id is forgotten")
@@ -157,7 +157,7 @@ def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None
 def test_eight_processes_cancel_and_run_and_each_task_ends_once(
     store: AnyStore, store_settings: Settings
 ) -> None:
-    """Two of them cancel the same, from the end on, six run."""
+    """Two processes cancel the same tasks, from the end, while six run them."""
     names, total = declared(store, 6, concurrency=2), 150
     ids = [f"task-{index}" for index in range(total)]
     for index, task_id in enumerate(ids):

@@ -1,4 +1,4 @@
-"""Stores that cannot read their tasks: a mark waits for a cancelled task, a purge takes tasks."""
+"""Stores that cannot read their tasks: marks cancel tasks, and a purge takes them out."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def unread(store: AnyStore) -> UnreadStore:
-    """A store that cancels by marks."""
+    """A store that cancels by marks, or a skip."""
     if not isinstance(store, CancelsUnread):
         pytest.skip("it reads its tasks")
     return cast("UnreadStore", store)
 
 
 def by_id(claims: Sequence[Claim]) -> dict[str, bool]:
-    """Which are claimed as cancelled."""
+    """For each claimed task, whether it is cancelled."""
     return {each.task_id: each.cancelled for each in claims}
 
 
@@ -68,7 +68,7 @@ def test_a_waiting_task_that_is_cancelled_is_claimed_so_at_its_turn(unread: Unre
 def test_a_task_that_a_worker_has_at_hand_is_marked_as_well(
     unread: UnreadStore, open_another: OpenStore
 ) -> None:
-    """It was delivered ahead of its run."""
+    """The task was prefetched to the worker."""
     queue, worker, claimed = running_and_more(unread)
     put(unread, queue, "b")
     PACE.settle(unread)
@@ -92,7 +92,7 @@ def test_a_filter_covers_queues_and_groups_and_what_was_sent_before(unread: Unre
         put(unread, queue, [f"{queue}-none"])
     assert unread.cancel_matching(TaskFilter([first, second], "mine")) == []
     assert unread.cancel_matching(TaskFilter([third])) == []
-    time.sleep(0.002)  # The mark ends with its millisecond.
+    time.sleep(0.002)  # The mark covers its whole millisecond.
     for queue in (first, third):
         put(unread, queue, [f"{queue}-late"], group_id="mine")
     found = by_id(claim(unread, joined(unread, [first, second, third]), 11))
@@ -116,7 +116,7 @@ def test_a_filter_ends_what_runs_and_says_so(unread: UnreadStore, open_another: 
     heard(unread, "a")
     assert unread.take_cancelled() == []
     (mine,) = (each for each in claims if each.task_id == "a")
-    assert settle(unread, mine, "retry", reason="late")  # Its group goes with it.
+    assert settle(unread, mine, "retry", reason="late")  # The group id stays with the task.
     (again,) = claimed_after_lapse(unread, worker)
     assert (again.task_id, again.cancelled) == ("a", True)
 
@@ -136,7 +136,7 @@ def test_a_purge_settles_what_is_unclaimed_and_leaves_what_runs(unread: UnreadSt
     queue, worker, claimed = running_and_more(unread)
     put(unread, queue, "bc")
     put(unread, queue, "d", delay_s=60)
-    PACE.settle(unread)  # The worker has some at hand.
+    PACE.settle(unread)  # The worker has prefetched some.
     assert unread.purge(None, answer) == 3
     stats = unread.stats()
     assert (stats.waiting, stats.delayed, stats.running) == (0, 0, 1)

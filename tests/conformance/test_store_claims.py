@@ -1,4 +1,4 @@
-"""Claims: who gets which task, and how many at a time."""
+"""Claims: which worker gets which task, and how many at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing: a worker and the store agree again on what the worker holds."""
+"""ComparesClaims: a worker and the store reconcile the worker's claims."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def grouped(store: AnyStore, number: int, limit: int, **limits: Any) -> list[str]:
-    """Declare queues that share a group."""
+    """Declare queues that share a concurrency group."""
     group = unique("group")
     names = [f"{unique('queue')}-{index}" for index in range(number)]
     declare_grouped(store, names, group, limit, **limits)

@@ -1,4 +1,4 @@
-"""Cooldowns: a queue from which nobody claims for a while."""
+"""Cooldowns: a queue from which no worker claims for some time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def cooled_after_a_claim(store: AnyStore, queue: str, delay_s: float) -> tuple[Worker, Claim]:
-    """A worker whose run of the queue's first task was told to come back later."""
+    """A worker whose run of the queue's first task ended in a cooldown."""
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker, 1)
     assert settle(store, claimed, "cooldown", delay_s=delay_s)
@@ -140,11 +140,11 @@ def test_the_cooldown_of_a_lost_claim_holds_nothing(store: AnyStore) -> None:
     assert ids_of(claim(store, worker)) == ["b"]
 
 
-# Cooldowns of a credential, and how long a task has waited in cooldowns.
+# Cooldowns of a credential, and the time that a task has waited in cooldowns.
 
 
 def cooling(store: AnyStore) -> dict[str, float]:
-    """The seconds that are left, by queue."""
+    """The remaining cooldown in seconds, by queue."""
     return {depth.queue: depth.cooldown_s or 0.0 for depth in store.stats().queues}
 
 
@@ -172,7 +172,7 @@ def test_a_cooldown_covers_queues_that_another_worker_serves(
     first, second = joined(store, [held]), joined(other, [sibling])
     (claimed,) = claim(store, first, 1)
     put(store, sibling, "cd")
-    (begun,) = claim(other, second, 1)  # Where the server pushes tasks, the other one is there.
+    (begun,) = claim(other, second, 1)  # Where the server pushes tasks, ``d`` is delivered too.
     assert settle(store, claimed, "cooldown", delay_s=60, cooldown_queues=(held, sibling))
     wait_until(lambda: cooling(other)[sibling] > 0, PATIENCE_S, "the other worker has heard")
     assert claim(other, second) == []

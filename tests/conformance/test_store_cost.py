@@ -1,4 +1,4 @@
-"""What a claim costs: not more with the agents that others serve."""
+"""The cost of a claim: it does not grow with the agents that other workers serve."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from tests.stores import AnyStore
 
 ROUNDS = 60
-# The figure that is promised is 1.5; a busy machine may disturb a short measurement.
+# The documented factor is 1.5; a busy machine can disturb a short measurement.
 FACTOR = 3.0
 
 
 def others_with_tasks(store: AnyStore, number: int, *, collections: int) -> None:
-    """So many ready queues that the worker of the test does not serve."""
+    """Fill ``number`` queues that the test's worker does not serve."""
     names = [unique("others") for _ in range(collections)]
     store.declare(
         [Queue(f"{names[n % collections]}_{n}", names[n % collections]) for n in range(number)]
@@ -39,7 +39,7 @@ def others_with_tasks(store: AnyStore, number: int, *, collections: int) -> None
 
 
 def least_s(store: AnyStore, number: int) -> float:
-    """What the quickest claim of one task takes: a busy machine disturbs the others."""
+    """The time of the fastest claim of one task: slower ones were disturbed by other processes."""
     collection, took = unique("mine"), []
     names = [f"{collection}_{n}" for n in range(number)]
     store.declare([Queue(name, collection, concurrency=10_000) for name in names])

@@ -1,4 +1,4 @@
-"""KeepsDeadLetters: listed, filtered, paged, read and dropped."""
+"""KeepsDeadLetters: dead letters are listed, filtered, paged, read and dropped."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.capability(protocol=KeepsDeadLetters)
 
 
 def listed(store: AnyStore, limit: int = 500, **wanted: Any) -> list[str]:
-    """The ids of all that fit, page by page."""
+    """The ids of all matching dead letters, read page by page."""
     letters: list[DeadSummary] = []
     after = ""
     while True:
@@ -64,7 +64,7 @@ def bury(store: AnyStore, collection: str, queue: str, ids: Iterable[str]) -> No
 
 
 def buried(store: AnyStore, queue: str, ids: Sequence[str], **fields: str) -> None:
-    """Dead letters that died together."""
+    """Create dead letters that died in the same settlement."""
     put(store, queue, ids)
     worker = joined(store, [queue])
     claims = {each.task_id: each for each in claim(store, worker, len(ids))}
@@ -157,7 +157,7 @@ def test_a_page_holds_no_payloads(store: AnyStore) -> None:
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker, 1)
     settle(store, claimed, "bury", result=b"{}", outcome="crashed", reason="it died")
-    store.leave(worker)  # Where one worker at a time serves a queue, the next is to have it.
+    store.leave(worker)  # Some stores allow one worker at a time per queue.
     buried(store, queue, ["small"])
     assert listed(store, 1) == ["large", "small"]
     assert [len(each.payload) for each in store.read_dead(["large", "small"])] == [9_000_000, 16]

@@ -1,4 +1,4 @@
-"""DrainsWorkers: workers that finish what they run, and end."""
+"""DrainsWorkers: workers finish their runs, then end."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_drains_of_long_ago_are_forgotten(store: AnyStore, monkeypatch: pytest.M
     with monkeypatch.context() as later:
         for place in ("sqlite.pauses", "redis.operations", "rabbitmq.drains"):
             later.setattr(f"agentpipe.brokers.{place}.DRAIN_NOTED_S", -1.0)
-        assert store.last_drain("first") == 0  # Also where nothing was noted since.
+        assert store.last_drain("first") == 0  # Even if no drain was noted since.
         store.note_drain("other")
     assert store.last_drain("first") == 0
     assert store.last_drain("other") > 0

@@ -1,4 +1,4 @@
-"""CountsGroups: groups are accepted whole, counted as their members settle, and end once."""
+"""CountsGroups: groups are accepted whole, counted as members settle, and end once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sent(store: AnyStore, group: Group, **limits: int) -> tuple[str, Worker]:
 
 
 def all_claimed(store: AnyStore, worker: Worker, number: int) -> list[Claim]:
-    """One call takes an equal share of each queue, which may be less than there is."""
+    """Claim in several calls: one call takes an equal share of each queue, which can be too few."""
     claims: list[Claim] = []
 
     def attempt() -> bool:
@@ -56,7 +56,7 @@ def all_claimed(store: AnyStore, worker: Worker, number: int) -> list[Claim]:
 
 
 def ends(store: AnyStore, worker: Worker) -> list[GroupEnd]:
-    """Groups that have ended since the last call; takes the outbox."""
+    """Groups that have ended since the last call; empties the outbox."""
     taken = store.take_outbox(worker, 1_000, 10**9)
     store.drop_outbox(worker, [record.number for record in taken])
     return [GroupEnd.decode(it.payload) for it in taken if is_group_record(it.payload)]
@@ -120,7 +120,7 @@ def test_members_that_are_settled_together_are_counted_one_by_one(store: AnyStor
         end(store, each, "cancelled", MemberEnd())
     (ended,) = ends(store, worker)
     assert (ended.status, ended.good, len(ended.members)) == ("complete", 3, 5)
-    # One was repaired, and the repair and the fifth were cancelled.
+    # Wasted: the repaired member, and the cancelled repair and fifth member.
     assert store.stats().groups == GroupCounts(complete=1, counted=3, wasted=3)
 
 
@@ -225,7 +225,7 @@ def test_a_member_that_an_operator_answers_counts_as_cancelled(store: AnyStore) 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_walk_ends_every_group_once(store: AnyStore, seed: int) -> None:
-    """Members end well, badly or without judgement, and workers leave with what they hold."""
+    """Members end good, bad or unjudged, and workers leave with open claims."""
     chance = random.Random(seed)
     groups = [group_of(chance.randint(2, 5), 2, chance.randint(0, 2)) for _ in range(8)]
     collection, queues = collection_of(store, 3)

@@ -1,4 +1,4 @@
-"""Leases: what comes back from workers that die, leave or fall silent."""
+"""Leases: tasks return from workers that die, leave or stop their heartbeats."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(
 def test_a_worker_that_extends_keeps_its_tasks(store: AnyStore, open_another: OpenStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
-    lease_s = max(0.6, PACE.lease_s)  # A busy machine may keep a test from extending for a moment.
+    lease_s = max(0.6, PACE.lease_s)  # A busy machine can delay the heartbeat.
     keeper = joined(store, [queue], 2.5 * lease_s)
     assert store.heartbeat(keeper)
     (claimed,) = claim(store, keeper, 1)
@@ -162,7 +162,7 @@ def test_a_last_chance_that_waits_for_another_keeps_nobody_busy(
     before = [claim(store, worker, 1) for _ in range(20)]
     assert before == [[]] * 20
     put(store, other, "c")
-    assert ids_of(claim(store, worker, 1)) == ["c"]  # Behind a queue that gives nothing.
+    assert ids_of(claim(store, worker, 1)) == ["c"]  # Although an unclaimable queue is first.
     while _is_woken(listener):
         pass
     assert claim(store, worker, 1) == []

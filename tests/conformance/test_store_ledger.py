@@ -1,4 +1,4 @@
-"""The ledger: stats count each task once, at every moment."""
+"""The ledger: at every moment, stats count each task exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LocatesTasks: where a task is, and what keeps it there."""
+"""LocatesTasks: where a task is, and what it waits for."""
 
 from __future__ import annotations
 

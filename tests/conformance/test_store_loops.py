@@ -1,4 +1,4 @@
-"""KeepsLoops: one trainer at a time has a loop, and a step of another is refused."""
+"""KeepsLoops: one trainer at a time holds a loop; steps of others are refused."""
 
 from __future__ import annotations
 

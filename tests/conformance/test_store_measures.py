@@ -1,4 +1,4 @@
-"""Measures: counters that only rise, counted in the step that settles, for all workers."""
+"""Measures: monotonic counters over all workers, updated together with the settlement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving tasks of agents that have left their collection to those that it has."""
+"""MovesTasks: tasks of agents removed from a collection move to its remaining agents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.capability(protocol=MovesTasks)
 def shrunk(
     store: AnyStore, before: int, after: int, tasks: Iterable[object], **limits: Any
 ) -> tuple[str, list[str]]:
-    """A collection with tasks at each of its agents, of which some have left."""
+    """A collection with tasks at each agent, some of which were then removed."""
     collection, names = collection_of(store, before, **limits)
     store.offer(collection, offers(tasks), round_robin=True)
     kept = {"concurrency": 100, **limits}
@@ -101,7 +101,7 @@ def test_what_a_task_has_met_moves_with_it(store: AnyStore) -> None:
     put(store, names[1], "a", priority=5)
     _, (left,) = claimed_and_left(store, names[1])
     helper = joined(store, [names[0]])
-    claim(store, helper)  # Whoever claims puts back what the lapsed worker had.
+    claim(store, helper)  # Any claim returns the lapsed worker's tasks.
     store.declare([Queue(names[0], collection, concurrency=100, max_crashes=9)])
     wait_until(
         lambda: claim(store, helper) == [] and store.move(collection, names[1:], 500) == 1,

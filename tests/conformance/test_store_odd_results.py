@@ -1,4 +1,4 @@
-"""Whatever a run ends with, its settlement is carried out, and so are its neighbours'."""
+"""Whatever a run ends with, its settlement succeeds, and so do those beside it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ODD_TEXTS = (
 
 
 class Odd:
-    """Random values of the kinds that have gone wrong, and some that have not yet."""
+    """Random values: kinds that have caused bugs, and some that could."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -84,10 +84,10 @@ class Odd:
             if self._random.random() < 0.5:
                 span["records"] = [{"data": {"x": self.value()}, "timestamp": self.value()}]
             tracer.take(span)
-        with suppress(TypeError):  # The agent's own mistake, told where it makes it.
+        with suppress(TypeError):  # The agent's own mistake, which the tracer reports to it.
             tracer.usage.add({"usd": self.number(), "tokens": self.number(), self.text(): 1})
         if self._random.random() < 0.1:
-            tracer.spans.append(self.value())  # As an agent that goes on changing what it gave.
+            tracer.spans.append(self.value())  # An agent can modify a recorded value.
         return tracer
 
     def evaluation(self) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Offers that are packed before, and say when they are sent: they are offers like others."""
+"""Prepared offers with a callback when they are sent: otherwise they behave as usual offers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offers that say when their caller may go on, of stores that do: they are offers like others."""
+"""Offers that report when other threads can run: otherwise they behave as usual offers."""
 
 from __future__ import annotations
 

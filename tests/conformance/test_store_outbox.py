@@ -1,4 +1,4 @@
-"""The outbox: results are lent to one worker at a time until the sink has them."""
+"""The outbox: results are lent to one worker at a time until the sink has stored them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def outbox_of(store: AnyStore, ids: Iterable[str], size: int = 2) -> Worker:
-    """A worker, and results of these tasks in the outbox."""
+    """A worker, after putting results of these tasks into the outbox."""
     (queue,) = declared(store)
     worker = joined(store, [queue])
     for task_id in ids:

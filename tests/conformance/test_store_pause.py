@@ -1,4 +1,4 @@
-"""PausesQueues: queues and collections from which nobody claims."""
+"""PausesQueues: no worker claims from paused queues and collections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KeepsPolicies: what trainers publish and workers read, one step each."""
+"""KeepsPolicies: trainers publish policies and workers read them, in atomic steps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HERE, THERE = ("http://here:8000/v1",), ("http://there:8000/v1", "http://beside:
 def followed(
     store: AnyStore, name: str = "", source: Source | None = None, **spec: object
 ) -> PolicySpec:
-    """Declare a collection that follows a new policy, or this one."""
+    """Declare a collection that follows a policy: a new one, or the one named."""
     made = PolicySpec(**{"name": name or unique("policy"), "endpoints": HERE, **spec})  # type: ignore[arg-type]
     collection = f"of-{made.name}"
     store.declare([Queue(f"{collection}_0", collection, policy=made, source=source)])
@@ -118,7 +118,7 @@ def test_a_change_is_made_once_where_the_store_is_away_behind_it(
     with monkeypatch.context() as outage, suppress(Unreachable):
         outage.setattr(store, "policies", is_away)
         store.change_policy(spec.name, change)
-        return  # Its change and what it tells of it are one question.
+        return  # The store changes and reads the state in one request.
     assert store.change_policy(spec.name, change) == state_of(store, spec.name)
     assert state_of(store, spec.name).accepted == 4
     store.change_policy(spec.name, change)
@@ -147,7 +147,7 @@ def test_an_older_file_changes_nothing(store: AnyStore) -> None:
 
 
 class Gated:
-    """Agents that follow a policy of two groups a version, one version stale at most."""
+    """Agents that follow a policy; the defaults admit two groups a version, none stale."""
 
     def __init__(self, store: AnyStore, batch: int = 2, max_staleness: int = 0) -> None:
         self.store = store
@@ -168,7 +168,7 @@ class Gated:
         assert set(verdicts) == {"accepted"}
 
     def claim(self) -> dict[str, Claim]:
-        """All that may be claimed now, what one claim wakes for the next one, too."""
+        """Claim all that can be claimed now, including tasks that a claim makes claimable."""
         claims: dict[str, Claim] = {}
         for _ in range(3):
             claims |= {it.task_id: it for it in claim_up_to(50, self.store, self.worker)}
@@ -337,7 +337,7 @@ def test_groups_that_are_too_old_are_cancelled_where_they_go_on(store: AnyStore)
 def test_the_gate_holds_while_8_processes_claim_and_versions_rise(
     store: AnyStore, store_settings: Settings
 ) -> None:
-    """All of a version is used up, and not one more, whoever claims."""
+    """The workers use up exactly what a version allows."""
     crew = Gated(store, batch=4, max_staleness=1)
     both(store)
     crew.send(*(f"g{n}" for n in range(40)), size=3)
@@ -350,7 +350,7 @@ def test_the_gate_holds_while_8_processes_claim_and_versions_rise(
         for version in range(10):
             allowed = 4 * (version + 2)
             wait_until(
-                lambda: crew.state.accepted == min(40, allowed),  # noqa: B023 - at once
+                lambda: crew.state.accepted == min(40, allowed),  # noqa: B023 - called at once
                 PATIENCE_S * 3,
                 f"version {version} is used up",
             )

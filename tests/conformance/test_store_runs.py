@@ -1,4 +1,4 @@
-"""KeepsRuns: one record of each run, however many send it first, and counts of its tasks."""
+"""KeepsRuns: one record per run, however many senders create it, and counts of its tasks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_of_first_sends_that_race_one_writes_the_record(open_another: OpenStore)
 def test_accepted_tasks_are_counted_by_their_ids_and_once(
     store: AnyStore, open_another: OpenStore
 ) -> None:
-    """Also where a broker remembers the ids of no others."""
+    """This holds also for brokers that remember no other ids."""
     (queue,) = declared(store)
     store.begin_run("v2", b"{}")
     store.begin_run("v3", b"{}")

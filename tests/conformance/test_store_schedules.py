@@ -1,4 +1,4 @@
-"""KeepsSchedules: marks that only rise, and outlive connections."""
+"""KeepsSchedules: marks that only increase, and outlive connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_marks_outlive_the_connection(open_another: OpenStore) -> None:
     assert first.progress("nightly", 1_790_000_000_000_000) == 1_790_000_000_000_000
     first.close()
     second = open_another()
-    # A server may need a moment to see that a connection is gone.
+    # A server can take a moment to notice a closed connection.
     wait_until(
         lambda: second.progress("nightly", 0) == 1_790_000_000_000_000, 10, "the mark is there"
     )

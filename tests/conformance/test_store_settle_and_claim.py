@@ -1,4 +1,4 @@
-"""Settling and claiming in one step, of stores that can."""
+"""Settling and claiming in one step, for stores that support it."""
 
 from __future__ import annotations
 

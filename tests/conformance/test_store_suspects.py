@@ -1,4 +1,4 @@
-"""Suspects: with a limit of one crash, tasks that ran beside a killer run again alone."""
+"""Suspects: with a limit of one crash, tasks of a worker that crashed run again alone."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_the_ledger_holds_over_a_shared_crash(store: AnyStore) -> None:
 
 
 def _left(store: AnyStore, queues: list[str], number: int) -> list[Claim]:
-    """Claims of a worker that dies, and that has died when this returns."""
-    lease_s = 3 * PACE.lease_s  # Some claims fit, on a busy machine, too.
+    """Claims of a worker that dies; returns once its lease has lapsed."""
+    lease_s = 3 * PACE.lease_s  # Long enough for some claims, on a busy machine too.
     worker = Worker(f"left-{queues[0]}", slots=100, lease_s=lease_s, queues=frozenset(queues))
 
     store.join(worker)
@@ -133,4 +133,4 @@ def _until_ended(store: AnyStore, worker: Worker) -> None:
         return worker.name not in {each.name for each in store.stats().workers}
 
     wait_until(lapsed, 20, "the lease lapses")
-    store.cancel(["none"])  # Ends lapsed workers, and claims nothing.
+    store.cancel(["none"])  # Ends lapsed workers without claiming.

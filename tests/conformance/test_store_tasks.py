@@ -1,4 +1,4 @@
-"""ReadsTasks: unsettled tasks are listed, and unclaimed ones answered."""
+"""ReadsTasks: unsettled tasks are listed, and unclaimed ones can be answered."""
 
 from __future__ import annotations
 

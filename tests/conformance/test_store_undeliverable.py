@@ -1,4 +1,4 @@
-"""Results that the sink refuses: kept beside the outbox, listed, and delivered again."""
+"""KeepsUndeliverable: results that the sink refuses are kept, listed and delivered again."""
 
 from __future__ import annotations
 

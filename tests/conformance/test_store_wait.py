@@ -1,4 +1,4 @@
-"""Waiting: a worker wakes when it could claim."""
+"""Waiting: a worker wakes up when it can claim."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_wait_returns_for_what_a_claim_kept_back(store: AnyStore, open_another: 
         put(store, queue, [queue])
     one, _ = (joined(store, queues) for _ in range(2))
     ears = (store, open_another())
-    for ear in ears * 2:  # A first wait may only begin to listen.
+    for ear in ears * 2:  # The first wait can be the one that subscribes.
         ear.wait(0)
     assert len(claim(store, one, held=0)) == 2
     for ear in ears:
