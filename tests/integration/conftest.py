@@ -1,7 +1,7 @@
 """The scratch project of each test.
 
-Its broker is SQLite. A test marked ``every_broker`` runs on each broker. A test that uses the
-fixture ``server`` runs on a server of its own, which it may stop and kill.
+The broker is SQLite. A test marked ``every_broker`` runs on each broker. A test that uses the
+fixture ``server`` gets its own server, which it can stop and kill.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _sqlite(_: pytest.FixtureRequest, folder: Path) -> str:
 
 
 def _shared(fixture: str) -> Callable[[pytest.FixtureRequest, Path], str]:
-    """On a server shared by all tests, with a prefix for each test."""
+    """A URL maker for a server shared by all tests, with a prefix for each test."""
 
     def make(request: pytest.FixtureRequest, _: Path) -> str:
         return f"{request.getfixturevalue(fixture).url}?prefix=test-{uuid.uuid4().hex[:8]}"
@@ -112,7 +112,7 @@ def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]
 
 @pytest.fixture
 def topic() -> str:
-    """A topic of the test's own."""
+    """A topic for this test alone."""
     return f"test-{uuid.uuid4().hex[:8]}"
 
 
@@ -126,5 +126,5 @@ def sink(url: str) -> Iterator[Sink]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """A bench in a folder of its own."""
+    """A bench in a separate folder."""
     return Bench(tmp_path)

@@ -1,4 +1,4 @@
-"""An llm agent without a worker, against a loopback model and real MCP servers."""
+"""An llm agent without a worker, with a loopback model and real MCP servers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
 
 ODD = str(Path(__file__).parents[1] / "mcp_server.py")
-# In the command line of each server that is started here.
+# Part of the command line of each server that is started here.
 MARK = uuid.uuid4().hex
 KEY = "sk-of-the-context-4711"
 PATIENCE_S = 30.0
 
 
 class Bench:
-    """An agent of one config, without a worker."""
+    """Runs an agent from one config, without a worker."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,26 +35,26 @@ class Bench:
         self.stop: str | None = None
 
     def odd(self, *habits: str, **more: Any) -> dict[str, Any]:
-        """Our server as an entry of ``servers``."""
+        """The misbehaving MCP server, as an entry of ``servers``."""
         return {"name": "odd", "command": sys.executable, "args": [ODD, *habits, MARK], **more}
 
     def engine(self, url: str, **config: Any) -> Any:
-        """The engine, its model at ``url``."""
+        """The engine of an llm agent with its model at ``url``."""
         own = {"model": "openai:gpt-4o-mini", "base_url": url, **config}
         return self.open(
             {"kind": "agent", "spec": {"name": "it", "type": "llm", "config": own}},
         )
 
     def open(self, *documents: dict[str, Any]) -> Any:
-        """The engine of these documents."""
+        """The engine of these config documents."""
         file = self._folder / "agent.yaml"
         file.write_text(yaml.safe_dump_all(documents))
         return open_engine(load_agent_config(file))
 
     def ask(self, engine: Any, *tasks: Task | str, env: dict[str, str] | None = None) -> list[Any]:
-        """What one instance answers, or raises, to each task in turn; it is closed at the end.
+        """The answer or error of one instance for each task in order; the instance is then closed.
 
-        ``stop`` is then that of the last answer.
+        Sets ``stop`` to that of the last answer.
         """
         context = Context({"OPENAI_API_KEY": KEY} if env is None else env)
 
@@ -77,6 +77,6 @@ class Bench:
         return asyncio.run(ask())
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """What the last run recorded of this type."""
+        """The last run's trace records of this type."""
         records = [record["data"] for span in self.tracer.spans for record in span["records"]]
         return [record for record in records if record["type"] == kind]

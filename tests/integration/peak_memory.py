@@ -1,6 +1,6 @@
-"""What an llm agent answers to one question, and how much memory that took, in its own process.
+"""Measures an llm agent's answer to one question and its peak memory, in a separate process.
 
-``python -m tests.integration.peak_memory CONFIG.json`` prints the end and the growth of the peak.
+``python -m tests.integration.peak_memory CONFIG`` prints the answer and the growth of the peak.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LIMIT_S, RUN_LIMIT_S = 300, 200
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
-        grown_mib: By how much it raised the peak of the process's resident memory.
+        grown_mib: How much the run raised the process's peak resident memory.
     """
 
     text: str
@@ -34,7 +34,7 @@ class End:
 
 
 def ask(url: str, **config: Any) -> End:
-    """Ask one question in a process of its own."""
+    """Ask one question in a separate process."""
     argv = [sys.executable, "-m", __name__, json.dumps({"url": url, **config})]
     run = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert run.returncode == 0, run.stderr[-2_000:]
@@ -42,7 +42,7 @@ def ask(url: str, **config: Any) -> End:
 
 
 def _peak_mib() -> int:
-    """Of this program alone: ``ru_maxrss`` begins with the peak of the process that started it."""
+    """The peak since ``exec``; ``ru_maxrss`` would include the parent process's peak."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

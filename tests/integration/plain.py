@@ -1,4 +1,4 @@
-"""A worker for plain Dramatiq actors inside the test, as a user's own tests have it."""
+"""A worker for plain Dramatiq actors inside the test, as in users' own tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ spec: {name: shout, type: python, is_main: true, config: {class: "MODULE:Shout"}
 
 
 class Plain:
-    """A broker with actors, and its worker; the agent ``shouts_0`` is there as well."""
+    """A broker with actors, and its workers; it also has the agent ``shouts_0``."""
 
     def __init__(self, folder: Path, broker_url: str) -> None:
         module = f"shouting_{uuid.uuid4().hex[:8]}"
@@ -67,7 +67,7 @@ class Plain:
         self._lock = threading.Lock()
 
     def actor(self, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-        """Declare an actor; its own queue is named as it is, so that tests can wait for it."""
+        """Declare an actor; its queue is named after it, so tests can wait for that queue."""
 
         def declare(function: Callable[..., Any]) -> Any:
             given: dict[str, Any] = {"queue_name": function.__name__, **options}
@@ -76,7 +76,7 @@ class Plain:
         return declare
 
     def say(self, what: Any) -> None:
-        """Note what an actor did."""
+        """Record what an actor did."""
         with self._lock:
             self.said.append(what)
 
@@ -88,12 +88,12 @@ class Plain:
         return worker
 
     def heard(self, number: int) -> list[Any]:
-        """Wait until so much was said; returns it."""
+        """Wait until ``number`` records exist; return all."""
         wait_until(lambda: len(self.said) >= number, PATIENCE_S, f"{number} of {self.said} said")
         return list(self.said)
 
     def results(self, number: int) -> dict[str, Result]:
-        """Wait for so many results; returns them by task."""
+        """Wait for results of ``number`` tasks; return them by task id."""
         with Stream.open(self.settings, start="beginning", timeout_s=PATIENCE_S) as stream:
             found = {}
             for result in stream:
@@ -104,7 +104,7 @@ class Plain:
         return found
 
     def result(self) -> Result:
-        """Wait for the one result there is."""
+        """Wait for the only result."""
         (result,) = self.results(1).values()
         return result
 

@@ -1,4 +1,4 @@
-"""A scratch project, and the commands that a user runs in it."""
+"""A scratch project, and the commands that users run in it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STAGES = ("waiting", "delayed", "running", "outbox", "delivered")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The exit code and the output of a command."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -48,29 +48,29 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """The one object on stdout."""
+        """The single JSON object on stdout."""
         return json.loads(self.out)
 
     @property
     def lines(self) -> list[Any]:
-        """The objects on stdout, one a line."""
+        """The JSON objects on stdout, one per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Fleet:
-    """An ``agentpipe work`` in the background."""
+    """An ``agentpipe work`` process in the background."""
 
     def __init__(self, project: Project, process: subprocess.Popen[bytes], log: Path) -> None:
         self._project, self.process, self._log = project, process, log
 
     @property
     def log(self) -> str:
-        """What the supervisor and its workers have logged."""
+        """The log of the supervisor and its workers."""
         return self._log.read_text(errors="replace")
 
     @property
     def pids(self) -> set[int]:
-        """The worker processes that are registered now."""
+        """The pids of the workers that are registered now."""
         return {worker["pid"] for worker in self._project.stats()["workers"]}
 
     def ready(self, workers: int) -> Fleet:
@@ -79,20 +79,20 @@ class Fleet:
         return self
 
     def signal(self, kind: signal.Signals) -> None:
-        """Send a signal to the supervisor's group, as a terminal does."""
+        """Send a signal to the supervisor's process group, as a terminal does."""
         os.killpg(self.process.pid, kind)
 
     def freeze(self, worker: int, *, ends: bool = False) -> None:
-        """Stop a worker, and first its supervisor, which would end it; or let both go on."""
+        """Stop a worker, after its supervisor, which would kill it; ``ends`` continues both."""
         for pid in (worker, self.process.pid) if ends else (self.process.pid, worker):
             os.kill(pid, signal.SIGCONT if ends else signal.SIGSTOP)
 
     def end(self, timeout_s: float = TIMEOUT_S) -> int:
-        """Wait for the end; returns the exit code."""
+        """Wait for the supervisor to exit; return its exit code."""
         return self.process.wait(timeout_s)
 
     def stop(self) -> int:
-        """Send SIGTERM and wait; returns the exit code."""
+        """Send SIGTERM and wait; return the exit code."""
         self.signal(signal.SIGTERM)
         return self.end()
 
@@ -114,11 +114,11 @@ class Project:
             "AGENTPIPE_RETRY_DELAY_S": "0.1",
             **dict([self.marker.split("=")]),
         }
-        if os.geteuid() != 0:  # Only root finds processes that are closed to their own user.
+        if os.geteuid() != 0:  # Without root, tests could not find non-dumpable processes.
             self.environ["AGENTPIPE_DUMPABLE"] = "1"
         self.journal_file = folder / "journal.jsonl"
-        # RabbitMQ publishes the Result and then acknowledges the task: a worker that dies in
-        # between leaves a task that runs again, and still has one Result behind the stream.
+        # RabbitMQ stores the Result, then acknowledges the task: if a worker dies in between, the
+        # task runs again, and readers of the stream drop its second Result.
         self.settles_in_one_step = not broker_url.startswith("amqp")
         self._store: AnyStore | None = None
         self._sink: Sink | None = None
@@ -131,13 +131,13 @@ class Project:
         self.write("plain.yaml", _agent("toys:PlainToy", self.journal_file))
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file of the project."""
+        """Write a file into the project."""
         path = self.folder / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
     def agent(self, reference: str, source: str) -> None:
-        """Make the agents be of this class, ``module:Class``; ``source`` is its module."""
+        """Set the class of the agents, ``module:Class``; ``source`` is the module's code."""
         self.write(f"{reference.partition(':')[0]}.py", source)
         self.write("agent.yaml", _agent(reference, self.journal_file))
 
@@ -148,7 +148,7 @@ class Project:
             yaml.safe_dump(document, stream, explicit_start=True, sort_keys=False)
 
     def tasks(self, *questions: str | dict[str, Any], name: str = "tasks.jsonl") -> str:
-        """Write a task file; an id that is not given is the file's name and the line."""
+        """Write a task file; the default task id is the file's name and the line number."""
         stem = Path(name).stem
         tasks = [q if isinstance(q, dict) else {"question": q} for q in questions]
         lines = [json.dumps({"task_id": f"{stem}-{n}", **task}) for n, task in enumerate(tasks)]
@@ -162,7 +162,7 @@ class Project:
         timeout_s: float = TIMEOUT_S,
         folder: Path | None = None,
     ) -> Done:
-        """Run a command to its end."""
+        """Run a command and wait for its end."""
         ended = subprocess.run(
             self._command(*args),
             input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -223,7 +223,7 @@ class Project:
         return self.ok("work", "--burst", *args, **options)
 
     def send(self, *questions: str | dict[str, Any], to: str = "toys") -> list[str]:
-        """Send tasks, from this process; all must be accepted. Returns their ids."""
+        """Send tasks from this process and return their ids; all must be accepted."""
         lines = Path(self.tasks(*questions)).read_text().splitlines()
         settings = Settings.from_env(self.environ)
         collections = load(self.folder / "collection.yaml", settings.max_queue_size)
@@ -233,26 +233,26 @@ class Project:
         return list(sent.task_ids)
 
     def tail(self, *args: str) -> list[dict[str, Any]]:
-        """What ``tail`` prints of the stream so far."""
+        """The output of ``tail``: the stream so far."""
         return self.ok("tail", "--from", "beginning", "--timeout", "0", "--json", *args).lines
 
     def results(self) -> list[dict[str, Any]]:
-        """The whole stream so far, without starting a process."""
+        """The stream so far, read in this process."""
         settings = Settings.from_env(self.environ)
         with Stream.open(settings, start="beginning", timeout_s=0) as stream:
             return [result.to_dict() for result in stream]
 
     def by_id(self) -> dict[str, dict[str, Any]]:
-        """The results by task id; each task must have one."""
+        """The results by task id; fails if a task has several."""
         results = self.results()
         by_id = {result["task_id"]: result for result in results}
         assert len(by_id) == len(results)
         return by_id
 
     def stats(self) -> dict[str, Any]:
-        """What ``status --json`` prints, without starting a process; for one thread only.
+        """The output of ``status --json``, read in this process; for one thread only.
 
-        Where the broker does not know how many results are delivered, the stream is counted.
+        If the broker does not know how many results are delivered, they are counted in the stream.
         """
         if self._store is None:
             self._store = self.open_store()
@@ -262,8 +262,8 @@ class Project:
         return stats
 
     def streamed(self) -> set[str]:
-        """The tasks that have a Result in the stream; for one thread only."""
-        with suppress(Unreachable):  # The test may have stopped it.
+        """The ids of tasks with a Result in the stream; for one thread only."""
+        with suppress(Unreachable):  # The test can have stopped its server.
             if self._sink is None:
                 self._sink = open_sink(Settings.from_env(self.environ))
                 self._reader = self._sink.follow(None, "beginning")
@@ -276,13 +276,13 @@ class Project:
         return open_any(Settings.from_env(self.environ))
 
     def until(self, timeout_s: float = TIMEOUT_S, **wanted: int) -> dict[str, Any]:
-        """Wait until ``stats`` shows these numbers; returns them."""
+        """Wait until ``stats`` shows these values; return the stats."""
 
         stats: dict[str, Any] = {}
 
         def reached() -> bool:
             nonlocal stats
-            with suppress(Unreachable):  # The test may have stopped it.
+            with suppress(Unreachable):  # The test can have stopped its server.
                 stats = self.stats()
             return all(stats.get(name) == value for name, value in wanted.items())
 
@@ -293,15 +293,15 @@ class Project:
         return stats
 
     def journal(self, event: str = "") -> list[dict[str, Any]]:
-        """The events that the agents recorded, in order."""
+        """The events that agents recorded, in order."""
         text = self.journal_file.read_text() if self.journal_file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # A line may be seen while it is written.
+        whole = text[: text.rfind("\n") + 1]  # The last line may be incomplete.
         entries = [json.loads(line) for line in whole.splitlines()]
         return [entry for entry in entries if event in ("", entry["event"])]
 
     @contextmanager
     def ledger_watched(self) -> Iterator[list[dict[str, Any]]]:
-        """Read the counts all the time; those that the broker knows must add up each time."""
+        """Read the stats continuously; the counts must add up each time, if the broker has them."""
         looks: list[dict[str, Any]] = []
         stopping = threading.Event()
 
@@ -325,7 +325,7 @@ class Project:
         assert not wrong, wrong[0]
 
     def processes(self) -> set[int]:
-        """Living processes of this project, found by a mark in their environment."""
+        """The project's running processes, found by a marker in their environment."""
         return processes_with(self.marker, "environ")
 
     def kill(self) -> None:
@@ -341,7 +341,7 @@ class Project:
                     stream.close()
 
     def show_logs(self) -> None:
-        """Print the workers' logs: pytest shows them with a failure."""
+        """Print the workers' logs: pytest shows them when a test fails."""
         for log in sorted(self.folder.glob("work-*.log")):
             print(f"{log.name}:\n{log.read_text(errors='replace')[-5_000:]}")  # noqa: T201 - for pytest
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that loses replies: the server does what a client asks, and the reply never comes."""
+"""A TCP proxy that loses replies: the server executes a request, but its reply never arrives."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from brokers.ports import HOST
 
 
 class Proxy(proxy.Proxy):
-    """Forwards to a local port, and sometimes closes a connection instead of passing on a reply.
+    """Forwards to a local port; sometimes closes a connection instead of forwarding a reply.
 
     Args:
-        odds: The probability that a reply is lost, while ``may_lose`` allows it.
-        by_name: Clients name the port by SOCKS 5.
+        odds: The probability of losing a reply, while ``may_lose`` is above 0.
+        by_name: Clients name the target by SOCKS 5.
 
     Attributes:
-        may_lose: How many more replies may be lost.
-        lost: How many are.
+        may_lose: How many more replies can be lost.
+        lost: How many replies were lost.
     """
 
     def __init__(self, target_port: int, *, odds: float, by_name: bool = False) -> None:
@@ -29,11 +29,11 @@ class Proxy(proxy.Proxy):
         self._open.set()
 
     def cut(self) -> None:
-        """Pass nothing on, either way, until ``mend``: connections stay open and are silent."""
+        """Hold back all data in both directions until ``mend``; connections stay open."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def mend(self) -> None:
-        """Pass on what has come meanwhile, and all that follows."""
+        """Forward the data held back, and all later data."""
         self._loop.call_soon_threadsafe(self._open.set)
 
     async def _passes(self, *, reply: bool) -> bool:

@@ -1,8 +1,8 @@
-"""Carries out a Dockerfile without an engine, and becomes the process that its image would start.
+"""Executes a Dockerfile without a container engine, then becomes the image's process.
 
 ``unshare --mount --pid --fork python scratch_root.py DOCKERFILE CONTEXT FOLDER VOLUME COMMAND...``
-as root. The base image is this machine with an empty Python; what the steps write is in FOLDER.
-VOLUME is a folder of this machine that the process sees at the same place.
+as root. The base image is this machine with a new venv; changes of the steps go to FOLDER.
+VOLUME is a folder of this machine that the process sees at the same path.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """Each with its argument, continued lines as one."""
+    """Each instruction with its argument; continued lines are joined."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     whole = "\n".join(lines).replace("\\\n", " ").splitlines()
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in whole)]
 
 
 class Image:
-    """What the steps have made so far."""
+    """The state of the image after the steps so far."""
 
     def __init__(self, context: Path, root: Path) -> None:
         self.context, self.root = context, root
@@ -36,11 +36,11 @@ class Image:
         self.command: list[str] = []
 
     def carry_out(self, name: str, argument: str) -> None:
-        """One instruction."""
+        """Execute one instruction."""
         getattr(self, f"_{name.lower()}")(argument)
 
     def _from(self, _: str) -> None:
-        for above in Path(sys.executable).resolve().parents:  # A base's Python is for all users.
+        for above in Path(sys.executable).resolve().parents:  # All users of an image need Python.
             place = self.root / above.relative_to("/")
             place.chmod(place.stat().st_mode | 0o055)
         self._run(f"{shlex.quote(sys.executable)} -m venv /usr/local/image")
@@ -81,7 +81,7 @@ class Image:
         self.command = json.loads(argument)
 
     def start(self, command: list[str]) -> None:
-        """Become its process 1."""
+        """Replace this process with the image's process 1."""
         given = {name: it for name, it in os.environ.items() if name.startswith("AGENT")}
         environ = {**self.environ, **given}
         os.chroot(self.root)
@@ -94,7 +94,7 @@ class Image:
 
 
 def main() -> None:
-    """Build, and start."""
+    """Build the image and start its process."""
     os.umask(0o022)
     dockerfile, context, folder, volume = map(Path, sys.argv[1:5])
     root, upper, work = (folder / name for name in ("root", "upper", "work"))

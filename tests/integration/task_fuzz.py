@@ -1,4 +1,4 @@
-"""Mutations of task files, by a seed: values that a task must not have, in every place."""
+"""Seeded mutations of task files: forbidden values in every place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GOOD: list[dict[str, Any]] = [
 
 
 class Mutator:
-    """Makes the bytes of one task file after another."""
+    """Generates task files as bytes."""
 
     def __init__(self, seed: int, canary: Path, started: Path) -> None:
         self._dice = random.Random(seed)
@@ -102,7 +102,7 @@ class Mutator:
         ]
 
     def tasks(self, count: int) -> Iterator[bytes]:
-        """So many files, each of one task or of what was one."""
+        """Generate ``count`` files, each with one task, which may be damaged."""
         for _ in range(count):
             task = deepcopy(self._dice.choice(GOOD))
             if self._dice.random() < 0.3:
@@ -112,7 +112,7 @@ class Mutator:
             yield self._written(task)
 
     def _attack(self) -> dict[str, Any]:
-        """What would work if one check were missing."""
+        """Fields that would do harm if one check were missing."""
         value = self._dice.choice([0, 1, *self._secrets])
         evaluator = {"func": self._dice.choice(self._functions), "op": "=", "value": value}
         return deepcopy(

@@ -1,4 +1,4 @@
-"""A real terminal: a shell in a tmux server of the test's own."""
+"""A real terminal: a shell in the test's own tmux server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT_S = 20.0
-# Something else than what anybody types.
+# Different from any text that tests type.
 PROMPT = "ready> "
 
 
 class Tmux:
-    """Types keys into a shell, and sees what its terminal shows."""
+    """Types keys into a shell and reads its screen."""
 
     def __init__(
         self, folder: Path, environ: Mapping[str, str], width: int = 80, height: int = 24
@@ -45,30 +45,30 @@ class Tmux:
         self.call("kill-server")
 
     def call(self, *args: str) -> str:
-        """One of tmux's own commands."""
+        """Run a tmux command and return its output."""
         command = [self._tmux, "-u", "-L", self._socket, *args]
         done = subprocess.run(command, env=self._environ, capture_output=True, check=True)
         return done.stdout.decode()
 
     def type(self, text: str) -> None:
-        """As a person would."""
+        """Type the text as keys."""
         self.call("send-keys", "-l", text)
 
     def press(self, *keys: str) -> None:
-        """Keys by tmux's names, such as ``Enter`` and ``C-c``."""
+        """Press keys, given by tmux's names such as ``Enter`` and ``C-c``."""
         self.call("send-keys", *keys)
 
     def run(self, *args: str) -> None:
-        """Begin a command of ours in the shell."""
+        """Start an agentpipe command in the shell."""
         self.type(" ".join([sys.executable, "-m", "agentpipe", *args]))
         self.press("Enter")
 
     def shown(self) -> str:
-        """What is on the screen."""
+        """The text on the screen."""
         return self.call("capture-pane", "-p")
 
     def see(self, *words: str, without: tuple[str, ...] = ()) -> str:
-        """The screen, once it shows all of these words, and none of the others."""
+        """The screen, once it shows all of ``words`` and none of ``without``."""
         last = ""
 
         def seen() -> bool:
@@ -83,17 +83,17 @@ class Tmux:
         return last
 
     def resize(self, width: int, height: int) -> None:
-        """Of the window."""
+        """Resize the window."""
         self.call("resize-window", "-x", str(width), "-y", str(height))
 
     def flag(self, name: str) -> str:
-        """One of tmux's variables."""
+        """The value of a tmux variable."""
         return self.call("display-message", "-p", f"#{{{name}}}").strip()
 
     def state(self) -> tuple[str, ...]:
-        """What a program may leave behind: the other screen, no cursor, no wrapping, modes.
+        """State that a program can leave behind: alternate screen, cursor, wrapping, modes.
 
-        The modes as the shell's next program finds them, for the shell has its own while it waits.
+        The shell's next program reads the modes, because the shell sets its own while it waits.
         """
         file = self._folder / f"modes-{uuid.uuid4().hex[:8]}"
         self.type(f"stty -g > {file.name}.new && mv {file.name}.new {file.name}")

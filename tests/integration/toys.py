@@ -1,7 +1,7 @@
-"""Agents of the scratch projects; the question says what an agent does.
+"""Agents of the scratch projects; the question decides what an agent does.
 
-A question is a verb and its argument. Every run records its start and its end in a journal, so
-a test knows what ran, where and when, independently of agentpipe.
+A question is a verb and its argument. Each run records its start and end in a journal, which
+shows what ran, where and when, independently of agentpipe.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 
 import agentpipe
 
-# A library of the user's that logs on its own, as soon as it is imported.
+# Stands for a user's library that logs by itself as soon as it is imported.
 own_log = logging.getLogger("toys.own")
 own_log.addHandler(logging.StreamHandler())
 own_log.propagate = False
 
 
 class Toy:
-    """Answers on the worker's loop."""
+    """Answers on the worker's event loop."""
 
     def __init__(self, journal: str) -> None:
         self.journal = Journal(journal)
 
     async def execute(self, task: Any, context: Any) -> Any:
-        """Do what the question says."""
+        """Execute the question."""
         self.journal.note("started", task, context)
         verb, _, argument = task.question.partition(" ")
         if verb in _COROUTINES:
@@ -46,10 +46,10 @@ class Toy:
 
 
 class PlainToy(Toy):
-    """The same as a plain function, which runs in a thread."""
+    """The same with a plain function, which runs in a thread."""
 
     def execute(self, task: Any, context: Any) -> Any:
-        """Do what the question says."""
+        """Execute the question."""
         self.journal.note("started", task, context)
         verb, _, argument = task.question.partition(" ")
         answer = _FUNCTIONS[verb](argument, task, context)
@@ -58,13 +58,13 @@ class PlainToy(Toy):
 
 
 class SlowToEnd(PlainToy):
-    """May continue for a minute after its cancellation."""
+    """Can continue for a minute after its cancellation."""
 
     grace_s = 60.0
 
 
 class Journal:
-    """A line for each event, appended in one write so that no process cuts another's."""
+    """One line per event, appended in a single write so that processes do not interleave."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -84,9 +84,9 @@ class Journal:
         os.close(file)
 
     def starts(self, task_id: str) -> int:
-        """How often a task has started so far."""
+        """How many times the task has started so far."""
         text = self.path.read_text()
-        whole = text[: text.rfind("\n") + 1]  # Another's line may be seen while it is written.
+        whole = text[: text.rfind("\n") + 1]  # The last line may be incomplete.
         entries = map(json.loads, whole.splitlines())
         return sum(e["event"] == "started" and e["task_id"] == task_id for e in entries)
 
@@ -109,7 +109,7 @@ async def _sleep_at_first(argument: str, journal: Journal, task: Any) -> str:
 
 
 async def _beat_at_first(argument: str, journal: Journal, task: Any) -> str:
-    """Show all the time that it still runs."""
+    """Record regularly that the first run is alive."""
     first, ends = journal.starts(task.task_id) == 1, time.monotonic() + float(argument)
     while first and time.monotonic() < ends:
         journal.note("beat", task, agentpipe.Context())
@@ -119,7 +119,7 @@ async def _beat_at_first(argument: str, journal: Journal, task: Any) -> str:
 
 async def _block_at_first(argument: str, journal: Journal, task: Any) -> str:
     if journal.starts(task.task_id) == 1:
-        time.sleep(float(argument))  # noqa: ASYNC251 - the mistake that is tested
+        time.sleep(float(argument))  # noqa: ASYNC251 - the bug under test
     return "awake"
 
 
@@ -128,7 +128,7 @@ async def _raise_later(error: BaseException) -> None:
 
 
 async def _end_loop(how: str, _journal: Journal, _task: Any) -> str:
-    """End the event loop of the worker."""
+    """End the worker's event loop."""
     loop = asyncio.get_running_loop()
     if how == "exit":
         lost = asyncio.create_task(_raise_later(SystemExit(3)))
@@ -140,20 +140,20 @@ async def _end_loop(how: str, _journal: Journal, _task: Any) -> str:
         thread, error = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SystemExit)
         raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
         threading.Timer(0.3, raising, (thread, error)).start()
-        loop.call_later(0.5, str)  # A loop that waits takes it up when it turns.
+        loop.call_later(0.5, str)  # Wakes the waiting loop, which then raises.
     await asyncio.sleep(60)
     return str(lost)
 
 
 def _cancel_on(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel whatever there is, for as long as the loop lives."""
+    """Cancel all tasks repeatedly while the loop lives."""
     for each in asyncio.all_tasks(loop):
         each.cancel()
     loop.call_later(0.01, _cancel_on, loop)
 
 
 async def _meddle(how: str, *_: Any) -> str:
-    """What snippets do at the end of a program that is theirs alone."""
+    """Disturb the worker's event loop as code can that expects a process of its own."""
     loop = asyncio.get_running_loop()
     if how == "cancel":
         await asyncio.sleep(1)
@@ -173,7 +173,7 @@ async def _meddle(how: str, *_: Any) -> str:
 
 
 async def _think(argument: str, *_: Any) -> str:
-    """Run in steps, and in a thread of the loop's at the end."""
+    """Run in steps, and finish in a thread of the loop's executor."""
     for _step in range(20):
         await asyncio.sleep(float(argument) / 20)
     return await asyncio.to_thread(lambda: argument)
@@ -206,7 +206,7 @@ async def _limited_at_first(argument: str, journal: Journal, task: Any) -> str:
 
 
 def _hold(*_: Any) -> None:
-    """Hold the interpreter for years."""
+    """Hold the GIL for years."""
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
@@ -222,7 +222,7 @@ async def _hold_in_thread(*_: Any) -> None:
 
 
 def _freeze(*_: Any) -> None:
-    """Stop the process; it may take a moment until the last of its threads stands still."""
+    """Stop the process; its last thread can take a moment to stop."""
     os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(60)
 
@@ -245,8 +245,8 @@ _COROUTINES: dict[str, Any] = {
 }
 
 
-class Hostile(Exception):  # noqa: N818 - it is what it is called
-    """Cannot be shown."""
+class Hostile(Exception):  # noqa: N818 - the name describes it
+    """Raises when it is shown."""
 
     def __str__(self) -> str:
         raise RuntimeError("no")
@@ -254,15 +254,15 @@ class Hostile(Exception):  # noqa: N818 - it is what it is called
     __repr__ = __str__
 
 
-class Unreadable(Exception):  # noqa: N818 - likewise
-    """Breaks whatever asks anything of it, its class too."""
+class Unreadable(Exception):  # noqa: N818 - the name describes it
+    """Raises on every attribute access, even for its class."""
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(name)
 
 
 class OddText(str):
-    """A string whose methods are its own."""
+    """A string subclass that overrides methods."""
 
     __slots__ = ()
 
@@ -272,7 +272,7 @@ class OddText(str):
 
 
 class Unprintable:
-    """Neither can this."""
+    """Raises SystemExit when it is shown."""
 
     def __repr__(self) -> str:
         raise SystemExit(3)
@@ -298,7 +298,7 @@ def _deep(*_: Any) -> Any:
 
 
 def _leak(how: str, task: Any, context: Any) -> Any:
-    """Be as careless with the credential as agents are."""
+    """Leak the credential in a way that agents can."""
     token = context.env["TOKEN"]
     if how == "raise":
         raise ValueError(f"401 for {token} and {dict(context.env)}")
@@ -368,12 +368,12 @@ _FUNCTIONS: dict[str, Any] = {
 
 
 def broken_judge(_answer: str) -> bool:
-    """An evaluator that cannot judge."""
+    """An evaluator that raises."""
     raise RuntimeError("the judge is ill")
 
 
 def judge_in_time(answer: str, value: list[Any]) -> float:
-    """Its service answers the call after ``value[1]`` failed ones, which ``value[0]`` counts."""
+    """Fail ``value[1]`` calls, then answer; the file ``value[0]`` counts the calls."""
     calls = Path(value[0])
     with calls.open("a") as file:
         file.write("call\n")
@@ -383,24 +383,24 @@ def judge_in_time(answer: str, value: list[Any]) -> float:
 
 
 def judge_loosely(answer: str, value: str) -> bool:
-    """Loud or not."""
+    """Compare without regard to case."""
     return answer.lower() == value
 
 
 def judge_when_open(answer: str, value: str) -> bool:
-    """Its service answers once the file ``value`` is there."""
+    """Fail until the file ``value`` exists."""
     if not Path(value).exists():
         raise ConnectionError(f"the judge of {answer} is away")
     return answer == "right"
 
 
 def judge_without_key(_answer: str) -> bool:
-    """Its service refuses the credential."""
+    """Fail because its service refuses the credential."""
     raise agentpipe.InfraError("the key is refused", permanent=True)
 
 
 def judge_at_the_third_call(answer: str, value: list[str]) -> bool:
-    """Its service fails the first call, and hangs in the second until the file ``value[1]``."""
+    """Fail the first call, hang in the second until the file ``value[1]`` exists, then answer."""
     calls = Path(value[0])
     with calls.open("a") as file:
         file.write("call\n")

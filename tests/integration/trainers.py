@@ -1,4 +1,4 @@
-"""A loop of rollouts in processes of its own: its agents, its trainer and its workers."""
+"""A rollouts loop in separate processes: its agents, trainer and workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-# Half of the members of an even prompt are right, so that it is varied; all of an odd one are.
+# For an even prompt half of the members are right, so rewards vary; for an odd one all are.
 AGENTS = """
 import asyncio, os
 class Mixed:
@@ -43,15 +43,15 @@ COLLECTION = """
 kind: collection
 spec: {name: mixed, config: ./agent.yaml, number: 2, max_queue_size: 20}
 """
-# A trainer that follows it publishes each step.
+# A trainer of a collection with this policy publishes after each step.
 POLICY = """
 kind: policy
 spec: {name: main, endpoints: ["http://127.0.0.1:9/v1"], batch: 3, max_staleness: 1}
 ---"""
 JUDGED = [{"func": "raw", "op": "=", "value": "yes"}]
 PROMPTS = 24
-# Its state and what it has used are saved together, as a trainer's checkpoint is. Where there is a
-# file ``meet-POINT``, it says that it is there by ``at-POINT``, and waits for ``go-POINT``.
+# The trainer saves its state together with the used groups, like a training checkpoint. If the
+# file ``meet-POINT`` exists, it creates ``at-POINT`` and waits for ``go-POINT``.
 TRAINER = f"""
 import json, logging, os, sys, time
 from agentpipe import Rollouts, Settings
@@ -97,7 +97,7 @@ with Rollouts.open(
 
 
 def settings_on(request: pytest.FixtureRequest, folder: Path) -> Settings:
-    """Of a loop of its own, on the broker that the fixture's parameter names."""
+    """Settings of a new loop, on the broker that the fixture's parameter names."""
     broker = f"sqlite:///{folder / 'broker.db'}"
     if request.param == "redis":
         server = request.getfixturevalue("redis_server")
@@ -106,7 +106,7 @@ def settings_on(request: pytest.FixtureRequest, folder: Path) -> Settings:
 
 
 def write_project(folder: Path, *, with_policy: bool = False, records: bool = False) -> None:
-    """A collection with its agent, and a trainer."""
+    """Write a collection with its agent, and a trainer."""
     (folder / "mine.py").write_text(AGENTS)
     (folder / "agent.yaml").write_text(AGENT)
     added = "policy: main, " if with_policy else ""
@@ -119,7 +119,7 @@ def write_project(folder: Path, *, with_policy: bool = False, records: bool = Fa
 
 @contextmanager
 def working(settings: Settings, folder: Path) -> Iterator[None]:
-    """With a worker; what it says is in ``work.log``."""
+    """Run a worker, which logs to ``work.log``."""
     urls = ["--broker", settings.broker, "--sink", settings.sink]
     command = [sys.executable, "-m", "agentpipe", "work", "-c", "mixed.yaml", *urls]
     environ = {**os.environ, "JOURNAL": str(folder / "journal")}
@@ -133,14 +133,14 @@ def working(settings: Settings, folder: Path) -> Iterator[None]:
 
 
 def trainer(settings: Settings, folder: Path, *shard: int) -> subprocess.Popen[str]:
-    """Its state is in ``checkpoint-0.json``; what it says is in ``trainer.log``."""
+    """Start a trainer, with its state in ``checkpoint-0.json`` and its log in ``trainer.log``."""
     command = [sys.executable, "trainer.py", settings.broker, settings.sink, *map(str, shard)]
     with (folder / "trainer.log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=log)
 
 
 def reach(process: subprocess.Popen[str], folder: Path, point: str) -> None:
-    """Wait until a trainer is there; see ``TRAINER``."""
+    """Wait until the trainer stops at a point of ``TRAINER``."""
 
     def is_there() -> bool:
         assert process.poll() is None, (folder / "trainer.log").read_text()
@@ -157,7 +157,7 @@ def end_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def assert_each_once(used: list[str], folder: Path) -> None:
-    """Each varied group was used once, and each of all members ran once."""
+    """Check that each varied group was used once, and that each member of all groups ran once."""
     assert sorted(used) == [f"mixed/{number:06}" for number in range(0, PROMPTS, 2)]
     ran = Counter((folder / "journal").read_text().split())
     assert set(ran.values()) == {1}

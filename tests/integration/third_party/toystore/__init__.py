@@ -1,6 +1,6 @@
-"""ToyStore: the core of a store in one JSON file, to show what a store of your own must do.
+"""ToyStore: the core of a store in one JSON file, as an example of a custom store.
 
-Each operation locks the file, reads it, takes its step, and replaces it: atomic, short and slow.
+Each operation locks, reads, changes and replaces the file: atomic, short and slow.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class TaskState:
     queue: str
-    payload: str  # JSON has no bytes: one character for each.
+    payload: str  # JSON has no bytes: Latin-1, a character per byte.
     priority: int
     submitted_at: float
-    state: str = "waiting"  # Or delayed, running, settled.
-    changes_at: float = 0.0  # When a delay is over, or a settled id forgotten.
+    state: str = "waiting"  # Or "delayed", "running", "settled".
+    changes_at: float = 0.0  # When a delay ends, or a settled id is forgotten.
     worker: str = ""
     claim: int = 0
     failures: int = 0
@@ -54,10 +54,10 @@ class ResultState:
 
 
 @dataclass(slots=True)
-class State:  # Of the file; tasks lie in the order of their admission.
+class State:  # The file's content; tasks are in order of admission.
     queues: dict[str, Queue] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)  # Round-robin, by collection.
-    cursors: dict[str, int] = field(default_factory=dict)  # Where each target goes on.
+    cursors: dict[str, int] = field(default_factory=dict)  # Each target's next queue.
     served: dict[str, int] = field(default_factory=dict)  # The number of each queue's last claim.
     cool_until: dict[str, float] = field(default_factory=dict)
     tasks: dict[str, TaskState] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class State:  # Of the file; tasks lie in the order of their admission.
         return max(0.0, self.cool_until.get(queue, 0.0) - time.time())
 
     def pass_time(self) -> None:
-        """What became due: workers that died, delays that are over, ids to forget."""
+        """Apply what is due: dead workers, ended delays, ids to forget."""
         for name, worker in list(self.workers.items()):
             if time.time() >= self.beats[name] + worker.lease_s:
                 self.end_worker(name, crashes=1)
@@ -119,7 +119,7 @@ class State:  # Of the file; tasks lie in the order of their admission.
         return "refused"
 
     def claimable(self, worker: Worker) -> list[str]:
-        """All that the worker could claim now; the queue that was served longest ago is next."""
+        """Ids of the tasks that the worker can claim now, least recently served queue first."""
         running, served, found = self.count("running"), dict(self.served), list[str]()
         alone = any(self.is_last_chance(t) for t in self.tasks.values() if t.worker == worker.name)
         tasks = [it for it in self.tasks.items() if it[1].state == "waiting"]
@@ -142,7 +142,7 @@ class State:  # Of the file; tasks lie in the order of their admission.
     def has_room(self, name: str, running: Counter[str]) -> bool:
         queue, group = self.queues[name], self.queues[name].concurrency_group
         peers = [it for it in self.queues.values() if it.concurrency_group == group]
-        limit = peers[-1].concurrency_group_limit  # That which was declared last.
+        limit = peers[-1].concurrency_group_limit  # The last declared limit counts.
         open_group = group is None or sum(running[peer.name] for peer in peers) < limit
         return open_group and running[name] < queue.concurrency and not self.cooldown_s(name)
 
@@ -168,7 +168,7 @@ class State:  # Of the file; tasks lie in the order of their admission.
             task.crashes += 1
         elif settlement.action == "cooldown":
             self.cool_until[task.queue] = max(until, self.cool_until.get(task.queue, 0.0))
-        elif settlement.action in ("complete", "bury"):  # It keeps no dead letters.
+        elif settlement.action in ("complete", "bury"):  # ToyStore keeps no dead letters.
             task.state, task.payload, task.changes_at = "settled", "", time.time() + retention_s
             self.last_number += 1
             result = (claim.task_id, settlement.result.decode("latin-1"))
@@ -187,7 +187,7 @@ class ToyStore(Store):
 
     @contextmanager
     def _step(self) -> Iterator[State]:
-        """What the block does to the state happens at once, or not at all."""
+        """Apply the block's changes to the state atomically."""
         if self._closed:
             raise Unreachable(f"{self._path} has been closed")
         try:
@@ -206,7 +206,7 @@ class ToyStore(Store):
             for queue in queues:
                 peers = [it.name for it in queues if it.collection == queue.collection]
                 state.groups[queue.collection or ""] = peers
-                state.queues.pop(queue.name, None)  # They lie in the order of declaration.
+                state.queues.pop(queue.name, None)  # Keeps the order of declaration.
                 state.queues[queue.name] = queue
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
@@ -242,7 +242,7 @@ class ToyStore(Store):
             if full or worker.name not in state.workers:
                 return []
             ready = state.claimable(worker)
-            if request.held is not None:  # At most an even share of what runs and could run.
+            if request.held is not None:  # At most an even share of running and claimable tasks.
                 peers = [
                     it.name for it in state.workers.values() if set(it.queues) == worker.queues
                 ]
