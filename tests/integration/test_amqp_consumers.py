@@ -1,4 +1,4 @@
-"""Consumers that come and go on one channel, on a real server."""
+"""Consumers that start and stop on one channel, on a real server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE_S = 30.0
 
 
 async def nothing() -> None:
-    """Before the connection ends."""
+    """Do nothing before the connection ends."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def delivered_of(channel: Channel, queue: str, found: asyncio.Queue[Delive
 def test_a_queue_is_consumed_again_while_its_cancel_waits_for_the_start_of_another(
     link: Link,
 ) -> None:
-    """The server ended the connection: the consumer's tag was in use."""
+    """Regression: the server closed the connection, because the consumer tag was in use."""
 
     async def consume(session: Session) -> None:
         channel = await session.channel()
@@ -71,7 +71,7 @@ def test_a_queue_is_consumed_again_while_its_cancel_waits_for_the_start_of_anoth
 
 
 def test_consumers_that_have_ended_leave_nothing(link: Link) -> None:
-    """Each was kept as long as the channel lives."""
+    """Regression: the channel kept every ended consumer for its lifetime."""
 
     async def consume(session: Session) -> None:
         channel = await session.channel()
@@ -82,9 +82,9 @@ def test_consumers_that_have_ended_leave_nothing(link: Link) -> None:
             assert await delivered_of(channel, queue, found) == b"sent"
             await channel.cancel([consumer])
         await channel.delete([queue])
-        consumers = channel._consumers  # noqa: SLF001 - what is kept is seen by no other name
-        kept = (consumers._receivers, consumers._starting, consumers._ending)  # noqa: SLF001 - the same
+        consumers = channel._consumers  # noqa: SLF001 - no public name shows it
+        kept = (consumers._receivers, consumers._starting, consumers._ending)  # noqa: SLF001 - no public name shows it
         assert [dict(each) for each in kept] == [{}, {}, {}]
-        assert channel._raw.consumer_tags == []  # noqa: SLF001 - the same
+        assert channel._raw.consumer_tags == []  # noqa: SLF001 - no public name shows it
 
     link.run(consume)

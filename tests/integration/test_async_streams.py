@@ -1,4 +1,4 @@
-"""A coroutine reads what workers publish, on each sink, also when its task is cancelled."""
+"""A coroutine reads workers' results from each sink, even if its task is cancelled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS = 30
     params=["sqlite", *(pytest.param(it, marks=pytest.mark.server) for it in ("kafka", "rabbitmq"))]
 )
 def settings(request: pytest.FixtureRequest, project: Project) -> Settings:
-    """With the project's sink on each kind of server."""
+    """Settings of the project with each kind of sink."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     if request.param == "kafka":
         url = request.getfixturevalue("kafka_server").url

@@ -1,4 +1,4 @@
-"""Mistakes get a message with place and remedy; malice gets a reason, and the worker lives."""
+"""Mistakes get a message with place and remedy; malicious input is refused, and workers survive."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_wrong_words_on_the_command_line_are_refused(project: Project) -> None:
         assert word in done.err, (command, done.err)
     (project.folder / "empty").mkdir()
     unset = {"AGENT_COLLECTION_CONFIG_FILE": ""}
-    project.ok("send", "toys", "hi", env=unset)  # By collection.yaml, which is here.
+    project.ok("send", "toys", "hi", env=unset)  # Uses ./collection.yaml.
     nowhere = project.run("send", "toys", "hi", folder=project.folder / "empty", env=unset)
     _assert_refused(nowhere)
     assert "-c FILE" in nowhere.err
@@ -318,7 +318,7 @@ def _result(**fields: Any) -> bytes:
     return orjson.dumps({"schema": 1, "task_id": "x", "outcome": "ok", **fields})
 
 
-# What readers, and the commands that print what they read, once relied on.
+# Content that readers, and commands that print it, once could not handle.
 POISON = [
     b'{"schema": 1, "task_id": "x", "outcome": "ok", "result": ' + DEEP + b"}",
     b'{"schema": 1, "task_id": "x", "result": ' + b"[" * 254 + b"]" * 254 + b"}",
@@ -336,7 +336,7 @@ POISON = [
 
 
 def _foreign_rows(project: Project) -> int:
-    """Write rows of any type into the stream's file, a huge one among them; gives their number."""
+    """Write rows of any type into the stream's file, one of them huge; return their number."""
     file = Settings.from_env(project.environ).sink.removeprefix("sqlite:///")
     rows = [
         "(x'ff', 1, 'text', 0)",

@@ -1,4 +1,4 @@
-"""A broker's URL that is wrong, or leads elsewhere: one line says so, and what to do."""
+"""A broker URL that is wrong or leads elsewhere: one line names the mistake and the remedy."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ELSEWHERE = {
 
 @dataclass(frozen=True, slots=True)
 class Town:
-    """Servers of all kinds, and who lives where."""
+    """Servers of all kinds, with their ports."""
 
     ports: dict[str, int]
     certificate: Path
@@ -91,10 +91,10 @@ def town(tmp_path: Path, own_server: OwnServer, rabbitmq_server: RabbitServer) -
 
 
 class _Web(BaseHTTPRequestHandler):
-    """Refuses everything, in HTTP."""
+    """Refuses every HTTP request."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _web_server() -> Iterator[int]:
 @pytest.mark.long
 def test_a_url_that_is_mistyped_or_leads_elsewhere_is_told_in_one_line(town: Town) -> None:
     urls = {case: town.url(pattern) for case, (pattern, _) in (MISTYPED | ELSEWHERE).items()}
-    with ThreadPoolExecutor(len(urls)) as pool:  # Some are silent until nobody waits any more.
+    with ThreadPoolExecutor(len(urls)) as pool:  # Some never answer: their clients time out.
         told = dict(zip(urls, pool.map(_refusal, urls.values()), strict=True))
     for kind, cases in ((ConfigError, MISTYPED), (Unreachable, ELSEWHERE)):
         for case, (_, word) in cases.items():
@@ -149,7 +149,7 @@ def test_commands_end_with_that_line(project: Project, scheme: str) -> None:
 
 
 def _tells(line: str, url: str, word: str) -> bool:
-    """Whether it names the URL and says the word, in one line and without the password."""
+    """Whether the line has the URL and the word, but no password and no second line."""
     shown = url.partition("?")[0].rpartition("@")[2]
     hidden = ("Traceback", PASSWORD, "wrong@", "\n")
     return word in line and shown in line and not any(each in line for each in hidden)

@@ -1,4 +1,4 @@
-"""The breaker: a collection whose runs fail the same way is paused, not burned."""
+"""The breaker: a collection whose runs keep failing the same way is paused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.llm_stub import Request
 
 TASKS, PROCESSES, AGENTS = 300, 2, 4
-# What each process may have claimed when the last failure of the row is settled.
+# How many tasks can be claimed already when the failure that opens the breaker is settled.
 RUNNING = PROCESSES * AGENTS
 PATIENCE_S = 30.0
 AGENT = """
@@ -44,7 +44,7 @@ class Agent:
 
 
 def failing(project: Project, kind: str, **spec: Any) -> Project:
-    """A project with 300 tasks, whose agents all fail the same way."""
+    """A project with 300 tasks, whose agents all fail in the same way."""
     project.write("failing.py", AGENT)
     project.write("kind", kind)
     agent = "kind: agent\nspec: {name: a, type: python, config: {class: 'failing:Agent'}}\n"

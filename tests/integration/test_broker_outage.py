@@ -1,4 +1,4 @@
-"""A broker that goes away, or forgets everything: all go on by themselves, and nothing is lost."""
+"""A broker that fails or loses all data: every process recovers, and no task is lost."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from brokers.server import Server
     from tests.integration.project import Project
 
-# Longer than anybody's patience with one request.
+# Longer than the timeout of any request.
 OUTAGE_S = {"redis": 20.0, "rabbitmq": 8.0}
-# The patient sender has more to send than runs while the server shuts down, which takes seconds.
+# The waiting sender has more tasks than can run during the server's shutdown, which takes seconds.
 FED, FILED, SLOTS, ROOM = 1_000, 400, 4, 20
 
 
@@ -49,12 +49,12 @@ def test_while_the_server_is_away_senders_wait_or_are_told_and_workers_come_back
         assert text.count("the broker answers again") == number
         assert "Traceback" not in text
     assert "replaced" not in fleet.log
-    assert "the outbox" not in fleet.log  # It was not the sink.
+    assert "the outbox" not in fleet.log  # The sink was not at fault.
     _assert_nothing_was_lost_or_ran_twice(project)
 
 
 def _with_a_batch_accepted(project: Project) -> subprocess.Popen[str]:
-    """A sender whose first batch has run; it waits for more on its stdin."""
+    """A sender whose first batch has run; it waits for more tasks on stdin."""
     sender = project.start("send", "fed", "--file", "-")
     assert sender.stdin is not None
     sender.stdin.write('"echo hi"\n' * FED)
@@ -73,12 +73,12 @@ def _away(server: Server) -> Iterator[None]:
 
 
 def _assert_told(project: Project, server: Server, fed: subprocess.Popen[str]) -> None:
-    """Who was cut off while sending is told how far it came, who comes now that nobody is there."""
+    """Check the errors of an interrupted sender, which say how far it came, and of a new one."""
     out, err = fed.communicate('"echo late"\n', timeout=60)
     late = project.run("send", "toys", "echo late")
     assert (fed.returncode, out, late.code, late.out) == (4, "", 4, "")
     for text, accepted in ((err, FED), (late.err, 0)):
-        assert len(text.splitlines()) == 2, text  # The first one says which broker and sink.
+        assert len(text.splitlines()) == 2, text  # The first line names broker and sink.
         assert f"127.0.0.1:{server.port}" in text.splitlines()[1]
         assert accepted == 0 or f"{accepted} tasks before it were accepted" in text
 
@@ -89,7 +89,7 @@ def _assert_nothing_was_lost_or_ran_twice(project: Project) -> None:
     assert {result["outcome"] for result in results.values()} == {"ok"}
     runs = Counter(entry["task_id"] for entry in project.journal("started"))
     assert runs.keys() == results.keys()
-    # RabbitMQ may give again what was running, and takes again what it had not confirmed.
+    # RabbitMQ can deliver running tasks again, and accept again what it did not confirm.
     again = 0 if project.settles_in_one_step else SLOTS + ROOM
     assert runs.total() <= len(results) + again
 
@@ -109,7 +109,7 @@ def test_workers_go_on_when_redis_is_flushed(project: Project, server: Server) -
 @pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 @pytest.mark.parametrize(
     ("do", "said"),
-    [("queue_purge", ""), ("queue_delete", "was deleted")],  # Of a purge the server tells nobody.
+    [("queue_purge", ""), ("queue_delete", "was deleted")],  # The server does not announce a purge.
 )
 def test_workers_go_on_when_queues_are_purged_or_deleted(
     project: Project, broker_url: str, do: str, said: str

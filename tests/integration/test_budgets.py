@@ -1,4 +1,4 @@
-"""Budgets: a fleet stops at the cap, and goes on with a higher one."""
+"""Budgets: a fleet stops at the cap, and continues after the cap is raised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.llm_stub import Request
 
 TASKS, AGENTS, PROCESSES = 60, 3, 2
-# Of one run: 10 tokens to gpt-4o-mini, of which 4 are cached, and 5 from it.
+# One run: 10 prompt tokens for gpt-4o-mini, 4 of them cached, and 5 completion tokens.
 TOKENS, USD = 15, 6 * 0.15e-6 + 4 * 0.075e-6 + 5 * 0.6e-6
 PATIENCE_S = 30.0
 
@@ -36,7 +36,7 @@ def stub() -> Iterator[LlmStub]:
 
 
 def paying(project: Project, stub: LlmStub, budget: dict[str, Any] | None, **spec: Any) -> None:
-    """A project with paid tasks."""
+    """Create a collection with paid tasks and an optional budget."""
     config = {"model": "openai:gpt-4o-mini", "base_url": stub.url}
     agent = {"kind": "agent", "spec": {"name": "a", "type": "llm", "config": config}}
     project.write("llm.yaml", yaml.safe_dump(agent))
@@ -97,7 +97,7 @@ def test_a_budget_in_usd_counts_what_models_cost(project: Project, stub: LlmStub
 def test_killed_workers_lose_no_spending_and_claims_stay_stopped(
     project: Project, stub: LlmStub
 ) -> None:
-    """Every settled run is counted, whatever was killed; what was not settled runs again."""
+    """Every settled run is counted despite kills; unsettled runs are repeated."""
     paying(project, stub, {"tokens": 30 * TOKENS}, max_crashes=100)
     for done in (5, 12, 20):
         fleet = project.work("--processes", "2")

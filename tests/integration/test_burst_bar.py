@@ -1,4 +1,4 @@
-"""The progress of ``work --burst`` on a terminal, below what its workers log."""
+"""The progress bar of ``work --burst`` on a terminal, below the workers' log."""
 
 from __future__ import annotations
 

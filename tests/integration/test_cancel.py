@@ -1,4 +1,4 @@
-"""`agentpipe cancel`: whatever a task is doing, it gets one Result, and nothing of it goes on."""
+"""`agentpipe cancel`: in every state a task gets one Result, and its run ends."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def agent(project: Project, name: str, **config: Any) -> str:
 
 
 def cancel(project: Project, *args: str, code: int = 0) -> dict[str, list[str]]:
-    """What the command says became of the tasks, in order."""
+    """The command's report: task ids by what happened to them."""
     done = project.run("cancel", "--json", *args)
     assert done.code == code, done
     return {fate: sorted(ids) for fate, ids in done.json.items()}
 
 
 def send(project: Project, **tasks: list[dict[str, Any]]) -> None:
-    """Send tasks to collections, which must take them; a command for each would take long."""
+    """Send tasks to collections, in this process: a command for each would take long."""
     settings = Settings.from_env(project.environ)
     collections = load(project.folder / "collection.yaml", 100)
     with closing(Dispatcher.open(collections, settings)) as dispatcher:
@@ -142,7 +142,7 @@ def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Pro
 @pytest.mark.long
 @pytest.mark.parametrize("broker_url", ["sqlite", "redis"], indirect=True)
 def test_what_does_not_run_is_answered_at_once_wherever_it_is(project: Project) -> None:
-    """Behind another one, for want of a slot, before its next try, held, or paused."""
+    """Behind another task, without a free slot, before a retry, in a cooldown, or paused."""
     project.environ["AGENTPIPE_RETRY_DELAY_S"] = "600"
     for name in ("toys", "tried", "held", "paused", "done"):
         project.collection(name)
@@ -162,7 +162,7 @@ def test_what_does_not_run_is_answered_at_once_wherever_it_is(project: Project) 
         settled=ended,
         unknown=strange,
     )
-    project.until(delivered=6)  # The one that holds the slot runs on.
+    project.until(delivered=6)  # The task in the slot continues.
     outcomes = {task_id: result["outcome"] for task_id, result in project.by_id().items()}
     assert outcomes == {
         **dict.fromkeys(waiting, "cancelled"),
@@ -182,7 +182,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     ids = project.send(*[f"sleep {run_s}"] * RACING)
     fleet = project.work("--processes", "2").ready(2)
     dice = random.Random(7)
-    age_s = {task_id: dice.uniform(0, 2 * run_s) for task_id in ids}  # Some come too late.
+    age_s = {task_id: dice.uniform(0, 2 * run_s) for task_id in ids}  # Some after the task's end.
     whole = CancelReport()
     with closing(project.open_store()) as store:
 
@@ -203,7 +203,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     assert set(outcomes) == {"ok", "cancelled"}
     assert not whole.cancelled
     assert len(whole.told) >= outcomes["cancelled"]
-    # The sink keeps one of each id: that there was no other one, the broker has counted.
+    # The sink keeps one Result per id; the broker's counts show that there was only one.
     assert stats["outcomes"] == dict(outcomes)
     assert len(project.journal("started")) == RACING
     assert fleet.stop() == 0
@@ -212,7 +212,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
 @pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_worker_that_is_killed_after_it_was_told_leaves_nothing_to_run(project: Project) -> None:
-    """It was the only one: who comes later has to know."""
+    """The only worker was killed: the next one must know about the cancellation."""
     project.write("own.py", OWN_AGENTS)
     project.collection(
         config=agent(project, "deaf", **{"class": "own:Deaf", "journal": str(project.journal_file)})
@@ -247,7 +247,7 @@ def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     if project.settles_in_one_step:
         answered = [["o-0", "t-a"], [], ["t-b"], ["t-c"]]
         assert [sorted(each.cancelled) for each in found] == answered
-    else:  # Each is answered at its turn.
+    else:  # The worker that claims each task answers it.
         assert found == [CancelReport()] * 4
     project.work("--processes", "1").ready(1)
     project.until(running=2)

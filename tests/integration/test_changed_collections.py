@@ -1,4 +1,4 @@
-"""Collections that have changed under a fleet: fewer agents, another config, another project."""
+"""Collections that change under a running fleet: fewer agents, another config or project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 def rewrite(
     project: Project, folder: Path | None = None, age_s: float = 0.0, **spec: object
 ) -> Path:
-    """The collection ``toys`` in a file that was changed so long ago."""
+    """Write the collection ``toys`` to a file with an mtime ``age_s`` in the past."""
     file = (folder or project.folder) / "collection.yaml"
     document = {"kind": "collection", "spec": {"name": "toys", "config": "./agent.yaml", **spec}}
     file.write_text(yaml.safe_dump(document))
@@ -32,7 +32,7 @@ def rewrite(
 
 
 def another(project: Project, name: str, age_s: float = 0.0, **spec: object) -> Path:
-    """The same collection in another project's folder, whose agents are another class."""
+    """Write the same collection with another agent class into another project's folder."""
     folder = project.folder / name
     folder.mkdir()
     shutil.copy(project.folder / "toys.py", folder)
@@ -135,7 +135,7 @@ def test_strict_workers_leave_alone_what_was_sent_with_another_config(project: P
     assert burst.code == 1
     assert "1 task left alone: sent with another config (strict_config)" in burst.err
     assert list(project.by_id()) == ["mine-0"]
-    if project.settles_in_one_step:  # RabbitMQ cannot look into a queue.
+    if project.settles_in_one_step:  # RabbitMQ cannot look into queues.
         why = project.ok("why", "theirs-0", "--json").json
         assert (why["state"], why["reason"], why["failures"]) == ("delayed", "other_config", 0)
     project.burst("-c", str(other))

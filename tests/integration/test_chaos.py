@@ -1,4 +1,4 @@
-"""``agentpipe chaos`` on each broker: a ledger that balances, and nothing else touched or left."""
+"""``agentpipe chaos`` on each broker: its ledger balances, and nothing else is touched or left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TIMEOUT_S = 400.0
 
 
 def balanced(project: Project, *args: str) -> dict[str, Any]:
-    """Run a small trial beside two tasks of the user's, which stay as they are."""
+    """Run a small trial beside two user tasks, which must stay unchanged."""
     project.collection(name="mine")
     mine = project.send("echo one", "echo two", to="mine")
     before = project.stats()
@@ -88,7 +88,7 @@ def test_on_rabbitmq(project: Project, rabbitmq_server: Server, topic: str) -> N
 
 
 def answer_of(url: str) -> Any:
-    """Of the management API, whose URL has a user."""
+    """The JSON reply of the management API, whose URL has credentials."""
     user, _, rest = url.removeprefix("http://").partition("@")
     request = Request(f"http://{rest}")
     request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
@@ -97,7 +97,7 @@ def answer_of(url: str) -> Any:
 
 
 def a_trial_that_runs(project: Project) -> subprocess.Popen[str]:
-    """One whose workers have begun."""
+    """A trial whose workers have started a run."""
     process = project.start("chaos", "--tasks", "500")
     begun = lambda: any(it.stat().st_size for it in project.folder.rglob("journal.jsonl"))  # noqa: E731
     wait_until(begun, 120, "a run has begun")
@@ -133,7 +133,7 @@ def test_what_a_killed_trial_leaves_is_named_and_removed(project: Project) -> No
 
 
 def when_its_sink_is_there(project: Project, sabotage: Callable[[sqlite3.Connection], None]) -> Any:
-    """Run a trial without faults, whose sink is sabotaged before its first result."""
+    """Run a trial without faults, and sabotage its sink before the first result."""
     faults = ("--kills", "0", "--freeze", "0", "--broker-cut", "0", "--sink-cut", "0")
     process = project.start("chaos", "--tasks", "6", *faults)
     (file,) = wait_until(

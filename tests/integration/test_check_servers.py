@@ -1,4 +1,4 @@
-"""``agentpipe check`` and the MCP servers of a collection's agents."""
+"""``agentpipe check`` on the MCP servers of a collection's agents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN = "token-of-the-context-4711"
 
 @pytest.fixture
 def mark(project: Project) -> str:
-    """In the command line of each server that is started here."""
+    """A part of the command line of each server started here."""
     return project.marker.partition("=")[2]
 
 
@@ -40,7 +40,7 @@ def messages(project: Project, *options: str, code: int = 2) -> list[str]:
     lines = (project.folder / "clerk.yaml").read_text().splitlines()
     for each in done.json["problems"]:
         assert each["file"] == str(project.folder / "clerk.yaml")
-        assert lines[each["line"] - 1].lstrip().startswith("- ")  # That of the server's entry.
+        assert lines[each["line"] - 1].lstrip().startswith("- ")  # The line of the server's entry.
     return [each["message"] for each in done.json["problems"]]
 
 

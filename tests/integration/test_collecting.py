@@ -1,4 +1,4 @@
-"""``agentpipe collect`` from real servers: each result once, whatever is killed."""
+"""``agentpipe collect`` from real servers: each result is stored once, despite kills."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def records(numbers: Iterable[int]) -> list[Record]:
 
 
 class Command:
-    """``agentpipe collect`` in a folder."""
+    """``agentpipe collect``, run in a folder."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self._url = folder, url
@@ -120,7 +120,7 @@ def test_a_kill_at_any_moment_loses_and_repeats_nothing(command: Command, sink: 
                 PATIENCE_S,
                 "something is kept",
             )
-        time.sleep(chance.uniform(0, 0.3))  # Any moment: before, between, after.
+        time.sleep(chance.uniform(0, 0.3))  # At any moment: before, during or after a commit.
         process.kill()
         process.communicate(timeout=PATIENCE_S)
     command.run("--timeout", "10")

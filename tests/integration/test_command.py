@@ -1,4 +1,4 @@
-"""Any program as an agent: its task on stdin, its answer on stdout, and nothing left behind."""
+"""A program as an agent: task on stdin, answer on stdout, and no process left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CANARY = "canary-4711-/+?"
 PATIENCE_S = 30.0
-# What it does depends on the question, which is its first argument.
+# The first argument, the question, decides what it does.
 SCRIPT = """
 case "$1" in
 env) env | cut -d= -f1 | sort | tr '\\n' ' ' ;;
@@ -202,7 +202,7 @@ def test_its_processes_end_with_the_worker(shell: Project, kind: signal.Signals)
 
 
 def _sleepers(project: Project) -> set[int]:
-    """The test's own, found by a variable of the context: they have nothing else in common."""
+    """The ``sleep`` processes of this test, found by a variable of the context."""
     mark = f"MARK={project.folder}/mark"
     return processes_with(mark, "environ") & processes_with("sleep")
 
@@ -220,7 +220,7 @@ def test_no_artefact_holds_the_token(shell: Project) -> None:
         assert CANARY.encode() not in file.read_bytes(), file
 
 
-# Without a worker.
+# Runs without a worker.
 
 
 def _engine(folder: Path, **config: Any) -> Any:
@@ -254,7 +254,7 @@ def test_too_much_output_is_cut_off_and_told(tmp_path: Path) -> None:
 def test_an_argument_that_is_too_long_is_told(tmp_path: Path) -> None:
     (end,) = _ask(_engine(tmp_path), ["x" * 200_000], Context())
     assert "its arguments are too long; read the task from stdin instead" in str(end)
-    assert not is_infra(end)  # It is this task's own.
+    assert not is_infra(end)  # It is the task's error.
 
 
 SPOILED: dict[str, Callable[[Path], Any]] = {

@@ -100,7 +100,7 @@ def test_tail_follows_filters_and_resumes(project: Project) -> None:
 def test_tail_shows_what_comes_until_it_is_interrupted(served: Project) -> None:
     tail = served.start("tail", "--limit", "3")
     quiet = served.start("tail", "--outcome", "crashed")
-    served.send("echo before")  # May come before the reader; the limit does not depend on it.
+    served.send("echo before")  # Can arrive before the reader; the limit works either way.
     served.until(delivered=1)
     numbers = iter(range(100))
 

@@ -1,4 +1,4 @@
-"""The scripts for shells, as far as these shells are here."""
+"""The completion scripts, for the shells installed here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGENTPIPE = Path(sys.executable).parent / "agentpipe"
 
 
 def completed(project: Project, line: str, program: object = AGENTPIPE) -> set[str]:
-    """What bash offers for the last word of ``agentpipe {line}``."""
+    """Bash's completions for the last word of ``agentpipe {line}``."""
     script = Path(project.folder, "complete.bash")
     if not script.exists():
         script.write_text(project.ok("completion", "bash").out)
@@ -61,13 +61,13 @@ def test_bash_completes_commands_actions_options_choices_and_files(project: Proj
     assert completed(project, "check agent.y") == {"agent.yaml"}
     assert completed(project, "send --metadata ") == set()
     assert completed(project, "completion ") == set(SHELLS)
-    # An option's value is not a command.
+    # An option's value is not taken for a command.
     assert completed(project, "send --metadata tail --on") == {"--on-full"}
 
 
 def test_bash_completes_the_names_of_collections(project: Project) -> None:
     project.collection("toys")
-    project.collection("tools", number=0)  # Its name is one, whatever is wrong with it.
+    project.collection("tools", number=0)  # Invalid, but its name is still completed.
     assert completed(project, "send ") == {"toys", "tools"}
     assert completed(project, "purge too") == {"tools"}
     assert completed(project, "tail --collection to") == {"toys", "tools"}

@@ -1,4 +1,4 @@
-"""Each agent sees its own credentials, and nobody else ever does."""
+"""Each agent sees its own credentials, and no other process or output does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 TASKS = 1_000
-# Any part of a credential that gets out shows by this word.
+# Part of every credential, to detect any leak.
 CANARY = "KANARIE"
 TOKENS = {
     "A": f"{CANARY}-token-of-a",
@@ -37,7 +37,7 @@ def test_two_contexts_and_a_thousand_tasks_leak_nothing(
         {"env": {"WHO": "B", "TOKEN": f"${{file:{secret_file}}}"}},
     ]
     TOKENS["B"] = TOKENS["B"].removesuffix("\n")
-    # Those that are tried again come last, and all fail the same way.
+    # Retried tasks come last, and all fail in the same way.
     limits = {"max_queue_size": TASKS, "breaker": 0}
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
         project.collection(name, config, number=2, context=contexts, **limits)

@@ -1,4 +1,4 @@
-"""Workers that cannot reach their broker: they say so, and run nothing that others may run."""
+"""Workers that cannot reach their broker log it, and stop runs whose tasks others can claim."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 LEASE_S = 6.0
-# To notice, to interrupt the run, and for the run to end.
+# Time to notice the outage, to interrupt the run, and for the run to end.
 MARGIN_S = 3.0
 SILENT = "the broker has not answered for"
 OVER = "the lease is over, and other workers may have the tasks: 1 runs end here"
@@ -66,7 +66,7 @@ def test_a_worker_that_is_cut_off_runs_nothing_beside_the_others(
 def test_a_server_that_is_frozen_for_longer_than_the_lease_costs_one_uncounted_run(
     project: Project, server: Server, *, stops: bool
 ) -> None:
-    """With ``stops`` it is killed and restarts, and its grace counts the lease anew."""
+    """With ``stops`` the server is killed and restarts; a grace period then renews the lease."""
     project.environ["AGENTPIPE_LEASE_S"] = f"{LEASE_S:g}"
     project.collection()
     fleet = project.work("--processes", "1").ready(1)
@@ -85,13 +85,13 @@ def test_a_server_that_is_frozen_for_longer_than_the_lease_costs_one_uncounted_r
     assert first < last < again
     (result,) = project.results()
     assert result["outcome"] == "ok"
-    # One that was only stopped counts leases on its own clock, and may end them first.
+    # A server that was only stopped continues to count leases, and can expire them first.
     assert result["attempt"] <= (1 if stops else 2)
 
 
 @contextmanager
 def _locked(project: Project) -> Iterator[None]:
-    """Hold the lock of the embedded store, as a frozen process would."""
+    """Hold the embedded store's lock, as a frozen process would."""
     with (project.folder / "store" / "broker.db-lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

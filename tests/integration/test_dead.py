@@ -1,4 +1,4 @@
-"""``agentpipe dead``: what operators do with tasks that were given up."""
+"""``agentpipe dead``: what operators do with dead letters."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_what_finds_no_room_stays_and_is_counted(graveyard: Project) -> None:
     waiting = graveyard.start("dead", "replay", "--all", "--to", "narrow", "--on-full", "wait")
     graveyard.work("--processes", "1")
     assert waiting.communicate(timeout=60)[0] == "3 replayed, 0 refused\n"
-    # They fail again: the letters of the five are new ones.
+    # The replays fail again, so there are five new letters.
     wait_until(lambda: graveyard.stats()["dead"] == 5, 30, "all replays are dead")
 
 
@@ -162,7 +162,7 @@ def test_a_letter_is_shown_within_80_columns_and_harmless(project: Project) -> N
     assert whole["result"]["error"]["traceback"]
 
 
-# Somebody dies between the acceptance of a replay and the drop of its letter.
+# Dies after a replay was accepted, before its letter is dropped.
 
 REPLAY = textwrap.dedent("""
     import os, signal
@@ -199,7 +199,7 @@ def test_a_replay_that_was_killed_is_repeated_and_runs_nothing_twice(
     results = graveyard.by_id()
     replays = Counter(each["replay_of"] for each in results.values() if each["replay_of"])
     assert replays == dict.fromkeys(["away-0", "away-1", "away-2", "no-0", "no-1"], 1)
-    if not broker_url.startswith("amqp"):  # It remembers no ids.
+    if not broker_url.startswith("amqp"):  # RabbitMQ remembers no ids.
         starts = Counter(entry["task_id"] for entry in graveyard.journal("started"))
         assert set(starts.values()) == {1}
 
@@ -210,7 +210,7 @@ def test_a_letter_of_an_id_that_dies_again_has_a_replay_of_its_own(project: Proj
         _bury(store, ["again"], "toys_0", "toys")
         first = project.ok("dead", "replay", "again", "--json").json["task_ids"]
     with closing(sqlite3.connect(project.folder / "store" / "broker.db")) as db:
-        db.execute("DELETE FROM tasks WHERE id = 'again'")  # As the retention time would.
+        db.execute("DELETE FROM tasks WHERE id = 'again'")  # Stands for the retention time's end.
         db.commit()
     with closing(project.open_store()) as store:
         _bury(store, ["again"], "toys_0", "toys")
@@ -255,7 +255,7 @@ def test_a_hundred_thousand_letters_do_not_fill_the_memory(tmp_path: Path) -> No
 
 
 def _peak_kib(environ: dict[str, str], *args: str) -> int:
-    """What one command held in memory at the most."""
+    """The peak memory of one command."""
     command = [sys.executable, "-m", "agentpipe", "dead", *args]
     process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -269,7 +269,7 @@ def _peak_kib(environ: dict[str, str], *args: str) -> int:
 
 
 def _on_terminal(project: Project, answer: str, *args: str) -> tuple[int, str]:
-    """The exit code, and what it asked."""
+    """The exit code and the prompt."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "agentpipe", "dead", *args],

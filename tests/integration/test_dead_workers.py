@@ -1,4 +1,4 @@
-"""A worker that dies on a machine that lives: its tasks run again long before its lease is over."""
+"""A worker dies, but its machine does not: its tasks run again long before its lease ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from tests.integration.project import Project
 
-# Within it no test waits: what runs again does not wait for its end.
+# Longer than any test waits: repeated runs cannot have waited for the lease to end.
 LEASE_S = "600"
 
 

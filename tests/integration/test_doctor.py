@@ -1,4 +1,4 @@
-"""`doctor` against real servers: what it finds, what it advises, and that it shows no secret."""
+"""`doctor` against real servers: findings, advice, and no secret in its output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Done, Project
     from tests.servers import OwnServer
 
-# Nothing listens there: the port is reserved.
+# A reserved port, on which no server listens.
 NOWHERE = "redis://someone:KANARIE@127.0.0.1:1/0"
 
 
@@ -67,7 +67,7 @@ def test_it_is_read_in_eighty_columns_and_searched_by_lines(project: Project) ->
     at = lines.index("broker")
     assert lines[at + 1].startswith("FAIL  reached                redis://someone:***@127.0.0.1:1")
     assert any(line.startswith(" " * 26 + "-> correct it") for line in lines[at:])
-    assert lines[-1].startswith("1 failed, 1 warnings, of ")  # The password without TLS.
+    assert lines[-1].startswith("1 failed, 1 warnings, of ")  # The warning: a password without TLS.
     whole = project.run("doctor", "--broker", NOWHERE).out.splitlines()
     (failed,) = [line for line in whole if line.startswith("FAIL")]
     assert "nothing listens there: start Redis, or correct the URL" in failed
@@ -77,7 +77,7 @@ def test_no_worker_is_no_fault(project: Project) -> None:
     assert checks(project.ok("doctor", "--json"))["broker workers"]["found"].startswith("none")
 
 
-# Python reads it at its start: the clock of whoever has AHEAD_S in the environment is wrong.
+# Python reads it at startup: processes with AHEAD_S in their environment get a wrong clock.
 WRONG_CLOCK = """
 import os, time
 right, ahead_s = time.time, float(os.environ.get("AHEAD_S", 0))
@@ -134,7 +134,7 @@ def test_a_wrong_url_is_a_failure(project: Project) -> None:
     done = project.run("doctor", "--json", "--sink", "kafak://localhost/x")
     assert done.code == 2
     assert "did you mean 'kafka'" in checks(done)["sink"]["found"]
-    # A mistake of one's own comes first, as in `check`.
+    # An invalid URL takes precedence over an outage, as in `check`.
     both = project.run("doctor", "--json", "--sink", "kafak://localhost/x", "--broker", NOWHERE)
     assert both.code == 2
 

@@ -1,4 +1,4 @@
-"""`agentpipe drain`: a worker takes nothing new, finishes its runs, and ends; nothing is lost."""
+"""`agentpipe drain`: a worker claims no more tasks, finishes its runs, and ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def started(project: Project) -> int:
 
 
 def send(project: Project, *questions: str) -> None:
-    """Tasks with ids of their own."""
+    """Send tasks with random ids."""
     named = [{"task_id": uuid.uuid4().hex, "question": it} for it in questions]
     project.send(*named)
 

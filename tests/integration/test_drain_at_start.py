@@ -1,4 +1,4 @@
-"""A worker that is to end while it still starts: it ends with exit code 0, and claims nothing."""
+"""A worker that is drained or stopped during its start: exit code 0, and no claims."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 PATIENCE_S = 60.0
-# Its import lasts until there is a file named after the process: `work` imports agents, too, to
-# check them. Each process that comes so far leaves a file.
+# Each process announces its import by a file, and waits for a file named after its kind. `work`
+# also imports the agents, to check them.
 SLOW = """
 import os, pathlib, time
 from toys import Toy
@@ -31,7 +31,7 @@ while not (here / f"{kind}.may-go").exists():
 
 @pytest.fixture
 def slow(project: Project) -> Project:
-    """A collection whose agents wait in their import, and two tasks for it."""
+    """A collection whose agents wait during their import, with two tasks."""
     project.collection("toys")
     project.ok("send", "toys", "--file", project.tasks("echo a", "echo b"))
     project.agent("slow:Toy", SLOW)
@@ -39,7 +39,7 @@ def slow(project: Project) -> Project:
 
 
 def importing(project: Project, kind: str, number: int = 1) -> None:
-    """Wait until so many processes of this kind wait in the import."""
+    """Wait until ``number`` processes of this kind wait in the import."""
     found = f"{number} of {kind} import"
     wait_until(
         lambda: len(list(project.folder.glob(f"{kind}.*.imports"))) == number, PATIENCE_S, found
@@ -56,7 +56,7 @@ def assert_that_nothing_ran(project: Project) -> None:
     assert project.journal("started") == []
     assert [it for it in project.stats()["workers"] if it["slots"]] == []
     may_go(project, "work", "worker")
-    assert project.burst("--processes", "1").code == 0  # The drain is not that of later workers.
+    assert project.burst("--processes", "1").code == 0  # The drain does not apply to later workers.
     assert {(it["outcome"], it["attempt"]) for it in project.by_id().values()} == {("ok", 1)}
 
 
@@ -65,7 +65,7 @@ def test_sigterm_ends_workers_that_start_at_once(slow: Project) -> None:
     may_go(slow, "work")
     fleet = slow.work("--processes", "2")
     importing(slow, "worker", 2)
-    assert fleet.stop() == 0  # Their imports never end.
+    assert fleet.stop() == 0  # Although their imports never finish.
     assert_that_nothing_ran(slow)
 
 

@@ -1,4 +1,4 @@
-"""An error is told as what it is: what a store answers is not called an outage."""
+"""Errors are reported as what they are: a store's refusal is not called an outage."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_redis_that_refuses_everything_is_told_to_answer(
             put(store)
         assert caught.value.answers
         assert caught.value.ailment == "refuses everything for now"
-        client.config_set("requirepass", "")  # The server is stopped without one.
+        client.config_set("requirepass", "")  # The fixture stops the server without a password.
 
 
 def test_a_queue_of_another_kind_is_no_outage_of_rabbitmq(rabbitmq_server: RabbitServer) -> None:

@@ -1,4 +1,4 @@
-"""The notebook and the web service of the documents run, with a real worker."""
+"""The documents' notebook and web service run with a real worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE_S = 120.0
 
 @pytest.fixture
 def clone(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A folder with what a clone has, as the current one."""
+    """A folder with the needed files of a clone, as the current folder."""
     for name in ("configs", "actors"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, project.folder / name, ignore=ignored)
@@ -47,7 +47,7 @@ def cells() -> list[str]:
 
 
 async def run_cell(source: str, names: dict[str, Any]) -> Any:
-    """As Jupyter does: in its running loop, with ``await`` at the top; the last value is shown."""
+    """Run a cell as Jupyter does, in the running loop and with ``await``; return its value."""
     *body, last = ast.parse(source).body
     if not isinstance(last, ast.Expr):
         body, last = [*body, last], ast.Expr(ast.Constant(None))
@@ -104,7 +104,7 @@ def service(clone: Project) -> Iterator[str]:
 
 
 async def ask(url: str, number: int, fleet: Fleet) -> list[httpx2.Response]:
-    """Send questions together, and kill a worker meanwhile."""
+    """Send ``number`` questions at once, and kill a worker after the first answer."""
     limits = httpx2.Limits(max_connections=number)
     async with httpx2.AsyncClient(base_url=url, timeout=PATIENCE_S, limits=limits) as client:
         asked = [

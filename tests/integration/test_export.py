@@ -27,7 +27,7 @@ RIGHT = [{"func": "raw", "op": "=", "value": "yes"}]
 
 @pytest.fixture
 def filled(project: Project) -> Project:
-    """A project with three results, one of which has failed."""
+    """A project with three results, one of them a failure."""
     project.collection(number=1)
     project.send(
         {"task_id": "a", "question": "echo yes", "evaluators": RIGHT},
@@ -103,7 +103,7 @@ SECRET = "canary/of+context"
 
 
 def _reveal(request: Request) -> Reply:
-    """Ask a tool for the secret, then quote it."""
+    """Call a tool that returns the secret, then quote it."""
     told = [each["content"] for each in request.body["messages"] if each["role"] == "tool"]
     return say(f"It is {told[0]}!") if told else call("odd__environ", text="T")
 

@@ -1,6 +1,6 @@
-"""Models and MCP servers that send without an end: the run fails, and the worker's memory is kept.
+"""Endless responses of models and MCP servers: the run fails, and memory stays bounded.
 
-The caps are the real ones; a run's peak is measured in a process of its own, with a wide limit.
+The caps are the real ones; peak memory is measured in a separate process, with a wide limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.long
 
 MODELS = {"openai": "openai:gpt-4o-mini", "anthropic": "anthropic:claude-sonnet-4-5"}
-# Without caps the process takes all that there is: 64 MiB become gigabytes.
+# Without caps the process would take all memory: 64 MiB become gigabytes.
 MAX_GROWN_MIB = 700
 
 
@@ -60,7 +60,7 @@ def test_no_body_of_a_server_fills_the_memory(name: str, transport: str) -> None
     with FloodServer({**BODIES, **STREAMS}[name]) as server, LlmStub([say("a")]) as model:
         web = {"name": "web", "url": server.url, "transport": transport}
         end = ask(model.url, servers=[web], start_limit_s=8)
-    late = "start_limit_s"  # A stream may well say nothing for ever.
+    late = "start_limit_s"  # An SSE stream can be silent forever.
     assert_capped(
         end, "MAX_BODY_BYTES", "MAX_BODY_LINES", "MAX_MESSAGE_BYTES", "MAX_ENCODINGS", late
     )

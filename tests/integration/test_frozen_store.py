@@ -1,4 +1,4 @@
-"""An embedded store that cannot be written for longer than a lease: no run is lost or blamed."""
+"""The embedded store is locked for longer than a lease: no run is lost or blamed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc"),
 ]
-LEASE_S = 2.0  # The project's.
-# `send`, stopped by itself in the transaction that admits the tasks.
+LEASE_S = 2.0  # The default of test projects.
+# Runs `send`, and stops itself in the transaction that admits the tasks.
 STOPPED_SENDER = """
 import os, signal, sys
 from agentpipe.brokers import sqlite
@@ -48,7 +48,7 @@ def test_a_stopped_sender_is_named_and_nothing_is_lost_when_it_goes_on(project: 
     late = project.run("send", "toys", "echo late")
     assert (late.code, late.out) == (4, "")
     assert said in late.err
-    assert project.stats()["running"] == 4  # Whoever only reads goes on.
+    assert project.stats()["running"] == 4  # Readers are not blocked.
     _outlast_the_lease()
     os.kill(sender.pid, signal.SIGCONT)
     out, _ = sender.communicate(timeout=60)
@@ -72,7 +72,7 @@ def test_a_disk_that_is_full_for_longer_than_a_lease_costs_no_run(project: Proje
 
 
 def _fleet_with_runs(project: Project, *, processes: int, seconds: float) -> Fleet:
-    """Workers that run four tasks, with nothing that waits."""
+    """Workers that run four tasks, without waiting tasks."""
     project.collection("toys", number=1, concurrency=8, max_crashes=1)
     fleet = project.work("--processes", str(processes), "--slots", "4").ready(processes)
     project.send(*[f"sleep {seconds}"] * 4)
@@ -82,7 +82,7 @@ def _fleet_with_runs(project: Project, *, processes: int, seconds: float) -> Fle
 
 @contextmanager
 def _without_space(fleet: Fleet) -> Iterator[None]:
-    """No file of the workers grows beyond what the log and the journal need."""
+    """Limit the size of the workers' files to what log and journal need."""
     pids = fleet.pids
     before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
     for pid in pids:

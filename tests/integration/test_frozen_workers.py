@@ -1,4 +1,4 @@
-"""Workers that freeze are ended from outside, and only the run that froze them is blamed."""
+"""Frozen workers are ended from outside, and only the run that froze them is blamed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1", "--threads", "4")
-# A freeze is noticed after half of it: before it ends, which would count a crash for all.
+# A freeze is noticed after half a lease; at its end, a crash would count for all runs.
 LEASE_S = "20"
 KINDS = {
     "coroutine": {},
@@ -31,7 +31,7 @@ HELD = {"task_id": "held", "question": "hold"}
 
 
 def _begin(project: Project, kind: str, *held: dict[str, Any], beside: int = 3) -> None:
-    """Runs that would go on, with one that freezes their worker."""
+    """Send runs, and one that freezes their worker."""
     project.environ["AGENTPIPE_LEASE_S"] = LEASE_S
     project.collection(concurrency=len(held) + beside, max_crashes=2, **KINDS[kind])
     project.send(*held, *["block 15" if kind == "function" else "sleep 15"] * beside)
@@ -78,7 +78,7 @@ def test_a_run_that_stops_its_own_process_is_blamed(project: Project) -> None:
 
 @pytest.mark.every_broker(but=("sqlite", "rabbitmq"))
 def test_an_idle_worker_that_is_stopped_keeps_no_task_from_the_others(project: Project) -> None:
-    """Redis may wake it alone for a task; the look of the other one finds that, too."""
+    """Redis can wake only the frozen worker; the other one's polling finds the task too."""
     project.environ["AGENTPIPE_LEASE_S"] = "300"
     project.collection(concurrency=4)
     fleet = project.work("--processes", "2").ready(2)
@@ -86,7 +86,7 @@ def test_an_idle_worker_that_is_stopped_keeps_no_task_from_the_others(project: P
     os.kill(frozen, signal.SIGSTOP)
     for number in range(1, 5):
         project.send({"task_id": str(number), "question": "echo one"})
-        # Settled, not delivered: the one that is stopped may hold the lock of the sink's file.
+        # Not delivered: the stopped worker can hold the lock of the sink's file.
         project.until(accepted=number, waiting=0, running=0)
     assert frozen in fleet.pids
 
@@ -96,7 +96,7 @@ def test_an_idle_worker_that_is_stopped_keeps_no_task_from_the_others(project: P
 def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Project) -> None:
     _begin(project, "coroutine", beside=4)
     fleet = project.work("--processes", "1").ready(1)
-    # A run that the loop executes at the moment of the signal would rightly be blamed.
+    # A run that executes at the moment of the signal would rightly be blamed.
     wait_until(lambda: len(project.journal("started")) == 4, 30, "all runs sleep")
     (frozen,) = fleet.pids
     os.kill(frozen, signal.SIGSTOP)
@@ -114,12 +114,12 @@ def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Pro
 def test_neighbours_of_a_run_that_holds_a_worker_which_is_killed_count_no_crash(
     project: Project, command: tuple[str, ...]
 ) -> None:
-    """They come back with it, and without that would be buried with it."""
-    project.environ["AGENTPIPE_LEASE_S"] = "90"  # Its watcher does not end it within half of that.
+    """The neighbours return with it; if they counted crashes, they would become dead letters."""
+    project.environ["AGENTPIPE_LEASE_S"] = "90"  # Half of it is longer than the test.
     project.collection(concurrency=4, max_crashes=2)
-    project.send(*["sleep 15"] * 3, HELD)  # In this order they begin.
+    project.send(*["sleep 15"] * 3, HELD)  # They start in this order.
     for deaths in (1, 2):
-        if command or deaths == 1:  # Dramatiq ends when its worker does.
+        if command or deaths == 1:  # Dramatiq exits with its worker.
             project.work(*([] if command else ["--processes", "1"]), command=command or ("work",))
         worker = wait_until(partial(_held, project, deaths), 60, "a worker is held up")
         os.kill(worker, signal.SIGKILL)
@@ -133,9 +133,9 @@ def test_neighbours_of_a_run_that_holds_a_worker_which_is_killed_count_no_crash(
 def test_a_worker_that_is_killed_while_it_is_stopped_blames_no_run(
     project: Project, stops: str
 ) -> None:
-    """None of them could have ended it: a signal stopped it, or a pause of the whole container."""
+    """The runs are not to blame: a signal stopped the worker, or a pause the whole container."""
     project.environ["AGENTPIPE_LEASE_S"] = "90"
-    project.collection(max_crashes=1)  # Of several, each would have another chance alone.
+    project.collection(max_crashes=1)  # With more crashes allowed, each would run again alone.
     project.send("sleep-at-first 60")
     fleet = project.work("--processes", "1").ready(1)
     wait_until(lambda: project.journal("started"), 30, "it sleeps")
@@ -153,7 +153,7 @@ def test_a_worker_that_is_killed_while_it_is_stopped_blames_no_run(
 
 
 def _held(project: Project, runs: int) -> int:
-    """The worker that HELD holds up, in its run of that number, for long enough to be noticed."""
+    """The worker that HELD blocks in its ``runs``-th run, once that was long enough to notice."""
     begun = [it for it in project.journal("started") if it["task_id"] == HELD["task_id"]]
     noticed = len(begun) == runs and time.monotonic() > begun[-1]["monotonic"] + 5 * HELD_UP_S
     return begun[-1]["pid"] if noticed else 0
@@ -162,9 +162,9 @@ def _held(project: Project, runs: int) -> int:
 @pytest.mark.long
 def test_beside_a_worker_of_plain_dramatiq_a_guard_ends_it(project: Project) -> None:
     _begin(project, "function", HELD)
-    for _ in range(2):  # Dramatiq ends when its worker does.
+    for _ in range(2):  # Dramatiq exits with its worker.
         fleet = project.work(command=DRAMATIQ)
-        assert fleet.end(180) != 0  # Its master may wait for 30 s in the handshake.
+        assert fleet.end(180) != 0  # Its master can wait for 30 s in the handshake.
         assert "is frozen by task held" in fleet.log
     project.work(command=DRAMATIQ)
     _assert_only_the_culprit_is_blamed(project)
@@ -188,7 +188,7 @@ def test_a_guard_is_started_again_and_ends_with_its_worker(project: Project) -> 
 
 def _argv(pid: int) -> bytes:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 - as short as it gets
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 - the fastest way
             return file.read()
     except OSError:
         return b""

@@ -1,4 +1,4 @@
-"""What a credential's service allows: how many at once, and when to come back."""
+"""Limits of a credential's service: concurrent runs, and the time to retry."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ def test_a_hold_outlives_the_worker_that_was_told(project: Project) -> None:
 
 
 def held_s(project: Project) -> list[float | None]:
-    """Of each agent."""
+    """The remaining cooldown of each agent."""
     return [agent["held_s"] for agent in project.stats()["agents"]]

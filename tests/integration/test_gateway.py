@@ -1,4 +1,4 @@
-"""Programs and classes of users ask models through a gateway, which records what was sampled."""
+"""Users' programs and classes ask models through a gateway, which records sampled tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KEY = "sk-real-0123456789abcdef"
 FIRST, SECOND = TokenIds([1, 2], [3, 4]), TokenIds([1, 2, 3, 4, 5], [6])
-# What both kinds of agents do: with nothing but the standard library, as any client may.
+# Used by both kinds of agents; only the standard library, as any client could.
 CLIENT = """
 import json, os, sys, urllib.error, urllib.request
 
@@ -111,7 +111,7 @@ def run(
     spec = {"name": "client", "type": type_, "config": config}
     project.write("client.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
     with LlmStub(script) as stub:
-        # One server for both protocols.
+        # The stub serves both protocols.
         urls = {"OPENAI_BASE_URL": stub.url, "ANTHROPIC_BASE_URL": stub.url.removesuffix("/v1")}
         env = {**urls, "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY}
         record = {"tokens": tokens}

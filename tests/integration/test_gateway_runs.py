@@ -1,4 +1,4 @@
-"""Many runs share one port, and none sees another's requests."""
+"""Many runs share one port, and no run sees another's requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def number_in(request: Request) -> int:
 
 
 def say_its_number(request: Request) -> Reply:
-    """Ids that name their run and their turn."""
+    """Answer with ids that identify the run and the turn."""
     turns = len(request.body["messages"]) // 2
     mine = 1_000 + number_in(request)
     prompt = [mine] * (2 * turns + 1)
@@ -114,7 +114,7 @@ def test_what_is_no_http_ends_its_connection_only() -> None:
 
 
 KEY = "sk-real-0123456789abcdef"
-# Each would lead a request with the real key elsewhere, or past the record.
+# Requests that would send the real key elsewhere, or bypass the recording.
 ELSEWHERE = [
     ("POST", "/models/../../../admin/keys"),
     ("POST", "/embeddings/../fine_tuning/jobs"),
@@ -133,7 +133,7 @@ ELSEWHERE = [
 
 
 async def exchange(base_url: str, head: str, body: bytes = b"") -> bytes:
-    """What comes back for a request that no client would send."""
+    """The head of the response to a raw request that no client would send."""
     address, _, path = base_url.removeprefix("http://").partition("/")
     port = int(address.partition(":")[2])
     reader, writer = await asyncio.open_connection(HOST, port)
@@ -186,7 +186,7 @@ def test_a_request_of_no_run_is_refused_before_its_body() -> None:
         address = gateway.base_url.partition("/t/")[0]
         reader, writer = await asyncio.open_connection(HOST, int(address.rpartition(":")[2]))
         writer.write(head)
-        given = await reader.read()  # None of it was sent, and the connection is closed.
+        given = await reader.read()  # Nothing was forwarded; the connection is closed.
         writer.close()
         return given
 

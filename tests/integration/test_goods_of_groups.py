@@ -1,4 +1,4 @@
-"""What counts as good in a group, with real workers: runs at a limit, and answers without ids."""
+"""What counts as good in a group, with real workers: stopped runs, and answers without ids."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def send_group(
 
 
 def ended_group(project: Project) -> RolloutGroup:
-    """The only one in the stream, whatever became of it."""
+    """The only group in the stream, with any end."""
     settings = Settings.from_env(project.environ)
     with GroupStream.open(
         settings, group="trainer", timeout_s=1, min_good=0, keep=lambda _: True
@@ -88,7 +88,7 @@ def test_a_run_at_its_limit_is_worth_what_the_collection_says(
 
 @COUNTING
 def test_a_kept_answer_without_its_ids_is_not_good_and_is_repaired(project: Project) -> None:
-    """It was given before the collection required them."""
+    """The answer was given before the collection required ids."""
     project.write("judge.py", JUDGE)
     task = {"task_id": "g", "question": "q", "evaluators": [{"func": "judge:once_open"}]}
     reply = replace(say("yes"), ids=TokenIds([1, 2, 3], [4, 5, 6]))

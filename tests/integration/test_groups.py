@@ -128,7 +128,7 @@ def test_the_command_line_sends_groups(settings: Settings, tmp_path: Path) -> No
         "stale": 0,
     }
     work(settings, tmp_path)
-    # One agent may have answered both runs that a group needs: its rewards are equal then.
+    # One agent can answer both runs that a group needs: then their rewards are equal.
     with GroupStream.open(settings, group="trainer", timeout_s=1, keep=bool) as stream:
         assert sorted(group.group_id for group in stream) == ["r/a", "r/b"]
     code, partly = send(settings, tmp_path, "--group", "30", "--run", "larger")

@@ -1,4 +1,4 @@
-"""What `send` returns leads to the result: in a thread, in a loop, of thousands at once."""
+"""The handles that `send` returns give results: in threads, in loops, by the thousand."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_an_id_that_the_broker_has_forgotten_does_not_resolve_to_its_old_result(
 
 
 def refusing(project: Project) -> Path:
-    """The project's sink, which refuses all."""
+    """The project's sink, which refuses all records."""
     open_sink(Settings.from_env(project.environ)).close()
     file = next(project.folder.rglob("results.db"))
     refuse_in_sqlite(file, "records", "1")

@@ -1,4 +1,4 @@
-"""The embedded store follows the current folder: commands elsewhere say so, and create none."""
+"""The embedded store is in the current folder: commands elsewhere say so, and create none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers wrote reaches a terminal as text: each command's bytes on a pty are looked at."""
+"""Hostile text reaches a terminal only as text, checked by each command's output on a pty."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
     from tests.stores import AnyStore
 
-# Clears the screen, fills the clipboard, is a link, sets a title, reverses what follows; in ASCII
-# and in C1; goes back over the line, and begins another one.
+# Clears the screen, fills the clipboard, makes a link, sets a title, reverses text; in ASCII and
+# C1 codes; returns to the line's start, and starts a new line.
 HOSTILE = (
     "MARK\x1b[2J\x1b]52;c;ZXZpbA==\x07\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\\x9b31m\x9d0;title"
     "\x9c\u202ereversed\u2066\u200b\x08\x08\x7f\x85\u2028\U000e0041[red]m[/red] [link=x]y[/link]"
     "\x0b\x0c\rFORGED by return\r\nFORGED line"
 )
-# A NUL, and half a pair, are refused on their way in.
+# NUL and a lone surrogate are not included: they are refused on input.
 NAME = "toys\x1b]0;evil\x07\n FORGED"
-# What we send ourselves: colours, and the moves of a bar and of the screen.
+# Escape sequences of agentpipe itself: colours, and cursor moves of bars and screens.
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 MOVES = re.compile(r"\x1b\[(?:[0-9;]*[mAKHJr]|\?(?:25|1049|7)[hl])|\x1b[78]|\r(?!\n)")
 
 
 class Screen:
-    """What one command wrote to its terminal."""
+    """The output of one command on its terminal."""
 
     def __init__(self, data: bytes) -> None:
         self.text = data.decode().replace("\r\n", "\n")
 
     def harmless(self, ours: re.Pattern[str] = COLOUR) -> Screen:
-        """Fails unless all that remains without ``ours`` is visible, and no line is forged.
+        """Fail unless the text without ``ours`` is printable and has no forged line.
 
-        What a name or an error continues on a further line is indented.
+        Continuation lines of a name or an error are indented.
         """
         rest = ours.sub("", self.text)
         bad = [character for character in rest if not character.isprintable()]
@@ -75,7 +75,7 @@ def on_a_terminal(project: Project, *args: str, **env: str) -> Screen:
     )
     os.close(its)
     data = b""
-    with suppress(OSError):  # The end of a pty.
+    with suppress(OSError):  # Raised at the end of a pty.
         while part := os.read(ours, 65_536):
             data += part
     os.close(ours)
@@ -85,7 +85,7 @@ def on_a_terminal(project: Project, *args: str, **env: str) -> Screen:
 
 @pytest.fixture
 def forged(project: Project) -> Project:
-    """A broker and a sink with what anybody who may write to them can put there."""
+    """A broker and a sink with hostile content, as any client with write access can store."""
     project.collection()
     project.send({"task_id": HOSTILE, "question": HOSTILE})
     store = project.open_store()
@@ -204,7 +204,7 @@ def test_the_bar_of_a_send_that_waits_shows_answers_as_text(project: Project) ->
 
 @contextmanager
 def server_that_says(reply: bytes) -> Iterator[int]:
-    """Answers each request so, whatever it is."""
+    """A server that sends this reply to every request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_answer, args=(listener, reply), daemon=True).start()
         yield listener.getsockname()[1]

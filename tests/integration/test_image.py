@@ -1,4 +1,4 @@
-"""deploy/: the Dockerfile's steps in a scratch root, its process 1, and the services of Compose."""
+"""deploy/: the Dockerfile's steps in a scratch root, its process 1, and Compose's services."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_steps_build_an_image_whose_first_process_reaps_and_drains(tmp_path:
         "1",
     ]
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *script, *arguments]
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # Those of pytest are closed to other users.
+    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest closes its folders to other users.
         folder.chmod(0o755)
     log = (tmp_path / "log").open("w")
     with log, subprocess.Popen(command, env=environ, stderr=log, cwd=ROOT) as built:
@@ -133,7 +133,7 @@ def test_the_steps_build_an_image_whose_first_process_reaps_and_drains(tmp_path:
 
 
 def _inside(first: int) -> list[str]:
-    """What runs a command beside process 1, as an engine does for a probe or a hook."""
+    """A command prefix to run beside process 1, as an engine does for a probe or hook."""
     user = ["--setuid", "10001", "--setgid", "10001"]
     return ["nsenter", "--target", str(first), "--mount", "--pid", "--root", "--wd", *user, "--"]
 
@@ -143,9 +143,9 @@ def _log(folder: Path) -> str:
 
 
 def _orphan_is_reaped(first: int) -> None:
-    """Kill Dramatiq's master: its worker becomes a child of process 1, and ends as an orphan."""
+    """Kill Dramatiq's master: its worker becomes a child of process 1, and exits as an orphan."""
     (master,) = children_of(first)
     below = children_of(master)
     os.kill(master, signal.SIGKILL)
-    gone = lambda: not any(Path(f"/proc/{pid}").exists() for pid in below)  # noqa: E731 - told below
+    gone = lambda: not any(Path(f"/proc/{pid}").exists() for pid in below)  # noqa: E731 - described below
     wait_until(gone, 120, "nothing of it is left, not even a zombie")

@@ -1,4 +1,4 @@
-"""`init`: what it makes runs at once, and what it copies is complete."""
+"""`init`: its projects run at once, and its copies are complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TASK = {
 
 @pytest.fixture
 def theirs(project: Project) -> Project:
-    """A folder as MCP-Universe's users have it; the benchmark names its tasks from above."""
+    """A folder as MCP-Universe's users have it; the benchmark's task paths start a folder above."""
     folder = project.folder / "theirs" / "walks"
     folder.mkdir(parents=True)
     (folder / "one.json").write_text(json.dumps(TASK, indent=2))
@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def run_all(project: Project, folder: Path, commands: list[str]) -> str:
-    """The commands that were printed, on the embedded stores."""
+    """Run the printed commands on the embedded stores; return their output."""
     environ = {"AGENTPIPE_BROKER": "", "AGENTPIPE_SINK": "", "AGENT_COLLECTION_CONFIG_FILE": ""}
     printed = ""
     for command in commands:

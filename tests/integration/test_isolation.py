@@ -1,4 +1,4 @@
-"""``isolation: process``: an agent's crash, its environment and its time are its own."""
+"""``isolation: process``: an agent's crashes, environment and time limit affect only itself."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def act(task, context):
 
 @pytest.fixture(params=["Apart", "Plain"])
 def apart(project: Project, request: pytest.FixtureRequest) -> Project:
-    """A project whose agents live in processes of their own, in two contexts."""
+    """A project whose agents run in separate processes, in two contexts."""
     project.write("apart.py", AGENT)
     config = {"class": f"apart:{request.param}"}
     agent = {"kind": "agent", "spec": {"name": "apart", "type": "python", "config": config}}
@@ -129,7 +129,7 @@ def test_what_an_agent_does_is_its_tasks_own_outcome(apart: Project) -> None:
     assert (error["type"], error["message"]) == ("LookupError", "no ***")
     assert "apart.py" in error["traceback"]
     assert "signal 11" in results["die 11"]["error"]["message"]
-    assert apart.stats()["dead"] == 3  # The crashes, and the failure of the infrastructure.
+    assert apart.stats()["dead"] == 3  # Two crashes, and the infrastructure error.
     assert results["infra"]["attempt"] == 2
     assert results["pid"]["result"] != os.getpid()
     assert CANARY not in str(results)
@@ -157,7 +157,7 @@ def test_it_has_its_contexts_environment_and_nothing_of_the_workers(apart: Proje
     environ = results["environ"]["result"]
     assert set(environ) <= {"AGENTPIPE_RUN", "HOME", "LANG", "PATH", "TOKEN"}
     assert results["change"]["result"] == "***"
-    # Round-robin gave "seen" to the agent that had "change", whose module has seen both.
+    # Round-robin sent "seen" to the agent that ran "change": its module has seen both.
     assert results["seen"]["result"] == ["change", "seen"]
 
 
@@ -182,7 +182,7 @@ def test_children_end_with_a_worker_that_is_killed(apart: Project) -> None:
 
 
 def _sleepers() -> set[int]:
-    """Processes that an agent started: they have its context's variable."""
+    """Processes started by agents, found by a variable of their context."""
     return processes_with(CANARY, "environ") & processes_with("sleep")
 
 

@@ -1,4 +1,4 @@
-"""Evaluators of ``isolation: process``: what they do is their task's own outcome."""
+"""Evaluators with ``isolation: process``: their failures affect only their task."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def is_value(answer, value):
 
 @pytest.fixture
 def judged(project: Project) -> Project:
-    """A project whose agents and evaluators live in processes of their own."""
+    """A project whose agents and evaluators run in separate processes."""
     project.write("judge.py", JUDGE)
     context = {"env": {"TOKEN": CANARY, "ACCOUNT": "zoe", "OTHER": "ann"}, "public": ["ACCOUNT"]}
     project.collection(isolation="process", context=[context], time_limit=3, max_retries=2)
@@ -90,7 +90,7 @@ def _task(value: str) -> dict[str, Any]:
 
 
 def _judge(project: Project, *tasks: str | dict[str, Any]) -> tuple[dict[str, Any], Done]:
-    """The results by id, after one run of each agent."""
+    """Run each task once; return the results by id, and the finished command."""
     project.send(*(_task(each) if isinstance(each, str) else each for each in tasks))
     done = project.burst("--processes", "1", env={"WORKERS_OWN": OWN})
     assert len(project.journal("started")) == len(tasks)

@@ -1,4 +1,4 @@
-"""``agentpipe report`` of a real stream."""
+"""``agentpipe report`` on a real stream."""
 
 from __future__ import annotations
 

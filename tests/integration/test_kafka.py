@@ -1,4 +1,4 @@
-"""What is Kafka's alone: topics, limits, groups by partition, and brokers that go away."""
+"""Kafka only: topics, limits, groups by partition, and broker outages."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_what_others_put_into_the_topic_is_skipped_and_counted(
 
 
 def _snappy(data: bytes) -> bytes:
-    """Snappy's block format, without a package: runs of one byte as copies, all else as it is."""
+    """Encode in Snappy's block format: runs of a byte as copies, other bytes as literals."""
     length, rest = bytearray(), len(data)
     while rest > 127:
         length.append(rest & 127 | 128)
@@ -143,12 +143,12 @@ def _snappy(data: bytes) -> bytes:
         block += b"\x00" + run[:1]  # A literal of one byte.
         for start in range(1, len(run), 64):
             size = min(64, len(run) - start)
-            block += bytes([(size - 1) << 2 | 2]) + b"\x01\x00"  # So many from one byte before.
+            block += bytes([(size - 1) << 2 | 2]) + b"\x01\x00"  # A copy of ``size`` bytes.
     return block
 
 
 def _damage(log: Path, number: int) -> None:
-    """Change the last byte of a batch."""
+    """Change the last byte of batch ``number``."""
     data, end = bytearray(log.read_bytes()), 0
     for _ in range(number):
         end += 12 + int.from_bytes(data[end + 8 : end + 12], "big")
@@ -161,7 +161,7 @@ def _others_batch(server: KafkaServer, topic: str, compression: str, value: byte
     producer = KafkaProducer(
         bootstrap_servers=bootstrap, compression_type=compression, max_request_size=2**30
     )
-    for number in range(2):  # In one batch, or in two.
+    for number in range(2):  # In one batch or two.
         producer.send(topic, value, key=str(number).encode(), partition=0)
     producer.close()
 
@@ -261,7 +261,7 @@ def test_a_group_is_in_one_partition_and_its_records_have_their_tasks_ids(
 def test_a_publication_whose_reply_is_lost_is_sent_again_and_makes_no_repeat(
     kafka_server: KafkaServer, topic: str
 ) -> None:
-    """Under the same numbers, in the same order: the broker drops what it has."""
+    """The batches repeat their sequence numbers: the broker drops those that it has."""
     with Proxy(kafka_server.port, odds=0.3, by_name=True) as proxy:
         through = f"partitions={PARTITIONS}&proxy=socks5h://{HOST}:{proxy.port}"
         sink = open_sink(Settings(sink=f"{kafka_server.url}/{topic}?{through}"))
@@ -295,7 +295,7 @@ def test_no_broker_is_one_line_without_a_password(url: str, said: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings(  # The client leaves the sockets of a refused login to the collector.
+@pytest.mark.filterwarnings(  # The client never closes a refused login's sockets.
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 def test_a_login_that_the_broker_does_not_know_is_told_in_one_line(
@@ -307,7 +307,7 @@ def test_a_login_that_the_broker_does_not_know_is_told_in_one_line(
     assert "hunter22" not in str(caught.value)
     assert "\n" not in str(caught.value)
     del caught
-    gc.collect()  # Here, where its sockets are excused.
+    gc.collect()  # Here, where their warnings are ignored.
 
 
 class TestOfWorkers:
@@ -319,7 +319,7 @@ class TestOfWorkers:
     def test_workers_killed_while_they_publish_leave_one_result_of_each_task(
         self, project: Project, sink: Sink
     ) -> None:
-        """A death between the publication and the outbox's end of it repeats some, raw."""
+        """A death between the publication and its removal from the outbox repeats raw records."""
         tasks, kills = 600, 5
         project.environ["AGENTPIPE_LEASE_S"] = "1"
         project.collection(number=8, max_queue_size=tasks, max_crashes=kills)
@@ -341,7 +341,7 @@ def _has_delivered(project: Project, goal: int) -> bool:
 
 
 def _living(fleet: Fleet) -> int:
-    """One of the workers; the dead are listed until their lease is over."""
+    """The pid of a live worker; dead ones stay listed until their lease ends."""
     return next((pid for pid in fleet.pids if Path(f"/proc/{pid}").exists()), 0)
 
 
@@ -352,7 +352,7 @@ def _living(fleet: Fleet) -> int:
 def test_a_busy_reader_keeps_its_place_and_another_may_come_meanwhile(
     kafka_server: KafkaServer, topic: str
 ) -> None:
-    """No poll for longer than a session: a training step is not a death."""
+    """A reader that does not poll for longer than a session, as in a training step, stays."""
     with_short_session = f"{kafka_server.url}/{topic}?partitions=2&session_s=6"
     sink = open_sink(Settings(sink=with_short_session))
     group = f"group-{topic}"
@@ -375,7 +375,7 @@ def test_a_busy_reader_keeps_its_place_and_another_may_come_meanwhile(
     rest = read(busy, 40 - len(theirs) - 1, limit=100)
     ids = [each.task_id for each in (*mine, *theirs, *rest)]
     assert len(set(ids)) == 40
-    assert len(ids) <= 41  # What was in hand when its partition went to the other.
+    assert len(ids) <= 41  # One was in hand when its partition moved.
     for reader in (busy, other):
         reader.close()
     sink.close()
@@ -394,7 +394,7 @@ def read(reader: Reader, number: int, limit: int) -> list[Record]:
 
 @pytest.mark.long
 class TestBehindALogin:
-    """A listener with TLS that lets in those who have a password."""
+    """A listener with TLS and password authentication."""
 
     @pytest.fixture
     def guarded(self, own_server: OwnServer, tmp_path: Path) -> str:
@@ -418,7 +418,7 @@ class TestBehindALogin:
         own_server(KafkaServer, port=plain, settings=settings)
         return f"{HOST}:{login}/topic?cafile={certificate}"
 
-    @pytest.mark.filterwarnings(  # The client leaves the sockets of a refused login open.
+    @pytest.mark.filterwarnings(  # The client never closes a refused login's sockets.
         "ignore::pytest.PytestUnraisableExceptionWarning"
     )
     def test_the_right_password_is_let_in_and_another_is_told(self, guarded: str) -> None:

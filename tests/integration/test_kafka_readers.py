@@ -1,4 +1,4 @@
-"""Readers of a Kafka topic: what a group's members share, and what a kill repeats."""
+"""Readers of a Kafka topic: how a group's members share it, and what a kill repeats."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read(reader: Reader, number: int) -> list[Record]:
 
 
 def test_a_buffer_does_not_outlive_its_partitions(sink: Sink, topic: str) -> None:
-    """No record goes to two readers, not even what is in hand while its partition could move."""
+    """No record goes to two readers, even if one is in hand while its partition could move."""
     sink.publish(results(range(40)))
     first = sink.follow(topic, "beginning")
     assert isinstance(first, kafka_reader.KafkaReader)
@@ -91,7 +91,7 @@ def test_a_buffer_does_not_outlive_its_partitions(sink: Sink, topic: str) -> Non
 
 @pytest.mark.long
 def test_readers_that_come_and_go_use_each_result_once(sink: Sink, url: str, topic: str) -> None:
-    """Three at a time, in processes; none is killed."""
+    """Three readers at a time, in separate processes; none is killed."""
     total, dice = 60, random.Random(5)
     sink.publish(results(range(total)))
     used, found = SPAWN.Queue(), Counter[str]()
@@ -136,7 +136,7 @@ def add_partitions(server: str, topic: str, count: int) -> None:
 
 
 def publish_to_each(server: str, topic: str, count: int, name: str) -> set[str]:
-    """One result in each partition; their ids."""
+    """Publish one result to each partition; return their ids."""
     producer = KafkaProducer(bootstrap_servers=server)
     ids = [f"{name}-{partition}" for partition in range(count)]
     for partition, record in enumerate(results(ids)):
@@ -172,7 +172,7 @@ def test_partitions_that_are_added_are_read(sink: Sink, server: str, topic: str)
 def test_what_came_into_added_partitions_while_nobody_read_is_not_skipped(
     sink: Sink, server: str, topic: str
 ) -> None:
-    """The group began now, with the partitions that there were: it reads added ones whole."""
+    """The group started with ``now`` and the old partitions: it reads all of the added ones."""
     publish_to_each(server, topic, PARTITIONS, "old")
     sink.follow(topic, "now").close()
     add_partitions(server, topic, 2 * PARTITIONS)
@@ -211,7 +211,7 @@ class TestKilledReaders:
     def test_a_kill_repeats_what_was_used_in_the_last_moment_and_loses_nothing(
         self, server: KafkaServer, topic: str, tmp_path: Path
     ) -> None:
-        """Each use takes a millisecond, which bounds the uses of that moment."""
+        """Each use takes a millisecond, which limits how many fit between two commits."""
         total, kills, use_s = 3_000, 6, 0.001
         url, journal = f"{server.url}/{topic}?session_s=1&partitions=2", tmp_path / "used"
         with closing(open_sink(Settings(sink=url))) as sink:

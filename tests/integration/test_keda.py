@@ -1,4 +1,4 @@
-"""What KEDA asks by the triggers of our manifests, of real servers while tasks wait and run."""
+"""KEDA's queries by the triggers of our manifests, to real servers while tasks wait and run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 PATIENCE_S = 60.0
-# How KEDA's scaler counts what a key of each type holds.
+# The command by which KEDA's scaler measures a key of each type.
 COUNTS = {"hash": "HLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "none": "LLEN"}
 
 
 @pytest.fixture
 def busy(project: Project) -> Project:
-    """Of crew one task runs and three wait; of another collection two wait."""
+    """``crew`` has one running and three waiting tasks, ``other`` has two waiting ones."""
     for name in ("crew", "other"):
         project.collection(name, number=1)
     project.work("--processes", "1").ready(1)
@@ -45,7 +45,7 @@ def busy(project: Project) -> Project:
 
 
 def trigger(project: Project, kind: str, address: str, collection: str = "crew") -> dict[str, Any]:
-    """The metadata of the ScaledObject's trigger, as the command prints it."""
+    """The metadata of the ScaledObject's trigger, from the command's output."""
     options = ("--scaler", "keda", "--scaler-trigger", kind, "--scaler-address", address)
     printed = project.ok("deploy", "kubernetes", "--image", "agents:1", *options).out
     scaled = [it for it in yaml.safe_load_all(printed) if it["kind"] == "ScaledObject"]
@@ -73,7 +73,7 @@ def exporter(project: Project) -> Iterator[str]:
 
 
 def length(metadata: dict[str, str]) -> int:
-    """As KEDA's Redis scaler counts."""
+    """The queue length as KEDA's Redis scaler counts it."""
     host, _, port = metadata["address"].rpartition(":")
     database = int(metadata["databaseIndex"])
     client: Any = redis.Redis(host, int(port), db=database)
@@ -103,7 +103,7 @@ def test_redis_counts_all_unsettled_tasks_of_the_broker(project: Project, databa
 
 
 def value(metadata: dict[str, str]) -> float:
-    """As KEDA's metrics-api scaler finds it: the first sample with all these labels."""
+    """The value as KEDA's metrics-api scaler finds it: the first sample with all labels."""
     assert metadata["format"] == "prometheus"
     (wanted,) = next(
         iter(text_string_to_metric_families(f"{metadata['valueLocation']} 0\n"))
@@ -126,7 +126,7 @@ def test_the_exporter_gives_what_waits_of_the_collection(busy: Project) -> None:
 
 @contextmanager
 def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """The address of one that scrapes the target."""
+    """The address of a Prometheus that scrapes the target."""
     scrape = {"job_name": "a", "static_configs": [{"targets": [urlsplit(target).netloc]}]}
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -141,12 +141,12 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
 
 
 def queried(metadata: dict[str, str]) -> float | None:
-    """As KEDA's Prometheus scaler asks; None while there is no sample."""
+    """The value as KEDA's Prometheus scaler queries it; None while there is no sample."""
     asked = urlencode({"query": metadata["query"]})
     try:
         with urlopen(f"{metadata['serverAddress']}/api/v1/query?{asked}", timeout=30) as answer:
             found = json.load(answer)["data"]["result"]
-    except URLError:  # It starts.
+    except URLError:  # Prometheus is starting.
         return None
     assert len(found) <= 1  # KEDA refuses several.
     return float(found[0]["value"][1]) if found else None

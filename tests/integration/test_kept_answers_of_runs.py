@@ -1,4 +1,4 @@
-"""Evaluators in the worker that hold it up, or that its end interrupts, cost no paid answer."""
+"""Evaluators that block the worker, or that its end interrupts, lose no paid answer."""
 
 from __future__ import annotations
 

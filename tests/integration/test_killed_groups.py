@@ -1,4 +1,4 @@
-"""Groups whose workers are killed: each comes once and whole, and nothing is paid for twice."""
+"""Groups whose workers are killed: each is read once and whole, and no answer is paid twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Fleet, Project
 
 GROUPS, SIZE, KILLS = 40, 8, 8
-# One member of each group fails at its first run, and is replaced.
+# One member of each group fails in its first run, and is replaced.
 AGENT = """
 from toys import Toy
 
@@ -86,13 +86,13 @@ def _kill_workers(project: Project, fleet: Fleet) -> None:
 
 
 def _living(project: Project, fleet: Fleet, killed: set[int], kill: int) -> list[int]:
-    """Once enough has run since the last kill."""
+    """The live workers, once enough runs have started since the last kill."""
     busy = len(project.journal("started")) > 30 * kill
     return sorted(fleet.pids - killed) if busy else []
 
 
 def _groups(project: Project) -> list[RolloutGroup]:
-    """All of them, by readers that go on from each other's states."""
+    """All groups, read by several readers that each load the previous reader's state."""
     found: list[RolloutGroup] = []
     state: dict[str, Any] | None = None
     while len(found) < GROUPS:

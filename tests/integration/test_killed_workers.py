@@ -1,4 +1,4 @@
-"""Workers that die, freeze or are made to crash: every task is answered, once."""
+"""Workers that die, freeze or crash: every task gets one answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_300_tasks_survive_20_kills_and_5_restarts_of_the_server(
             server.kill() if kill else server.stop()
             server.start()
 
-    # Where the server restarts, RabbitMQ counts a crash for each task that was out.
+    # When the server restarts, RabbitMQ counts a crash for each unacknowledged task.
     project.collection(number=8, max_crashes=2 * KILLS)
     _run_while_workers_are_killed(project, restart)
 
@@ -87,7 +87,7 @@ def _run_while_workers_are_killed(project: Project, after_kill: Callable[[int], 
 
 
 def _kill_one(project: Project, fleet: Fleet, kill: int, killed: set[int]) -> int:
-    """Kill any of those that live, once so many tasks have run."""
+    """Kill a random live worker, once enough tasks have started."""
 
     def living() -> list[int]:
         busy = len(project.journal("started")) > 12 * kill
@@ -101,7 +101,7 @@ def _kill_one(project: Project, fleet: Fleet, kill: int, killed: set[int]) -> in
 def _assert_nothing_ran_after_its_result(
     project: Project, results: dict[str, dict[str, Any]]
 ) -> None:
-    """A run that was killed before it settled may have finished: only a Result ends it."""
+    """A run that was killed before its settlement can be repeated; a task with a Result is not."""
     runs = Counter(entry["task_id"] for entry in project.journal("started"))
     for task_id, result in results.items():
         assert 1 <= runs[task_id] <= result["attempt"]
@@ -117,7 +117,7 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     project.collection(number=2)
     (first,) = project.send({"task_id": "first", "question": "echo"})
     frozen = project.work("--processes", "1").ready(1)
-    project.until(delivered=1)  # It has opened the stream: frozen while it does, it holds a lock.
+    project.until(delivered=1)  # The sink is open: freezing during that would hold a lock.
     project.send("sleep-at-first 3", "sleep-at-first 60")
     wait_until(lambda: len(project.journal("started")) == 3, 10, "both tasks run")
     (pid,) = frozen.pids
@@ -148,7 +148,7 @@ def test_a_task_that_kills_its_worker_dies_alone(project: Project, broker_url: s
     assert "died 3 times" in poisoned["error"]["message"]
     assert len(results) == 20
     outcomes = Counter(result["outcome"] for result in results.values())
-    if broker_url.startswith("amqp"):  # What is delivered ahead is counted, too, and may die.
+    if broker_url.startswith("amqp"):  # Prefetched tasks count crashes too.
         assert set(outcomes) <= {"ok", "crashed"}
         assert outcomes["ok"] > 10
         return

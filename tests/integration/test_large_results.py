@@ -1,4 +1,4 @@
-"""RabbitMQ takes messages up to a size: a larger result is cut before it is published."""
+"""RabbitMQ limits the message size: a larger result is truncated before publishing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bound on what waits and the limit on what runs hold over any number of processes."""
+"""The limits on waiting and running tasks hold for any number of processes."""
 
 from __future__ import annotations
 

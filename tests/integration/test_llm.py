@@ -1,4 +1,4 @@
-"""Models with MCP tools as agents, against a loopback model and real servers."""
+"""Models with MCP tools as agents, with a loopback model and real MCP servers."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ server.run(sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]))
 
 
 class _served:  # noqa: N801 - used as a function
-    """A server of the MCP library's own, on a port of this machine."""
+    """A server made with the MCP library, on a local port."""
 
     def __init__(self, transport: str) -> None:
         from brokers.ports import free_port
@@ -314,13 +314,13 @@ def test_no_file_descriptor_and_no_process_leaks(bench: Bench) -> None:
         for _ in range(5):
             bench.ask(engine, *["x"] * 20)
             bench.ask(engine, "crash")
-        # The stub's ends of the connections are this process's, too, and close a moment later.
+        # The stub's sockets belong to this process too, and close a moment later.
         wait_until(lambda: len(list(FILES.iterdir())) <= before, PATIENCE_S, "all is closed")
     assert not _children()
 
 
 def _children() -> set[int]:
-    """Our MCP servers that live; other tests may have theirs."""
+    """Running MCP servers with this process's mark; other test processes have their own."""
     return processes_with(MARK)
 
 
@@ -355,7 +355,7 @@ def test_a_key_that_is_missing_is_named(bench: Bench, monkeypatch: pytest.Monkey
     assert is_permanent(end)
 
 
-# MCP-Universe's own form.
+# MCP-Universe's format.
 
 
 def _theirs(url: str, **config: Any) -> Iterator[dict[str, Any]]:
@@ -366,12 +366,12 @@ def _theirs(url: str, **config: Any) -> Iterator[dict[str, Any]]:
     yield {"kind": "agent", "spec": spec}
 
 
-# With workers.
+# Runs in a worker.
 
 
 @pytest.fixture
 def llm(project: Project) -> Project:
-    """A project whose two agents have a context each, and a server that knows its environment."""
+    """A project with two agents, each with its own context, and a server that reads its env."""
     contexts = [{"env": {"OPENAI_API_KEY": f"{KEY}-{n}", "TOKEN": _token(n)}} for n in range(2)]
     project.collection("llm", "./llm.yaml", time_limit=20, max_retries=1, context=contexts)
     return project
@@ -390,7 +390,7 @@ def _serve(project: Project, stub: LlmStub) -> None:
 
 
 def _reveal(request: Request) -> Reply:
-    """Ask for the token, then say it in as many ways as a model might."""
+    """Call a tool for the token, then repeat it in all the forms a model could use."""
     import base64
     from urllib.parse import quote
 
@@ -399,7 +399,7 @@ def _reveal(request: Request) -> Reply:
         return call("odd__environ", text="T")
     token = answers[0]
     encoded = base64.b64encode(f"user:{token}".encode()).decode()
-    # What a digest of it says is not a secret, and tells the two apart.
+    # Length and last character are no secret, and tell the two tokens apart.
     return say(f"{len(token)} {token[-1]} {token} {quote(token)} {encoded} {json.dumps(token)}")
 
 

@@ -1,4 +1,4 @@
-"""What a model's server may answer, and what becomes of the run."""
+"""Possible answers of a model server, and the outcome of the run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MAX_TRACE_BYTES = 2_000_000
 
 
 class Way:
-    """How a model is asked."""
+    """A protocol, with or without streaming."""
 
     def __init__(self, protocol: str, *, stream: bool) -> None:
         self.protocol, self.stream = protocol, stream
 
     def ask(self, bench: Bench, replies: list[Reply], *tasks: Task, **config: Any) -> list[Any]:
-        """What one agent answers, or raises, to each task; ``requests`` are then what it sent."""
+        """One agent's answer or error for each task; sets ``requests`` to what the agent sent."""
         with LlmStub(replies) as stub:
             config = {"model": MODELS[self.protocol], "stream": self.stream, **config}
             engine = bench.engine(stub.url, **config)
@@ -44,20 +44,20 @@ class Way:
 
 @pytest.fixture(params=["openai", "openai stream", "anthropic", "anthropic stream"])
 def way(request: pytest.FixtureRequest) -> Way:
-    """Each protocol, whole and in parts."""
+    """Each protocol, whole and streamed."""
     protocol, _, stream = request.param.partition(" ")
     return Way(protocol, stream=bool(stream))
 
 
 @pytest.fixture(params=["openai", "anthropic"])
 def whole(request: pytest.FixtureRequest) -> Way:
-    """Each protocol, whole."""
+    """Each protocol, not streamed."""
     return Way(request.param, stream=False)
 
 
 OPENAI = Way("openai", stream=False)
 
-# Why a model stopped.
+# Finish reasons.
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_full_context_window_is_a_limit(bench: Bench, way: Way) -> None:
     "error",
     [
         {"code": "context_length_exceeded", "message": "Too long."},
-        # OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp.
+        # From OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp.
         {"message": "This model's maximum context length is 4096 tokens. However, you asked for"},
         {"type": "invalid_request_error", "message": "prompt is too long: 208310 tokens > 200000"},
         {"message": "input length and `max_tokens` exceed context limit: 199000 + 8192 > 200000"},
@@ -185,7 +185,7 @@ def test_a_conversation_beyond_the_context_window_is_a_limit(
     assert error["message"] in str(end)
 
 
-# Fields that nobody needs.
+# Fields that the engine does not need.
 
 
 USELESS: list[dict[str, Any]] = [
@@ -352,7 +352,7 @@ def test_an_answer_with_a_lone_surrogate_is_an_answer(bench: Bench, way: Way) ->
     assert way.ask(bench, [say("so \ud800 it is")]) == ["so \ufffd it is"]
 
 
-# What is not an answer.
+# Responses that are not answers.
 
 SO_FAR = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}
 BESIDE: list[dict[str, Any]] = [
@@ -571,7 +571,7 @@ def test_the_servers_words_are_cut_and_hold_no_secret(bench: Bench, whole: Way) 
     assert "***" in str(end)
 
 
-# What is wrong with the set-up.
+# Errors of the set-up.
 
 
 @pytest.mark.parametrize(
@@ -662,7 +662,7 @@ def test_a_key_may_end_in_a_line_feed_and_hold_nothing_that_a_header_cannot(benc
     assert "schl" not in str(end)
 
 
-# JSON, when it is asked for.
+# JSON answers, if the task asks for them.
 
 
 @pytest.mark.parametrize(
@@ -687,7 +687,7 @@ def test_json_is_found_and_never_changed(bench: Bench, said: str, answer: str) -
     assert OPENAI.ask(bench, [say(said)], task) == [answer]
 
 
-# The trace.
+# Traces.
 
 
 def test_a_span_holds_what_is_new(bench: Bench) -> None:
@@ -736,7 +736,7 @@ def test_a_request_that_is_repeated_records_its_messages_once(
     assert [len(record["messages"]) for record in bench.records("llm")] == [1, 1, 0]
 
 
-# With workers.
+# Runs in a worker.
 
 
 @pytest.mark.long

@@ -1,6 +1,6 @@
-"""Damaged answers of models and MCP servers: a run ends as one of the outcomes, never as a lie.
+"""Damaged answers of models and MCP servers: each run ends with a correct outcome.
 
-What may be ``ok`` is decided here a second time, by readers that share no code with the engine.
+This module decides a second time what can be ``ok``, by readers that share no engine code.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def anthropic_stream() -> bytes:
     return "".join(texts).encode()
 
 
-# The second opinion.
+# Independent readers.
 
 
 def parsed(data: bytes) -> Any:
@@ -82,7 +82,7 @@ def parsed(data: bytes) -> Any:
 
 
 def data_of(stream: bytes) -> Iterator[bytes]:
-    """The data of each event, by the specification of server-sent events."""
+    """The data of each event, as the server-sent events specification says."""
     collected: list[bytes] = []
     for line in [*(each.removesuffix(b"\r") for each in stream.split(b"\n")), b""]:
         if line.startswith(b"data:"):
@@ -162,7 +162,7 @@ MODELS = {
 
 
 def work(project: Project, config: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The results of ``NUMBER`` tasks, by the number that is their question."""
+    """Run ``NUMBER`` tasks; return the results by the number in their question."""
     limits = {"max_retries": 0, "breaker": 0, "time_limit": 30, "max_queue_size": NUMBER}
     env = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
     project.collection("llm", "./llm.yaml", number=16, context=[{"env": env}], **limits)

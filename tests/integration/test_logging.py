@@ -1,4 +1,4 @@
-"""What workers log: which run a line is from, and nothing that was asked or answered."""
+"""Workers' logs: each line names its run, and none has a question or an answer."""
 
 from __future__ import annotations
 

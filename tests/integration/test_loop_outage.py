@@ -1,4 +1,4 @@
-"""A trainer's loop whose broker goes away: it waits, and goes on exactly."""
+"""A trainer's loop during a broker outage: it waits, then continues exactly where it was."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from tests.servers import OwnServer
 
-# Longer than the patience of one request, and than all that was sent ahead takes to run.
+# Longer than a request's timeout, and than all prefetched groups take to run.
 OUTAGE_S = 12.0
 AWAY, BACK = "the broker does not answer, the ", "the broker answers again"
-# A change of the policy comes next, and a group to be sent.
+# Before a policy change, and before a group is sent.
 POINTS = ("used-0", "saved-1")
 
 
@@ -66,5 +66,5 @@ def is_past(moment: float) -> bool:
 
 
 def said(folder: Path, words: str) -> int:
-    """How often the trainer has."""
+    """How many times the trainer logged ``words``."""
     return (folder / "trainer.log").read_text().count(words)

@@ -1,4 +1,4 @@
-"""Two trainers of one name: the living one goes on, and one that was replaced does nothing."""
+"""Two trainers with the same name: the active one continues, the replaced one does nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ with GrpoRollouts.open("mixed.yaml", dict, settings=settings, rank=0):
 """
 
 
-# The store's part on Redis is in the conformance tests; here, in the long tier, whole trainers.
+# Conformance tests cover the Redis store; the long tier runs whole trainers on Redis.
 SLOW_ON_REDIS = pytest.mark.parametrize(
     "settings", ["sqlite", pytest.param("redis", marks=pytest.mark.long)], indirect=True
 )
@@ -81,7 +81,7 @@ def opened(settings: Settings, folder: Path) -> Rollouts:
 
 
 def holder_of(settings: Settings) -> int:
-    """The trainer that has the loop."""
+    """The pid of the trainer that holds the loop."""
     with closing(open_any(settings)) as store:
         (found,) = store.loops()
         return int(found.said["pid"])
@@ -138,7 +138,7 @@ def test_a_closed_loop_still_tells_its_state_and_may_be_closed_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_project(tmp_path)
-    monkeypatch.setattr(loop_lease, "LEASE_S", 0.0)  # It is unsure at once.
+    monkeypatch.setattr(loop_lease, "LEASE_S", 0.0)  # The loop is unsure of its lease at once.
     loop = opened(settings, tmp_path)
     loop.close()
     assert loop.state_dict()["version"] == 1
@@ -148,7 +148,7 @@ def test_a_closed_loop_still_tells_its_state_and_may_be_closed_again(
 def test_a_trainer_that_waits_for_groups_learns_that_it_was_replaced(
     settings: Settings, tmp_path: Path
 ) -> None:
-    write_project(tmp_path)  # No worker runs: nothing ever comes.
+    write_project(tmp_path)  # No worker runs: no group ever arrives.
     with closing(opened(settings, tmp_path)) as first, ThreadPoolExecutor() as threads:
         waits = threads.submit(next, iter(first))
         wait_until(lambda: loop_of(settings)["waits"] is True, 30, "it waits")
@@ -159,7 +159,7 @@ def test_a_trainer_that_waits_for_groups_learns_that_it_was_replaced(
 def test_a_loop_that_another_had_meanwhile_is_lost_though_nobody_has_it_now(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_lease, "BEAT_S", 3600.0)  # As of a trainer that is stopped.
+    monkeypatch.setattr(loop_lease, "BEAT_S", 3600.0)  # No heartbeats, like a stopped trainer.
     monkeypatch.setattr(loop_lease, "LEASE_S", 0.0)
     write_project(tmp_path)
     with closing(opened(settings, tmp_path)) as first:

@@ -1,4 +1,4 @@
-"""A worker that loses its claims: its old runs end before it claims their tasks again."""
+"""A worker that loses its claims ends their runs before it claims the tasks again."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def _running(project: Project, agent: str) -> Fleet:
 
 
 def _lose_lease(project: Project, fleet: Fleet, pid: int) -> None:
-    """Freeze the worker until its task has gone back."""
+    """Freeze the worker until its task has been returned."""
     fleet.freeze(pid)
     wait_until(lambda: not project.stats()["workers"], 60, "its lease lapses")
     store = project.open_store()
     if isinstance(store, CancelsTasks):
-        store.cancel(["any"])  # What notices a lapse, without a second worker to take the task.
+        store.cancel(["any"])  # Detects the lapse without claiming.
     store.close()
     fleet.freeze(pid, ends=True)

@@ -1,4 +1,4 @@
-"""A trainer's loop that goes on from its state at a broker that has lost its data."""
+"""A trainer's loop resumes from its state at a broker that has lost its data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROMPTS, TRIES = 24, 300
 
 
 class Loader(list[dict[str, Any]]):
-    """One that knows where it is."""
+    """A prompt loader with a state: its position."""
 
     at = 0
 
@@ -59,7 +59,7 @@ def test_groups_that_were_out_when_the_broker_lost_its_data_are_sent_again(
         path = tmp_path / "mixed.yaml"
         return Rollouts.open(path, prompts, n=4, batch=3, settings=settings, timeout_s=0.5)
 
-    with opened() as rollouts:  # Without a worker.
+    with opened() as rollouts:  # No worker runs.
         with pytest.raises(ResultTimeout):
             next(rollouts.groups())
         state = json.loads(json.dumps(rollouts.state_dict()))
@@ -73,7 +73,7 @@ def test_groups_that_were_out_when_the_broker_lost_its_data_are_sent_again(
 
 
 def given(rollouts: Rollouts) -> Iterator[str]:
-    """Those groups, over some waits for them."""
+    """Ids of the groups, over several waits that can time out."""
     groups = rollouts.groups()
     for _ in range(TRIES):
         try:

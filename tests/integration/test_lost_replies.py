@@ -1,4 +1,4 @@
-"""Replies of the broker that never arrive: no task is stranded, lost or done twice."""
+"""Lost broker replies: no task is stuck, lost or run twice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_hundred_lost_replies_do_no_harm(project: Project, broker_url: str, od
 
 
 def _send_until_all_are_lost(dispatcher: Dispatcher, proxy: Proxy) -> set[str]:
-    """Tasks with ids, batch after batch, by somebody whose replies are lost as well."""
+    """Send batches of tasks through the proxy until it has lost all replies; return their ids."""
     sent: set[str] = set()
     while proxy.may_lose:
         batch = [f"task-{len(sent) + number}" for number in range(BATCH)]

@@ -1,4 +1,4 @@
-"""Each broker with each sink, from a task to its one result."""
+"""Each broker with each sink: from a task to its single result."""
 
 from __future__ import annotations
 

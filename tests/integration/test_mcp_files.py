@@ -1,4 +1,4 @@
-"""MCP-Universe's files: `check` says how each runs, `send` takes them, and workers run them."""
+"""MCP-Universe's files: `check` reports how each runs, `send` accepts them, workers run them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def files(project: Project) -> Project:
     return project
 
 
-# A store that cannot be opened: whoever tries fails.
+# Stores that cannot be opened: commands that try it fail.
 NOWHERE = ("--broker", "sqlite:////dev/null/x.db", "--sink", "sqlite:////dev/null/y.db")
 
 

@@ -1,4 +1,4 @@
-"""How MCP servers fail, and what they answer: a failure of theirs is never a score."""
+"""Failures and answers of MCP servers: a server's failure is never scored."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tool_texts(request: Request) -> list[str]:
 
 
 def answers_by(tool: str, **arguments: Any) -> Any:
-    """A model that calls this tool and answers with what it returned."""
+    """A model script that calls this tool, then answers with its result."""
 
     def script(request: Request) -> Reply:
         texts = tool_texts(request)
@@ -50,7 +50,7 @@ def answers_by(tool: str, **arguments: Any) -> Any:
 
 
 def heard(bench: Bench, server: dict[str, Any], tool: str, text: str = "", **config: Any) -> Any:
-    """What the model hears of one call, or the error that ended the run."""
+    """The tool result that the model got, or the error that ended the run."""
     with LlmStub(answers_by(f"{server['name']}__{tool}", text=text)) as model:
         (end,) = bench.ask(bench.engine(model.url, servers=[server], **config), "?")
     return end.removeprefix("heard: ") if isinstance(end, str) else end
@@ -312,7 +312,7 @@ def test_a_response_that_breaks_off_is_a_failure_of_the_service(bench: Bench, ki
     assert "MCP server 'web' was lost during a call: RemoteProtocolError" in str(end)
 
 
-# What servers answer.
+# Servers' answers.
 
 
 @pytest.mark.parametrize("code", [-32000, -32001, -32603, 7])

@@ -1,4 +1,4 @@
-"""Who shares a session with an MCP server, and when its server starts and ends."""
+"""Which runs share an MCP session, and when its server starts and ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tool_texts(request: Request) -> list[str]:
 
 
 def tells_pid(request: Request) -> Reply:
-    """A model that answers with the pid of the run's server."""
+    """A model script that answers with the pid of the run's server."""
     texts = tool_texts(request)
     return say(texts[0]) if texts else call("odd__pid")
 
@@ -64,7 +64,7 @@ async def close(agents: Sequence[Instance]) -> None:
 
 
 async def until(predicate: Any, what: str) -> None:
-    """``wait_until`` while the loop goes on."""
+    """Run ``wait_until`` in a thread, so the event loop continues."""
     await asyncio.to_thread(wait_until, predicate, PATIENCE_S, what)
 
 
@@ -79,7 +79,7 @@ def all_at_once(engine: Any, number: int) -> list[Any]:
 
 
 class Meeting:
-    """A model that answers no run's last question before all of them have come to it."""
+    """A model script that holds back each run's last answer until all runs are waiting for it."""
 
     def __init__(self, number: int) -> None:
         self._missing, self._all = number, threading.Event()
@@ -223,7 +223,7 @@ def test_servers_and_the_memory_of_children_are_counted(bench: Bench) -> None:
     wait_until(lambda: running_servers() == before, PATIENCE_S, "its end is heard of")
 
 
-# Servers of one run.
+# Servers for one run.
 
 
 def test_servers_of_a_run_start_together_but_no_more_than_there_are_cores(bench: Bench) -> None:
@@ -271,7 +271,7 @@ def test_a_run_that_is_cancelled_or_late_leaves_no_server(
     wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
-# One that all agents of a context share.
+# One server for all agents of a context.
 
 
 def test_agents_of_a_context_share_one_server_at_once(bench: Bench) -> None:
@@ -380,7 +380,7 @@ def test_a_shared_session_that_is_lost_or_hangs_is_opened_again(bench: Bench, to
     assert not servers()
 
 
-# The end of what is idle.
+# Idle servers end.
 
 
 @pytest.mark.parametrize("sessions", ["task", "agent", "context"])
@@ -452,7 +452,7 @@ def test_the_servers_of_a_worker_are_counted_and_end_with_it(
 
         def counted() -> Any:
             (worker,) = project.stats()["workers"] or [{}]
-            # Two run, and one is ahead.
+            # Two are in use, and one is started ahead.
             told = worker.get("servers", 0) > 2 and worker["children_bytes"]
             return worker if told else None
 
@@ -468,7 +468,7 @@ def test_the_servers_of_a_worker_are_counted_and_end_with_it(
     wait_until(lambda: not servers(), PATIENCE_S, "those of its successor have ended, too")
 
 
-# Mistakes.
+# Invalid configs.
 
 
 @pytest.mark.parametrize(

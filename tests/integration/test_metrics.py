@@ -1,4 +1,4 @@
-"""``agentpipe metrics`` over real stores: what a scrape has, while workers run and brokers go."""
+"""``agentpipe metrics`` on real stores: what a scrape returns with workers and broker outages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READERS: dict[str, Any] = {"text/plain": read_plain, OPEN: read_open}
 
 @contextmanager
 def exporter(project: Project, *args: str) -> Iterator[str]:
-    """The address of one that runs."""
+    """The address of a running exporter."""
     process = project.start("metrics", "--port", "0", *args)
     assert process.stdout is not None
     try:
@@ -100,7 +100,7 @@ def test_on_rabbitmq_counters_rise_over_the_ends_of_workers(project: Project) ->
         second = project.work("--processes", "1").ready(1)
         project.send("echo three", to="crew")
         wait_until(lambda: counted(url, ok, failed) == (3, 1), 60, "the fourth one, too")
-        with exporter(project) as other:  # What it has not seen rise is not its own.
+        with exporter(project) as other:  # Earlier increases are not counted.
             assert counted(other, ok, failed) in ((0, 0), (None, None))
         assert second.stop() == 0
 
@@ -119,7 +119,7 @@ def test_groups_that_ended_are_counted(project: Project) -> None:
     with exporter(project) as url:
         found = scraped(url)
     ended = {it: found[f"agentpipe_groups_total['{it}']"] for it in ("complete", "short")}
-    assert ended == {"complete": 0, "short": 1}  # No evaluator has judged it.
+    assert ended == {"complete": 0, "short": 1}  # No evaluator scored the members.
     used = {it: found[f"agentpipe_group_members_total['{it}']"] for it in ("counted", "wasted")}
     assert used == {"counted": 0, "wasted": 2}
     assert found["agentpipe_groups_open[]"] == 0

@@ -1,4 +1,4 @@
-"""What the native engine sends for MCP-Universe's files, as docs/from-mcp-universe.md says."""
+"""The native engine's requests for MCP-Universe's files, as docs/from-mcp-universe.md says."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_settings_that_the_file_has_and_the_tasks_own(bench: Bench) -> None:
         "seed": 1,
         "reasoning_effort": "low",
     }
-    # The last one only means something beside tools, and is not sent without.
+    # parallel_tool_calls is only valid with tools, and is not sent without them.
     body = body_of(bench, "basic", llm={**given, "parallel_tool_calls": False})
     assert {key: body[key] for key in given} == given
     assert set(body) == {"model", "messages", *given}

@@ -1,4 +1,4 @@
-"""Tasks that want what their collection does not offer: refused, or dead letters."""
+"""Tasks that ask for more than their collection offers: refused, or dead letters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model() -> Iterator[LlmStub]:
 
 @pytest.fixture
 def clerk(project: Project, model: LlmStub) -> Project:
-    """A collection whose agent has ceilings; a program of each built-in server leaves a trace."""
+    """A collection whose agent has limits; programs of built-in servers only leave a trace."""
     config = {"model": "openai:m", "base_url": model.url, "max_tokens": 50, "max_iterations": 2}
     spec = {"name": "clerk", "type": "llm", "config": config}
     project.write("clerk.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
@@ -91,7 +91,7 @@ def test_what_is_not_offered_is_refused_when_sent_and_starts_nothing_when_forged
         assert field in letter["reason"]
     ends = {name: result["outcome"] for name, result in clerk.by_id().items()}
     assert [ends.pop(name) for name in REFUSED] == ["infra_error"] * len(REFUSED)
-    assert list(ends.values()) == ["ok"]  # More refusals than the breaker takes failures.
+    assert list(ends.values()) == ["ok"]  # Refusals do not open the breaker.
     assert len(model.requests) == 1
     assert not started(clerk).exists()
 

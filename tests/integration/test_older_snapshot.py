@@ -1,4 +1,4 @@
-"""A Redis that comes back from an older snapshot: workers and the broker agree again."""
+"""A Redis restored from an older snapshot: workers and broker reconcile."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_what_a_snapshot_brings_back_is_answered_by_the_same_worker(
 
 @contextmanager
 def _sink_locked(project: Project) -> Iterator[None]:
-    """Meanwhile no result is delivered."""
+    """Lock the sink, so no result is delivered."""
     file = project.environ["AGENTPIPE_SINK"].removeprefix("sqlite:///")
     with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")

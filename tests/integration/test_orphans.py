@@ -1,4 +1,4 @@
-"""Workers end with the processes that started them, at any age; what exit codes say."""
+"""Workers end with the process that started them, at any age; the meaning of exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1")
 KILLS = 200
-# In a worker only, the import waits for as long as there is the file.
+# Only in a worker, the import waits while the file exists.
 WAITS = """\
 import multiprocessing, os, time
 from toys import Toy
@@ -31,7 +31,7 @@ if multiprocessing.parent_process():
     while os.path.exists("wait"):
         time.sleep(0.01)
 """
-# The main thread of the worker takes no notice of SIGTERM.
+# The worker's main thread ignores SIGTERM.
 DEAF = """\
 import multiprocessing, signal
 from toys import Toy
@@ -83,7 +83,7 @@ def test_a_worker_with_a_deaf_main_thread_ends_after_its_grace(project: Project)
     os.kill(master, signal.SIGKILL)
     wait_until(lambda: worker not in fleet.pids, 60, "it is no longer a member")
     wait_until(lambda: worker not in project.processes(), 60, "and ends")
-    project.until(running=2)  # Uncounted, in the worker that took its place.
+    project.until(running=2)  # Not counted as crashes, in a new worker.
     fleet.process.kill()
 
 
@@ -108,14 +108,14 @@ def test_a_mistake_that_only_a_worker_meets_ends_the_fleet(project: Project) -> 
 
 @pytest.mark.long
 def test_after_200_kills_of_all_kinds_of_processes_none_is_left(project: Project) -> None:
-    """Supervisors, masters, workers, guards and reapers, at all ages."""
+    """Kill supervisors, masters, workers, guards and reapers of any age."""
     project.environ |= {"AGENTPIPE_GRACE_S": "0", "AGENTPIPE_LEASE_S": "5"}
-    project.environ["TMPDIR"] = str(project.folder)  # The one mark that a reaper inherits.
+    project.environ["TMPDIR"] = str(project.folder)  # The only marker that a reaper inherits.
     project.collection("toys", number=4, max_crashes=1_000)
     patient: dict[str, Any] = {
         "max_crashes": 1_000,
         "max_retries": 1_000,
-    }  # A reaper's end is an `infra_error`.
+    }  # A killed reaper causes an `infra_error`.
     project.collection("apart", number=2, isolation="process", **patient)
     project.send(*["sleep 0.2"] * 150)
     apart = [{"task_id": f"apart-{number}", "question": "sleep 0.3"} for number in range(40)]
@@ -127,7 +127,7 @@ def test_after_200_kills_of_all_kinds_of_processes_none_is_left(project: Project
         for place, fleet in enumerate(fleets):
             if fleet.process.poll() is not None:
                 fleets[place] = _start(project, place)
-        time.sleep(chance.uniform(0.0, 0.6))  # The ages are what is tested.
+        time.sleep(chance.uniform(0.0, 0.6))  # Processes of random ages are killed.
         if found := sorted(_all(project) - _agents(project)):
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(found), signal.SIGKILL)
@@ -148,7 +148,7 @@ def _start(project: Project, place: int) -> Fleet:
 
 
 def _agents(project: Project) -> set[int]:
-    """The processes of agents: to kill one ends its task as ``crashed``, as documented."""
+    """Processes of agents, which are not killed: that ends the task as ``crashed``."""
     reapers = [pid for pid in _all(project) if b"reaper.py" in _command(pid)]
     return {child for reaper in reapers for child in children_of(reaper)}
 

@@ -1,4 +1,4 @@
-"""What becomes of runs that fail, hang, or answer with what is not an answer."""
+"""Outcomes of runs that fail, hang, or return an invalid answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHAIN = {"func": "raw", "op": "=", "value": "right"}
 
 @pytest.fixture
 def lively(project: Project) -> Project:
-    """A project with an agent on the loop and one in a thread, that share a worker."""
+    """A project with agents on the event loop and in threads, in one worker."""
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
         project.collection(name, config, number=4, time_limit=2, max_retries=2)
     return project
@@ -225,6 +225,6 @@ def test_runs_beyond_their_time_limit_are_answered_wherever_they_hang(project: P
     assert late == {"plain-0", "loop-0", "loop-1", "loop-2"}
     assert Counter(result["outcome"] for result in results.values()) == {"limit": 4, "ok": 20}
     assert {result["attempt"] for result in results.values()} == {1}
-    # The last of them blocked the loop: the log tells where, and its process was replaced.
+    # The last of them blocked the loop: the log names the place, and the process was replaced.
     assert "isolation: thread" in done.err
     assert "toys.py" in done.err

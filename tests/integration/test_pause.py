@@ -1,4 +1,4 @@
-"""`agentpipe pause` and `resume`: the whole fleet leaves agents alone, and keeps to it."""
+"""`agentpipe pause` and `resume`: no worker claims tasks of paused agents, now or later."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Proj
     wait_until(lambda: started(project) == 2, PATIENCE_S, "both have begun")
     done = project.ok("pause", "toys_0", "--json")
     assert done.json == {"paused": True, "agents": ["toys_0"], "paused_agents": ["toys_0"]}
-    # The ring goes on to serve both, so that every second task is kept back.
+    # Round-robin still includes the paused agent: every second task waits for it.
     file = project.tasks(*["echo"] * 4, name="later.jsonl")
     project.ok("send", "toys", "--file", file)
     project.until(delivered=4, waiting=2, running=0)
@@ -44,7 +44,7 @@ def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Proj
     project.work("--processes", "2").ready(2)
     file = project.tasks("echo", "echo", name="last.jsonl")
     project.ok("send", "toys", "--file", file)
-    project.until(delivered=5, waiting=3)  # Of the two, one went to the agent that works.
+    project.until(delivered=5, waiting=3)  # One of the two went to the other agent.
     assert project.ok("resume", "toys_0").out == "1 agent resumed\n"
     project.until(delivered=8, waiting=0)
     wait_until(lambda: not paused(project), PATIENCE_S, "all see it")

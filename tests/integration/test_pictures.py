@@ -1,4 +1,4 @@
-"""The documents' pictures: drawn from a run, of what `top` shows today, and needing no network."""
+"""The documents' pictures: drawn from a run, up to date with `top`, and without network access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.chromium import chromium
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
-# Width and height, in the first chunk of a PNG.
+# Offset of width and height, which are in the first chunk of a PNG.
 SIZE_AT = 16
 PICTURES = ("top", "agents", "dead")
 PAGES = tuple(
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
-    """Images of one run, drawn once for all test processes."""
+    """Images of one run, drawn once and shared by all test processes."""
     chromium()
     shared = tmp_path_factory.getbasetemp().parent / f"images-{testrun_uid}"
     shared.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
 
 
 def words(picture: Path) -> str:
-    """What somebody reads in it, with a line for each piece of one style."""
+    """The text in a picture, one line for each piece of a style."""
     texts = re.findall(r"<text[^>]*>(.*?)</text>", picture.read_text())
     return "\n".join(html.unescape(text).replace("\xa0", " ").strip() for text in texts)
 
@@ -55,7 +55,7 @@ def words(picture: Path) -> str:
 def test_they_are_drawn_from_a_run(drawn: Path) -> None:
     names = [f"{name}.svg" for name in PICTURES] + [f"{name}.png" for name in PAGES]
     assert sorted(path.name for path in drawn.iterdir()) == sorted(names)
-    assert "\n2,200\n" in words(drawn / "top.svg")  # All that was sent.
+    assert "\n2,200\n" in words(drawn / "top.svg")  # The number of tasks sent.
     assert "worker-2" in words(drawn / "top.svg")
     assert "ferries_5" in words(drawn / "agents.svg")
     assert "r replay" in words(drawn / "dead.svg")
@@ -97,7 +97,7 @@ def test_a_photograph_keeps_its_parts() -> None:
     picture = (IMAGES / "web-run-light.png").read_bytes()
     parts = pages.parts_in(picture)
     assert {"Fleet", "Runs", "question", "outcome", "reward"} <= set(parts)
-    whole = pages.with_parts(picture, ["other"])  # The first one counts.
+    whole = pages.with_parts(picture, ["other"])  # The first entry counts.
     assert pages.parts_in(whole) == ["other"]
 
 

@@ -1,4 +1,4 @@
-"""Plain Dramatiq actors on our brokers behave as their users know it."""
+"""Plain Dramatiq actors on our brokers behave as Dramatiq's users expect."""
 
 from __future__ import annotations
 
@@ -224,11 +224,11 @@ def test_a_lower_priority_runs_first(plain: Plain) -> None:
     assert plain.heard(3) == ["later", "sooner", "later"]
 
 
-# What is skipped, marked, returned.
+# Skipped, failed, returned.
 
 
 class Skipping(Middleware):
-    """Skips each message, and marks it as failed or not."""
+    """Skips each message; ``fails`` also marks it as failed."""
 
     def __init__(self, *, fails: bool) -> None:
         self.fails = fails
@@ -312,14 +312,14 @@ def test_a_decorator_around_an_async_actor_runs(plain: Plain) -> None:
 
 
 class Noting(dramatiq.Actor[Any, Any]):
-    """An actor class of a user's, with a call of its own."""
+    """A user's actor class with its own ``__call__``."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return ["called", super().__call__(*args, **kwargs)]
 
 
 class AwaitingNoting(dramatiq.Actor[Any, Any]):
-    """The same with a coroutine."""
+    """The same with an async ``__call__``."""
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return ["called", await super().__call__(*args, **kwargs)]
@@ -425,7 +425,7 @@ def test_threads_are_used_again_so_that_what_is_bound_to_them_lasts(plain: Plain
 
 
 class Waiting(Middleware):
-    """Hooks that wait until as many as that are in them at once."""
+    """Each hook waits until ``number`` threads are in it."""
 
     def __init__(self, number: int) -> None:
         self.before, self.after = threading.Barrier(number), threading.Barrier(number)
@@ -460,7 +460,7 @@ def test_hooks_of_runs_do_not_wait_for_each_other(plain: Plain, kind: str) -> No
 
 
 class OwnThread(Middleware):
-    """Notes in which thread its hooks run."""
+    """Records the threads that run its hooks."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []

@@ -1,4 +1,4 @@
-"""Pipelines, groups, callbacks and stored results, of plain actors, from and into agents."""
+"""Pipelines, groups, callbacks and stored results of plain actors and agents, combined."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Settlement
 
-# Dramatiq leaves them untyped.
+# Untyped in Dramatiq.
 Limits: Any = StubLimits
 Group: Any = dramatiq.group
 PATIENCE_MS = int(PATIENCE_S * 1000)

@@ -1,4 +1,4 @@
-"""The transport to servers of models without TLS, against servers that misbehave."""
+"""The transport to model servers without TLS, with servers that misbehave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def next_request(reader: asyncio.StreamReader) -> bytes:
 
 
 class Server:
-    """Serves each connection by ``script``; a context manager around an event loop's work."""
+    """Serves each connection by ``script``; an async context manager."""
 
     def __init__(self, script: Script) -> None:
         self.connections = 0
@@ -109,7 +109,7 @@ def test_many_requests_at_once_do_not_meet() -> None:
 
 
 def test_a_server_that_closes_idle_connections_fails_no_request() -> None:
-    """Also while this loop was busy, and has not read that it closed."""
+    """This includes a close that the busy event loop has not read yet."""
 
     async def use(client: httpx2.AsyncClient, server: Server) -> int:
         for _ in range(10):
@@ -190,7 +190,7 @@ def test_a_reader_that_waits_makes_the_server_wait() -> None:
 
     async def use(client: httpx2.AsyncClient, server: Server) -> int:
         async with client.stream("POST", server.url, content=b"x") as response:
-            for _ in range(2_000):  # Ten times as many steps as all of it takes to arrive.
+            for _ in range(2_000):  # Ten times the steps that the response takes to arrive.
                 await asyncio.sleep(0)
             assert writers[0].transport.get_write_buffer_size() > 10_000_000
             return len(await response.aread())

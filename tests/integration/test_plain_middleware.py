@@ -1,4 +1,4 @@
-"""Users' middleware around plain actors and agents, as Dramatiq documents its hooks."""
+"""Users' middleware for plain actors and agents, with the hooks that Dramatiq documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Notes(Middleware):
-    """As Sentry's and OpenTelemetry's: it declares no option, and sets one."""
+    """Sets a message option without declaring it, as Sentry's and OpenTelemetry's do."""
 
     def before_enqueue(self, _: Any, message: dramatiq.Message[Any], __: Any) -> None:
         message.options["trace_of_caller"] = {"id": 7}
@@ -53,7 +53,7 @@ def test_the_threads_of_actors_begin_and_end_with_their_hooks(plain: Plain) -> N
             local.connection = thread.name
 
         def before_worker_thread_shutdown(self, *_: Any) -> None:
-            time.sleep(0.2)  # A worker that stops waits for it.
+            time.sleep(0.2)  # A stopping worker waits for this hook.
             plain.say(local.connection)
 
     plain.broker.add_middleware(Connections())
@@ -112,7 +112,7 @@ def test_what_would_arrive_as_something_else_is_not_sent(
 ) -> None:
     @plain.actor()
     def work(_: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     with pytest.raises(TaskError, match=f"work: what is sent to an actor must be JSON: {why}"):
         work.send(value)
@@ -126,7 +126,7 @@ def test_what_would_arrive_as_something_else_is_not_sent(
 def test_a_delay_that_is_none_is_refused(plain: Plain, delay: Any) -> None:
     @plain.actor()
     def work() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     with pytest.raises(OptionError, match="message to work: delay: expected milliseconds"):
         work.send_with_options(delay=delay)
@@ -162,7 +162,7 @@ def test_a_hook_that_exits_costs_neither_answer_nor_pipeline(plain: Plain) -> No
 
 
 def test_a_groups_callback_goes_to_a_full_queue(plain: Plain) -> None:
-    backend: Any = StubBackend  # Dramatiq leaves it untyped.
+    backend: Any = StubBackend  # Untyped in Dramatiq.
     plain.broker.add_middleware(GroupCallbacks(backend()))
 
     @plain.actor(max_queue_size=1)
@@ -187,7 +187,7 @@ def test_a_message_that_is_sent_twice_is_told(
 ) -> None:
     @plain.actor()
     def work() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     message = work.send()
     assert not caplog.records

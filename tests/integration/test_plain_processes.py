@@ -1,4 +1,4 @@
-"""`dramatiq agentpipe.actors my_module` as it is started in earnest, and killed."""
+"""`dramatiq agentpipe.actors my_module` in real processes, which are killed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 60.0
-LEASE_S = 5.0  # A starved worker that gives its runs back counts a crash for each.
-PIPELINES, KILLS = 40, 2  # RabbitMQ counts a crash for what it had delivered ahead.
+LEASE_S = 5.0  # Long: a lapsed lease of a starved worker counts a crash for each run.
+PIPELINES, KILLS = 40, 2  # RabbitMQ counts a crash for each prefetched task.
 FILES = {
     "collection.yaml": "kind: collection\nspec: {name: shouts, config: ./agent.yaml}\n",
     "agent.yaml": (
@@ -68,7 +68,7 @@ dramatiq.get_broker().add_middleware(TimeLimit())
 
 
 class Workers:
-    """Runs `dramatiq` in a folder of the test's."""
+    """Runs `dramatiq` in the test's folder."""
 
     def __init__(self, folder: Path, broker_url: str) -> None:
         for name, content in FILES.items():
@@ -86,7 +86,7 @@ class Workers:
 
     @contextmanager
     def run(self, *modules: str, threads: int = 3) -> Iterator[subprocess.Popen[bytes]]:
-        """Start one master with one worker; both are killed in the end."""
+        """Start one master with one worker; both are killed at the end."""
         command = [sys.executable, "-m", "dramatiq", *modules]
         command += ["--processes", "1", "--threads", str(threads)]
         with self.log.open("ab") as log:
@@ -105,14 +105,14 @@ class Workers:
 
     @staticmethod
     def kill(master: subprocess.Popen[bytes]) -> None:
-        """Kill the master and its worker, if they still run."""
+        """Kill the master and its worker if they still run."""
         if master.poll() is None:
             os.killpg(master.pid, signal.SIGKILL)
         master.wait()
 
     @contextmanager
     def sender(self) -> Iterator[tuple[Any, Any]]:
-        """The actors of the module, in a process that only sends."""
+        """The module's actors, declared in this process, which only sends."""
         broker = sender_broker(load(self.folder / "collection.yaml"), self.settings)
         declare: Any = dramatiq.actor
         add = declare(lambda *_: None, broker=broker, actor_name="add")
@@ -125,7 +125,7 @@ class Workers:
             broker.close()
 
     def answers(self, number: int) -> list[Any]:
-        """Wait for so many results, all of them ``ok``."""
+        """Wait for this many results, all of them ``ok``; return their answers."""
         found = []
         with Stream.open(self.settings, start="beginning", timeout_s=PATIENCE_S) as stream:
             for result in stream:
@@ -137,7 +137,7 @@ class Workers:
 
     @property
     def said(self) -> str:
-        """What they have printed and logged."""
+        """The output and log of all processes."""
         return self.log.read_text()
 
 

@@ -1,4 +1,4 @@
-"""No agent of one context reads another's credentials in the processes beside it."""
+"""Agents cannot read other contexts' credentials from the processes on their machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 
-# Of this process's tests: others run beside them.
+# Each with the pid: other test processes run at the same time.
 CANARIES = {name: f"kanarie-{name}-{os.getpid()}" for name in ("TOKEN_A", "TOKEN_B", "OTHERS")}
-# Looks at every process, for as long as another one starts and ends.
+# Searches the environment and command line of every process for the canaries.
 SPY = """
 import json, os, pathlib, sys
 
@@ -63,7 +63,7 @@ class Watcher:
 
 @pytest.fixture(autouse=True)
 def _cores() -> Iterator[None]:
-    """Core files as they would be without us."""
+    """Allow core files up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     yield
@@ -72,7 +72,7 @@ def _cores() -> Iterator[None]:
 
 @pytest.fixture
 def spied(project: Project) -> Project:
-    """Agents that look for credentials, each kind with two contexts, and one in the worker."""
+    """Agents that look for credentials: two kinds with two contexts, and one in the worker."""
     project.agent("spies:Spy", AGENT)
     project.write("spy.sh", COMMAND).chmod(0o755)
     project.write("command.yaml", _config("command", 'argv: ["./spy.sh"]'))
@@ -109,7 +109,7 @@ def test_a_program_that_an_agent_starts_inherits_no_contexts_variable(spied: Pro
     spied.send("look", to="inside")
     spied.until(delivered=1)
     (result,) = spied.by_id().values()
-    assert result["result"] == ["OTHERS"]  # No context's, so it is the operator's for all.
+    assert result["result"] == ["OTHERS"]  # In no context, so the operator gives it to all agents.
 
 
 def test_our_processes_are_closed_to_their_own_user(spied: Project) -> None:
@@ -161,11 +161,11 @@ def _below(pid: int) -> list[int]:
 
 
 def _is_private(pid: int) -> bool:
-    """Whether a process of this user is closed to its other processes, and leaves no core file."""
+    """Whether the user's other processes cannot read this one, and it leaves no core file."""
     folder = Path(f"/proc/{pid}")
     if not re.search(r"Max core file size +0 ", (folder / "limits").read_text()):
         return False
-    if os.geteuid() != 0:  # The kernel gives the files of such a process to root.
+    if os.geteuid() != 0:  # The kernel makes root the owner of its files.
         return folder.stat().st_uid == 0
     environ = (folder / "environ").read_bytes()
     return not any(word.encode() in environ for word in CANARIES.values())

@@ -1,4 +1,4 @@
-"""What is RabbitMQ's alone: runs that outlive a connection, bounds that change, what it tells."""
+"""RabbitMQ only: runs that outlive a connection, changed limits, and its statistics."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_status_has_null_for_what_amqp_cannot_tell(project: Project) -> None:
     assert {name: status[name] for name in MORE_THAN_AMQP_TELLS} == dict.fromkeys(
         MORE_THAN_AMQP_TELLS
     )
-    assert status["outcomes"] == {}  # Its workers have ended, and only they know.
+    assert status["outcomes"] == {}  # Only its workers knew, and they have ended.
     assert [agent["delayed"] for agent in status["agents"]] == [None, None]
     known = ("waiting", "delayed", "running", "outbox", "dead")
     assert {name: status[name] for name in known} == dict.fromkeys(known, 0)
@@ -245,7 +245,7 @@ def test_deleted_queues_are_made_again_under_a_running_worker(
 def test_a_cancelled_task_that_waits_is_answered_at_its_turn_and_never_runs(
     project: Project,
 ) -> None:
-    """Behind another one, or paused until its next worker."""
+    """One waits behind a running task, one in a paused queue until a worker starts."""
     project.collection("toys")
     project.collection("paused")
     project.ok("pause", "paused")
@@ -268,12 +268,12 @@ def test_a_cancelled_task_that_waits_is_answered_at_its_turn_and_never_runs(
     assert [entry["task_id"] for entry in project.journal("started")] == ["toys-slee"]
 
 
-# Dead letters, in more portions than one.
+# Dead letters in several portions.
 
 
 @pytest.fixture
 def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AnyStore]:
-    """Opens the project's store, in which 20 tasks are dead and a look takes 3 of them."""
+    """Open the project's store with 20 dead letters; each read takes portions of 3."""
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead_letters.PORTION", 3)
     project.collection(max_retries=0, breaker=0)
     project.send(*[{"task_id": f"t-{n:02}", "question": "infra"} for n in range(20)])
@@ -319,12 +319,12 @@ def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
         assert all_dead(store, second.after) == sorted(set(DEAD) - set(seen))
         assert store.drop_dead(seen) == 6
     with closing(graves()) as store:
-        # Those that died in the same millisecond may be shown again, and none is left out.
+        # Letters of the same millisecond can be repeated, but none is missing.
         assert all_dead(store, second.after) == sorted(set(DEAD) - set(seen))
 
 
 def test_a_snapshot_counts_what_waits_beside_queues_that_are_not_made(broker_url: str) -> None:
-    """Each that is not there costs a channel; one after the other, 4,000 took over a minute."""
+    """Each missing queue costs a channel: one by one, 4,000 took over a minute."""
     queues = [Queue(f"q{number}", None, 10, 1, 3) for number in range(150)]
     filled = {"q0", "q70", "q71", "q149"}
     with closing(open_store(Settings(broker=broker_url))) as store:
@@ -350,7 +350,7 @@ def test_a_batch_that_is_sent_in_parts_is_bounded_as_a_whole(broker_url: str) ->
 def test_what_is_looked_at_goes_back_by_itself(
     graves: Callable[[], AnyStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also what was taken after the time was over, as on a slow server."""
+    """This includes messages that arrive after the hold time, as from a slow server."""
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead_letters.HOLD_S", 0)
     with closing(graves()) as looker, closing(graves()) as other:
         looker.dead_letters(DeadFilter(), "", 3)
@@ -358,7 +358,7 @@ def test_what_is_looked_at_goes_back_by_itself(
 
 
 def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_url: str) -> None:
-    """It was called lost, ran on for ever for its worker, and kept its agent busy."""
+    """Regression: the settlement counted as lost; the task ran forever and blocked its agent."""
     queue, worker = (
         Queue("toys", None, 10, 1, 3),
         Worker("w", queues=frozenset({"toys"}), lease_s=60),
@@ -372,7 +372,7 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
         answer = [Settlement(claimed, "complete", b"{}", "ok")]
 
         async def settle_without_connection(services: Services) -> None:
-            settling = store._workers["w"].settling  # noqa: SLF001 - as an earlier call would
+            settling = store._workers["w"].settling  # noqa: SLF001 - stands for an earlier call
             session = services.connection.session
             async with settling.at_rest():
                 late = asyncio.ensure_future(settling.settle(answer))
@@ -381,7 +381,7 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
             await late
 
         with pytest.raises(Unreachable, match="ended before that was settled"):
-            store._run(settle_without_connection)  # noqa: SLF001 - likewise
+            store._run(settle_without_connection)  # noqa: SLF001 - runs on the store's loop
 
         def settled() -> list[bool]:
             with suppress(Unreachable):
@@ -392,7 +392,7 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
 
 
 def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_url: str) -> None:
-    """They went behind what had run before whenever a worker died, and counted a crash."""
+    """Regression: after each worker's death they followed returned tasks, and counted a crash."""
     queue = Queue("toys", None, 10, 1, 9)
     with closing(open_store(Settings(broker=broker_url))) as store:
         store.declare([queue])
@@ -403,7 +403,7 @@ def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_ur
         wait_until(lambda: store.stats().queues[0].waiting == 2, 30, "it is back")
         store.leave(first)
         store.offer("toys", [Offer("c", b"{}")], round_robin=False)
-        for _ in "ab":  # One that crashes twice comes later.
+        for _ in "ab":  # A task with two crashes would move back.
             _claim_and_die(broker_url, queue)
         last = _joined(store)
         claims: list[Claim] = []

@@ -1,4 +1,4 @@
-"""A RabbitMQ that takes nothing while its memory or disk is short, and what it takes afterwards."""
+"""A RabbitMQ that blocks publishers while memory or disk is low, and what it accepts later."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def short_of_memory(server: RabbitServer) -> Iterator[None]:
 
 def _limit(server: RabbitServer, part: str) -> None:
     assert CONTROL is not None
-    environ = server._server_environ()  # noqa: SLF001 - its node is found by it
+    environ = server._server_environ()  # noqa: SLF001 - rabbitmqctl finds the node by it
     command = [CONTROL, "set_vm_memory_high_watermark", part]
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_a_settlement_that_was_given_up_is_carried_out_once(server: RabbitServer) -> None:
-    """Each further try published the result once more, all of which the server took at last."""
+    """Regression: each retry published the result again, and the server accepted all in the end."""
     with closing(open_store(Settings(broker=server.url))) as store:
         assert isinstance(store, RabbitStore)
         store.declare([Queue("one", None, 100, 1)])
@@ -72,6 +72,6 @@ def test_a_settlement_that_was_given_up_is_carried_out_once(server: RabbitServer
 
 
 def settle(store: RabbitStore, claim: Claim, patience_s: float) -> list[bool]:
-    settling = store._workers[claim.worker].settling  # noqa: SLF001 - with another patience
+    settling = store._workers[claim.worker].settling  # noqa: SLF001 - to use another timeout
     good = [Settlement(claim, "complete", b"{}", "ok")]
-    return store._run(lambda _: settling.settle(good), patience_s)  # noqa: SLF001 - likewise
+    return store._run(lambda _: settling.settle(good), patience_s)  # noqa: SLF001 - to use another timeout

@@ -1,4 +1,4 @@
-"""A worker that leaves RabbitMQ gives back all that was delivered to it: none of it counts."""
+"""A worker that leaves RabbitMQ returns all prefetched tasks, without counting crashes."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
 
 
 def with_tasks(store: RabbitStore, worker: Worker) -> RabbitWorker:
-    """The worker, to which all tasks were delivered."""
+    """The worker, after all tasks were delivered to it."""
     tasks = [Offer(f"t{number}", b"{}") for number in range(TASKS)]
     store.offer("one", tasks, round_robin=False)
-    joined = store._workers[worker.name]  # noqa: SLF001 - what lies there is told by nothing else
-    deliveries = joined._deliveries  # noqa: SLF001 - likewise
+    joined = store._workers[worker.name]  # noqa: SLF001 - no public name shows deliveries
+    deliveries = joined._deliveries  # noqa: SLF001 - no public name shows deliveries
     wait_until(lambda: len(deliveries.ready()) == TASKS, 30, "all lie there")
     return joined
 
 
 def crashes(broker_url: str) -> list[int]:
-    """How often each task counts as crashed, as the next worker learns; a repeat is a task more."""
+    """Crash counts of all tasks, as the next worker sees them; duplicates would add entries."""
     found: list[int] = []
     with working(broker_url) as (store, worker):
 
@@ -68,24 +68,24 @@ def crashes(broker_url: str) -> list[int]:
 
 @pytest.mark.parametrize("turns", range(4))
 def test_a_worker_leaves_just_when_it_looks_after_its_agents(broker_url: str, turns: int) -> None:
-    """The one who looks missed that it was dismissed, and closed the channel."""
+    """Regression: the worker's steward missed its dismissal, and closed the channel."""
     with working(broker_url) as (store, worker):
         joined = with_tasks(store, worker)
 
         async def leave(_: Services) -> None:
-            joined._look.set()  # noqa: SLF001 - as the introduction of another worker does
+            joined._look.set()  # noqa: SLF001 - as when another worker joins
             for _turn in range(turns):
                 await asyncio.sleep(0)
             await joined.leave()
 
-        store._run(leave)  # noqa: SLF001 - in the right turn of its loop
+        store._run(leave)  # noqa: SLF001 - at an exact turn of the loop
     assert crashes(broker_url) == [0] * TASKS
 
 
 def test_a_worker_leaves_while_it_gives_an_agent_back(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies of its tasks were published, and the tasks themselves delivered again."""
+    """Regression: copies of its tasks were published, and the originals delivered again."""
     with monkeypatch.context() as slow, working(broker_url) as (store, worker):
         joined, begun = with_tasks(store, worker), []
         publish = WorkerChannel.publish
@@ -93,11 +93,11 @@ def test_a_worker_leaves_while_it_gives_an_agent_back(
         async def slowly(channel: WorkerChannel, messages: Any) -> None:
             await publish(channel, messages)
             begun.append(messages)
-            while not joined._reception.is_closed:  # noqa: ASYNC110, SLF001 - another thread has it leave
+            while not joined._reception.is_closed:  # noqa: ASYNC110, SLF001 - another thread makes it leave
                 await asyncio.sleep(0.005)
 
         slow.setattr(WorkerChannel, "publish", slowly)
-        store._link._soon(joined.drain)  # noqa: SLF001 - as another process asks it to
+        store._link._soon(joined.drain)  # noqa: SLF001 - as on another process's request
         wait_until(lambda: begun, 30, "it has begun to give back")
         store.leave(worker)
     assert crashes(broker_url) == [0] * TASKS

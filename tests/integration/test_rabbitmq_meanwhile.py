@@ -1,4 +1,4 @@
-"""On RabbitMQ what runs next is claimed while the server stores the last results."""
+"""On RabbitMQ, a worker claims its next tasks while the server stores the last results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Results are published once it is set."""
+    """An event that must be set before results are published."""
     may_go_on = threading.Event()
     publish = WorkerChannel.publish
 
@@ -52,7 +52,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 @contextmanager
 def working(broker_url: str, concurrency: int = 1) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end: its connection ends, and it does not leave."""
+    """A worker that dies at the end: it closes the connection without leaving."""
     with closing(open_store(Settings(broker=broker_url))) as store:
         assert isinstance(store, RabbitStore)
         store.declare([Queue("one", None, 100, concurrency, max_crashes=5)])
@@ -95,7 +95,7 @@ def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
         begun = store.settle_meanwhile(good(first), ClaimRequest(worker, 8, ROOMY))
         assert begun is not None
         settled, second = begun
-        if second is None:  # The outbox had to be asked for.
+        if second is None:  # The outbox had to be checked first.
             second = claim_up_to(8, store, worker)
         assert len(second) == 2
         assert not settled.done()
@@ -127,7 +127,7 @@ def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
 def test_a_worker_leaves_when_what_it_settles_is_settled(
     broker_url: str, disk: threading.Event
 ) -> None:
-    """Otherwise the task would be given back, too."""
+    """Otherwise the task would be returned as well."""
     with working(broker_url) as (store, worker):
         offered(store, 1)
         begun = store.settle_meanwhile(good(claimed(store, worker)), None)
@@ -150,9 +150,9 @@ def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
         claims = claimed(store, worker)
         begun = store.settle_meanwhile(good(claims), None)
         assert begun is not None
-        session = store._link._session  # noqa: SLF001 - it ends, as in an outage
+        session = store._link._session  # noqa: SLF001 - its end stands for an outage
         assert session is not None
-        store._link._soon(session.close)  # noqa: SLF001 - on its own thread
+        store._link._soon(session.close)  # noqa: SLF001 - must run on its own thread
         wait_until(lambda: not session.is_open, PATIENCE_S, "the connection has ended")
         disk.set()
         with pytest.raises(ChannelClosed):
@@ -174,4 +174,4 @@ def _settled_in_turn(store: RabbitStore, worker: Worker, number: int) -> None:
 
 
 def _ready(store: RabbitStore, worker: Worker) -> int:
-    return len(store._workers[worker.name]._deliveries.ready())  # noqa: SLF001 - what lies here
+    return len(store._workers[worker.name]._deliveries.ready())  # noqa: SLF001 - no public name shows deliveries

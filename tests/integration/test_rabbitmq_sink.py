@@ -1,4 +1,4 @@
-"""What is the RabbitMQ sink's alone: the queue that all know, and what a queue cannot do."""
+"""The RabbitMQ sink only: a queue that any client can read, and the limits of queues."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def read(reader: Reader, number: int) -> list[str]:
 
 
 def bare(server: RabbitServer, queue: str) -> list[tuple[int, bytes]]:
-    """Delivery mode and body of all that a user of pika takes from a queue."""
+    """Delivery mode and body of all messages that a pika client gets from a queue."""
     connection = pika.BlockingConnection(pika.URLParameters(server.url))
     channel = connection.channel()
-    channel.queue_declare(queue, durable=True)  # As all do who know nothing of us.
-    found: list[tuple[int, Any]] = []  # The stubs take the body for a text.
+    channel.queue_declare(queue, durable=True)  # Declared as other clients do.
+    found: list[tuple[int, Any]] = []  # The stubs type the body as str.
     while (got := channel.basic_get(queue, auto_ack=True))[0] is not None:
         found.append((got[1].delivery_mode or 0, got[2]))
     connection.close()
     return found
 
 
-# What others write.
+# Messages of other publishers.
 
 
 @pytest.mark.long
@@ -215,7 +215,7 @@ def test_a_group_that_was_left_half_filled_is_filled_again(
     sink.close()
 
 
-# Servers that fail, and wrong URLs.
+# Server failures and wrong URLs.
 
 
 @pytest.mark.long
@@ -247,7 +247,7 @@ def test_a_killed_server_keeps_what_it_confirmed(own_server: OwnServer, topic: s
     wait_until(lambda: len(confirmed) > before + 400, 60, "results flow again")
     stop.set()
     thread.join()
-    for reader in (group, tail):  # They go on, on the new connection.
+    for reader in (group, tail):  # They continue on the new connection.
         missing = set(confirmed)
         wait_until(lambda: _without(missing, reader), 60, "all is read")  # noqa: B023
         reader.close()
@@ -267,12 +267,12 @@ def _without(missing: set[str], reader: Reader) -> bool:
 def test_a_binding_that_a_killed_server_forgot_is_made_again(
     sink: RabbitSink, rabbitmq_server: RabbitServer, topic: str, group: str | None
 ) -> None:
-    """RabbitMQ 3.10 may: the reader got nothing more, without a word."""
+    """Regression: RabbitMQ 3.10 can forget it, and the reader silently got no more records."""
     reader: Any = sink.follow(group, "now")
     sink.publish(records("a"))
     assert read(reader, 1) == ["a"]
     with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
-        connection.channel().queue_unbind(reader._queue.name, topic)  # noqa: SLF001 - has no other name
+        connection.channel().queue_unbind(reader._queue.name, topic)  # noqa: SLF001 - no public name for the queue
     sink._link.run(_end_session)  # noqa: SLF001 - as a killed server does
     with suppress(Unreachable):
         reader.poll(1, 0)
@@ -347,7 +347,7 @@ def test_an_exchange_of_another_kind_is_told(
     sink: Sink, rabbitmq_server: RabbitServer, topic: str
 ) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
-    connection.channel().exchange_declare(topic, durable=True)  # A direct one.
+    connection.channel().exchange_declare(topic, durable=True)  # A direct exchange.
     connection.close()
     with pytest.raises(StoreError, match=r"of another kind .*\?topic="):
         sink.publish(records("a"))

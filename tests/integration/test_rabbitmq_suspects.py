@@ -1,4 +1,4 @@
-"""With a limit of one crash, nothing on RabbitMQ is blamed but what ran alone and did not end."""
+"""With a limit of one crash, RabbitMQ blames only a task that ran alone and did not end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
 
 @contextmanager
 def living(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end: its connection ends, and it does not leave."""
+    """A worker that dies at the end: it closes the connection without leaving."""
     with closing(open_store(Settings(broker=broker_url))) as store:
         assert isinstance(store, RabbitStore)
         store.declare([Queue(name, None, 100, 10, max_crashes=1) for name in AGENTS])
@@ -49,17 +49,17 @@ def living(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
 
 
 def lay(store: RabbitStore, queue: str, task_id: str, **state: Any) -> None:
-    """A task that was returned."""
+    """Publish a task as if it had been returned."""
 
     async def publish(services: Services) -> None:
         message = Message(task_id, queue, b"{}", submitted_ms=now_ms(), **state)
         await services.publish([message.to(services.topology.back(queue))])
 
-    store._run(publish)  # noqa: SLF001 - as a worker would, where one has died
+    store._run(publish)  # noqa: SLF001 - as a worker does after another's death
 
 
 def known_here(store: RabbitStore, worker: Worker) -> list[str]:
-    deliveries = store._workers[worker.name]._deliveries  # noqa: SLF001 - what lies here
+    deliveries = store._workers[worker.name]._deliveries  # noqa: SLF001 - no public name shows deliveries
     return [each.message.task_id for _, each in deliveries.ready()]
 
 
@@ -73,7 +73,7 @@ def answer(store: RabbitStore, claim: Claim) -> None:
 
 
 def crashes(broker_url: str, *task_ids: str) -> dict[str, int]:
-    """How often each counts as crashed, as the next worker learns."""
+    """Each task's crash count, as the next worker sees it."""
     found: dict[str, int] = {}
     with living(broker_url) as (store, worker):
         for _ in task_ids:
@@ -85,22 +85,22 @@ def crashes(broker_url: str, *task_ids: str) -> dict[str, int]:
 
 
 def marks(store: RabbitStore) -> dict[str, int]:
-    return store._run(lambda services: services.suspects._state.read())  # noqa: SLF001 - what is stored
+    return store._run(lambda services: services.suspects._state.read())  # noqa: SLF001 - no public name shows the state
 
 
 def test_a_suspect_is_not_overtaken_between_its_mark_and_its_run(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It lay there with its mark while another killed the worker, and was blamed."""
+    """Regression: it was marked but still waiting when another task killed the worker."""
     mark = Suspects.mark
     with monkeypatch.context() as overtaking, living(broker_url) as (store, worker):
 
         async def overtaken(suspects: Suspects, message: Message) -> None:
-            services = store._services  # noqa: SLF001 - on its own loop
+            services = store._services  # noqa: SLF001 - to publish on the store's loop
             assert services is not None
             second = Message("second", "one", b"{}", submitted_ms=now_ms(), suspect=1)
             await services.publish([second.to(services.topology.back("one"))])
-            while "second" not in known_here(store, worker):  # noqa: ASYNC110 - no event says it
+            while "second" not in known_here(store, worker):  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.01)
             await mark(suspects, message)
 
@@ -113,7 +113,7 @@ def test_a_suspect_is_not_overtaken_between_its_mark_and_its_run(
 
 
 def test_a_suspect_that_was_not_handed_out_is_not_blamed(broker_url: str) -> None:
-    """It was marked while the worker could claim no more, and lay there until that died."""
+    """Regression: it was marked although the worker could not claim it before its death."""
     with living(broker_url) as (store, worker):
         lay(store, "one", "suspect", suspect=1)
         wait_until(lambda: "suspect" in known_here(store, worker), 30, "it is here")
@@ -127,14 +127,14 @@ def test_a_suspect_that_did_not_begin_is_not_blamed_for_its_mark(broker_url: str
         lay(store, "one", "suspect", suspect=1)
         claimed(store, worker)
         assert marks(store)
-        store.spare([Delivered("suspect", 0)], [])  # As whoever watched its worker does.
+        store.spare([Delivered("suspect", 0)], [])  # As the worker's supervisor does.
     assert crashes(broker_url, "suspect") == {"suspect": 0}
 
 
 def test_of_two_copies_of_a_suspect_one_is_not_blamed_by_the_mark_of_the_other(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that died while it returned a dead one's task left two of them."""
+    """A worker that died while it returned a dead worker's task left two copies."""
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.worker.random.shuffle", list.sort)
     with living(broker_url) as (store, worker):
         lay(store, "two", "twice")
@@ -159,10 +159,10 @@ async def _only_publish(channel: WorkerChannel, pairs: Sequence[tuple[Any, int]]
 def test_a_suspect_that_was_answered_is_not_blamed_for_what_runs_next(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What its worker had written was lost with it, since the server had not read it yet."""
+    """Regression: the worker's unread acknowledgement was lost with its connection."""
     unread: list[Any] = []
     acknowledge, catch_up = Channel.ack_all, Channel.catch_up
-    carry_out = Settling._carry_out  # noqa: SLF001 - what is held up is between its steps
+    carry_out = Settling._carry_out  # noqa: SLF001 - the test delays one of its steps
     settling = False
 
     async def read(channel: Channel) -> None:

@@ -1,4 +1,4 @@
-"""Whoever has watched a worker says which of its tasks its end counts for, on RabbitMQ."""
+"""On RabbitMQ, a worker's supervisor decides for which tasks its end counts as a crash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 AGENTS = 4
 TASKS = ("culprit", "neighbour", "unknown")
-# None waits for so long: who is not spoken of would count only after it.
+# Longer than any test: a task without a verdict would count a crash only after it.
 LONG_S = 600.0
 
 
@@ -48,7 +48,7 @@ def opened(broker_url: str) -> Iterator[RabbitStore]:
 
 @contextmanager
 def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end: its connection ends, and it does not leave."""
+    """A worker that dies at the end: it closes the connection without leaving."""
     with opened(broker_url) as store:
         worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
         store.join(worker)
@@ -67,13 +67,13 @@ def claimed(store: RabbitStore, worker: Worker, number: int) -> dict[str, Claim]
 
 
 def first(*task_ids: str) -> list[Delivered]:
-    """What the first worker had of these."""
+    """The first delivery of each of these tasks."""
     return [Delivered(task_id, 0) for task_id in task_ids]
 
 
 def had(store: RabbitStore, worker: Worker) -> list[Delivered]:
-    """What a worker has claimed."""
-    held = store._workers[worker.name]._deliveries.held.values()  # noqa: SLF001 - as its last word does
+    """The deliveries that a worker has claimed."""
+    held = store._workers[worker.name]._deliveries.held.values()  # noqa: SLF001 - as the worker's last word reads it
     return [each.message.delivered for each in held]
 
 
@@ -86,7 +86,7 @@ def die_with_all(broker_url: str) -> None:
 def test_what_is_said_before_a_worker_takes_the_tasks(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unknown one counts, once nobody speaks of it for some time."""
+    """A task without a verdict counts a crash after some time."""
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
     with opened(broker_url) as watcher:
@@ -106,7 +106,7 @@ def test_what_is_said_when_a_worker_has_the_tasks_already(
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
     with working(broker_url) as (store, worker), opened(broker_url) as watcher:
-        agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - what waits for a verdict
+        agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - no public name shows it
         wait_until(
             lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all are here"
         )
@@ -137,7 +137,7 @@ def test_the_last_verdict_on_a_task_counts_and_only_once(
 def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All workers know it: the next one to take the tasks blamed them at once, once more."""
+    """Regression: all workers kept the verdict, and the next one blamed the tasks again at once."""
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
     with opened(broker_url) as watcher:
@@ -146,7 +146,7 @@ def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
             claimed(store, worker, len(TASKS))
             there = had(store, worker)
         with working(broker_url) as (store, worker):
-            agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - what waits for a verdict
+            agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - no public name shows it
             wait_until(
                 lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all are here"
             )
@@ -156,7 +156,7 @@ def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
 
 
 def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str) -> None:
-    """It came first each time, and ended the worker before they ran."""
+    """Regression: it came first each time, and ended the worker before the others ran."""
     die_with_all(broker_url)
     with opened(broker_url) as watcher:
         watcher.spare(first("neighbour", "unknown"), first("culprit"))
@@ -167,7 +167,7 @@ def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str
         store.offer("one", [Offer("new", b"{}")], round_robin=False)
         found |= claimed(store, worker, 1)
         there = {each.task_id: each for each in had(store, worker)}
-        store.spare([there["new"]], [there["culprit"]])  # As whoever watched its worker does.
+        store.spare([there["new"]], [there["culprit"]])  # As the worker's supervisor does.
     with working(broker_url) as (store, worker):
         assert list(claimed(store, worker, 2)) == ["new", "culprit"]
 
@@ -177,7 +177,7 @@ def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str
 def test_a_verdict_is_not_about_a_later_end(
     broker_url: str, monkeypatch: pytest.MonkeyPatch, *, is_late: bool, is_blame: bool
 ) -> None:
-    """One that came when the task had been judged counted for the next end, within a minute."""
+    """Regression: a verdict that came after the judgement counted for an end in the next minute."""
     die_with_all(broker_url)
     monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
     with opened(broker_url) as watcher:
@@ -205,7 +205,7 @@ def test_a_verdict_is_not_about_a_later_end(
 def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(
     project: Project, kind: signal.Signals
 ) -> None:
-    """It had never begun, and counted as what ran did."""
+    """Regression: a prefetched task, not started yet, counted a crash like a running one."""
     project.environ |= {"AGENTPIPE_SLOTS": "1", "AGENTPIPE_LEASE_S": "12"}
     project.collection(number=AGENTS)
     fleet = project.work("--processes", "1").ready(1)
@@ -229,7 +229,7 @@ def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(
 def test_a_run_that_has_ended_counts_no_crash_while_it_is_settled(
     project: Project, rabbitmq_server: RabbitServer
 ) -> None:
-    """Its worker was killed between the two, and it counted as what ran did."""
+    """Regression: when the worker was killed before the settlement, the run counted a crash."""
     project.environ |= {"AGENTPIPE_SLOTS": "2", "AGENTPIPE_LEASE_S": "60"}
     project.collection(number=1)
     direct = project.environ["AGENTPIPE_BROKER"]
@@ -244,10 +244,10 @@ def test_a_run_that_has_ended_counts_no_crash_while_it_is_settled(
         proxy.cut()
         (begun,) = project.journal("started")
         (project.folder / ("one" if begun["task_id"].endswith("0") else "two")).touch()
-        # One runs at a time: the second begins once the first has ended, which cannot be settled.
+        # One runs at a time: the second starts once the first has ended, which is not settled yet.
         wait_until(lambda: len(project.journal("started")) == 2, 30, "the second one runs")
         os.kill(worker, signal.SIGKILL)
-        proxy.refuse()  # What the worker has written is lost with it.
+        proxy.refuse()  # Drops what the worker has written.
         proxy.mend()
         proxy.accept()
         for name in ("one", "two"):
@@ -262,7 +262,7 @@ def test_a_run_that_has_ended_counts_no_crash_while_it_is_settled(
 def all_delivered(project: Project) -> bool:
     with closing(project.open_store()) as store:
         assert isinstance(store, RabbitStore)
-        return store._run(_waiting_on_the_server) == 0  # noqa: SLF001 - no operation tells it
+        return store._run(_waiting_on_the_server) == 0  # noqa: SLF001 - no operation shows it
 
 
 async def _waiting_on_the_server(services: Services) -> int:

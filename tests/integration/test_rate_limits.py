@@ -1,4 +1,4 @@
-"""Rate limits belong to a credential: all agents of a context rest together, fleet-wide."""
+"""Rate limits belong to a credential: all agents of a context pause, in the whole fleet."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Apart:
 
 
 def serve(project: Project, stub: LlmStub, **limits: Any) -> None:
-    """A collection ``llm`` whose model is the stub."""
+    """Add a collection ``llm`` whose model is the stub."""
     config = {"model": "openai:gpt-4o-mini", "base_url": stub.url}
     spec = {"name": "llm", "type": "llm", "config": config}
     project.write("llm.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
@@ -50,7 +50,7 @@ def serve(project: Project, stub: LlmStub, **limits: Any) -> None:
 
 
 def limited_for(limit_s: float) -> Callable[[Request], Reply]:
-    """A model that answers 429, without a time, for so long after the first request."""
+    """A model that answers 429 without a retry time, until ``limit_s`` after the first request."""
     first: list[float] = []
 
     def reply(request: Request) -> Reply:
@@ -137,5 +137,5 @@ def test_a_limit_met_in_an_agents_own_process_is_one(project: Project) -> None:
 
 
 def held(project: Project) -> list[float | None]:
-    """Of each agent, the seconds that are left."""
+    """The remaining cooldown of each agent, in seconds."""
     return [agent["held_s"] for agent in project.stats()["agents"]]

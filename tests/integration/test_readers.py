@@ -1,4 +1,4 @@
-"""What readers of the stream see of an id that is sent again, over each broker."""
+"""Readers of the stream see an id that is sent again, on each broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_an_id_that_is_used_again_is_seen_again(project: Project) -> None:
-    """Also by a group that has read its first result, and through a long life of the stream."""
+    """So does a group that has read the first result, and a stream that stays open."""
     project.environ["AGENTPIPE_RETENTION_S"] = "0"
     project.collection()
     settings = Settings(sink=project.environ["AGENTPIPE_SINK"])
@@ -37,7 +37,7 @@ def _daily(project: Project, *options: str) -> list[str]:
 
 
 def _send(project: Project, task: dict[str, str]) -> None:
-    """Once its id is forgotten, which a store does as others' tasks are claimed."""
+    """Send a task once its id is forgotten, which takes claims of other tasks."""
     file = project.tasks(task)
 
     def is_accepted() -> bool:

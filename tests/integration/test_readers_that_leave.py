@@ -1,4 +1,4 @@
-"""Output into a pipe that nothing reads any more, as behind ``| head``."""
+"""Output into a pipe whose reader has ended, as with ``| head``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents are true: what they show runs, and their tables match the code."""
+"""The documents are true: their examples run, and their tables match the code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _HERE = "END_OF_THE_BLOCK"
 
 
 def run(folder: Path, *command: str, **environ: str) -> str:
-    """Return what a command prints, once it has ended well; nothing of it is left running."""
+    """Run a command that must succeed; return its output, and leave no process behind."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT")}
     path = f"{BIN}:{os.environ['PATH']}"
     process = subprocess.Popen(
@@ -94,25 +94,25 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def run_document(document: str, folder: Path, **environ: str) -> str:
-    """Run a document's blocks in their order, in one shell."""
+    """Run a document's blocks in order, in one shell."""
     script = "trap 'echo \"it was: $BASH_COMMAND\"' ERR\n" + "\n".join(steps(document))
     return run(folder, "bash", "-euo", "pipefail", "-c", script, **environ)
 
 
 def assert_printed(block: str, printed: str) -> None:
-    """Fail for a line that is shown and was not printed like that; numbers may differ."""
+    """Fail if a shown line was not printed; numbers can differ."""
     lines = {shape(line) for line in printed.splitlines()}
     shown = [line for line in block.splitlines() if line.strip("., ") and line[:2] != "$ "]
     assert [line for line in shown if shape(line) not in lines] == [], printed
 
 
 def shape(line: str) -> str:
-    """A line without what differs from run to run."""
+    """A line without the parts that differ between runs."""
     return re.sub(r"\d[\d.,]*", "N", line).rstrip()
 
 
 def steps(document: str) -> list[str]:
-    """A block that is a file is saved to the shell's current folder."""
+    """A document's commands; a block that is a file becomes a command that writes it."""
     found, names = [], set()
     for language, text in fences(document):
         if language == RUN:
@@ -154,7 +154,7 @@ def test_the_guide_runs(scratch: Path) -> None:
         "accepted 6  waiting 0  delayed 0  running 0  outbox 0  delivered 6",
         "1 replayed, 0 refused",
         "1 task answered `cancelled`",
-        "50 0 0",  # of pipeline.py
+        "50 0 0",  # Printed by pipeline.py.
     ):
         assert expected in printed, printed
     assert "north-4711" not in printed
@@ -175,13 +175,13 @@ def test_the_tutorial_runs_and_prints_what_it_shows(scratch: Path) -> None:
     assert printed.count("pass rate 0.75 advantages [0.25, 0.25, 0.25, -0.75]") == 2
     assert {request.seed for request in stub.requests} == {0, 1, 2, 3}
     assert {request.authorization for request in stub.requests} == {"Bearer sk-4711-0815"}
-    # The first of the stream, whichever that is.
+    # The first result in the stream can be any sample.
     assert re.search("(True|False) 2 requests", printed)
     assert "convert_time" in printed
 
 
 def clock_reader(request: Request) -> Reply:
-    """Call the tool, then answer what it says; the sample with the last seed is wrong."""
+    """Call the tool, then answer with its result; the sample with the last seed answers wrongly."""
     times = re.findall(r"T(\d\d:\d\d)", request.text)
     if not times:
         zone = "Asia/Tokyo" if "Tokyo" in request.text else "Asia/Dubai"
@@ -190,7 +190,7 @@ def clock_reader(request: Request) -> Reply:
     return say(json.dumps({"time": "00:00" if request.seed == 3 else times[-1]}))
 
 
-# They have tests of their own.
+# Documents with their own tests.
 WATCHED = ("README.md", "docs/guide.md", "docs/tutorial.md")
 
 
@@ -208,20 +208,20 @@ def test_make_run_prints_what_the_guide_shows(scratch: Path) -> None:
     dry = run(scratch, "make", "--dry-run", "run", "PYTHON=python3")
     environment, made = block.splitlines()[1:3], "\n".join(block.splitlines()[3:])
     assert [line for line in environment if line not in dry] == []
-    # The environment is there already: this one.
+    # Use this environment instead of creating one.
     printed = run(scratch, "make", "--old-file=.venv/installed", "run", f"BIN={BIN}")
     assert_printed(made, printed.replace(str(BIN), ".venv/bin"))
     assert "mean reward     0.893 of 200 evaluated" in printed
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Each command with the options of its help; the actions of ``dead`` are part of it."""
+    """Each command with the options in its help, including its actions' options."""
     found = []
     for name in cli.COMMANDS:
         parser = argparse.ArgumentParser()
         import_module(f"agentpipe.cli.{cli.module_of(name)}").add(parser)
         helps = [parser.format_help()]
-        for action in parser._actions:  # noqa: SLF001 - argparse has no other way
+        for action in parser._actions:  # noqa: SLF001 - argparse has no public way
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
                 helps += [each.format_help() for each in action.choices.values()]
         found.append((name, sorted(set(_OPTION.findall(" ".join(helps))))))
@@ -351,6 +351,6 @@ def test_paths_and_links_lead_somewhere(document: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub derives them from headings."""
+    """The anchors that GitHub derives from headings."""
     words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text)]
     return {word.replace(" ", "-") for word in words}

@@ -1,4 +1,4 @@
-"""What is special to the Redis store: its server's restarts, refusals, and lost answers."""
+"""The Redis store only: server restarts, refusals, and lost replies."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
 
 
 def test_answers_are_remembered_for_a_day(store: AnyStore, url: str, raw: redis.Redis) -> None:
-    """A worker or a trainer that waits for its server repeats what it asked, hours later."""
+    """A worker or trainer that waits for its server repeats its request, even hours later."""
     put(store, "ab")
     worker = joined(store)
     store.settle(answers(claim_up_to(2, store, worker)))
@@ -213,7 +213,7 @@ def test_settling_other_tasks_costs_two_commands_more_while_there_are_groups(
 
 def _commands(raw: redis.Redis) -> int:
     stats: Any = raw.info("commandstats")
-    own = ("info", "hset", "hincrby", "hincrbyfloat")  # Those of `info` itself, and of the clock.
+    own = ("info", "hset", "hincrby", "hincrbyfloat")  # Calls of `info` and the clock.
     return sum(it["calls"] for name, it in stats.items() if name.split("_")[1] not in own)
 
 
@@ -266,11 +266,11 @@ def test_a_fork_has_connections_of_its_own(store: AnyStore) -> None:
     assert store.stats().waiting == 61
 
 
-# The server's own life.
+# Restarts and outages.
 
 
 def test_scripts_come_back_after_a_flush(own_server: OwnServer) -> None:
-    server = own_server(RedisServer)  # A flush of the shared one would reach other tests.
+    server = own_server(RedisServer)  # Flushing the shared server would affect other tests.
     with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
         declared(store)
         put(store, "a")
@@ -334,7 +334,7 @@ def test_a_restart_costs_no_worker_its_lease_however_long_it_took(own_server: Ow
         server.kill()
         with pytest.raises(Unreachable, match="nothing listens there"):
             store.heartbeat(worker)
-        time.sleep(0.6)  # The leases' time runs out, for nobody can renew them.
+        time.sleep(0.6)  # The leases' time passes without heartbeats.
         server.start()
         assert [each.task_id for each in claim_up_to(10, other, rival)] == ["b"]
         assert store.heartbeat(worker)
@@ -399,7 +399,7 @@ def test_full_memory_refuses_tasks_and_nothing_else(own_server: OwnServer) -> No
         assert put(store, "xyz") == ("accepted",) * 3
 
 
-# Ways to a server.
+# URLs.
 
 
 def works(url: str) -> bool:
@@ -436,7 +436,7 @@ def test_a_password_opens_a_user_and_is_never_shown(
 
 
 def assert_refused(url: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command line says it in one line, with its exit code."""
+    """Check that a command prints one line and returns the exit code."""
     capsys.readouterr()
     assert main(["status", "--broker", url]) == UNREACHABLE
     said = capsys.readouterr().err
@@ -478,7 +478,7 @@ def test_what_accepts_and_says_nothing_is_given_up(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[str, str]:
-    """A certificate for this host, which vouches for itself, and its key."""
+    """A self-signed certificate for this host, and its key."""
     made = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
     command += ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}"]
@@ -541,9 +541,9 @@ def test_a_node_of_a_cluster_holds_all_keys_of_a_store(own_server: OwnServer) ->
 
 
 def use_every_operation(store: AnyStore) -> None:
-    """The server refuses a script whose keys do not lie together."""
+    """Use all scripts: the server refuses a script whose keys are in several slots."""
     declared(store)
-    store.declare([Queue("crew_1", "crew")])  # The other leaves its ring.
+    store.declare([Queue("crew_1", "crew")])  # The other queue leaves the round-robin group.
     put(store, "abcdef")
     store.offer("crew", [Offer("late", b"", priority=1, delay_s=60)], round_robin=True)
     worker, silent = joined(store), joined(store, 0.1)
@@ -575,7 +575,7 @@ def cluster_state(client: redis.Redis) -> str:
 
 @pytest.fixture
 def sentinel(own_server: OwnServer, tmp_path: Path) -> Iterator[tuple[int, RedisServer]]:
-    """A Sentinel that watches one server, and that server."""
+    """A Sentinel's port, and the server that it monitors."""
     server = own_server(RedisServer)
     port = free_port()
     conf = tmp_path / "sentinel.conf"
@@ -611,11 +611,11 @@ def test_sentinels_lead_to_the_primary(sentinel: tuple[int, RedisServer]) -> Non
         assert put(store, "bc") == ("duplicate", "accepted")
 
 
-# Lost answers.
+# Lost replies.
 
 
 class Insistent:
-    """Calls again where no answer came, as senders and workers do."""
+    """Retries calls that get no reply, as senders and workers do."""
 
     def __init__(self, store: AnyStore) -> None:
         self._store = store
@@ -651,7 +651,7 @@ def test_lost_answers_strand_lose_and_double_nothing(redis_server: RedisServer) 
 
 
 def lossy_runs(store: Any, worker: Worker, proxy: Proxy) -> tuple[list[str], list[str], Any]:
-    """Offer, run and deliver until enough answers were lost; each step must be told the truth."""
+    """Offer, run and deliver until enough replies were lost; each step must report the truth."""
     tasks: list[str] = []
     delivered: list[str] = []
     held: list[Any] = []

@@ -1,4 +1,4 @@
-"""Redis while its server's clock is set: durations stay what they are."""
+"""Redis while its server's clock changes: durations stay correct."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.server
 
 
 class ShiftedServer:
-    """A Redis of its own whose wall clock can be set."""
+    """A Redis server whose wall clock can be set."""
 
     def __init__(self, folder: Path) -> None:
         library, self._shift = folder / "shifted_clock.so", folder / "shift"
@@ -47,13 +47,13 @@ class ShiftedServer:
         self.url = started(self._server).url
 
     def jump(self, seconds: int) -> None:
-        """Set the clock; to the server this looks as if so much time had passed without a call."""
+        """Shift the clock; the server sees time pass without any call."""
         self._shifted_s += seconds
         with self._shift.open("r+b") as file:
             file.write(struct.pack("l", self._shifted_s))
 
     def now(self) -> float:
-        """What the server takes for the time."""
+        """The server's current time."""
         return time.time() + self._shifted_s
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ def _compiler() -> str:
 
 
 class Bench:
-    """A store of its own on that server."""
+    """A store with a prefix of its own on that server."""
 
     def __init__(self, server: ShiftedServer) -> None:
         self.jump, self.now = server.jump, server.now

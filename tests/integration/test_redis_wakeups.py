@@ -1,4 +1,4 @@
-"""Whom Redis wakes when more can be claimed: as many idle workers as can use it."""
+"""Which workers Redis wakes when tasks become claimable: as many idle ones as can claim."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 
 
 class Fleet:
-    """Workers of one store, each with a connection of its own that listens."""
+    """Workers of one store, each with its own listening connection."""
 
     def __init__(self, url: str, raw: redis.Redis, stack: ExitStack) -> None:
         self.url, self.raw, self._stack = url, raw, stack
@@ -36,7 +36,7 @@ class Fleet:
         self.sender.declare(queues)
         self.stores: dict[str, AnyStore] = {}
         self.workers: dict[str, Worker] = {}
-        self._messages = raw.pubsub()  # type: ignore[no-untyped-call]  # redis-py's
+        self._messages = raw.pubsub()  # type: ignore[no-untyped-call]  # untyped in redis-py
         stack.callback(self._messages.close)
         self._messages.psubscribe(f"{self.keys}:wake*")
         self._messages.get_message(timeout=PATIENCE_S)
@@ -47,7 +47,7 @@ class Fleet:
         return store
 
     def join(self, *names: str, queue: str = QUEUE) -> None:
-        """Workers that have looked for tasks, and listen."""
+        """Add workers that have looked for tasks, and listen."""
         for name in names:
             self.stores[name] = self.opened()
             self.workers[name] = Worker(name, lease_s=600, queues=frozenset([queue]))
@@ -62,7 +62,7 @@ class Fleet:
         self.sender.offer(queue, [Offer(each, b"{}") for each in ids], round_robin=False)
 
     def woken(self) -> list[str]:
-        """Who was woken since the last call; '' stands for all."""
+        """The workers woken since the last call; '' stands for all."""
         self.raw.publish(f"{self.keys}:wake:the end", "")
         found: list[str] = []
         while True:
@@ -120,29 +120,29 @@ def test_a_worker_without_a_free_slot_is_not_woken(fleet: Fleet) -> None:
     assert fleet.woken() == []
     done = Settlement(claim, "complete", b"result", "ok")
     fleet.stores["a"].settle([done])
-    assert fleet.woken() == []  # It claims again, since a slot is free.
+    assert fleet.woken() == []  # It has a free slot, so it claims again anyway.
     assert [each.task_id for each in fleet.look("a")] == ["2"]
 
 
 def test_one_that_does_not_react_costs_one_task_its_wake_up(fleet: Fleet) -> None:
     fleet.join("a", "b")
     fleet.put("1")
-    assert fleet.woken() == ["a"]  # It is frozen.
+    assert fleet.woken() == ["a"]  # "a" does not react.
     for task in ("2", "3"):
         fleet.put(task)
         assert fleet.woken() == ["b"]
-        assert fleet.look("b")  # The first time also the one that the other one missed.
+        assert fleet.look("b")  # First also finds the task that "a" missed.
 
 
 def test_one_whose_connection_is_gone_is_passed_over(redis_server: RedisServer) -> None:
-    """Seen by a listener to one channel only: one to all would be a hearer of each message."""
+    """Checked with a single channel: a pattern subscription would receive every message."""
     url = f"{redis_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
         raw = stack.enter_context(redis.Redis.from_url(redis_server.url))
         fleet = Fleet(url, raw, stack)
         fleet.join("a", "b")
-        fleet._messages.punsubscribe()  # noqa: SLF001 - see above
-        fleet.stores["a"].close()  # As the kernel does for one that was killed.
+        fleet._messages.punsubscribe()  # noqa: SLF001 - for the reason in the docstring
+        fleet.stores["a"].close()  # As the kernel does after a kill.
         heard = raw.pubsub()
         stack.callback(heard.close)
         heard.subscribe(f"{fleet.keys}:wake:b")
@@ -185,7 +185,7 @@ def test_a_settlement_without_a_claim_wakes_who_may_run_next(fleet: Fleet) -> No
     assert fleet.look("b") == []
     fleet.woken()
     fleet.put("3", queue="gated_1")
-    assert fleet.woken() == []  # There is no room for it.
+    assert fleet.woken() == []  # The concurrency limit is reached.
     fleet.stores["a"].settle([Settlement(claim, "complete", b"result", "ok")])
     assert len(fleet.woken()) == 1
 
@@ -215,7 +215,7 @@ def test_what_leaves_the_outbox_wakes_only_where_that_was_full(fleet: Fleet) -> 
 
 def test_workers_of_an_earlier_version_are_woken_with_all_others(fleet: Fleet) -> None:
     fleet.join("a", "b")
-    old = fleet.raw.pubsub()  # type: ignore[no-untyped-call]  # redis-py's
+    old = fleet.raw.pubsub()  # type: ignore[no-untyped-call]  # untyped in redis-py
     old.subscribe(f"{fleet.keys}:wake")
     old.get_message(timeout=PATIENCE_S)
     fleet.put("1")

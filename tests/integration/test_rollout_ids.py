@@ -1,4 +1,4 @@
-"""Token ids of models' responses come with the Result, through all of a worker."""
+"""Token ids of models' responses are in the Result of a worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
     retries: int = 0,
     **task: Any,
 ) -> tuple[dict[str, Any], list[Request]]:
-    """One task's Result, and what the model was asked."""
+    """Run one task; return its Result, and the model's requests."""
     with LlmStub(replies) as stub:
         config = {"model": "openai:gpt-4.1", "base_url": stub.url, "stream": stream}
         config["servers"] = [{"name": "odd", "command": sys.executable, "args": [ODD]}]
@@ -147,7 +147,7 @@ def test_an_answer_that_is_judged_later_keeps_its_ids(project: Project) -> None:
 
 
 def test_ids_that_an_agent_cannot_give_are_not_required_of_it(project: Project) -> None:
-    """Another provider's model behind an agent that only MCP-Universe's code runs."""
+    """A model of another provider, with an agent that only MCP-Universe's code runs."""
     llm = {"name": "its", "type": "mistral", "config": {"model_name": "m"}}
     agent = {"name": "it", "type": "react", "config": {"llm": "its"}}
     documents = [{"kind": "llm", "spec": llm}, {"kind": "agent", "spec": agent}]

@@ -1,4 +1,4 @@
-"""A trainer's loop over groups, with real workers, and kills of both."""
+"""A trainer's loop over groups with real workers, both of which are killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 KILLS = 50
 
 
-# The loop asks a store what the conformance suite asks of both.
+# The conformance suite tests the same store operations on both brokers.
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.long)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     write_project(tmp_path)
@@ -68,7 +68,7 @@ def printed(*args: str, settings: Settings) -> Any:
 
 
 def one_by_one(rollouts: Rollouts) -> Iterator[str]:
-    """Those groups, over waits for them: a trainer looks for something else meanwhile."""
+    """Ids of the groups; a wait that times out is repeated, as trainers do."""
     groups = rollouts.groups()
     while True:
         try:
@@ -119,7 +119,7 @@ def test_a_trainer_killed_at_any_point_uses_each_group_once(
 
 @pytest.fixture
 def policy(settings: Settings, tmp_path: Path) -> Callable[[], PolicyState]:
-    """The collection follows one; what the broker says of it."""
+    """Add a policy to the collection; returns a function that reads its state."""
     spec = {"name": "main", "endpoints": ["http://127.0.0.1:9/v1"], "batch": 1, "max_staleness": 1}
     mixed = COLLECTION.replace("queue_size: 20", "queue_size: 20, policy: main")
     document = yaml.safe_dump({"kind": "policy", "spec": spec})
@@ -136,7 +136,7 @@ def policy(settings: Settings, tmp_path: Path) -> Callable[[], PolicyState]:
 def test_no_group_begins_in_place_of_one_that_comes_again(
     settings: Settings, tmp_path: Path, policy: Callable[[], PolicyState]
 ) -> None:
-    """A trainer goes on from a state of version 0, when three groups have ended by version 1."""
+    """A trainer resumes from a state of version 0, after three groups have ended at version 1."""
 
     def opened() -> Rollouts:
         prompts = [{"question": "2", "evaluators": JUDGED} for _ in range(8)]
@@ -178,7 +178,7 @@ def test_several_trainers_share_the_prompts_also_where_one_is_killed(
     killed.communicate()
     ranks = [trainer(settings, tmp_path, number, 3) for number in range(3)]
     used = [name for each in ranks for name in end_of(each)["used"]]
-    # The name of a rank's third prompt, for example: mixed/1-of-3/000002.
+    # For example, a rank's third prompt is mixed/1-of-3/000002.
     parts = [name.removeprefix("mixed/").split("-of-3/") for name in used]
     assert sorted(3 * int(at) + int(rank) for rank, at in parts) == [*range(0, PROMPTS, 2)]
     ran = Counter((tmp_path / "journal").read_text().split())
@@ -197,7 +197,7 @@ def test_short_groups_are_given_where_so_many_goods_are_enough(
     with Rollouts.open(tmp_path / "mixed.yaml", prompts, settings=settings, **options) as rollouts:
         sizes = [len(batch.groups) for batch in rollouts]
         assert sum(sizes) == given
-        # The last group that was given is not counted before the next is asked for.
+        # The last returned group is counted when the next one is requested.
         assert rollouts.counts["short"] + (given == 7) == 4
     assert set(sizes[:-1]) == {2}
 

@@ -1,4 +1,4 @@
-"""Runs at their edges: what a sender meant otherwise is said before it costs anything."""
+"""Edge cases of runs: likely mistakes of a sender are reported before they cost anything."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_run_is_known_by_whatever_is_left_of_it(project: Project) -> None:
     project.ok("send", "toys", "echo two", "--run", "v1")
     project.ok("runs", "drop", "v1", "--yes")
     assert project.ok("cancel", "--run", "v1").out == "1 cancelled, 0 running ones signalled\n"
-    # An archive alone, without any broker.
+    # Only an archive, without a broker.
     alone = project.folder / "alone"
     alone.mkdir()
     unset = {"AGENTPIPE_BROKER": "", "AGENT_COLLECTION_CONFIG_FILE": ""}

@@ -1,4 +1,4 @@
-"""Runs, as people send, look at and forget them."""
+"""Runs, as users send, inspect and drop them."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_run_is_one_on_each_broker(project: Project) -> None:
 def test_a_killed_send_is_resumed_by_the_next_one(
     project: Project, killed_at: tuple[int, ...]
 ) -> None:
-    """Batches have 1,000 tasks: it dies before, between and after them."""
+    """Batches have 1,000 tasks: the sender dies before, between and after them."""
     number = 4_000
     project.collection(max_queue_size=3 * number)
     lines = "\n".join(f'"echo {n}"' for n in range(number)) + "\n"
@@ -247,7 +247,7 @@ def test_a_killed_send_is_resumed_by_the_next_one(
     for tasks in killed_at:
         sender = project.start(*send)
         wait_until(
-            lambda: sender.poll() is not None or (project.stats()["waiting"] or 0) >= tasks,  # noqa: B023 - at once
+            lambda: sender.poll() is not None or (project.stats()["waiting"] or 0) >= tasks,  # noqa: B023 - called at once
             60,
             f"{tasks} tasks wait",
         )
@@ -261,5 +261,5 @@ def test_a_killed_send_is_resumed_by_the_next_one(
     waiting = project.stats()["waiting"]
     if project.settles_in_one_step:
         assert waiting == number
-    else:  # A batch that was published and not noted is there twice; readers drop the repeats.
+    else:  # A batch that was published but not recorded is repeated; readers skip repeats.
         assert number <= waiting <= number + 1_000 * len(killed_at)

@@ -1,4 +1,4 @@
-"""A trainer's policy with real workers: its versions, its servers, and its pauses."""
+"""A trainer's policy with real workers: versions, servers and pauses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Talker:
 
 
 def pass_the_limit() -> None:
-    """Let the time limit of a run pass."""
+    """Wait until the time limit of a run has passed."""
     over = time.monotonic() + LIMIT_S + 1
     wait_until(lambda: time.monotonic() > over, PATIENCE_S, "the time limit has passed")
 
@@ -70,14 +70,14 @@ def number_of_turn(request: Request) -> int:
 
 
 def talk(request: Request) -> Reply:
-    """One more token each turn."""
+    """Answer with one more token in each turn."""
     turn = number_of_turn(request)
     ids = TokenIds(list(range(1, 2 * turn + 2)), [2 * turn + 2])
     return Reply({"role": "assistant", "content": f"turn {turn}"}, ids=ids)
 
 
 class Crew:
-    """A collection that follows a policy, its servers, and its trainer."""
+    """A collection that follows a policy, with servers and a trainer."""
 
     def __init__(self, project: Project, urls: list[str], **policy: Any) -> None:
         self.project = project
@@ -119,7 +119,7 @@ class Crew:
 
 
 def versions_in(result: dict[str, Any]) -> list[int]:
-    """Of each turn that was sampled."""
+    """The version of each sampled turn."""
     return [
         version
         for segment in result["rollout"]["segments"]
@@ -131,7 +131,7 @@ def versions_in(result: dict[str, Any]) -> list[int]:
 @pytest.mark.long
 @ON_BOTH
 def test_a_pause_with_64_runs_in_flight_fails_none(project: Project) -> None:
-    """The pause alone is longer than the time limit; each turn is asked for once."""
+    """The pause is longer than the time limit; each turn is requested once."""
     second_turns = threading.Event()
 
     def reply(request: Request) -> Reply:
@@ -201,7 +201,7 @@ def test_a_program_is_asked_to_come_again_and_its_run_does_not_end(project: Proj
 @pytest.mark.long
 @ON_BOTH
 def test_servers_move_while_runs_go_on(project: Project) -> None:
-    """A run stays with its server; after a publication each is at one of the new."""
+    """A run stays with its server; after a publication new runs use the new servers."""
     gate = threading.Event()
 
     def reply(request: Request) -> Reply:
@@ -260,7 +260,7 @@ def test_killed_workers_while_paused_lose_and_repeat_nothing(project: Project) -
 @pytest.mark.long
 @ON_BOTH
 def test_only_what_a_version_allows_begins_and_why_says_so(project: Project) -> None:
-    """Of six groups two may begin; a burst ends, and goes on after the next version."""
+    """Two of six groups can start; the burst ends, and continues after the next version."""
     with LlmStub(talk) as stub:
         crew = Crew(project, [stub.url], batch=2, max_staleness=0)
         crew.talkers(1, number=2, time_limit=60)

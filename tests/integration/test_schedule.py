@@ -1,4 +1,4 @@
-"""``agentpipe schedule``, by real processes that are killed and stopped."""
+"""``agentpipe schedule`` in real processes that are killed and stopped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scheduled(project: Project, tasks: int, **spec: Any) -> None:
 
 
 def due(project: Project) -> str:
-    """Note a firing as begun: the last one that was due, with nothing sent yet."""
+    """Record the last due firing as started, with nothing sent yet."""
     now = datetime.now(UTC)
     half = now.replace(minute=30, second=0, microsecond=0)
     fire_time = half if half <= now else half - timedelta(hours=1)
@@ -41,7 +41,7 @@ def due(project: Project) -> str:
 
 
 def has_calendar(project: Project) -> bool:
-    """A server may need a moment to free it after a kill."""
+    """Whether this process can use the schedule; after a kill, a server frees it with a delay."""
     store = project.open_store()
     try:
         assert isinstance(store, KeepsSchedules)
@@ -88,7 +88,7 @@ def test_a_killed_schedulers_batch_is_finished_by_the_next(project: Project) -> 
     assert begun < TASKS, "it was killed too late to tell anything"
     if project.settles_in_one_step:
         assert waiting == TASKS
-    else:  # Ids are not remembered: what was not noted yet is sent again.
+    else:  # Ids are not remembered: unrecorded tasks are sent again.
         assert TASKS <= waiting <= TASKS + CHUNK
 
 
@@ -100,7 +100,7 @@ def test_two_schedulers_at_once_are_harmless(project: Project) -> None:
     project.until(waiting=TASKS)
     for each in pair:
         each.send_signal(signal.SIGTERM)
-    # The slower one may not have begun yet.
+    # The slower one can be killed before it starts.
     assert {each.wait(30) for each in pair} <= {0, -signal.SIGTERM}
     assert project.stats()["waiting"] == TASKS
 

@@ -1,4 +1,4 @@
-"""What MCP-Universe's users wrote works, with only the import changed."""
+"""Code of MCP-Universe's users works after changing only the import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
     from tests.servers import OwnServer
 
-# The seed's examples; what differs is where the names come from.
+# The seed's examples; only the imports differ.
 SEND = """
 from agentpipe import TaskConfig
 from agentpipe import AgentPipeline
@@ -47,7 +47,7 @@ for result in pipeline.pull_task_outputs(limit=1, timeout=30):
 
 @pytest.fixture(params=["kafka", "rabbitmq"])
 def mq_type(request: pytest.FixtureRequest, project: Project, own_server: OwnServer) -> str:
-    """The seed's variables alone, and real servers behind them; they have no prefix for a Redis."""
+    """Only the seed's variables, with real servers; they cannot set a prefix for Redis."""
     kind: str = request.param
     del project.environ["AGENTPIPE_BROKER"], project.environ["AGENTPIPE_SINK"]
     redis = urlsplit(own_server(RedisServer).url)
@@ -95,7 +95,7 @@ def test_bare_producers_and_consumers_are_made_by_the_factory(
     consumer.close()
     with MQFactory.create_producer(mq_type, topic, **where) as producer:
         producer.send(b"new")
-    with MQFactory.create_consumer(mq_type, topic, **where) as again:  # The others were used.
+    with MQFactory.create_consumer(mq_type, topic, **where) as again:  # Others were consumed.
         assert list(again.consume_messages(max_messages=1)) == [b"new"]
 
 

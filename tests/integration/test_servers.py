@@ -1,4 +1,4 @@
-"""Real servers started, stopped, killed and started again, by hand and by the fixtures."""
+"""Real servers are started, stopped, killed and restarted, by hand and by the fixtures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TIMEOUT_S = 180.0
 
 
 def launch(*argv: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """What the command line says."""
+    """Run the command line and check its exit code."""
     done = subprocess.run(
         [sys.executable, "-m", "brokers.launch", *map(str, argv)],
         cwd=ROOT,
@@ -56,7 +56,7 @@ def gone(processes: list[int]) -> bool:
 
 
 def holds_queue(folder: Path, name: bytes) -> bool:
-    """Whether RabbitMQ wrote the queue's definition: it may confirm the declaration before."""
+    """Whether RabbitMQ has written the queue's definition, which can follow its confirmation."""
     logs = (*folder.glob("data/*/*.LOG"), *folder.glob("data/*/rabbit_durable_queue.DC*"))
     return any(name in log.read_bytes() for log in logs)
 

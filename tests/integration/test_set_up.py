@@ -1,4 +1,4 @@
-"""Failures of the set-up: dead at once, whichever engine meets them, and replayed once mended."""
+"""Set-up errors: dead at once with every engine, and replayed after the fix."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Variable:
     def execute(self, task, context):
         return context.env["TOKEN"] and "fine"
 """
-# What mends it: a file and its content, or the context's env.
+# The fix: a file and its content, or the context's env.
 MENDED: dict[str, Any] = {
     "Built": ("extra.py", ""),
     "Opened": ("extra.py", ""),

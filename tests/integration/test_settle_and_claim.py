@@ -1,4 +1,4 @@
-"""Settling and claiming in one call on Redis: nothing is lost or run twice, whatever is cut off."""
+"""Settling and claiming in one call on Redis: lost replies lose no task and run none twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROCESSES, TASKS, CONCURRENCY = 8, 400, 2
 
 
 class BothStore(AnyStore, SettlesAndClaims, Protocol):
-    """One that can do both at once."""
+    """A store that can settle and claim in one call."""
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def test_a_lost_reply_costs_neither_the_settlement_nor_the_claim(
     ):
         worker = worker_of(cut_off)
         claims = claim_up_to(1, cut_off, worker)
-        proxy.may_lose = lost  # A call that is cut off once repeats itself.
+        proxy.may_lose = lost  # A call that loses one reply retries by itself.
         if lost == 1:
             done, claimed = both(cut_off, worker, claims)
         else:
@@ -118,7 +118,7 @@ def test_a_lost_reply_costs_neither_the_settlement_nor_the_claim(
                 done, claimed = both(cut_off, worker, claims)
             else:
                 done, claimed = cut_off.settle(answers(claims)), None
-            assert claimed is None  # It is to be asked for.
+            assert claimed is None  # The worker must ask for it.
             claimed = claim_up_to(1, cut_off, worker)
         assert (done, ids(claimed)) == ([True], ["b"])
         assert (running(store), store.stats().outcomes) == (1, {"ok": 1})
@@ -184,7 +184,7 @@ def test_a_claim_that_fails_takes_no_settlement_with_it(
 
 
 class Mute(Proxy):
-    """Passes no reply on once it is ``muted``: requests arrive."""
+    """Forwards requests, but no replies once it is ``muted``."""
 
     muted = False
 
@@ -230,7 +230,7 @@ def test_a_worker_killed_before_its_reply_has_settled_and_its_claim_runs_elsewhe
 
 
 def _race(url: str, name: str, group: Any, found: Any) -> None:
-    """Settle and claim until all are done; what was claimed, and the most that ran of a queue."""
+    """Settle and claim until all is done; report the claims, and the most running per queue."""
     with opened(url) as store:
         worker, mine, most = worker_of(store, name), list[str](), 0
         group.wait(PATIENCE_S)

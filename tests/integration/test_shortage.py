@@ -1,4 +1,4 @@
-"""A worker's own shortage is never the agent's error: it runs fewer tasks at once, and says so."""
+"""A worker's own shortage is no error of the agent: it runs fewer tasks at once, and logs it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Leaking:
 
 
 def burst(project: Project, files: int) -> subprocess.CompletedProcess[str]:
-    """Run workers that may open so many files."""
+    """Run workers with a limit on open files."""
     work = [sys.executable, "-m", "agentpipe", "work", "--burst", "--processes", "1"]
     return subprocess.run(
         ["/bin/sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *work],

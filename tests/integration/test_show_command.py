@@ -1,4 +1,4 @@
-"""``agentpipe show``: one task's Result, whatever became of it."""
+"""``agentpipe show``: the Result of one task, with any outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sink that fails costs nothing: results wait, then workers do, and nothing runs twice."""
+"""A failing sink loses nothing: results wait, then workers do, and no task runs twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS, HIGH_WATER, SLOTS = 120, 20, 4
 
 @contextmanager
 def away(path: Path) -> Iterator[None]:
-    """Nothing can be made where the sink would be."""
+    """The sink's folder cannot be created."""
     path.parent.write_text("a file in the folder's place")
     yield
     path.parent.unlink()
@@ -32,7 +32,7 @@ def away(path: Path) -> Iterator[None]:
 
 @contextmanager
 def failing(path: Path) -> Iterator[None]:
-    """It opens, and each write is refused."""
+    """The sink opens, but every write fails."""
     _execute(path, "ALTER TABLE records RENAME TO records_away")
     yield
     _execute(path, "ALTER TABLE records_away RENAME TO records")
@@ -40,7 +40,7 @@ def failing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def hanging(path: Path) -> Iterator[None]:
-    """A write neither fails nor ends."""
+    """A write blocks without failing."""
     with Path(f"{path}-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -62,7 +62,7 @@ def test_while_the_sink_is_out_workers_stop_above_the_high_water_and_then_go_on(
         pytest.skip("knows how to break an SQLite sink only")
     sink_file = Path(sink_url.removeprefix("sqlite:///"))
     if outage is not away:
-        assert project.results() == []  # Makes the file.
+        assert project.results() == []  # Creates the file.
     project.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = str(HIGH_WATER)
     project.collection(number=4, max_queue_size=TASKS)
     with project.ledger_watched() as looks, outage(sink_file):
@@ -112,7 +112,7 @@ def test_the_pressure_of_a_sink_that_is_out_reaches_the_sender(
 
 
 def _wait_for_beats(project: Project) -> None:
-    """Until each worker has beaten twice, so that it had the occasion to claim more."""
+    """Wait for two heartbeats of each worker, so it could have claimed more."""
     beats, ages = Counter[str](), dict[str, float]()
 
     def have_beaten() -> bool:

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 
-# 10,000 take some two minutes on SQLite.
+# 10,000 groups take about two minutes on SQLite.
 GROUPS = int(os.environ.get("STALENESS_GROUPS", "1000"))
 SIZE, BATCH, STALENESS = 2, 16, 1
 SLOTS, PORTION = 200, 500
 
 
 class Fleet(threading.Thread):
-    """Sends groups, and ends their members in any order, some of them badly.
+    """Sends groups, and ends their members in random order, some of them as failures.
 
     Attributes:
-        started: By task: the version when it asked for the first time.
+        started: By task: the version at its first request.
     """
 
     def __init__(self, settings: Settings, queues: list[str], seed: int) -> None:
@@ -154,5 +154,5 @@ def test_no_group_is_too_old_and_the_loop_never_stops(
 
 
 def oldest_of(group: RolloutGroup, fleet: Fleet) -> int:
-    """By what the fleet wrote down itself."""
+    """The group's oldest version, by the fleet's own records."""
     return min(fleet.started[it.task_id] for it in group.goods)

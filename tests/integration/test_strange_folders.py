@@ -1,4 +1,4 @@
-"""`check FOLDER` and `init --from-mcp-universe` read a stranger's folder, and run nothing of it."""
+"""`check FOLDER` and `init --from-mcp-universe` read an untrusted folder without running code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASS = "class A:\n    def execute(self, task, context): ...\ndef f(answer): ...
 
 @pytest.fixture
 def strange(project: Project) -> Path:
-    """A folder with a Python module in each place that its files name; importing one is seen."""
+    """A folder with Python modules at all places that its files name; an import leaves a trace."""
     folder = project.folder / "strange"
     (folder / "package").mkdir(parents=True)
     seen = f"open({str(project.folder / 'was_run')!r}, 'a').write(__name__ + chr(10))\n"
@@ -46,7 +46,7 @@ def strange(project: Project) -> Path:
 
 
 def ran(project: Project) -> list[str]:
-    """The modules that were imported."""
+    """The names of modules that were imported."""
     file = project.folder / "was_run"
     return file.read_text().split() if file.exists() else []
 

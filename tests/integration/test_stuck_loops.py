@@ -1,4 +1,4 @@
-"""Loops that end or do not turn: the process is replaced, and only one run is blamed."""
+"""Event loops that end or block: the process is replaced, and only one run is blamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_OK = {"ok": 4}
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "attempt"),
-    # What raises into a loop from outside leaves no trace of whose code it was.
+    # An exception raised into a loop from outside leaves no trace of its origin.
     [("exit", 2), ("keyboard", 2), ("stop", 2), ("async", 1)],
 )
 def test_a_loop_that_ends_ends_its_process_and_its_tasks_go_back(
@@ -34,14 +34,14 @@ def test_a_loop_that_ends_ends_its_process_and_its_tasks_go_back(
     *others, culprit = (results[f"tasks-{number}"]["attempt"] for number in range(4))
     assert (others, culprit) == ([1, 1, 1], attempt)
     assert fleet.log.count("the event loop has ended") == 1
-    assert fleet.log.count("replaced") == 2  # By the process itself, and by its supervisor.
+    assert fleet.log.count("replaced") == 2  # By the process, and by its supervisor.
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "outcome", "said"),
     [
-        ("cancel", "agent_error", "the agent cancelled itself"),  # It waits in tasks of its own.
+        ("cancel", "agent_error", "the agent cancelled itself"),  # It waits in separate tasks.
         ("factory", "agent_error", "give the collection `isolation: thread`"),
         ("executor", "agent_error", "give the collection `isolation: thread`"),
         ("fork", "ok", ""),
@@ -62,7 +62,7 @@ def test_a_run_that_changes_the_loop_changes_it_for_no_other(
     assert (meddler["outcome"], meddler["attempt"]) == (outcome, 1)
     assert {(it["outcome"], it["attempt"]) for it in results.values()} == {("ok", 1)}
     finished = Counter(entry["task_id"] for entry in project.journal("finished"))
-    del finished["tasks-6"]  # Of a fork both copies return from `execute`.
+    del finished["tasks-6"]  # After a fork, both copies return from `execute`.
     assert (len(finished), set(finished.values())) == (12, {1})
     assert "replaced" not in fleet.log
     assert said in (meddler["error"] or {"message": ""})["message"]

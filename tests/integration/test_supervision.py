@@ -1,4 +1,4 @@
-"""Workers are replaced when they die, and end in good order when they are told to."""
+"""Workers are replaced when they die, and shut down cleanly when asked to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1")
-REPLACED_S = 20.0  # Where the machine has other things to do.
+REPLACED_S = 20.0  # For a busy machine.
 
 
 @pytest.mark.long
@@ -30,7 +30,7 @@ def test_a_killed_worker_is_replaced_and_the_others_runs_go_on(project: Project)
     project.collection(number=4)
     fleet = project.work("--processes", "2", "--slots", "2").ready(2)
     project.send(*["wait-for-file end"] * 4)
-    # What is claimed and has not begun counts no crash.
+    # A task that was claimed but not started counts no crash.
     wait_until(lambda: len(project.journal("started")) == 4, REPLACED_S, "all have begun")
     killed, spared = sorted(fleet.pids)
     os.kill(killed, signal.SIGKILL)
@@ -119,7 +119,7 @@ def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(
     fleet.signal(kind)
     assert fleet.end() == code
     assert "Traceback" not in fleet.log
-    # What is given back enters a queue that is full.
+    # Returned tasks enter a queue although it is full.
     stats = project.until(timeout_s=0, delivered=1, waiting=5, running=0)
     assert stats["workers"] == []
     if kind == signal.SIGTERM:
@@ -154,13 +154,13 @@ def test_a_second_signal_ends_at_once_and_still_gives_back(
     assert project.stats()["running"] == 0
     waiting = _waiting(project)
     assert set(waiting) == sent
-    if project.settles_in_one_step:  # RabbitMQ may have got one back twice.
+    if project.settles_in_one_step:  # RabbitMQ can deliver one twice.
         assert len(waiting) == len(sent)
     assert project.processes() == set()
 
 
 def _waiting(project: Project) -> list[str]:
-    """The ids of the tasks that wait; where a store cannot read them, they are taken."""
+    """The ids of waiting tasks; a store that cannot read them purges them."""
     store = project.open_store()
     found: list[str] = []
 

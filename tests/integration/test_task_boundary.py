@@ -1,4 +1,4 @@
-"""A task is data: it loads no code, and reads no credential of its context."""
+"""A task is data: it loads no code, and reads no credentials of its context."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _task(name: str, *evaluators: dict[str, Any], question: str = "echo hi") -> 
 
 
 def _forge(project: Project, *tasks: dict[str, Any]) -> None:
-    """Put tasks into the broker that no sender of ours would send."""
+    """Put tasks into the broker that our senders would refuse."""
     store = project.open_store()
     offers = [Offer(task["task_id"], orjson.dumps(task)) for task in tasks]
     store.offer("toys", offers, round_robin=True)

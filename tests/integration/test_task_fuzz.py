@@ -1,4 +1,4 @@
-"""5,000 task files that ask for what is not theirs, against `send` and a worker process."""
+"""5,000 task files that ask for forbidden things, sent with `send` to a worker process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def started(project: Project) -> Path:
 
 @pytest.fixture
 def owner(project: Project) -> Iterator[tuple[Project, LlmStub]]:
-    """Collections of three kinds of agents, with a credential each; programs that leave a trace."""
+    """Collections of three kinds of agents, each with a credential; programs that leave a trace."""
     with LlmStub([say("fine")]) as model:
         _set_up(project, model.url)
         yield project, model
@@ -88,7 +88,7 @@ def _set_up(project: Project, model_url: str) -> None:
 
 
 class ProcessWatch:
-    """Sees what is below a process, until it is stopped."""
+    """Records the programs below a process until it is stopped."""
 
     def __init__(self, root: int) -> None:
         self.programs: set[str] = set()
@@ -129,7 +129,7 @@ def _program(pid: int) -> str:
 
 
 def _is_expected(program: str) -> bool:
-    """Our own Python processes, and the program of the collection."""
+    """Whether it is our own Python process, or the collection's program."""
     first, second, *_ = [*program.split(" "), ""]
     if PROGRAM in program or first == "echo":
         return True
@@ -139,7 +139,7 @@ def _is_expected(program: str) -> bool:
 
 @contextmanager
 def watched(path: Path) -> Iterator[list[int]]:
-    """Whether somebody opens the file, as one number for each look."""
+    """Watch accesses to the file; the yielded list gets the size of their events at the end."""
     libc = ctypes.CDLL(None, use_errno=True)
     watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     assert libc.inotify_add_watch(watch, os.fsencode(path), IN_OPEN | IN_ACCESS) >= 0
@@ -155,7 +155,7 @@ def watched(path: Path) -> Iterator[list[int]]:
 
 
 class Senders:
-    """Sends each mutation as `send` would; what it refuses is forged into the queue."""
+    """Sends each mutation as `send` would; refused ones are put directly into the queue."""
 
     def __init__(self, project: Project) -> None:
         settings = Settings.from_env(project.environ)
@@ -217,7 +217,7 @@ def test_each_is_refused_or_answered_and_nothing_else_happens(
 
 
 def _sent_by_the_command(project: Project, lines: list[bytes]) -> int:
-    """Some of them by `agentpipe send`: each file is refused with a reason, or accepted."""
+    """Send some files by `agentpipe send`: each is accepted, or refused with a reason."""
     accepted = 0
     for number in range(FILES):
         file = project.write(f"fuzz-{number}.jsonl", lines[number * 37] + b"\n")

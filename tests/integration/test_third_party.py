@@ -1,4 +1,4 @@
-"""A third party's store: installed beside agentpipe, chosen by its URL, tested like ours."""
+"""A third party's store: a separate package, chosen by its URL, tested like ours."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CAPABILITIES = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package ``toystore`` is installed, from its own metadata and offline."""
+    """The folder in which the package ``toystore`` is installed, offline."""
     folder = tmp_path_factory.mktemp("third-party")
     source = shutil.copytree(HERE / "third_party", folder / "source")
     options = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
@@ -91,12 +91,12 @@ def test_workers_and_senders_find_it_by_its_url(site: Path, project: Project) ->
     sent = project.ok("send", "toys", "--file", project.tasks("one", "two", "three"), "--json")
     ids = sent.json["task_ids"]
     done = project.burst("--processes", "2")
-    assert done.err.count("this broker counts no failures") == 2  # Each process says so once.
+    assert done.err.count("this broker counts no failures") == 2  # Once per process.
     assert sorted(project.by_id()) == sorted(ids)
     assert project.ok("status", "--json").json["delivered"] == 3
 
 
-# What the core lacks.
+# Features that the core lacks.
 
 CANNOT = {
     ("cancel", "t"): "cancel tasks",
@@ -134,7 +134,7 @@ except ConfigError as error:
 
 @pytest.fixture
 def core_only(site: Path, project: Project) -> Project:
-    """A project whose broker has the core and no capability."""
+    """A project whose broker has only the core, no capabilities."""
     project.environ["PYTHONPATH"] = str(site)
     project.environ["AGENTPIPE_BROKER"] = "toy:///toy.json"
     project.collection(number=2)

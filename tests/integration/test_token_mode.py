@@ -1,4 +1,4 @@
-"""With ``mode: tokens`` a model's server gets back the ids that it has sampled."""
+"""With ``mode: tokens``, a model server gets back the ids that it sampled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def talked(
     policy_version: int | None = None,
     **more: Any,
 ) -> tuple[Rollout, list[httpx2.Response]]:
-    """Three turns of a client through the gateway of one run."""
+    """Three turns of a client through one run's gateway."""
 
     async def run(url: str) -> tuple[Rollout, list[httpx2.Response]]:
         rollout = Rollout(required=required, by_tokens=by_tokens, policy_version=policy_version)
@@ -90,7 +90,7 @@ def test_each_prompt_begins_with_what_was_sampled() -> None:
 
 
 def test_by_messages_the_same_answers_come_back_as_other_ids() -> None:
-    """Else the other tests would show nothing."""
+    """Without this, the other tests would prove nothing."""
     record = talked(TokenServer(ANSWERS), by_tokens=False)[0].to_dict("stop")
     assert record["masked"] > 0
 
@@ -119,7 +119,7 @@ def test_a_client_that_asks_for_a_stream_gets_one() -> None:
 
 
 def test_what_is_sampled_fits_into_the_context() -> None:
-    """A prompt that is longer than its text's ids leaves that much less."""
+    """If a prompt has more ids than its text needs, that many fewer can be sampled."""
     server = TokenServer(ANSWERS)
     talked(server)
     most = [each["sampling_params"]["max_tokens"] for each in server.generated]
@@ -131,14 +131,14 @@ def test_what_is_sampled_fits_into_the_context() -> None:
 
 
 def test_a_limit_that_vllm_does_not_repeat_holds() -> None:
-    """It leaves out its default, and takes what is left out for no limit."""
+    """vLLM leaves its default out of the rendered prompt, and takes a missing limit as no limit."""
     server = TokenServer(ANSWERS)
     talked(server, max_tokens=DEFAULT_LIMIT)
     assert {each["sampling_params"]["max_tokens"] for each in server.generated} == {DEFAULT_LIMIT}
 
 
 def test_a_server_without_a_version_of_its_weights_has_the_policys() -> None:
-    """vLLM calls weights that were loaded without a version ``default``."""
+    """vLLM names the version of weights loaded without one ``default``."""
     server = TokenServer(ANSWERS, version="default")
     assert talked(server, policy_version=3)[0].to_dict("stop")["versions"] == [3, 3]
     assert talked(server)[0].to_dict("stop")["versions"] == []

@@ -36,7 +36,7 @@ def started(terminal: Tmux, *args: str) -> str:
 
 
 def back_in_the_shell(terminal: Tmux, before: tuple[str, ...]) -> None:
-    """The terminal is as it was, and what was on it, too."""
+    """Check that the terminal's state and its content are as before."""
     wait_until(lambda: terminal.flag("alternate_on") == "0", 20, "the shell's screen is back")
     terminal.see("was here before", without=(KEYS,))
     assert terminal.state() == before
@@ -46,7 +46,7 @@ def back_in_the_shell(terminal: Tmux, before: tuple[str, ...]) -> None:
 
 
 def noted_before(terminal: Tmux) -> tuple[str, ...]:
-    """The terminal's state, with something on it."""
+    """The terminal's state, after printing a marker on its screen."""
     state = terminal.state()
     terminal.type("echo was here bef''ore")
     terminal.press("Enter")
@@ -175,7 +175,7 @@ def test_the_terminal_is_restored_however_it_ends(
 
 
 def pid_of_top(terminal: Tmux) -> int:
-    """The shell's child that has the terminal."""
+    """The pid of the shell's child process, which has the terminal."""
     (children,) = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", terminal.flag("pane_pid")],
         capture_output=True,
@@ -296,7 +296,7 @@ def test_a_broker_that_is_away_is_a_banner_until_it_is_back(
     server.kill()
     terminal.see("BROKER UNREACHABLE for", "retrying", "▸ toys", KEYS)
     terminal.press("?")
-    terminal.see("any key: back")  # It is not frozen.
+    terminal.see("any key: back")  # It still reacts.
     terminal.press("x")
     server.start()
     terminal.see("▸ toys", "waiting 1", without=("BROKER UNREACHABLE",))
@@ -304,7 +304,7 @@ def test_a_broker_that_is_away_is_a_banner_until_it_is_back(
     terminal.see("BROKER UNREACHABLE")
     terminal.press("q")
     back_in_the_shell(terminal, before)
-    terminal.run("top")  # Not there from the beginning on.
+    terminal.run("top")  # With the broker down from the start.
     terminal.see("BROKER UNREACHABLE")
     server.start()
     terminal.see("▸ toys", "waiting 1", without=("BROKER UNREACHABLE",))

@@ -1,4 +1,4 @@
-"""What a task cost: all its runs, whoever ran them."""
+"""The cost of a task: the sum of all its runs, on any worker."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_result_has_what_all_runs_of_its_task_cost(paying: Project) -> None:
         name: _times(number) for name, number in runs.items()
     }
     assert paying.ok("report", "--json").json["usage"] == _times(sum(runs.values()))
-    # A replay is a task of its own: the sum of both is what was paid.
+    # A replay is a separate task: what was paid is the sum of both.
     paying.ok("dead", "replay", "--all")
     paying.burst("--processes", "1")
     (replayed,) = (each for each in paying.results() if each["replay_of"] == "never")

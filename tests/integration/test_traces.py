@@ -1,4 +1,4 @@
-"""Traces of a real stream, sent to a real HTTP server, decoded by OpenTelemetry's own classes."""
+"""Traces of a real stream, sent to a real HTTP server and decoded by OpenTelemetry's classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKEN = "token-hidden-7"
 
 @dataclass
 class CollectorStub:
-    """A collector that answers with ``status``, and keeps what it accepts."""
+    """A collector that answers with ``status``, and stores what it accepts."""
 
     url: str = ""
     status: int = 200
@@ -37,7 +37,7 @@ class CollectorStub:
     headers: list[dict[str, str]] = field(default_factory=list)
 
     def accept(self, body: bytes) -> bytes:
-        """Keep the request's spans, by trace, span and name."""
+        """Store the request's spans as trace id, span id and name."""
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
@@ -89,7 +89,7 @@ def collector() -> Iterator[CollectorStub]:
 
 @pytest.fixture
 def filled(project: Project) -> Project:
-    """A project with three results, whose headers hold a credential."""
+    """A project with three results, and a credential in the exporter's headers."""
     project.collection(number=1)
     project.send("echo yes", "echo no", "raise boom")
     project.burst("--processes", "1")

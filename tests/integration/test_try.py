@@ -1,4 +1,4 @@
-"""``agentpipe try``: one run in its own process, without a broker and a sink."""
+"""``agentpipe try``: one run in its own process, without broker and sink."""
 
 from __future__ import annotations
 

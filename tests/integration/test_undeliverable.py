@@ -1,4 +1,4 @@
-"""A record that the sink refuses holds up nothing: it is cut, or kept aside and delivered later."""
+"""A record that the sink refuses blocks no others: it is cut, or kept and delivered later."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def record(number: int, **fields: Any) -> OutboxRecord:
 
 
 def read(sink: Sink, number: int) -> dict[str, Result]:
-    """By task, with repeats of the same dropped, as the stream does."""
+    """The last Result of each task."""
     found: dict[str, Result] = {}
     reader = sink.follow("readers", "beginning")
 
@@ -132,7 +132,7 @@ def kafka(kafka_server: KafkaServer) -> Iterator[tuple[Sink, str]]:
 def test_a_record_that_kafka_refuses_holds_up_no_other(
     kafka: tuple[Sink, str], kafka_server: KafkaServer
 ) -> None:
-    """The limit in the URL is wrong, as one is that was lowered since."""
+    """The limit in the URL is wrong, as after the topic's limit was lowered."""
     sink, topic = kafka
     records = [record(number, result=f"answer {number}") for number in range(30)]
     records[7] = record(7, result="answer 7", policy_version="v" * 1_500_000)
@@ -160,7 +160,7 @@ def test_a_record_that_kafka_refuses_holds_up_no_other(
 def test_a_batch_that_kafka_finds_too_large_arrives_in_parts(
     kafka: tuple[Sink, str], kafka_server: KafkaServer
 ) -> None:
-    """Its records are small; the limit was lowered after the producer had asked for it."""
+    """The records are small; the limit was lowered after the producer had read it."""
     sink, topic = kafka
     sink.publish([])
     topic_limit(kafka_server, topic, 20_000)

@@ -1,4 +1,4 @@
-"""Runs that ask their model at a URL of their own, as gateways of trainers give them."""
+"""Runs whose model has a URL for this run only, as trainers' gateways give."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.llm_stub import LlmStub, fail, say
 if TYPE_CHECKING:
     from tests.integration.project import Project
 
-# A client of either protocol, which finds its server by the usual variables.
+# A client of both protocols, which finds its server by the usual variables.
 PROGRAM = """
 import json, os, sys
 task = json.load(sys.stdin)

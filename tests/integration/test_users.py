@@ -1,4 +1,4 @@
-"""``user:`` of a collection: what it starts runs as that user; needs root."""
+"""``user:`` of a collection: its processes run as that user; needs root."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 30.0
 CANARY = "canary-user-2b9f"
-# It imports nothing that the user might not be able to read.
+# Imports only what every user can read.
 AGENT = """
 import os
 
@@ -61,7 +61,7 @@ mkdir -p deep/closed && chmod 0 deep/closed
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can read, in which a file of root's is closed."""
+    """A folder that every user can read, except for one file of root."""
     with shared_folder() as shared:
         (shared / "closed").write_text(CANARY)
         (shared / "closed").chmod(0o600)

@@ -1,4 +1,4 @@
-"""``work --watch``: the workers follow the files."""
+"""``work --watch``: workers follow changes of the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Agent:
 
 
 def _worker_of(fleet: Fleet, earlier: set[int]) -> set[int]:
-    """The workers that serve once no earlier one does."""
+    """The new workers, once none of the earlier ones serves."""
     wait_until(
         lambda: bool(fleet.pids) and not fleet.pids & earlier, 90, "other workers serve alone"
     )

@@ -1,4 +1,4 @@
-"""A trainer's loop as operators see it, while its trainer holds a batch and after its end."""
+"""A trainer's loop as operators see it: while its trainer holds a batch, and after its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who watches a fleet needs no more memory after many results than after some."""
+"""Commands that watch a fleet need no more memory as results accumulate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.integration.project import Project
 
-# 100,000 were tried by hand.
+# 100,000 were tested by hand.
 RESULTS = int(os.environ.get("WATCHED_RESULTS", "20000"))
 FIRST, PORTION = 4_000, 4_000
 PATIENCE_S = 600.0
@@ -39,7 +39,7 @@ def memory_mib(pid: int) -> float:
 
 
 def running(project: Project, command: str) -> int:
-    """The process of this command."""
+    """The pid of this command."""
 
     def found() -> list[int]:
         pids = []
@@ -54,7 +54,7 @@ def running(project: Project, command: str) -> int:
 
 @contextmanager
 def watched_by_a_page(project: Project) -> Iterator[None]:
-    """``web`` with a viewer of the live page."""
+    """Run ``web`` with a viewer of its live page."""
     process = project.start("web", "--port", "0", "--json")
     assert process.stdout is not None
     address = urlsplit(json.loads(process.stdout.readline())["url"])
@@ -72,7 +72,7 @@ def watched_by_a_page(project: Project) -> Iterator[None]:
 
 
 def _view(connection: HTTPConnection) -> None:
-    with suppress(OSError, HTTPException):  # It ends with the server.
+    with suppress(OSError, HTTPException):  # The connection ends with the server.
         answer = connection.getresponse()
         while answer.readline():
             pass

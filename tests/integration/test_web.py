@@ -1,4 +1,4 @@
-"""``agentpipe web`` in a headless Chromium, and to requests as other sites make them."""
+"""``agentpipe web`` in headless Chromium, and with requests as other sites make them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.integration.project import Project
 
-# Of a page under load.
+# For a page under load.
 PATIENCE_MS = 60_000
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>\u202ebidi"
@@ -34,7 +34,7 @@ HOSTILE = (
 WIDTHS = (1280, 390)
 SPANS, LINE = 500, "x" * 1_000_000
 WCAG_AA = 4.5
-# Of each element with text of its own that is shown: its contrast with what is behind it.
+# The contrast of each visible element's text with its background.
 LOW_CONTRAST = """
 least => {
   const parts = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -79,7 +79,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def serving(project: Project) -> Iterator[str]:
-    """The address of its pages, with the token."""
+    """The address of the pages, with the token."""
     process = project.start("web", "--port", "0", "--json")
     assert process.stdout is not None
     try:
@@ -91,7 +91,7 @@ def serving(project: Project) -> Iterator[str]:
 
 @contextmanager
 def viewer(browser: Browser, url: str, width: int = 1280, theme: str = "light") -> Iterator[Page]:
-    """A page in a browser that has the cookie, and has said nothing of a script that failed."""
+    """A page in a browser with the cookie; fails if a script on it failed or ran."""
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if theme == "dark" else "light",
@@ -101,7 +101,7 @@ def viewer(browser: Browser, url: str, width: int = 1280, theme: str = "light") 
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.goto(url)
-    page.wait_for_url(re.compile(r"^[^?]*$"))  # The token has left the address.
+    page.wait_for_url(re.compile(r"^[^?]*$"))  # The token is removed from the address.
     yield page
     context.close()
     assert said == []
@@ -227,7 +227,7 @@ def _publish(project: Project, *results: Result) -> None:
 
 
 def _result(run: str, reward: float, **fields: Any) -> Result:
-    """Hostile in all that an agent or a task says."""
+    """A Result with hostile text in every field of an agent or a task."""
     error = {"type": "Boom", "message": f"{HOSTILE} {LINE}"}
     return Result(
         task_id=f"{run}/0",
@@ -289,7 +289,7 @@ def test_long_and_hostile_results_stay_text_that_can_be_read(
 
 
 def _is_harmless(page: Page, width: int) -> None:
-    """Nothing ran, no mark turns text round, nothing is wider than the screen, all can be read."""
+    """Check that nothing ran, no bidi mark is left, the page fits, and all text is readable."""
     assert page.title() != "owned"
     assert page.locator("main script, main img[src='x']").count() == 0
     assert "\u202e" not in page.content()

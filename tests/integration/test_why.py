@@ -1,4 +1,4 @@
-"""Each reason of ``agentpipe why``, produced for real and told, on each broker."""
+"""Each reason that ``agentpipe why`` gives, produced with real processes on each broker."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ FOR_EVER = "sleep 600"
 
 
 class Asked:
-    """A project whose tasks are asked for: by the command, without a process for each look."""
+    """A project with commands about its tasks, run in this process."""
 
     def __init__(self, project: Project, capture: pytest.CaptureFixture[bytes]) -> None:
         self.project, self._capture = project, capture
         self.sees_queues = project.settles_in_one_step
 
     def run(self, *args: str, command: str = "why") -> tuple[int, str, str]:
-        """The exit code, stdout and stderr."""
+        """Run a command; return exit code, stdout and stderr."""
         self._capture.readouterr()
         code = main([command, *args])
         out, err = self._capture.readouterr()
         return code, out.decode(), err.decode()
 
     def send(self, *questions: str | dict[str, Any], name: str = "tasks.jsonl") -> list[str]:
-        """The ids of tasks that were accepted."""
+        """Send tasks; return the ids of the accepted ones."""
         file = self.project.tasks(*questions, name=name)
         ended, out, _ = self.run("toys", "--file", file, "--json", command="send")
         assert ended == 0
@@ -48,7 +48,7 @@ class Asked:
         return ids
 
     def why(self, task_id: str, code: int = 0, sink: str = "") -> dict[str, Any]:
-        """What it says as JSON."""
+        """The command's JSON output."""
         where = ("--sink", sink) if sink else ()
         ended, out, err = self.run(task_id, "--json", *where)
         assert (ended, err) == (code, ""), out
@@ -57,7 +57,7 @@ class Asked:
         return told
 
     def until(self, task_id: str, reason: str) -> dict[str, Any]:
-        """The same, once it gives this reason; for what takes a moment to be so."""
+        """The JSON output, once it gives this reason; some reasons take a moment."""
         told: dict[str, Any] = {}
 
         def is_so() -> bool:
@@ -71,10 +71,10 @@ class Asked:
         return told
 
     def waits(self, task_id: str, agent: str, reason: str) -> dict[str, Any]:
-        """Why a task that lies in a queue waits.
+        """Check why a task in a queue waits.
 
-        A broker that cannot look into its queues tells it of the agent with whom it may wait,
-        unless the task was delivered to a worker already.
+        A broker that cannot look into its queues explains it by the agents that could have it,
+        unless the task was already delivered to a worker.
         """
         told: dict[str, Any] = json.loads(self.run(task_id, "--json")[1])
         if self.sees_queues or told["state"] == "waiting":
@@ -88,7 +88,7 @@ class Asked:
         return {**told, **found}
 
     def text(self, task_id: str) -> str:
-        """What is said to people."""
+        """The command's text output."""
         return self.run(task_id)[1]
 
 
@@ -108,7 +108,7 @@ def one_worker(project: Project, *args: str) -> Fleet:
 
 
 def running(project: Project, task_id: str) -> int:
-    """The process that runs it, once one does."""
+    """The pid of the process that runs the task, once it has started."""
 
     def found() -> list[int]:
         return [it["pid"] for it in project.journal("started") if it["task_id"] == task_id]
@@ -117,7 +117,7 @@ def running(project: Project, task_id: str) -> int:
 
 
 def one_of_two_runs(project: Project, ids: list[str]) -> tuple[str, str, str]:
-    """That one, the other, and the other's agent: a broker may begin with either agent."""
+    """The running task, the other one and its agent: a broker can start with either."""
 
     def found() -> list[str]:
         return [it["task_id"] for it in project.journal("started")]
@@ -217,7 +217,7 @@ def test_a_worker_that_died_is_told_until_its_task_is_put_back(asked: Asked) -> 
         assert told["state"] == "running"
         assert f"its worker {told['worker']} has died or hangs" in told["sentence"]
         assert told["next"] == "no worker is running to put it back: agentpipe work"
-    else:  # Its connection was its lease: the server has the task back.
+    else:  # The connection was its lease: the server has the task back.
         wait_until(lambda: project.stats()["waiting"] == 1, TIMEOUT_S, "it waits again")
         asked.waits(task, "toys_0", "no_worker")
 
@@ -300,7 +300,7 @@ def test_a_delay_that_the_sender_wanted_is_told(asked: Asked) -> None:
 
 @pytest.fixture
 def broken_sink(sink_url: str) -> Iterator[Path]:
-    """Nothing can be made where the sink would be."""
+    """The sink's folder cannot be created."""
     place = Path(sink_url.removeprefix("sqlite:///")).parent
     place.write_text("a file in the folder's place")
     yield place
@@ -345,7 +345,7 @@ def test_a_dead_one_is_told_with_its_error_and_what_to_do(asked: Asked) -> None:
     project.collection(max_retries=0)
     task, _ = asked.send("infra", "infra")
     project.burst()
-    if not asked.sees_queues:  # Its dead letters are such a queue.
+    if not asked.sees_queues:  # Such brokers cannot look into dead letters either.
         told = asked.why(task, 1, f"sqlite:///{project.folder}/elsewhere.db")
         assert told["reason"] == "unsure"
         assert "it may be one of the 2 dead letters" in told["sentence"]
@@ -429,6 +429,6 @@ def test_an_unknown_one_is_no_success_and_several_are_answered_in_order(asked: A
 
 
 def test_bytes_that_are_no_characters_are_unknown(project: Project) -> None:
-    done = project.run("why", os.fsdecode(b"caf\xe9"), "--json")  # A process of its own, too.
+    done = project.run("why", os.fsdecode(b"caf\xe9"), "--json")  # In a separate process as well.
     assert (done.code, done.err) == (1, "")
     assert done.json["task_id"] == "caf\\udce9"

@@ -1,4 +1,4 @@
-"""What a group waits for, as ``why`` says it of real workers: members, gates and pauses."""
+"""What a group waits for, as ``why`` reports it with real workers: members, gates and pauses."""
 
 from __future__ import annotations
 
