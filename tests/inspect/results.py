@@ -1,4 +1,4 @@
-"""Results as workers write them, with what makes exports hard."""
+"""Results as workers write them, with content that is hard to export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HARD = 'NUL \0, quote ", comma, line\r\nbreak, =1+1, 你好 🙂 \u202e'
 
 
 def ok(number: int, answer: object = "4") -> Result:
-    """Sample 0 of a task of the run v2."""
+    """Sample 0 of a task in the run v2."""
     return Result(
         task_id=f"v2/p{number}/0",
         run="v2",
@@ -41,13 +41,13 @@ def ok(number: int, answer: object = "4") -> Result:
 
 
 def span(response: object) -> dict[str, object]:
-    """One of a type of the agent's own."""
+    """A span of an agent's own type."""
     record = {"timestamp": BASE, "data": {"type": "own", "response": response}}
     return {"id": "s", "parent_id": "s", "records": [record], "timestamp": BASE}
 
 
 def failed(number: int) -> Result:
-    """One without an answer."""
+    """A Result without an answer."""
     error = {"type": "ValueError", "message": HARD, "traceback": None}
     return Result(
         task_id=f"v2/p{number}/0", run="v2", outcome="agent_error", error=error, policy_version="b"
@@ -55,7 +55,7 @@ def failed(number: int) -> Result:
 
 
 def asked(number: int, sample: int, reward: float | None = 1.0, **fields: Any) -> Result:
-    """A sample that a model has answered after a call of a tool."""
+    """A sample answered by a model after a tool call."""
     call = {"id": "c1", "name": "math__add", "arguments": '{"a": 2}'}
     usage = {"requests": 1, "input_tokens": 10, "output_tokens": 4, "cached_tokens": 3}
     config = {"model_name": "tiny", "temperature": 0.5}
@@ -102,5 +102,5 @@ RESULTS = (ok(1), ok(2, {"sum": 4}), ok(3, HARD), failed(4), ok(5, "x" * 10_000_
 
 
 def records(*results: Result) -> list[Record]:
-    """As a sink takes them."""
+    """The records that a sink takes."""
     return [Record(each.task_id, each.encode(Redactor([]))) for each in results]

@@ -1,4 +1,4 @@
-"""pandas, pyarrow and datasets read what is exported; run by `make test-inspect`."""
+"""pandas, pyarrow and datasets read exported results; run by `make test-inspect`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TIMES = [each.name for each in COLUMNS if each.kind == "time"]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Of an archive, in which others have written, too."""
+    """Settings of an archive that also has records of other publishers."""
     settings = Settings(sink=f"sqlite:///{tmp_path / 'results.db'}")
     sink = open_sink(settings)
     sink.publish([*records(*RESULTS), Record("odd", b"{}"), Record("odd", b'"\\ud800"')])
@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def export(settings: Settings, *args: str) -> Path:
-    """Run the command; returns the file."""
+    """Run the command; return its file."""
     path = Path(settings.sink.removeprefix("sqlite:///")).with_name("out")
     command = [sys.executable, "-m", "agentpipe", "export", "--sink", settings.sink, "--force"]
     subprocess.run([*command, str(path), *args], check=True, timeout=60)
@@ -55,7 +55,7 @@ def export(settings: Settings, *args: str) -> Path:
 
 
 def plain(table: Any) -> list[dict[str, Any]]:
-    """The rows of a table of pyarrow, with times as text."""
+    """The rows of a pyarrow table, with times as strings."""
     rows: list[dict[str, Any]] = table.to_pylist()
     for each in rows:
         for name in TIMES:

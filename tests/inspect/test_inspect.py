@@ -1,4 +1,4 @@
-"""inspect_ai reads, re-scores and shows the logs that we write by hand; by `make test-inspect`."""
+"""inspect_ai reads, re-scores and shows the logs that we write; run by `make test-inspect`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOO_SLOW = {
     "message": "... its time limit of 1.5 s.",
     "traceback": None,
 }
-# Four samples of each of two tasks, one of them tried again; and one of each other outcome.
+# Four samples of each of two tasks, one of them retried; and one for each other outcome.
 SAMPLES = (
     *(asked(1, sample, float(sample > 0)) for sample in range(4)),
     *(asked(2, sample, None if sample == 3 else sample / 4) for sample in range(3)),
@@ -49,7 +49,7 @@ SAMPLES = (
 
 
 def exported(folder: Path, *results: Result) -> Path:
-    """The log that the command writes."""
+    """Export the results with the command; return the log."""
     sink = f"sqlite:///{folder / 'results.db'}"
     opened = open_sink(Settings(sink=sink))
     opened.publish(records(*results))
@@ -110,7 +110,7 @@ def test_their_metrics_are_ours(log: Path) -> None:
     assert {name: pytest.approx(values) for name, values in ours.items()} == theirs
     assert found.results is not None
     assert found.results.completed_samples == completed
-    # Mean of the means of p1 (3/4), p2 (3/8), and three others with a reward of 1.
+    # Mean of the means of p1 (3/4) and p2 (3/8), and of three others with a reward of 1.
     assert ours["reward"]["mean"] == pytest.approx((0.75 + 0.375 + 3) / 5)
 
 

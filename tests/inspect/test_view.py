@@ -1,4 +1,4 @@
-"""`inspect view` shows our logs in a browser, where there is one; run by `make test-inspect`."""
+"""`inspect view` shows our logs in a browser, if one is installed; run by `make test-inspect`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-# Under load a page needs several tries: the browser's own clock runs ahead of the server.
+# Under load a page needs several attempts: the browser's virtual clock runs ahead of the server.
 PATIENCE_S = 120.0
 BUDGET_MS = 60_000
 SWITCHES = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
@@ -34,7 +34,7 @@ CODE = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL)
 
 @contextmanager
 def viewed(folder: Path) -> Iterator[str]:
-    """The address of a viewer of the folder's logs."""
+    """The address of a viewer for the folder's logs."""
     port = free_port()
     command = [sys.executable, "-m", "inspect_ai", "view", "start", "--port", str(port)]
     environ = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder / "data")}
@@ -58,7 +58,7 @@ def answers(address: str) -> bool:
 
 
 def text_of(address: str, folder: Path) -> str:
-    """What a page shows."""
+    """The text of a page."""
     assert CHROMIUM is not None
     options = (f"--virtual-time-budget={BUDGET_MS}", f"--user-data-dir={folder / 'browser'}")
     done = subprocess.run(
@@ -72,7 +72,7 @@ def text_of(address: str, folder: Path) -> str:
 
 
 def whole(page: str, folder: Path) -> str:
-    """What it shows once it has both turns."""
+    """The page's text once it shows both turns; empty before."""
     shown = text_of(page, folder)
     return shown if "turn 2/2" in shown else ""
 

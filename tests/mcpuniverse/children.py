@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "agentpipe" / "engines" / "mcpuniverse"))
 
-# As the real parent imports it: not as a part of agentpipe.
+# Imported as the real parent does: not as part of agentpipe.
 host: Any = importlib.import_module("host")
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ ALLOWED = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 class Child:
-    """A forked process that serves one agent, as the real parent makes it.
+    """A forked process that serves one agent, created as the real parent does.
 
     Attributes:
-        log: What it wrote to stdout and stderr.
-        spans: Those of the last task.
+        log: The file with its stdout and stderr.
+        spans: The spans of the last task.
     """
 
     def __init__(self, env: dict[str, str], before: Callable[[], None] = lambda: None) -> None:
@@ -55,7 +55,7 @@ class Child:
         self._sock.close()
 
     def wait(self, timeout_s: float) -> None:
-        """Until it has ended by itself."""
+        """Wait until it has exited by itself."""
         if self.pid == 0:
             return
         until = time.monotonic() + timeout_s
@@ -83,7 +83,7 @@ class Child:
         return self.receive()
 
     def _templates(self, public: list[str] | None) -> dict[str, Any]:
-        """What tasks may read; the worker has a longer pattern."""
+        """Variables that tasks can read; the worker's pattern is longer."""
         if public is not None:
             return {"readable": public, "credentials": None}
         pattern = "KEY|TOKEN"
@@ -98,7 +98,7 @@ class Child:
         self.send({"task": task})
 
     def receive(self, timeout_s: float = 60.0) -> dict[str, Any]:
-        """The next reply; spans on the way are kept."""
+        """The next reply; spans received before it are stored."""
         self._sock.settimeout(timeout_s)
         while True:
             try:
@@ -112,7 +112,7 @@ class Child:
             self.spans.append(reply["span"])
 
     def run(self, **task: Any) -> dict[str, Any]:
-        """A task that is answered."""
+        """Run a task that is answered; return the answer."""
         self.begin(**task)
         reply = self.receive()
         assert "done" in reply, f"{reply}; log:\n{self.log.read_text()}"
@@ -120,7 +120,7 @@ class Child:
         return done
 
     def error(self, **task: Any) -> dict[str, Any]:
-        """A task that fails."""
+        """Run a task that fails; return the error."""
         self.begin(**task)
         return self.next_error()
 
@@ -138,7 +138,7 @@ class Child:
             before()
             host.serve(sock)
             code = 0
-        except BaseException:  # noqa: BLE001 - nothing of the parent's may run in a child
+        except BaseException:  # noqa: BLE001 - no code of the parent may run in a child
             traceback.print_exc()
         finally:
             os._exit(code)

@@ -1,4 +1,4 @@
-"""What runs beside mcpuniverse, of its engine; run by `make test-mcpuniverse`."""
+"""The engine's code that runs in MCP-Universe's Python; run by `make test-mcpuniverse`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def fork() -> Iterator[Callable[..., Child]]:
 
 
 def config(kind: str = "basic", /, llm_type: str = "openai", **more: Any) -> str:
-    """An agent with its LLM, as YAML, of which JSON is a part."""
+    """An agent and its LLM as JSON, which is valid YAML."""
     llm = {"kind": "llm", "spec": {"name": "llm-1", "type": llm_type, "config": {}}}
     more = {"llm": "llm-1", "instruction": "Answer.", **more}
     agent = {"kind": "agent", "spec": {"name": "main", "type": kind, "config": more}}
@@ -271,7 +271,7 @@ def test_a_context_reaches_everything_and_no_other_child(
 
 
 def with_functions() -> None:
-    """Preparations and cleanups that leave marks in the child's folder."""
+    """Register preparations and cleanups that leave marks in the child's folder."""
     from mcpuniverse.benchmark.cleanups import CLEANUP_FUNCTIONS
     from mcpuniverse.benchmark.task import PREPARE_FUNCTIONS
 
@@ -505,7 +505,7 @@ def test_a_pause_between_tries_is_cancelled(fork: Callable[..., Child]) -> None:
         child = fork(stub)
         child.open(config("function-call"))
         child.begin(question="q")
-        stub.wait_for(3)  # Now MCP-Universe pauses for ten seconds.
+        stub.wait_for(3)  # MCP-Universe now waits for ten seconds.
         time.sleep(0.5)
         began = time.monotonic()
         child.send({"cancel": True})
@@ -602,7 +602,7 @@ def _by_place(**op_args: Any) -> dict[str, Any]:
 OF_ROUTES = ("validate_number_of_routes", "are_stops_different", "places_in_cities_visited")
 OF_STOPS = ("stop_include_keys", "validate_location", "is_a_validate_stop", "places_in_country")
 ODD_STOPS: list[Any] = [{}, {"stops": 5}, {"stops": [{}]}, {"stops": ["x"]}]
-# Theirs raises for each of these: the answer has another shape than the operator expects.
+# MCP-Universe raises for each of these: the answer's shape is not what the operator expects.
 WRONG_SHAPES: list[tuple[Any, dict[str, Any]]] = [
     ({}, _by_place(key="city", values=["Paris"])),
     ([], _by_place(key="city", values=["Paris"])),
@@ -884,7 +884,7 @@ def test_children_share_memory_and_start_soon(
             f"\nPSS: parent and one child {total[0]:.0f} MiB, each further child {each:.1f} MiB; "
             f"ready after {ready[0]:.2f} s, then {min(ready[1:]):.2f} to {max(ready[1:]):.2f} s"
         )
-    assert each < total[0] / 8  # A child that shares nothing would be as large as the first.
+    assert each < total[0] / 8  # Unshared, it would be as large as the first.
     assert max(ready) < 10.0
 
 

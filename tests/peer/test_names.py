@@ -1,4 +1,4 @@
-"""Our table of MCP-Universe's names is what its registries hold."""
+"""Our table of MCP-Universe's names matches its registries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mcpuniverse.workflows.builder import WorkflowBuilder
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {"agent": "agent", "llm": "llm", "workflow": "workflows"}
-# In our own environment: nothing of ours is imported where its consumer runs.
+# Runs in our environment: the peer's environment imports none of our code.
 TELL = """
 import json
 from agentpipe.config.mcp_universe_names import names
@@ -42,7 +42,7 @@ print(json.dumps([sorted(names().servers), sorted(names().package_servers), BUIL
                   sorted(added_servers()), sorted(names().prompts)]))
 """
 PACKAGE = Path(mcpuniverse.__file__).parent
-# Ours are pinned.
+# Our versions are pinned, so versions are not compared.
 VERSION = re.compile(r"(?<=\w)(?:@(?:latest|[0-9.]+)|==[0-9.a]+)$")
 RUNNERS = {"python3", "npx", "uvx", "-y", "-m"}
 
@@ -59,8 +59,8 @@ def ours() -> Any:
 
 
 def told(each: Any) -> list[Any]:
-    """A class as our table tells of it."""
-    parameters = WorkflowBuilder._get_constructor_signature(each)  # noqa: SLF001 - the only way
+    """A class as our table describes it."""
+    parameters = WorkflowBuilder._get_constructor_signature(each)  # noqa: SLF001 - no public way
     references = {key for key, of in parameters.items() if of["is_llm_or_executor"]}
     config = getattr(each, "config_class", None)
     keys = {entry.name for entry in dataclasses.fields(config)} if config else set(parameters)
@@ -74,14 +74,14 @@ def test_operators_functions_and_preparations(ours: Any) -> None:
 
 @pytest.mark.parametrize("kind", GROUPS)
 def test_types_with_their_keys_and_references(ours: Any, kind: str) -> None:
-    classes = WorkflowBuilder._name_to_class(  # noqa: SLF001 - likewise
+    classes = WorkflowBuilder._name_to_class(  # noqa: SLF001 - no public way
         ComponentABCMeta.get_class(GROUPS[kind])
     )
     assert {name: told(each) for name, each in classes.items()} == ours[0][kind]
 
 
 def started(entry: dict[str, Any]) -> list[str]:
-    """What is started of a server and with which variables, whoever fetches its program."""
+    """A server's program with its variables, without the runner that fetches it."""
     stdio = entry["stdio"]
     words = [Path(stdio["command"]).name, *stdio.get("args", [])]
     named = [VERSION.sub("", word) for word in words if word not in {*RUNNERS, "python"}]

@@ -1,4 +1,4 @@
-"""The peer's own consumer reads our results; run by `make test-mcpuniverse`, in its environment."""
+"""The peer's consumer reads our results; run by `make test-mcpuniverse`, in its environment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# `mcpuniverse.pipeline` wants these at its import, whether it talks to Redis or not.
+# `mcpuniverse.pipeline` needs these when imported, even without Redis.
 ENVIRON = {"REDIS_HOST": "localhost", "REDIS_PORT": "6379"}
 
 
 @pytest.fixture
 def stream(tmp_path: Path) -> list[bytes]:
-    """What our workers put into the stream: an answer with its verdict, and a failure."""
+    """What our workers publish: an answer with its evaluation, and a failure."""
     (tmp_path / "both.yaml").write_text(
         f"kind: collection\nspec: {{name: echo, config: {ROOT}/configs/echo-agent.yaml}}\n"
     )

@@ -1,4 +1,4 @@
-"""An agent with a client of its own, as users' have: as a class, and as a program."""
+"""An agent with its own client, like users' agents: as a class and as a program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def talk(
     stream: bool,
     wait: Callable[[], None] = lambda: None,
 ) -> str:
-    """The last answer; ``wait`` is called between two."""
+    """The last answer; calls ``wait`` between two turns."""
     messages = [{"role": "user", "content": question}]
     for turn in range(turns):
         if turn:
@@ -48,7 +48,7 @@ def ask(messages: list[dict[str, str]], env: Mapping[str, str], *, stream: bool)
 
 
 def text_of(lines: Iterable[bytes]) -> str:
-    """The pieces of a stream."""
+    """The text of a streamed answer."""
     pieces = [line.removeprefix(b"data: ") for line in lines if line.startswith(b"data: {")]
     chunks = [each for each in map(json.loads, pieces) if each["choices"]]
     return "".join(choice_of(each, "delta").get("content") or "" for each in chunks)
@@ -68,7 +68,7 @@ class Asks:
 
 
 class Parity(Asks):
-    """Every second text is right, whatever the weights: so most groups have both.
+    """About every second answer is right, with any weights, so most groups have both rewards.
 
     The first run of each group waits for the trainer's next weights between its turns.
     """
@@ -84,7 +84,7 @@ def nothing() -> None:
 
 
 def next_weights() -> None:
-    """Wait while a trainer is in a step: it needs no run then, and ends it with other weights."""
+    """Wait while the trainer trains, which needs no run and ends with new weights."""
     journal = Path(__file__).with_name("trainer.jsonl")
     while '"at": "used"' in journal.read_text().splitlines()[-1]:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""One vLLM for all tests, and a proxy before it for each."""
+"""One vLLM for all tests, and a proxy in front of it for each module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
 
 @pytest.fixture(scope="module")
 def vllm(served: VllmServer) -> VllmServer:
-    """With the weights that it began with."""
+    """The server with its initial weights."""
     served.load(MODEL)
     return served
 

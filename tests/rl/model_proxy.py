@@ -1,4 +1,4 @@
-"""A proxy before a model's server, which writes down what is asked and what it answers."""
+"""A proxy in front of a model server, which records requests and answers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ CHAT, GENERATE = "/v1/chat/completions", "/inference/v1/generate"
 
 @dataclass
 class Exchange:
-    """A request, and the answer as the model's server gave it.
+    """A request, and the model server's answer.
 
     Attributes:
-        body: What was asked.
-        answer: The whole of it, of a stream put together; None until it has come.
+        body: The request's body.
+        answer: The whole answer, joined if it was streamed; None until it has arrived.
     """
 
     path: str
@@ -53,21 +53,21 @@ class Exchange:
 
     @property
     def key(self) -> str:
-        """What a client sees of the answer's identity."""
+        """The id of the answer that a client sees."""
         assert self.answer is not None
         return str(self.answer.get("id") or self.answer["request_id"])
 
 
 @dataclass
 class Seen:
-    """What has passed so far; each list only grows."""
+    """The recorded traffic; each list only grows."""
 
     exchanges: list[Exchange] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     @property
     def sampled(self) -> list[Exchange]:
-        """Those for which the server has sampled."""
+        """The exchanges for which the server has sampled."""
         return [it for it in self.exchanges if it.path in (CHAT, GENERATE)]
 
     @property
@@ -76,7 +76,7 @@ class Seen:
 
 
 class ModelProxy:
-    """Passes requests on to ``target``; close it."""
+    """Forwards requests to ``target``; the caller closes it."""
 
     def __init__(self, target: str) -> None:
         self.seen = Seen()
@@ -95,7 +95,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A worker that was killed resets its connections."""
+        """Ignore a connection reset by a killed worker."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.seen.exchanges.append(exchange)
         headers = {"content-type": "application/json"}
         request = urllib.request.Request(f"{self.target}{self.path}", raw, headers)
-        # A worker that was killed does not take its answer.
+        # A killed worker does not read its answer.
         with suppress(ConnectionError):
             self._pass(request, exchange)
 
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def joined(lines: list[bytes]) -> dict[str, Any]:
-    """The answer that a stream gives piece by piece."""
+    """The chunks of a stream, joined to one answer."""
     chunks = list(_chunks(lines))
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     logprobs = [choice["logprobs"]["content"] for choice in choices if choice.get("logprobs")]
@@ -177,5 +177,5 @@ def _chunks(lines: list[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def times_asked(exchanges: list[Exchange]) -> Counter[tuple[int, int]]:
-    """How often each turn was asked for, by the seed of its run."""
+    """How many times each turn was requested, by its run's seed."""
     return Counter((it.body["seed"], len(it.body["messages"])) for it in exchanges)

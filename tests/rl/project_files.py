@@ -1,4 +1,4 @@
-"""A scratch project whose agents ask a real model, and the commands that run there."""
+"""A scratch project whose agents ask a real model, and its commands."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from agentpipe import Result, RolloutGroup
 
 ASKING = Path(__file__).with_name("asking.py")
-# Where a machine is busy, an answer takes minutes.
+# On a busy machine, an answer takes minutes.
 LIMIT_S = 1_800
 
 
 @dataclass(frozen=True, slots=True)
 class RlProject:
-    """A folder with a collection and its agent; ``url`` is where they ask."""
+    """A folder with collections and their agents; ``url`` is their model server."""
 
     folder: Path
     url: str
@@ -32,12 +32,12 @@ class RlProject:
     def write(
         self, agents: dict[str, dict[str, Any]], *documents: dict[str, Any], **spec: Any
     ) -> None:
-        """A collection of the same name for each agent; JSON is YAML, too.
+        """Write an agent and a collection with the same name for each of ``agents``.
 
         Args:
-            agents: By name: ``type`` and ``config``; what else is there is for its collection.
-            documents: What else the file of collections has.
-            spec: For all collections.
+            agents: By name: ``type`` and ``config``; other fields go to its collection.
+            documents: More documents for the file of collections.
+            spec: Fields for all collections.
         """
         shutil.copy(ASKING, self.folder)
         collections = []
@@ -53,7 +53,7 @@ class RlProject:
         (self.folder / name).write_text("\n---\n".join(map(json.dumps, documents)))
 
     def send(self, name: str, tasks: list[dict[str, Any]], samples: int) -> None:
-        """All must be accepted."""
+        """Send groups of tasks; all must be accepted."""
         collections = load(self.folder / "collection.yaml")
         with Dispatcher.open(collections, self.settings, results=False) as dispatcher:
             sent = dispatcher.send_groups(name, tasks, samples)
@@ -65,7 +65,7 @@ class RlProject:
         return Settings(broker=urls[0], sink=urls[1])
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """An agentpipe command in the background; what it says is in ``NAME.log``."""
+        """Start an agentpipe command in the background, with its output in ``NAME.log``."""
         urls = ["--broker", self.settings.broker, "--sink", self.settings.sink]
         whole = [sys.executable, "-m", "agentpipe", *command, "-c", "collection.yaml", *urls]
         key = {"OPENAI_API_KEY": "unused-0123456789", "LOCAL_LLM_API_KEY": "unused-0123456789"}
@@ -81,12 +81,12 @@ class RlProject:
             )
 
     def run(self, *command: str) -> None:
-        """The same, to its end, which must be good."""
+        """Run a command that must succeed."""
         code = self.start(*command).wait(2 * LIMIT_S)
         assert code == 0, (self.folder / f"{command[0]}.log").read_text()[-5_000:]
 
     def groups(self) -> list[RolloutGroup]:
-        """All that have ended, in a reading group of this test."""
+        """All ended groups that this test has not read yet."""
         with GroupStream.open(
             self.settings, group="test", timeout_s=1, min_good=0, keep=lambda _: True
         ) as stream:

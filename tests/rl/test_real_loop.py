@@ -1,4 +1,4 @@
-"""A trainer's loop with a real model: new weights after each step, and kills between them."""
+"""A trainer's loop with a real model: new weights after each step, and kills in between."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 TURNS, SLOTS = 2, 6
 AGENT = {"type": "python", "config": {"class": "asking:Parity", "turns": TURNS}}
-# Both compute in 32 bits, in another order of the same sums.
+# Both compute in 32 bits, but add in a different order.
 MAX_DIFFERENCE = 0.01
-# Rows of each version that are also compared with the weights before.
+# Rows of each version that are also compared with the previous weights.
 COMPARED = 3
 
 Row = tuple[dict[str, Any], set[int]]
 
 
 class Loop:
-    """Its workers, and its trainers one after the other."""
+    """The loop's workers, and its successive trainers."""
 
     def __init__(self, project: RlProject, server: str) -> None:
         self.project, self._server = project, server
@@ -62,7 +62,7 @@ class Loop:
         return [Event.read(line) for line in lines]
 
     def until(self, at: str, step: int) -> None:
-        """Wait for an event of the trainer that runs."""
+        """Wait for an event of the current trainer."""
 
         def reached() -> bool:
             assert self._trainer is not None
@@ -78,7 +78,7 @@ class Loop:
         assert self._trainer.wait(60) == -signal.SIGKILL
 
     def kill_worker(self, proxy: ModelProxy) -> int:
-        """One that runs something, while answers are awaited; how many runs it had."""
+        """Kill a busy worker while answers are awaited; return the number of its runs."""
         with closing(open_store(self.project.settings)) as store:
 
             def busy() -> list[tuple[int, int]]:
@@ -91,7 +91,7 @@ class Loop:
         return running
 
     def end(self) -> None:
-        """Let the trainer come to its end, and stop the workers."""
+        """Wait for the trainer to finish, then stop the workers."""
         assert self._trainer is not None
         assert self._trainer.wait(LIMIT_S) == 0, self._log()
         self.workers.send_signal(signal.SIGTERM)
@@ -111,7 +111,7 @@ class Loop:
 def loop(
     vllm: VllmServer, proxy: ModelProxy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Loop]:
-    """Five steps; the trainer was killed in two of them, and a worker in one."""
+    """A loop after five steps; two trainers and one worker were killed."""
     project = RlProject(tmp_path_factory.mktemp("loop"), proxy.url)
     policy = {
         "name": "main",
@@ -126,10 +126,10 @@ def loop(
     project.write({"loop": AGENT}, document, policy="main", record=record, concurrency=2 * SLOTS)
     found = Loop(project, vllm.url)
     try:
-        found.train("loaded 1")  # The server has weights of which nobody has heard.
+        found.train("loaded 1")  # The server has unpublished weights.
         found.until("loaded", 1)
         found.kill_trainer()
-        found.train("published 3")  # Runs have weights that are in no checkpoint.
+        found.train("published 3")  # Runs have weights without a checkpoint.
         found.until("used", 2)
         assert found.kill_worker(proxy) > 0
         found.until("published", 3)
@@ -147,7 +147,7 @@ def results(loop: Loop) -> list[Result]:
 
 
 def last_events(events: list[Event], at: str) -> list[Event]:
-    """One for each step: of those that were begun again, the last."""
+    """The last event of each step, as steps can be repeated."""
     return list({it.step: it for it in events if it.at == at}.values())
 
 
@@ -177,7 +177,7 @@ def test_a_step_that_is_begun_again_has_the_same_groups(loop: Loop) -> None:
 
 
 def test_nothing_is_paid_twice(results: list[Result], proxy: ModelProxy) -> None:
-    """Each turn is asked for once in each run; only what ran in the killed worker runs twice."""
+    """Each turn is requested once per run; only runs of the killed worker are repeated."""
     assert not proxy.seen.failures
     assert len({it.task_id for it in results}) == len(results)
     attempts = {it.seed or 0: it.attempt for it in results}
@@ -206,7 +206,7 @@ def test_each_update_favours_what_was_better(loop: Loop) -> None:
 def test_spans_have_the_version_of_the_weights_that_sampled_them(
     loop: Loop, results: list[Result]
 ) -> None:
-    """By what each version's weights say in torch, and those of the version before do not."""
+    """Each version's weights give the recorded values in torch; the previous ones do not."""
     rows = defaultdict[int, list[Row]](list)
     for result in results:
         for version, row in rows_of(result):
@@ -233,7 +233,7 @@ def versions_of(result: Result) -> set[int]:
 
 
 def rows_of(result: Result) -> Iterator[tuple[int, Row]]:
-    """By version: a segment of the run, and the places of the ids that it says to have sampled."""
+    """By version: a segment of the run, with the positions of the ids that this version sampled."""
     for segment in (result.rollout or {}).get("segments", ()):
         places = {place for start, end in segment["sampled"] for place in range(start, end)}
         found = defaultdict[int, set[int]](set)
@@ -244,7 +244,7 @@ def rows_of(result: Result) -> Iterator[tuple[int, Row]]:
 
 
 def differences(model: Any, row: Row) -> list[float]:
-    """Of each id: the recorded log-probability against the model's."""
+    """The difference of each recorded log-probability from the model's."""
     segment, ids = row
     places = [place for start, end in segment["sampled"] for place in range(start, end)]
     said = dict(zip(places, segment["logprobs"], strict=True))

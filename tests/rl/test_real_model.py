@@ -1,4 +1,4 @@
-"""Rollouts of a real model that vLLM serves: what was recorded is what it sampled."""
+"""Rollouts of a real model on vLLM: the recorded tokens are those that vLLM sampled."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ QUESTIONS = ("Name three rivers in Europe.", "Write a haiku about rain.")
 SAMPLES = 2
 JUDGED = [{"func": "raw", "op": "=", "value": "Yes."}]
 SAMPLING = {"temperature": 1.0, "max_tokens": 16}
-# Both compute in 32 bits, in another order of the same sums.
+# Both compute in 32 bits, but add in a different order.
 MAX_DIFFERENCE = 0.01
 
 
 @pytest.fixture(scope="module")
 def project(proxy: ModelProxy, tmp_path_factory: pytest.TempPathFactory) -> RlProject:
-    """All agents have run, at once: so each step of the model serves many."""
+    """A project in which all agents ran at once, so vLLM batched many requests in each step."""
     found = RlProject(tmp_path_factory.mktemp("model"), proxy.url)
     found.write(AGENTS, concurrency=8)
     for name in AGENTS:
@@ -83,7 +83,7 @@ def model() -> Any:
 def test_every_sampled_id_is_the_engines_and_its_probability_the_models(
     groups: list[RolloutGroup], proxy: ModelProxy, model: Any, name: str
 ) -> None:
-    """The server's own answers are beside what a trainer gets; the model is asked anew."""
+    """Checks against vLLM's answers, and against log-probabilities computed again in torch."""
     groups = [group for group in groups if group.results[0].collection == name]
     assert [(it.status, len(it.goods)) for it in groups] == [("complete", SAMPLES)] * len(QUESTIONS)
     results = [result for group in groups for result in group.results]
@@ -111,7 +111,7 @@ def answers_of(names: Iterable[str]) -> int:
 
 
 def compare_all(result: Result, exchanges: dict[str, Exchange]) -> tuple[int, int, int]:
-    """How many sampled ids are in the rollout, and are not, and of how many answers."""
+    """How many sampled ids the rollout has and lacks, and the number of answers."""
     assert result.rollout is not None
     asked = {span["id"]: span["records"][0]["data"] for span in result.trace}
     kept = lost = answers = 0
@@ -126,9 +126,9 @@ def compare_all(result: Result, exchanges: dict[str, Exchange]) -> tuple[int, in
 
 
 def compare(segment: dict[str, Any], turn: dict[str, Any], own: Exchange) -> tuple[int, int]:
-    """A turn with the engine's own answer: how many sampled ids are here, and are not.
+    """Compare a turn with vLLM's answer; return how many sampled ids it has and lacks.
 
-    Those that are not were overwritten by a later prompt, which can only be an answer's end.
+    A later prompt can overwrite the end of an answer: those ids are missing.
     """
     at, ids, sampled = turn["at"], segment["token_ids"], own.choice["token_ids"]
     assert ids[:at] == own.prompt_ids
@@ -144,7 +144,7 @@ def compare(segment: dict[str, Any], turn: dict[str, Any], own: Exchange) -> tup
 
 
 def differences_of(model: Any, rows: list[Sample]) -> list[float]:
-    """Of each sampled id: the recorded log-probability against the same weights' in torch."""
+    """The difference of each recorded log-probability from torch's with the same weights."""
     found: list[float] = []
     for row in rows:
         ours = zip(logprobs_of(model, row.input_ids), row.logprobs, row.loss_mask, strict=True)

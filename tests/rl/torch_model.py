@@ -1,4 +1,4 @@
-"""The model in torch: what it says of token ids, with any of its weights."""
+"""The model in torch: log-probabilities of token ids, with any of its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 if TYPE_CHECKING:
     from pathlib import Path
 
-torch.set_num_threads(1)  # As for vLLM.
+torch.set_num_threads(1)  # Like vLLM.
 
 
 def model_of(weights: Path) -> Any:
@@ -18,7 +18,7 @@ def model_of(weights: Path) -> Any:
 
 
 def logprobs_of(model: Any, ids: list[int]) -> list[float]:
-    """Of each id after those before it; 0 for the first."""
+    """The log-probability of each id after the previous ones; 0 for the first."""
     row = torch.tensor([ids])
     with torch.no_grad():
         logprobs = model(row).logits.log_softmax(-1)[0, :-1]

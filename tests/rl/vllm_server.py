@@ -1,4 +1,4 @@
-"""A vLLM that serves a small real model, and takes other weights while it runs."""
+"""A vLLM that serves a small real model, and can load other weights while it runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import IO, Any
 from tests.support import wait_until
 
 MODEL = Path(sys.prefix) / "smollm2"
-# Nothing of this asks a hub. One thread: several wait for each other at each step, and where other
-# processes have the cores that takes ten times as long as the step.
+# No requests to a hub. One thread: several would wait for each other in each step, which takes
+# ten times as long when other processes use the cores.
 ENVIRON = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -28,33 +28,33 @@ ENVIRON = {
     "DO_NOT_TRACK": "1",
     "OMP_NUM_THREADS": "1",
 }
-# A torch beside it computes in 32 bits, too. A step takes all prompts that come at once: on a CPU
-# vLLM 0.32 ends where it cuts the prompt of a request with a seed.
+# 32 bits, like the torch model. A step fits all prompts that arrive at once: on a CPU, vLLM 0.32
+# crashes when it splits the prompt of a request with a seed.
 OPTIONS = (
     "--served-model-name small --enforce-eager --max-model-len 2048 --max-num-seqs 64 "
     "--max-num-batched-tokens 8192 --enable-scale-out --dtype float32 --host 127.0.0.1"
 )
-# To import it all and to load the weights takes one minute alone, and several on a busy machine.
+# Imports and loading the weights take a minute, and several on a busy machine.
 READY_S = 1_800.0
 ANSWER_S = 1_800.0
 
 
 class VllmServer:
-    """Close it.
+    """A vLLM process; the caller closes it.
 
     Attributes:
-        url: Without ``/v1``.
+        url: The address, without ``/v1``.
     """
 
     def __init__(self, log: Path) -> None:
-        """Start it."""
+        """Start the server."""
         port, self._log = free_port(), log
         self.url = f"http://127.0.0.1:{port}"
         with log.open("wb") as stream:
             self._process = started(port, stream)
 
     def wait(self) -> None:
-        """Until it is ready."""
+        """Wait until it is ready."""
         wait_until(self._is_over_or_ready, READY_S, "vLLM is ready")
         assert self._process.poll() is None, self._log.read_text()[-5_000:]
 
@@ -66,11 +66,11 @@ class VllmServer:
         return False
 
     def load(self, weights: Path) -> None:
-        """Sample from these weights from now on."""
+        """Replace the weights."""
         load_weights(self.url, weights)
 
     def close(self) -> None:
-        """End it; it has processes of its own, which end with it only where it ends in peace."""
+        """End the server's process group: after an unclean exit its children would stay."""
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(60)
@@ -94,7 +94,7 @@ def started(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def load_weights(url: str, weights: Path) -> None:
-    """Have the server at ``url`` read them, and forget what it has computed with others."""
+    """Make the server at ``url`` load the weights, and drop its cache of the previous ones."""
     call = {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}}
     post(f"{url}/collective_rpc", call)
     post(f"{url}/reset_prefix_cache")

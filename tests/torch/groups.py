@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 SIZE = 3
-# The second run of each group has left its row: it has two segments.
+# The second run of each group does not continue its row: it has two segments.
 TURNS = (
     [Turn([1], [2], [-1.0])],
     [Turn([1], [3], [-0.5]), Turn([7, 8], [9], [-2.0])],
@@ -60,7 +60,7 @@ def records_of(group: str, *, flat: bool = False) -> list[Record]:
 
 
 def publish_groups(settings: Settings, *groups: str, seed: int = 1, flat: bool = False) -> None:
-    """Their records in any order, as workers that run beside each other end."""
+    """Publish their records in random order, as concurrent workers do."""
     records = [record for group in groups for record in records_of(group, flat=flat)]
     random.Random(seed).shuffle(records)
     sink = open_sink(settings)

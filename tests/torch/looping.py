@@ -1,4 +1,4 @@
-"""A trainer whose prompts come from a loader; what it used and its state are saved together."""
+"""A trainer whose prompts come from a loader; its state and used groups are saved together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def loader(kind: str) -> Any:
     if kind == "streamed":
         import datasets
 
-        # Not every second shard, and not every number of rows in one.
+        # An odd number of shards, into which the rows do not divide evenly.
         return datasets.Dataset.from_list(list(rows())).to_iterable_dataset(num_shards=5)
     if kind == "generated":
         import datasets

@@ -1,4 +1,4 @@
-"""Trainers and loaders that are ended and started again."""
+"""Kills and restarts of trainers and loaders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def kill_at_random(
     times: int,
     patience_s: float,
 ) -> None:
-    """Kill a trainer after some of ``steps``, ``times`` times; it adds a byte a step."""
+    """Kill a trainer ``times`` times after random ``steps``; it writes a byte a step."""
     for _ in range(times):
         progress.write_bytes(b"")
         process = subprocess.Popen(command, env=environ)
@@ -35,12 +35,12 @@ def kill_at_random(
 
 
 def used_over_a_restart(loader: Callable[[], Any], batches: int) -> list[Any]:
-    """All items of a loader that is left after some batches, and of one that loads its state."""
+    """All items of a loader stopped after some batches, and of one that loads its state."""
     first = loader()
     given = iter(first)
     used = [each for _ in range(batches) for each in next(given)]
     state = first.state_dict()
-    for _ in range(3):  # Used after the state, with more fetched ahead, and lost.
+    for _ in range(3):  # Used after the state was saved, so lost.
         next(given)
     del given, first
     second = loader()

@@ -101,7 +101,7 @@ def test_loader_workers_share_the_stream(settings: Settings, workers: int, share
 def test_loader_workers_share_a_topic_while_its_partitions_move(
     kafka_server: KafkaServer, workers: int
 ) -> None:
-    """The second worker comes when the first has begun, and takes half of its partitions."""
+    """The second worker joins after the first started, and takes half of its partitions."""
     topic = f"test-{uuid.uuid4().hex[:8]}"
     settings = Settings(sink=f"{kafka_server.url}/{topic}?partitions=4")
     publish(settings, *numbered(24))
@@ -114,7 +114,7 @@ def test_loader_workers_share_a_topic_while_its_partitions_move(
     found = []
     for batch in loader:
         found += batch
-        time.sleep(0.5)  # A training step.
+        time.sleep(0.5)  # Stands for a training step.
     assert sorted(found) == sorted(numbered(24))
 
 
@@ -185,7 +185,7 @@ def test_a_state_that_is_loaded_gives_what_was_not_used_and_nothing_else(
     items = iter(first)
     before = ids_of(next(items) for _ in range(10))
     state = json.loads(json.dumps(first.state_dict()))
-    ids_of(next(items) for _ in range(7))  # Used after the state, and lost with the process.
+    ids_of(next(items) for _ in range(7))  # Used after the state was saved, so lost.
     items.close()  # type: ignore[attr-defined]
     second = dataset(settings)
     second.load_state_dict(state)
@@ -258,8 +258,8 @@ def test_anothers_state_is_refused(settings: Settings) -> None:
 def test_a_trainer_killed_at_random_uses_each_result_once_by_its_checkpoints(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """It saves its state with what it has learnt; what it learnt after that dies with it."""
-    # Many more than the steps: on a busy machine a trainer gets ahead of who is to kill it.
+    """The state is saved with the trained weights; later training is lost with the process."""
+    # Many more than the steps: on a busy machine a trainer gets ahead of the kill.
     publish(settings, *numbered(1_500))
     checkpoint = tmp_path / "checkpoint.json"
     progress = tmp_path / "progress"

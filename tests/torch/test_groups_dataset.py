@@ -63,7 +63,7 @@ def rows_of(groups: list[str]) -> list[str]:
     return sorted(f"{group}/{index}:{segment}" for group in groups for index, segment in segments)
 
 
-# What an item is.
+# Items.
 
 
 def test_an_item_is_a_group_or_the_rows_of_one_or_a_row(settings: Settings) -> None:
@@ -152,7 +152,7 @@ def test_ranks_with_workers_share_the_groups(
 
 
 def test_an_epoch_ends_at_its_limit_and_the_next_goes_on(settings: Settings) -> None:
-    """Also where groups of the first epoch lie behind one that was not used in it."""
+    """This holds even if groups used in the first epoch follow an unused one in the stream."""
     publish_groups(settings, *names(25))
     limited = of_groups(settings, limit=10, transform=name_of, keep_states=2)
     epochs = [list(limited) for _ in range(3)]
@@ -180,7 +180,7 @@ def test_what_a_loader_may_have_fetched_ahead_comes_again_after_a_kill(settings:
     taken = [next(items) for _ in range(12)]
     items.close()  # type: ignore[attr-defined]
     again = list(of_groups(settings, transform=name_of))
-    # The twelfth was not asked past, and the six before it may wait in a queue.
+    # No group was requested after the twelfth, so it is not used yet; six more can be queued.
     assert {*taken[-7:]} <= {*again}
     assert {*names(20)} == {*taken, *again}
 
@@ -196,7 +196,7 @@ def test_a_state_of_groups_gives_what_was_not_used(settings: Settings, rollouts:
     items = iter(first)
     before = [next(items) for _ in range(10)]
     state = json.loads(json.dumps(first.state_dict()))
-    for _ in range(7):  # Used after the state, and lost with the process.
+    for _ in range(7):  # Used after the state was saved, so lost.
         next(items)
     items.close()  # type: ignore[attr-defined]
     second = of_groups(settings, **options)
@@ -218,7 +218,7 @@ def test_a_state_within_a_run_gives_the_rest_of_its_rows(settings: Settings, tak
     items.close()  # type: ignore[attr-defined]
     second = dataset(settings, rollouts=True)
     second.load_state_dict(state)
-    assert second.state_dict() == state  # Also before it has read anything.
+    assert second.state_dict() == state  # Even before it has read anything.
     assert sorted([*before, *map(row_name, second)]) == rows_of(names(3))
 
 
@@ -267,7 +267,7 @@ def test_ranks_killed_at_random_use_each_group_once_by_their_checkpoints(
 
 
 def test_a_loaders_workers_end_with_their_trainer(settings: Settings, tmp_path: Path) -> None:
-    """Also those that wait for a group: else they hold what the next start waits for."""
+    """This includes workers that wait for a group: they would hold what the next start needs."""
     publish_groups(settings, *names(12))
     files = [tmp_path / "checkpoint.json", tmp_path / "progress"]
     files[1].touch()

@@ -1,4 +1,4 @@
-"""Results and rollouts as Hugging Face's datasets; run by `make test-torch`."""
+"""Results and rollouts as Hugging Face datasets; run by `make test-torch`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEGMENTS = ("0:0", "1:0", "1:1", "2:0")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Two results without a reward come first, and answers of each kind."""
+    """Settings of a sink with two results without a reward first, then answers of each kind."""
     settings = Settings(sink=f"sqlite:///{tmp_path / 'results.db'}?synchronous=normal")
     unjudged = [
         Result(
@@ -104,7 +104,7 @@ def test_the_stream_is_an_iterable_dataset_that_goes_on_after_its_state(
 
 
 def test_prompts_of_a_shuffle_buffer_are_passed_over_by_their_number() -> None:
-    """As the reference says: its state would leave out those in the buffer."""
+    """They are skipped by count, as documented: the dataset's state omits those in the buffer."""
 
     def made() -> PromptSource:
         rows = IterableDataset.from_generator(numbers).shuffle(seed=5, buffer_size=10)

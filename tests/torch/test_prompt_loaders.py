@@ -1,4 +1,4 @@
-"""A trainer's loop over the prompts of loaders, with real workers, killed; `make test-torch`."""
+"""A trainer's loop over loaders' prompts, with real workers and kills; run by `make test-torch`."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_each_prompt_of_a_loader_is_sent_and_used_once_over_kills(
         process.wait()
     subprocess.run(command, env=environ, check=True, timeout=240)
     ran = Counter((tmp_path / "journal").read_text().splitlines())
-    asked = dict(line.split() for line in ran)  # By the name of the group.
+    asked = dict(line.split() for line in ran)  # Keyed by the group's name.
     used = [asked[group] for group in (tmp_path / "used").read_text().split()]
     assert sorted(used, key=int) == [str(number) for number in range(PROMPTS)]
     assert sorted(asked.values(), key=int) == sorted(used, key=int)
-    assert set(ran.values()) == {2}  # Each member ran once.
+    assert set(ran.values()) == {2}  # Each of the two members ran once.

@@ -1,4 +1,4 @@
-"""A trainer that saves what it has learnt with the state of what it reads, now and then."""
+"""A trainer that now and then saves its weights with the state of its reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def opened(kind: str, timeout_s: float | None) -> Any:
     """Results, groups, or batches of groups from a loader with workers."""
     if kind == "results":
         return AgentStreamingDataset(timeout_s=timeout_s, transform=task_of)
-    # The loader asks for a state after each batch, and its workers are some batches ahead.
+    # The loader requests a state after each batch, while its workers are some batches ahead.
     options: dict[str, Any] = {"lag": 4, "keep_states": 20} if kind == "loader" else {}
     groups = AgentStreamingDataset(timeout_s=timeout_s, groups=True, transform=group_of, **options)
     if kind == "groups":

@@ -1,4 +1,4 @@
-"""A project whose collection prime-rl trains on: its workers, and a server of the model."""
+"""A project whose collection prime-rl trains on, with its workers and a model server."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ FILES = files("{task.question} {task.task_id}")
 
 @dataclass
 class Engine:
-    """Samples at random, and knows what it sampled for each task.
+    """Samples randomly, and remembers the samples of each task.
 
     Attributes:
-        held: Set once the question ``held`` was asked, which is not answered.
-        turns: By task: the prompt and the sampled ids of each turn.
-        bodies: What was asked, by task.
+        held: Set when the question ``held`` was asked, which is not answered.
+        turns: By task: the prompt and sampled ids of each turn.
+        bodies: By task: the request's body.
     """
 
     held: threading.Event = field(default_factory=threading.Event)
@@ -79,7 +79,7 @@ class Engine:
         return [self.random.randrange(2, 64) for _ in range(number)]
 
     def row(self, task_id: str) -> tuple[list[int], list[bool], list[float], float]:
-        """Ids, mask, logprobs and reward of a task, as they were served."""
+        """A task's ids, mask, log-probabilities and reward, as served."""
         one, two = self.turns[task_id]
         between = two.prompt[len(one.prompt) + len(one.sampled) :]
         parts = [(one.prompt, False), (one.sampled, True), (between, False), (two.sampled, True)]
@@ -91,7 +91,7 @@ class Engine:
 
 @dataclass
 class Place:
-    """A project, with the processes that run in it."""
+    """A project and its processes."""
 
     folder: Path
     engine: Engine
@@ -101,18 +101,18 @@ class Place:
 
     @property
     def settings(self) -> Settings:
-        """Where its broker and sink are."""
+        """Settings with its broker and sink."""
         names = (self.folder / "broker.db", self.folder / "results.db")
         return Settings(broker=f"sqlite:///{names[0]}", sink=f"sqlite:///{names[1]}")
 
     def write(self) -> None:
-        """Its files."""
+        """Write the project's files."""
         its = {**FILES, "collection.yaml": COLLECTION.format(url=self.url, retries=self.retries)}
         for name, content in its.items():
             (self.folder / name).write_text(content)
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        """A command of the project, whose messages go to a log."""
+        """Start a command of the project, which logs to a file."""
         urls = ["--broker", self.settings.broker, "--sink", self.settings.sink]
         command = [sys.executable, "-m", "agentpipe", *args, "-c", "collection.yaml", *urls]
         environ = {**os.environ, "AGENTPIPE_LEASE_S": "5", "LOCAL_LLM_API_KEY": "sk-0123456789"}
@@ -124,11 +124,11 @@ class Place:
         return process
 
     def work(self) -> subprocess.Popen[str]:
-        """Two workers."""
+        """Start two workers."""
         return self.start("work", "--processes", "2")
 
     def serve(self, *args: str, port: int = 0) -> tuple[subprocess.Popen[str], str]:
-        """An environment server, and its address."""
+        """Start an environment server; return it and its address."""
         server = self.start("serve-env", "--json", "--port", str(port), *args)
         assert server.stdout is not None
         line = server.stdout.readline()
@@ -136,7 +136,7 @@ class Place:
         return server, str(json.loads(line)["address"])
 
     def stop(self) -> None:
-        """End all that run."""
+        """Stop all processes."""
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:

@@ -1,5 +1,6 @@
-"""The environment client of prime-rl's verifiers on our server: real workers, a server of the model
-that gives token ids; run by `make test-prime-rl`.
+"""prime-rl's environment client on our server, with real workers and a server of token ids.
+
+Run by `make test-prime-rl`.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def test_a_killed_worker_costs_no_episode(place: Place) -> None:
 
 
 def test_a_server_that_is_started_again_answers_what_was_asked_before(place: Place) -> None:
-    """prime-rl waits for as many episodes as it may have out: its client says nothing meanwhile."""
+    """prime-rl waits for all episodes it has requested: its client sends nothing meanwhile."""
     server, address = place.serve()
     port = int(address.rpartition(":")[2])
 

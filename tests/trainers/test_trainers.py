@@ -1,7 +1,7 @@
-"""The recipes against the classes of the trainers' own packages, without what these import.
+"""The recipes with classes of the trainers' packages, without the packages' dependencies.
 
-Ray, vLLM and GPUs are needed to import the packages: so each class is taken out of its file and
-run alone. A field that is renamed, added to what is required, or of another type fails here.
+Importing the packages needs Ray, vLLM and GPUs, so each class is taken out of its file and run
+alone. A field that is renamed, newly required, or of another type fails here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from docs.examples import trainers
 
 
 def result() -> Result:
-    """Two rows."""
+    """A Result with two rows."""
     rollout = Rollout()
     for turn in (Turn([1, 2], [3, 4], [-0.5, -0.25]), Turn([8], [6], [-2])):
         rollout.add(turn, engine="vllm", model="m", version=7)
@@ -34,12 +34,12 @@ def result() -> Result:
 
 
 def tree(package: str, file: str) -> ast.Module:
-    """A file of a package, without an import of it."""
+    """The syntax tree of a package's file, which is not imported."""
     return ast.parse((Path(sys.prefix) / "packages" / package / file).read_text())
 
 
 def taken(module: ast.Module, *names: str, **known: Any) -> dict[str, Any]:
-    """These classes and functions of a module, made where only ``known`` names are."""
+    """These classes and functions of a module, defined with only the ``known`` names."""
     wanted = [each for each in module.body if getattr(each, "name", None) in names]
     assert {getattr(each, "name", "") for each in wanted} == set(names)
     scope: dict[str, Any] = {"__name__": __name__, **known}
@@ -87,7 +87,7 @@ def test_skyrl_takes_its_output() -> None:
 
 
 def test_areal_takes_its_rows() -> None:
-    """Its trainer takes what its own workflow of several turns returns."""
+    """AReaL's trainer takes rows with the fields that its own multi-turn workflow returns."""
     calls = filter(is_dict, ast.walk(tree("areal", "workflow/multi_turn.py")))
     (names,) = [names for names in map(names_of, calls) if "versions" in names]
     for row in trainers.areal_rows(result()):

@@ -1,8 +1,8 @@
-"""A process that trains with TRL's AsyncGRPOTrainer: ``tests.trl.async_trainer FOLDER STEPS``.
+"""Trains with TRL's AsyncGRPOTrainer: ``tests.trl.async_trainer FOLDER STEPS``.
 
-It writes a line of JSON for each step: which rows it has trained, and which it has taken by then.
-On a processor two things of TRL's are replaced: the probe of the accelerator's speed, and the
-kernel of FlashAttention 3, a download for GPUs, by PyTorch's own attention.
+It writes a line of JSON per step: the step's rows, and the groups of rows not trained yet.
+To run on a CPU, it replaces two parts of TRL: the probe of the accelerator's speed, and the
+FlashAttention 3 kernel, a download for GPUs, for which PyTorch's attention is used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GROUPS, SAMPLES, ROWS = 40, 4, 8
 
 
 class Attention:
-    """With the kernel's interface."""
+    """PyTorch's attention with the kernel's interface."""
 
     @staticmethod
     def flash_attn_varlen_func(*given: Any, softmax_scale: float | None, **_: Any) -> torch.Tensor:
@@ -51,12 +51,12 @@ class Attention:
 
 
 class Sent:
-    """A weight transfer that counts."""
+    """A weight transfer that only counts."""
 
     sent = 0
 
     def nothing(self) -> None:
-        """There is no server with weights."""
+        """Do nothing: there is no server with weights."""
 
     init_weight_transfer = pause = resume = destroy = nothing
 
@@ -65,7 +65,7 @@ class Sent:
 
 
 class Says(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Writes what each step has trained."""
+    """Writes the rows that each step has trained."""
 
     def __init__(self, rollouts: AsyncGrpoRollouts, file: Path) -> None:
         self.file, self.taken, self.trained = file, list[dict[str, Any]](), 0
@@ -112,7 +112,7 @@ def arguments(folder: Path, steps: int) -> AsyncGRPOConfig:
 
 def train(folder: Path, steps: int, checkpoint: str = "") -> None:
     async_grpo_trainer.get_peak_flops_per_device = lambda *_: None
-    packing._flash_attn = lambda: Attention  # noqa: SLF001 - no other place to give one
+    packing._flash_attn = lambda: Attention  # noqa: SLF001 - TRL has no option for it
     urls = [f"sqlite:///{folder / name}.db" for name in ("broker", "results")]
     settings = Settings(broker=urls[0], sink=urls[1])
     model().save_pretrained(folder / "model")

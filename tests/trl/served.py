@@ -1,4 +1,4 @@
-"""For trainers of TRL: a tiny model, an agent, and a server that knows what it sampled."""
+"""For TRL's trainers: a tiny model, an agent, and a server that remembers what it sampled."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from tests.llm_stub import Request
 
 VOCABULARY, PAD, END = 64, 0, 1
-# Its runs name their sample.
+# The question, the sample index and the task's id.
 FILES = files("{task.question} {task.sample_index} {task.task_id}")
 
 
 @dataclass
 class Engine:
-    """Samples at random, and knows what it sampled for each task.
+    """Samples randomly, and remembers the samples of each task.
 
     Attributes:
-        fails: Questions whose service fails: ``all``; or for the first sample ``always``, or
-            ``once``: not for its repair.
-        turns: By task: the prompt and the sampled ids of each turn.
+        fails: By question, when its service fails: ``all`` samples; or the first sample ``always``,
+            or ``once``, which spares its repair.
+        turns: By task: the prompt and sampled ids of each turn.
     """
 
     fails: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Engine:
             is_first = len(request.body["messages"]) == 1
             known = [] if is_first else self.turns[task_id]
             held = [] if is_first else [*known[0].prompt, *known[0].sampled]
-            said = 2 + int(index) + 4 * (self._some(1)[0] % 8)  # Odd where it is odd.
+            said = 2 + int(index) + 4 * (self._some(1)[0] % 8)  # Odd if its index is.
             ids = TokenIds([*held, *self._some(3)], [said, *self._some(4), END])
             self.turns[task_id] = [*known, ids]
         return say("yes" if ids.sampled[0] % 2 else "no", ids=ids)
@@ -61,7 +61,7 @@ class Engine:
         return some
 
     def row(self, task_id: str) -> tuple[list[int], list[int], list[int], list[float], float]:
-        """Prompt, completion, mask, logprobs and reward of a task, as it was served."""
+        """A task's prompt, completion, mask, log-probabilities and reward, as served."""
         one, two = self.turns[task_id]
         between = two.prompt[len(one.prompt) + len(one.sampled) :]
         completion = [*one.sampled, *between, *two.sampled]

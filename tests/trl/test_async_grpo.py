@@ -1,4 +1,4 @@
-"""TRL's own AsyncGRPOTrainer on agents' rollouts, with a policy; run by `make test-trl`."""
+"""TRL's AsyncGRPOTrainer on agents' rollouts, with a policy; run by `make test-trl`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ spec:
 
 @dataclass
 class Place:
-    """A project, with workers that run."""
+    """A project with running workers."""
 
     folder: Path
     engine: Engine
@@ -54,7 +54,7 @@ class Place:
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """What the trainers have said of their steps."""
+        """The steps that the trainers reported."""
         file = self.folder / "steps.jsonl"
         text = file.read_text() if file.exists() else ""
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
@@ -101,7 +101,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def assert_rows_are_as_served(place: Place, rows: list[dict[str, Any]]) -> None:
-    """With their ids, mask and logprobs, and the advantage that their group gives them."""
+    """Check the rows' ids, mask and log-probabilities, and the advantage within their group."""
     served = {}
     for task_id in place.engine.turns:
         prompt, completion, mask, logprobs, _ = place.engine.row(task_id)
@@ -113,7 +113,7 @@ def assert_rows_are_as_served(place: Place, rows: list[dict[str, Any]]) -> None:
         mask, logprobs = served[tuple(row["input_ids"])]
         assert row["completion_mask"] == mask
         assert row["old_log_probs"] == pytest.approx(logprobs, abs=1e-6)
-        # Below 0 it was sampled after the checkpoint, by weights that a kill has taken.
+        # Below 0: sampled after the checkpoint, by weights lost in a kill.
         assert row["at"] - row["model_version"] <= STALE
 
 
@@ -130,7 +130,7 @@ def test_the_trainer_gets_whole_groups_with_the_versions_that_sampled_them(place
     for group in {row["group_id"] for row in rows}:
         found = [row["advantage"] for row in rows if row["group_id"] == group]
         assert sorted(found) == pytest.approx(sorted(wanted[group]))
-    # The first weights, and those of each step.
+    # The initial weights, and those of each step.
     assert end["version"] == end["trainer"] == 6
     assert max(row["model_version"] for row in rows) > 1
     first = end["logs"][0]
@@ -149,7 +149,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint_and_uses_each_group_once(
     before = place.steps
     end = place.train(9, str(checkpoint))
     after = place.steps[len(before) :]
-    # What came after the checkpoint is lost with its weights, so it counts as not trained.
+    # Steps after the checkpoint are lost with their weights, so they count as not trained.
     lasting = [*before[:4], *after]
     assert [step["step"] for step in lasting] == list(range(1, 10))
     rows = [row for step in lasting for row in step["rows"]]
@@ -158,7 +158,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint_and_uses_each_group_once(
     assert len(counts) == 9 * ROWS // SAMPLES
     assert_rows_are_as_served(place, rows)
     assert set(map(len, place.engine.turns.values())) == {2}
-    # Passed over is only what was dropped as too old: the weights of later steps are lost.
+    # Only groups dropped as too old are missing: the weights of later steps are lost.
     missing = set(range(max(counts) + 1)) - counts.keys() - set(after[-1]["rest"])
     names = ("agentpipe/stale_total", "agentpipe/old_total")
     assert len(missing) <= sum(log.get(name, 0) for log in end["logs"] for name in names)

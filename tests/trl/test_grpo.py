@@ -1,5 +1,6 @@
-"""TRL's own GRPOTrainer on agents' rollouts: real workers, a server that gives token ids; run by
-`make test-trl`.
+"""TRL's GRPOTrainer on agents' rollouts, with real workers and a server of token ids.
+
+Run by `make test-trl`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ COLLECTION = {"name": "twice", "number": 2, "max_retries": 0, "breaker": 0}
 
 
 class SeenTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]
-    """The trainer, which keeps the batches of its loss."""
+    """The trainer, which stores each batch that it computes a loss for."""
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
         seen = self.__dict__.setdefault("seen", [])
@@ -45,7 +46,7 @@ class SeenTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]
 
 @dataclass
 class Place:
-    """A project, with workers that run, and the rollouts that its trainer has taken."""
+    """A project with running workers, and the rollouts that its trainer has taken."""
 
     folder: Path
     engine: Engine
@@ -141,7 +142,7 @@ def assert_trained_on_what_was_served(place: Place, trainer: SeenTrainer) -> Non
 
 
 def judged(place: Place) -> list[str]:
-    """The tasks whose rows have a reward."""
+    """The ids of tasks whose rows have a reward."""
     return [
         task_id
         for rows in place.rows

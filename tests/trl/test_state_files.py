@@ -1,4 +1,4 @@
-"""The state of rollouts in a checkpoint: JSON, or with the tensors of a loader that shuffles."""
+"""The state of rollouts in a checkpoint: JSON, or with tensors of a shuffling loader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentpipe.trl.checkpoint import load_state, save_state
 if TYPE_CHECKING:
     from pathlib import Path
 
-# It writes a state over the one that is there, and is killed when the file is to get its name.
+# Overwrites a state, and is killed just before the new file is renamed.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
