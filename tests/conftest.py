@@ -97,7 +97,7 @@ def kafka_server(pytestconfig: pytest.Config) -> Server:
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[OwnServer]:
-    """Starts servers that one test may stop and kill; removed after it."""
+    """Start servers that one test can stop and kill; they are removed after it."""
     with ExitStack() as stack:
 
         def start(kind: type[Kind], **options: Any) -> Kind:

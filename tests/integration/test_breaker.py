@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.llm_stub import Request
 
 TASKS, PROCESSES, AGENTS = 300, 2, 4
-# How many tasks can be claimed already when the failure that opens the breaker is settled.
+# How many other tasks can be running when the failure that opens the breaker is settled.
 RUNNING = PROCESSES * AGENTS
 PATIENCE_S = 30.0
 AGENT = """

