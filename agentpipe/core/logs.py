@@ -85,7 +85,7 @@ class RedactingStream:
         return "".join(shown)
 
     def masked(self, text: str) -> str:
-        """Return ``text`` with secrets masked, and valid: print() can raise on bad Unicode."""
+        """Return ``text`` with secrets masked, and valid: printing lone surrogates raises."""
         return valid_text(masking.masked(text))
 
     def flush(self) -> None:
