@@ -63,7 +63,9 @@ def test_a_collections_pause_is_for_agents_that_it_gets_later_and_not_an_agents_
     project.collection("other")
     project.work("--processes", "2").ready(2)
     project.send("echo a", "echo b")
-    assert sorted(paused(project)) == ["other_0", "toys_0", "toys_1"]
+    all_of_them = ["other_0", "toys_0", "toys_1"]
+    # A reader of RabbitMQ knows the agents as they were up to a second ago.
+    wait_until(lambda: sorted(paused(project)) == all_of_them, PATIENCE_S, "all are paused")
     done = project.ok("resume", "toys_0")
     assert "still paused, on their own or with their collection: toys_0" in done.err
     project.ok("pause", "toys_0")

@@ -17,7 +17,7 @@ from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import Unreachable
-from agentpipe.settings import Settings
+from agentpipe.settings import OutboxLimits, Settings
 from tests.stores import ROOMY, claim_up_to
 from tests.support import wait_until
 
@@ -105,6 +105,21 @@ def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
         assert store.settle(good(first)) == [False, False]
         assert store.settle(good(second)) == [True, True]
         wait_until(lambda: len(claim_up_to(1, store, worker)) == 1, PATIENCE_S, "the next one")
+
+
+def test_results_that_are_being_stored_count_towards_the_outbox(
+    broker_url: str, disk: threading.Event
+) -> None:
+    with working(broker_url, concurrency=2) as (store, worker):
+        offered(store, 8)
+        first = claimed(store, worker, 2)
+        wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
+        begun = store.settle_meanwhile(good(first), None)
+        assert begun is not None
+        assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
+        assert len(claim_up_to(8, store, worker)) == 2
+        disk.set()
+        assert begun[0].result(PATIENCE_S) == [True, True]
 
 
 def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(

@@ -34,7 +34,7 @@ class Outbox:
         self._numbers = itertools.count(time.time_ns())
         # By number: the delivery tag, and the worker.
         self._lent: dict[int, tuple[int, str]] = {}
-        self._records = 0
+        self._records = self._coming = 0
         self._counted_at = float("-inf")
         self._mean_bytes, self._sizes = 0.0, 0
 
@@ -48,6 +48,13 @@ class Outbox:
             if message.key == self._queue.name:
                 self._records += 1
                 self._weigh(len(message.body))
+
+    def expect(self, number: int) -> None:
+        """Count Results that are being published, so that claims do not overtake them.
+
+        Each call is taken back with the negative number, whether they were published or not.
+        """
+        self._coming += number
 
     def lent_to(self, worker: str) -> int:
         """The number of Results that the worker is forwarding."""
@@ -72,7 +79,8 @@ class Outbox:
         return self._has_reached(limits) if counted else None
 
     def _has_reached(self, limits: OutboxLimits) -> bool:
-        return limits.reached_by(self._records, round(self._records * self._mean_bytes))
+        records = self._records + self._coming
+        return limits.reached_by(records, round(records * self._mean_bytes))
 
     async def take(self, worker: str, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """Lend the oldest Results that are not lent, at least one if there is any."""

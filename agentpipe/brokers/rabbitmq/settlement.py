@@ -65,6 +65,7 @@ class Settling:
 
     def begin_beside(self, settlements: Sequence[Settlement]) -> None:
         """Free the slots of these claims for the next runs; ``settle_beside`` must follow."""
+        self._services.outbox.expect(len(settlements))
         self._deliveries.begin_settling(each.claim for each in settlements)
 
     async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -76,6 +77,7 @@ class Settling:
             return await self._settle(settlements)
         finally:
             self._beside.discard(task)
+            self._services.outbox.expect(-len(settlements))
             self._deliveries.stop_settling(each.claim for each in settlements)
 
     @asynccontextmanager
