@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def misfits(stats: Stats, collection: Collection) -> Iterator[str]:
     """One sentence per mismatch, for the user who sends with this file or checks it."""
     outdated = [*_outdated(stats, collection)]
-    kept = None if outdated else [spec.queue for spec in collection.agents]
+    kept = None if outdated else {spec.queue for spec in collection.agents}
     for each in removed_agents(stats, [collection.name], kept):
         yield each.sentence
     yield from outdated

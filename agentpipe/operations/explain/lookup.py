@@ -6,6 +6,7 @@ import shlex
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
@@ -30,10 +31,11 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.statistics import Stats
     from agentpipe.operations.explain import Explanation
     from agentpipe.settings import Settings
 
@@ -61,16 +63,17 @@ def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation
     """Explain each task; changes nothing."""
     with closing(open_store(settings)) as store:
         locates = require(store, LocatesTasks, "locate tasks")
+        snapshot = cache(store.stats)  # One for all tasks: its cost grows with the agents.
         for task_id in task_ids:
             facts = locates.locate(task_id)
             if facts.place == "unknown" and facts.group is not None and facts.group.open:
                 member = locates.locate(facts.group.open[0])
                 if member.group is not None:  # The group has not ended meanwhile.
                     alone = replace(member, group=None)
-                    of_member = _explained(store, alone, settings)
+                    of_member = _explained(store, alone, settings, snapshot)
                     yield _with_loop(store, explain_group(member.group, of_member))
                     continue
-            yield _with_loop(store, _explained(store, facts, settings))
+            yield _with_loop(store, _explained(store, facts, settings, snapshot))
 
 
 def _with_loop(store: Store, found: Explanation) -> Explanation:
@@ -87,18 +90,20 @@ def _run_of_a_loop(store: Store, task_id: str) -> str:
     return next((it.name for it in kept if it.name == run and "loop" in record_in(it)), "")
 
 
-def _explained(store: Store, facts: TaskLocation, settings: Settings) -> Explanation:
+def _explained(
+    store: Store, facts: TaskLocation, settings: Settings, snapshot: Callable[[], Stats]
+) -> Explanation:
     position = _stream_position(facts, settings)
     found = explain(facts, time.time(), settings.outbox_limits, position)
     if found.reason == "no_worker":
-        return _of_removed(store, found)
+        return _of_removed(snapshot, found)
     return _refused(store, found) if found.state == "settled" else found
 
 
-def _of_removed(store: Store, found: Explanation) -> Explanation:
+def _of_removed(snapshot: Callable[[], Stats], found: Explanation) -> Explanation:
     """No worker will serve an agent that its collection no longer has."""
     agent, name = found.details["agent"], str(found.details["collection"])
-    if not any(agent in each.agents for each in removed_agents(store.stats(), [name])):
+    if not any(agent in each.agents for each in removed_agents(snapshot(), [name])):
         return found
     sentence = f"{found.sentence}; {name} no longer has this agent"
     what = f"agentpipe rebalance {shlex.quote(name)} moves its tasks to the agents that there are"
