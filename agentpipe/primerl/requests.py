@@ -155,7 +155,7 @@ def _texts(messages: Any) -> Iterator[str]:
     """The texts of a prompt's messages.
 
     Raises:
-        TaskError: A message is not a text of a system or user role.
+        TaskError: A message has a role other than system or user, or content that is not text.
     """
     for message in messages if isinstance(messages, list) else ():
         is_asked = isinstance(message, dict) and message.get("role") in ("system", "user")

@@ -211,13 +211,14 @@ class Dispatcher(ActorOptions):
     ) -> Iterator[Sent]:
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
-        offer = partial(self._offer, collection, round_robin=round_robin)
+        offer = partial(self._store.offer, collection, round_robin=round_robin)
+        offer_at_pace = partial(self._offer_at_pace, collection, round_robin=round_robin)
         rules, config_hash, pace = self.rules_of(collection), self.hash_of(collection), Pace()
         made = (admit(task, rules).offer(config_hash) for task in in_pauses(tasks, pace))
 
         def once(offers: Sequence[Offer]) -> Admission | Unreachable:
             # This can run in a thread, which must not wait: an interrupt would not end the wait.
-            ask = partial(offer, offers, pace=pace)
+            ask = partial(offer_at_pace, offers, pace=pace)
             return tried(ask) if waiting else ask()
 
         for offers, found in one_ahead(once, self._packed(batches_of(made)), is_full, pace):
@@ -280,21 +281,16 @@ class Dispatcher(ActorOptions):
         patient = on_full == "wait"
         return offer_portions(store, collection, groups, patient=patient, hold=hold)
 
-    def _offer(
-        self,
-        collection: str,
-        offers: Sequence[Offer],
-        *,
-        round_robin: bool,
-        pace: Pace | None = None,
+    def _offer_at_pace(
+        self, collection: str, offers: Sequence[Offer], *, round_robin: bool, pace: Pace
     ) -> Admission:
+        """Offer while the next batch is made; the store sets the pace if it can."""
         store = self._store
-        if pace is not None and isinstance(store, OffersAhead):
+        if isinstance(store, OffersAhead):
             return store.offer_ahead(collection, offers, round_robin=round_robin, sent=pace.end)
-        if pace is not None and isinstance(store, OffersAside):
+        if isinstance(store, OffersAside):
             return store.offer_aside(collection, offers, round_robin=round_robin, aside=pace.pause)
-        if pace is not None:
-            pace.end()
+        pace.end()
         return store.offer(collection, offers, round_robin=round_robin)
 
     def _packed(self, batches: Iterator[Sequence[Offer]]) -> Iterator[Sequence[Offer]]:

@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pytest
@@ -66,17 +66,10 @@ class OneStore(SqliteStore):
     away = False
     kill_after = -1
 
-    def offer_aside(
-        self,
-        target: str,
-        offers: Sequence[Offer],
-        *,
-        round_robin: bool,
-        aside: Callable[[], None],
-    ) -> Admission:
+    def offer_aside(self, target: str, offers: Sequence[Offer], **how: Any) -> Admission:
         if self.away:
             raise Unreachable("gone")
-        admission = super().offer_aside(target, offers, round_robin=round_robin, aside=aside)
+        admission = super().offer_aside(target, offers, **how)
         self.kill_after -= 1
         if self.kill_after == 0:
             raise KilledError

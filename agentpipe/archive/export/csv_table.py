@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # removing the first quote always restores the text.
 _FORMULA = re.compile(r"['=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-# Many readers end a text at NUL, or refuse the file.
+# Many readers end a string at NUL, or refuse the file.
 _NUL = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -199,8 +199,7 @@ class RabbitWorker:
         theirs = {unit_of(name) for member in others for name in member.owned}
         missing = sorted(share - self._deliveries.agents.keys())
         wanted = [name for name in missing if unit_of(name) not in theirs]
-        # The first agents fill the slots; if workers die early, these should not always be the
-        # same.
+        # The first agents fill the slots: not always the same ones, if workers keep dying early.
         random.shuffle(wanted)
         for first in range(0, len(wanted), PORTION):
             if not self.is_alive:

@@ -36,15 +36,22 @@ class Asking:
 
         ``what`` identifies the request. For ``more`` and ``sent`` see ``ScriptRunner.run``.
         """
-        with self._requests.request((script, what)) as request:
-            numbered = (request.name, request.number, REMEMBER_S)
-            return self._scripts.run(script, *numbered, *args, more=more, sent=sent)
+        with self.asked(script, what, *args, more=more, sent=sent) as reply:
+            return reply
 
     @contextmanager
-    def asked(self, script: str, what: Hashable, *args: Argument) -> Iterator[Any]:
+    def asked(
+        self,
+        script: str,
+        what: Hashable,
+        *args: Argument,
+        more: Packed = NOTHING,
+        sent: Callable[[], None] | None = None,
+    ) -> Iterator[Any]:
         """Like ``ask``; the request is also repeated if the body raises ``Unreachable``."""
         with self._requests.request((script, what)) as request:
-            yield self._scripts.run(script, request.name, request.number, REMEMBER_S, *args)
+            numbered = (request.name, request.number, REMEMBER_S)
+            yield self._scripts.run(script, *numbered, *args, more=more, sent=sent)
 
     def settle_and_claim(
         self, settled: Hashable, claimed: Hashable, *args: Argument

@@ -64,7 +64,7 @@ def sample_of(result: Result, place: Place) -> Json:
 
 
 def target_of(result: Result) -> str:
-    """What the answer was compared with, if a single evaluator compared it with a text or number.
+    """What the answer was compared with, if a single evaluator compared it with a string or number.
 
     In inspect_ai several targets mean that any of them is right, unlike several evaluators.
     """
