@@ -112,7 +112,13 @@ def test_clocks_that_are_right_are_told_to_be(project: Project) -> None:
     project.work("--processes", "2").ready(2)
     project.send("echo hi")
     project.until(delivered=1)
-    found = checks(project.ok("doctor", "--json"))
+    found: dict[str, dict[str, Any]] = {}
+
+    def both_have_told() -> bool:
+        found.update(checks(project.ok("doctor", "--json")))
+        return bool(found["broker clocks of workers"]["found"].startswith("2 workers"))
+
+    wait_until(both_have_told, 20, "each worker has told of its clock")
     told = found["broker clocks of workers"]["found"]
     ahead = re.fullmatch(r"2 workers, at most ([+-][.\d]+) s against .* within 0\.\d+ s", told)
     assert ahead
