@@ -29,6 +29,8 @@ class Shout:
             raise ValueError("no, " + context.env["TOKEN"])
         if task.question == "tell":
             return "it is " + context.env["TOKEN"]
+        if task.question == "down":
+            raise ConnectionError("no service")
         return task.question.upper()
 """
 COLLECTION = """\

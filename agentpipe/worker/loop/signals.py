@@ -22,6 +22,7 @@ from agentpipe.core.agent_thread import ended
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.loop.thread_pool import ThreadPool
 from agentpipe.worker.outcomes import follow_ups
+from agentpipe.worker.outcomes.changed_options import with_options
 from agentpipe.worker.outcomes.shown import shown_answer, shown_error
 from agentpipe.worker.running.plain_actor import WorkersLoop
 from agentpipe.worker.running.plain_failures import is_thrown
@@ -247,9 +248,10 @@ class Signals:
             message.fail()
             if message.error is None:
                 message.stuff_exception(AgentpipeError(message.settlement.reason))
-        if again:
+        if again and self._is_heard():
             delay_ms = round(message.settlement.delay_s * 1000)
             self._signal("enqueue", message, delay_ms)
+            message.settlement = with_options(self._broker, message, message.settlement)
         self._signal("ack" if done or again else "nack", message)
 
     def _signal(self, name: str, message: ClaimedMessage, *about: Any) -> None:
