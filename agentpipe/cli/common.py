@@ -201,6 +201,13 @@ def opened_store(settings: Settings) -> closing[Store]:
     return closing(open_store(settings))
 
 
+def store_to_read(settings: Settings) -> closing[Store]:
+    """Like ``opened_store``, for a command that only reads: it waits for no writer."""
+    from agentpipe.brokers import open_to_read
+
+    return closing(open_to_read(settings))
+
+
 def opened_sink(settings: Settings) -> closing[Sink]:
     """The sink, as a context manager that closes it."""
     from agentpipe.sinks import open_sink

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import collection_file, collections_of, opened_store
+from agentpipe.cli.common import collection_file, collections_of, store_to_read
 from agentpipe.cli.home import has_tasks
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.errors import AgentpipeError, ConfigError
@@ -44,7 +44,7 @@ def _known(args: argparse.Namespace, settings: Settings) -> Iterator[tuple[str, 
         path = collection_file(args, settings)
         yield f"in {path}", {each.name for each in collections_of(args, settings)}
     if has_tasks(settings):
-        with suppress(AgentpipeError), opened_store(settings) as store:
+        with suppress(AgentpipeError), store_to_read(settings) as store:
             names = {queue.collection for queue in store.stats().queues if queue.collection}
             if names:
                 yield "on the broker", names

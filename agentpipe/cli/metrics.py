@@ -37,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _server(args: argparse.Namespace, settings: Settings) -> WSGIServer:
-    from agentpipe.brokers import open_store
+    from agentpipe.brokers import open_to_read
 
     with needs_extra("metrics need prometheus-client", "metrics", "prometheus_client"):
         from agentpipe.metrics.server import app_of, serve
         from agentpipe.metrics.snapshots import Snapshots
-    snapshots = Snapshots(lambda: open_store(settings), say)
+    snapshots = Snapshots(lambda: open_to_read(settings), say)
     server = serve(app_of(snapshots.latest), args.host, args.port)
     snapshots.start()
     snapshots.refuse_mistakes()

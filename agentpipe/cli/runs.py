@@ -16,6 +16,7 @@ from agentpipe.cli.common import (
     run_name,
     say,
     settings_of,
+    store_to_read,
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
@@ -56,7 +57,7 @@ def _list(args: argparse.Namespace) -> int:
     from agentpipe.operations.runs import summaries
 
     settings = settings_of(args)
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         found = summaries(store, settings)
     if args.json:
         print_json({"runs": [each.to_dict() for each in found]})
@@ -84,7 +85,7 @@ def show_one(args: argparse.Namespace, settings: Settings) -> int:
     """Print the line of the run ``args.run_name``."""
     from agentpipe.operations.runs import summary
 
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         found = summary(store, settings, args.run_name)
     if args.json:
         print_json(found.to_dict())
@@ -132,7 +133,7 @@ def _show(args: argparse.Namespace) -> int:
     from agentpipe.operations.loops import loop_lines, loops_of_run
     from agentpipe.operations.runs import kept_run, record_in
 
-    with opened_store(settings_of(args)) as store:
+    with store_to_read(settings_of(args)) as store:
         kept = kept_run(store, args.name)
         loops = loops_of_run(store, args.name)
     record = record_in(kept)

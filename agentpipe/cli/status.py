@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.cli.common import (
     add_common,
     add_run,
-    opened_store,
     print_json,
     print_text,
     say_where,
     settings_of,
+    store_to_read,
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     require_tasks(args, settings)
     if args.run_name is not None:
         return show_one(args, settings)
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         stats = store.stats()
     status = as_dict(stats)
     if args.json:

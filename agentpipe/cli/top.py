@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, add_run, opened_store, print_json, say, settings_of
+from agentpipe.cli.common import add_common, add_run, print_json, say, settings_of, store_to_read
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_tasks
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.run_name:
         from agentpipe.operations.runs import kept_run
 
-        with opened_store(settings) as store:
+        with store_to_read(settings) as store:
             kept_run(store, args.run_name)  # Raises for an unknown run.
     if args.json:
         return _print_snapshots(args, settings)
@@ -82,7 +82,7 @@ def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.operations.runs import by_store, kept_run
     from agentpipe.operations.stats import as_dict
 
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         while True:
             try:
                 run = (
@@ -108,7 +108,7 @@ def _print_frame(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.tui.terminal import console
 
     width, height = shutil.get_terminal_size((80, 24))
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         kept = tuple(store.runs()) if isinstance(store, KeepsRuns) else ()
         history = FleetHistory().seen(Snapshot(time.monotonic(), store.stats(), kept))
     display = _display(settings, time.monotonic(), time.strftime("%H:%M:%S"))
@@ -131,7 +131,7 @@ def _display(settings: Settings, now: float = 0.0, clock: str = "") -> Display:
 
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:
-    from agentpipe.brokers import open_store
+    from agentpipe.brokers import open_to_read
     from agentpipe.monitoring.fetch import MAX_REST_S, Fetcher
     from agentpipe.tui.actions import ActionThread
     from agentpipe.tui.screen import Screen, WakePipe
@@ -140,7 +140,7 @@ def _draw(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.tui.terminal import Terminal
 
     pipe = WakePipe()
-    fetcher = Fetcher(lambda: open_store(settings), args.interval, pipe.wake)
+    fetcher = Fetcher(lambda: open_to_read(settings), args.interval, pipe.wake)
 
     def refresh() -> None:
         fetcher.refresh()

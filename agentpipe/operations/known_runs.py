@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.archive import Archive
-from agentpipe.brokers import open_store
+from agentpipe.brokers import open_to_read
 from agentpipe.brokers.capabilities import KeepsDeadLetters, KeepsRuns, ReadsTasks
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.core.did_you_mean import unknown
@@ -30,7 +30,7 @@ def why_unknown(run: str, settings: Settings, *, ask_broker: bool = True) -> str
     if not ask_broker:
         return unknown("run", run, (), "in this archive") if is_searchable(settings) else ""
     try:
-        with closing(open_store(settings)) as store:
+        with closing(open_to_read(settings)) as store:
             return _why_unknown_to(store, run, settings)
     except AgentpipeError:  # The command itself reports it if it needs the broker.
         return ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.stopped_sender import STOPPED_SENDER
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -24,19 +25,6 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc"),
 ]
 LEASE_S = 2.0  # The default of test projects.
-# Runs `send`, and stops itself in the transaction that admits the tasks.
-STOPPED_SENDER = """
-import os, signal, sys
-from agentpipe.brokers import sqlite
-from agentpipe.__main__ import main
-admit = sqlite.admit
-def stop_and_admit(*args):
-    os.kill(os.getpid(), signal.SIGSTOP)
-    admit(*args)
-sqlite.admit = stop_and_admit
-sys.argv[1:] = ["send", "toys", "echo held", "--json"]
-sys.exit(main())
-"""
 
 
 def test_a_stopped_sender_is_named_and_nothing_is_lost_when_it_goes_on(project: Project) -> None:

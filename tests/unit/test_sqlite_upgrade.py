@@ -93,3 +93,25 @@ def test_a_file_without_budgets_gets_them_and_keeps_its_tasks(tmp_path: Path) ->
     assert [it.usd for it in store.spendings()] == [1.5]
     assert store.claim(ClaimRequest(worker, 1, ROOMY)) == []
     store.close()
+
+
+def test_a_worker_of_a_version_that_kept_the_queues_in_its_row_is_found(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path / 'a.db'}?synchronous=normal")
+    store = open_any(settings)
+    store.declare([Queue("q")])
+    store.offer("q", [Offer("a", b"{}")], round_robin=False)
+    store.join(Worker("old", queues=frozenset({"q"})))
+    store.close()
+    file = sqlite3.connect(tmp_path / "a.db")
+    file.execute("""UPDATE workers SET queues = '["q"]'""")
+    file.execute("DROP TABLE served_queues")
+    file.execute("PRAGMA user_version = 15")
+    file.commit()
+    file.close()
+    store = open_any(settings)
+    store.join(Worker("new", queues=frozenset({"q"})))
+    store.join(Worker("other", queues=frozenset({"r"})))
+    agent = store.locate("a").agent
+    assert agent is not None
+    assert {worker.name for worker in agent.servers or ()} == {"old", "new"}
+    store.close()

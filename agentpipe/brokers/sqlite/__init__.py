@@ -15,8 +15,6 @@ from contextlib import ExitStack
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
-
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.records import (
     Admission,
@@ -30,7 +28,7 @@ from agentpipe.brokers.records import (
     Worker,
 )
 from agentpipe.brokers.sqlite import groups as group_counts
-from agentpipe.brokers.sqlite import measures, runs
+from agentpipe.brokers.sqlite import measures, runs, served
 from agentpipe.brokers.sqlite.admission import (
     Rooms,
     admit,
@@ -48,7 +46,6 @@ from agentpipe.brokers.sqlite.lanes import CONCERNS_OTHERS, IS_ANYTHING_READY, L
 from agentpipe.brokers.sqlite.layout import LAYOUT
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
-    digest_of,
     end_lapsed_workers,
     end_worker,
     is_known,
@@ -182,10 +179,8 @@ class SqliteStore(SqliteOperations, Store):
 
     def join(self, worker: Worker) -> None:
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
-        queues = orjson.dumps(sorted(worker.queues)).decode()
         with self._database.write(durable=False) as db:
-            row = (*seen, time.monotonic(), digest_of(worker.queues), queues)
-            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')", row)
+            served.join(db, (*seen, time.monotonic()), worker.queues)
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         self._database.log.watch()

@@ -150,12 +150,17 @@ CREATE TABLE IF NOT EXISTS loops (
     name TEXT PRIMARY KEY, token TEXT NOT NULL, beat REAL NOT NULL, lease_s REAL NOT NULL,
     report BLOB NOT NULL) WITHOUT ROWID
 """
+# Queues that workers serve, by the digest in ``workers``, whose rows each heartbeat rewrites.
+# ``workers.queues`` has them only in rows of older versions.
+_WITH_SERVED = """
+CREATE TABLE IF NOT EXISTS served_queues (serves BLOB PRIMARY KEY, queues TEXT NOT NULL)
+"""
 LAYOUT = Layout(
-    15,
+    16,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
     f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS};\n{_WITH_POLICIES};\n{_WITH_UNITS};\n"
-    f"{_WITH_LOOPS}",
+    f"{_WITH_LOOPS};\n{_WITH_SERVED}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -169,5 +174,6 @@ LAYOUT = Layout(
         12: _WITH_POLICIES,
         13: _WITH_UNITS,
         14: _WITH_LOOPS,
+        15: _WITH_SERVED,
     },
 )

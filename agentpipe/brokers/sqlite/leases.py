@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import replace
@@ -14,6 +13,7 @@ from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.budgets import park, spent_runs
 from agentpipe.brokers.sqlite.fairness import Turns
 from agentpipe.brokers.sqlite.policies import Gates
+from agentpipe.brokers.sqlite.served import forget_unserved
 from agentpipe.brokers.sqlite.suspects import (
     COUNT_SHARED_CRASH,
     SELECT_CLAIMABLE,
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.sqlite.suspects import Suspect
 
 log = logging.getLogger(__name__)
-
-
-def digest_of(queues: frozenset[str]) -> bytes:
-    """Return a key that is equal for workers with the same queues."""
-    return hashlib.blake2b("\n".join(sorted(queues)).encode(), digest_size=8).digest()
 
 
 def end_lapsed_workers(db: sqlite3.Connection) -> None:
@@ -84,6 +79,7 @@ def end_worker(db: sqlite3.Connection, name: str, begun: Sequence[str] | None = 
     )
     db.execute("UPDATE outbox SET taker = NULL WHERE taker = ?", (name,))
     db.execute("DELETE FROM workers WHERE name = ?", (name,))
+    forget_unserved(db)
     db.execute("DELETE FROM pauses WHERE kind = 'worker' AND name = ?", (name,))
     return sum(number for _, number in held)
 

@@ -10,6 +10,7 @@ from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.budgets import spending_of
 from agentpipe.brokers.sqlite.groups import group_seen
 from agentpipe.brokers.sqlite.policies import PARKED, pause_of, policy_ahead
+from agentpipe.brokers.sqlite.served import SELECT_SERVERS
 from agentpipe.brokers.sqlite.tables import (
     DELAYED,
     PAUSE_REASON,
@@ -61,9 +62,6 @@ _SELECT_ENDS = (
 _COUNT = (
     f"SELECT (SELECT count(*) {_OF_QUEUE} AND priority {{0}} :priority)"
     f" + (SELECT count(*) {_OF_QUEUE} AND priority = :priority AND seq {{0}} :seq)"
-)
-_SELECT_SERVERS = (
-    "SELECT name FROM workers w WHERE EXISTS (SELECT 1 FROM json_each(w.queues) WHERE value = ?)"
 )
 
 
@@ -156,7 +154,7 @@ def _agent(
     row = db.execute(_SELECT_AGENT, (qid,)).fetchone()
     name, collection, concurrency, waiting, held_until, gate, own, whole, *rest = row
     capacity, run_s, reason = rest
-    serving = {worker for (worker,) in db.execute(_SELECT_SERVERS, (name,))}
+    serving = {worker for (worker,) in db.execute(SELECT_SERVERS, (name,))}
     return AgentSeen(
         name,
         collection,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers import open_store
+from agentpipe.brokers import open_to_read
 from agentpipe.brokers.capabilities import (
     KeepsLoops,
     KeepsRuns,
@@ -49,7 +49,7 @@ def unsettled_of(run: str, settings: Settings) -> list[str]:
     Raises:
         ConfigError: This broker cannot list tasks.
     """
-    with closing(open_store(settings)) as store:
+    with closing(open_to_read(settings)) as store:
         reads = require(store, ReadsTasks, "list a run's tasks: name them, as in why TASK")
         found = [it.task_id for it in reads.tasks(TaskQuery("running"))]
         after = -1
@@ -61,7 +61,7 @@ def unsettled_of(run: str, settings: Settings) -> list[str]:
 
 def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation]:
     """Explain each task; changes nothing."""
-    with closing(open_store(settings)) as store:
+    with closing(open_to_read(settings)) as store:
         locates = require(store, LocatesTasks, "locate tasks")
         snapshot = cache(store.stats)  # One for all tasks: its cost grows with the agents.
         for task_id in task_ids:
