@@ -104,6 +104,16 @@ def test_runs_end_when_the_lease_is_over_and_the_process_if_they_do_not(
     assert (worker.interrupted, worker.ended > 0) == (interrupted, ended)
 
 
+@pytest.mark.parametrize(("running", "ended"), [(0, True), (1, False)])
+def test_a_deaf_run_ends_with_its_process_once_the_others_have_ended(
+    monkeypatch: pytest.MonkeyPatch, *, running: int, ended: bool
+) -> None:
+    worker = _Worker(running)
+    worker.stray_s = 1.1
+    _looked(worker, monkeypatch, 100 + LEASE_S + 2 * TICK_S, lapses=True)
+    assert (worker.ended > 0) == ended
+
+
 def test_after_a_stop_of_the_process_the_next_heartbeat_is_awaited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # After this long without an answer, a worker logs it.
 SILENT_AFTER_S = 3.0
+# How long code of an interrupted run can continue beside the runs of other workers.
+STRAY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +77,10 @@ class CutOff:
                 len(running),
             )
         self._loop.interrupt(running)
-        if self._over_s > SHUTDOWN_S and self._goes_on(running):
+        if self._goes_on(running):
             why = "the lease is over, and a run cannot be stopped"
             self._end_process(why, gives_back=False)
 
     def _goes_on(self, running: list[ClaimedMessage]) -> bool:
-        return bool(running) or self._loop.stray_s > SHUTDOWN_S
+        """Whether a run continues beyond its cleanup; other runs can still be in theirs."""
+        return self._over_s > SHUTDOWN_S if running else self._loop.stray_s > STRAY_S
