@@ -251,7 +251,8 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(map(str, action.choices or ()))
         if str(value) not in choices and (near := nearest(value, choices)):
-            noun = action.metavar or action.dest
+            names = [*action.option_strings[-1:], action.metavar, action.dest]
+            noun = next(filter(None, names))
             self.error(f"unknown {noun} {value!r}: did you mean {near!r}?")
         super()._check_value(action, value)
 

@@ -34,7 +34,9 @@ USUAL_SERVER = "redis://redis"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("target", choices=TARGETS, help="what to print")
+    parser.add_argument(
+        "target", metavar="TARGET", choices=TARGETS, help="what to print: kubernetes or systemd"
+    )
     parser.add_argument(
         "-c",
         "--collection-file",

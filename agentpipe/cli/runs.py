@@ -37,7 +37,7 @@ COLUMNS = ("run", "collection", "tasks", "done", "ok", "reward", "95 % interval"
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "action", metavar="show|drop", nargs="?", choices=ACTIONS, help="one run: what to do"
+        "action", metavar="ACTION", nargs="?", choices=ACTIONS, help="show or drop one run"
     )
     parser.add_argument("name", metavar="NAME", nargs="?", type=run_name, help="which run")
     parser.add_argument("--yes", action="store_true", help="drop: skip the confirmation")

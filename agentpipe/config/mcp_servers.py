@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.config.paths import why_unreadable
 from agentpipe.config.shown_values import (
     place_in,
     refusal,
@@ -241,7 +242,7 @@ def read_list(path: Path) -> dict[str, dict[str, Any]]:
         data = path.read_bytes()
         listed = orjson.loads(data) if len(data) <= MAX_FILE_BYTES else None
     except OSError as error:
-        raise _problem(path, f"cannot be read: {error.strerror}") from error
+        raise _problem(path, why_unreadable(error)) from error
     except orjson.JSONDecodeError as error:
         raise _problem(path, f"is not JSON: {error}") from error
     if not isinstance(listed, dict):

@@ -65,6 +65,16 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
+def why_unreadable(error: Exception) -> str:
+    """Return why a file that the user names cannot be read, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file: check the path"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a file: give a file in it"
+    reason = getattr(error, "strerror", None) or error
+    return f"cannot be read ({reason}): check the path and its permissions"
+
+
 def is_file(place: Path) -> bool:
     """Whether ``place`` is a file; strings that cannot be paths are accepted too."""
     try:

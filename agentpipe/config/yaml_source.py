@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agentpipe.config.paths import shown_path
+from agentpipe.config.paths import shown_path, why_unreadable
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -134,22 +134,13 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         problem = Problem(f"not UTF-8: {SAVE_AS_UTF8}", file, line)
     except (OSError, ValueError) as error:
-        problem = Problem(_why_unreadable(error), file.replace("\0", "?"))
+        problem = Problem(why_unreadable(error), file.replace("\0", "?"))
     raise ConfigError(problem)
 
 
 def is_wide(data: bytes) -> bool:
     """Whether the data starts like UTF-16 or UTF-32."""
     return data.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 < data[:4].count(0) < _WIDEST
-
-
-def _why_unreadable(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file: check the path"
-    if isinstance(error, IsADirectoryError):
-        return "a folder, not a file: give a file in it"
-    reason = getattr(error, "strerror", None) or error
-    return f"cannot be read ({reason}): check the path and its permissions"
 
 
 class _Loader(yaml.SafeLoader):

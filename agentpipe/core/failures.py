@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import traceback
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import TracebackType
 
     from agentpipe.core.redaction import Redactor
 
 MAX_RETRY_DELAY_S = 300.0
 MAX_ERROR_CHARS = 4_000
-OUR_FOLDER = str(Path(__file__).parent)
+# What calls an agent: agentpipe, and the event loop of its thread.
+CALLERS = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(asyncio.__file__).parent}{os.sep}")
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
 REFUSED_CREDENTIALS = frozenset({401, 403})
@@ -215,11 +218,16 @@ def _traceback_of(error: BaseException) -> str | None:
 
 
 def _traceback(error: BaseException) -> str | None:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(OUR_FOLDER):
-        frames = frames.tb_next  # The agent's frames come after ours.
     try:
-        text = "".join(traceback.format_tb(frames))
+        text = "".join(traceback.format_tb(_agents_frames(error) or error.__traceback__))
     except Exception:  # noqa: BLE001 - linecache reads the agent's files
         return None
     return valid_text(shorten(text, MAX_ERROR_CHARS, keep_end=True)) or None
+
+
+def _agents_frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback below the agent's callers; None if the agent is not in it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(CALLERS):
+        frames = frames.tb_next
+    return frames

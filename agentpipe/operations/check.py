@@ -88,8 +88,10 @@ def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
         return []
     with closing(open_store(settings)) as store:
         try:
-            collections, _ = read(find_file(), settings.max_queue_size)
+            collections, problems = read(find_file(), settings.max_queue_size)
         except ConfigError:
+            return []
+        if problems:  # The defaults in place of invalid values would differ from the broker's.
             return []
         stats = store.stats()
     return [sentence for each in collections if each.name for sentence in misfits(stats, each)]

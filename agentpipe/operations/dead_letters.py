@@ -94,7 +94,9 @@ def named(store: KeepsDeadLetters, task_ids: Iterable[str]) -> Iterator[Sequence
     missing = set(wanted) - {letter.task_id for letter in chain.from_iterable(found)}
     if missing:
         ids = ", ".join(sorted(missing))
-        raise AgentpipeError(f"no such letter has the id {ids}: see `agentpipe dead list`")
+        raise AgentpipeError(
+            f"no dead letter or undeliverable result has the id {ids}: see `agentpipe dead list`"
+        )
     return iter(found)
 
 

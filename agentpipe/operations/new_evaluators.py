@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.config.paths import why_unreadable
 from agentpipe.config.yaml_source import load_documents
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.evaluation.checks import evaluator_problems
@@ -74,7 +75,7 @@ def _document(path: Path) -> Any:
             return documents[0].data if len(documents) == 1 else None
         return orjson.loads(path.read_bytes()) if path.suffix.lower() == ".json" else None
     except OSError as error:
-        raise ConfigError(Problem(error.strerror or "cannot be read", str(path))) from error
+        raise ConfigError(Problem(why_unreadable(error), str(path))) from error
     except orjson.JSONDecodeError:
         return None  # Read as a file of tasks, it is refused with the line.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.config.paths import shown_path
+from agentpipe.config.paths import shown_path, why_unreadable
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.admission import AdmittedTask
@@ -77,7 +77,7 @@ def _lines(path: Path) -> Iterator[Entry]:
         with path.open("rb") as stream:
             yield from read_lines(shown_path(path), stream)
     except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror}", shown_path(path))) from error
+        raise ConfigError(Problem(why_unreadable(error), shown_path(path))) from error
 
 
 class _Spool:

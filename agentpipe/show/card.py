@@ -210,7 +210,7 @@ def draw_error(page: Page, error: Mapping[str, Any]) -> None:
 
 
 def _draw_traceback(page: Page, traceback: str) -> None:
-    """Draw the end of the traceback, which is the user's code; above it is often agentpipe's."""
+    """Draw the end of the traceback, where the error was raised."""
     above = traceback.count("\n") + 1 - _TRACEBACK_LINES
     if above > 0 and not page.full:
         page.cut = True

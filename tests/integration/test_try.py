@@ -51,6 +51,17 @@ def test_a_run_is_shown_as_it_happens(project: Project, kind: str, isolation: st
     assert not project.processes()
 
 
+@pytest.mark.parametrize("isolation", ["coroutine", "thread", "process"])
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_traceback_begins_at_the_agent(project: Project, kind: str, isolation: str) -> None:
+    _traced(project, kind, isolation=isolation)
+    source = project.folder / "mine.py"
+    source.write_text(source.read_text().replace("return", "raise LookupError(task.question) #"))
+    done = project.run("try", "toys", "hello", "--json", env=NOWHERE)
+    assert done.json["outcome"] == "agent_error"
+    assert done.json["error"]["traceback"].startswith(f'  File "{source}", line ')
+
+
 def test_json_is_the_result_alone(project: Project) -> None:
     _traced(project)
     done = project.ok("try", "toys", "hello", "--json", env=NOWHERE)

@@ -432,3 +432,10 @@ def test_a_shortage_of_the_machine_is_never_the_agents_error(error: BaseExceptio
 def test_a_read_that_would_block_is_no_shortage() -> None:
     error = caught(no_fork)
     assert (shortage_of(error), is_infra(error)) == ("", False)
+
+
+def test_an_error_that_no_agent_raised_keeps_its_traceback() -> None:
+    error = caught(lambda: Redactor(()).text(None))  # type: ignore[arg-type]  # a bug of ours
+    while error.__traceback__ and error.__traceback__.tb_frame.f_code.co_filename == __file__:
+        error = error.with_traceback(error.__traceback__.tb_next)
+    assert "agentpipe/core/" in error_record(error, Redactor(()))["traceback"]

@@ -45,6 +45,16 @@ def test_check_tells_of_them_before_any_sender_or_worker(
     assert SAID in capsys.readouterr().err
 
 
+def test_an_invalid_file_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("collection.yaml")
+    file.write_text(file.read_text().replace("number", "numbr"))
+    capsys.readouterr()
+    assert main(["check"]) == 2
+    out, err = capsys.readouterr()
+    assert "did you mean 'number'?" in out
+    assert "no longer has" not in out + err
+
+
 def test_an_outdated_file_removes_no_agents(capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(2, age_s=99)
     capsys.readouterr()

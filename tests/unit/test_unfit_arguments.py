@@ -117,7 +117,21 @@ def test_a_bound_that_nothing_is_below_is_refused(capsys: pytest.CaptureFixture[
 
 
 def test_a_folder_has_no_task_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "folder: cannot be read: Is a dir" in refused(capsys, "try", "adder", "--task=folder:1")
+    assert "folder: a folder, not a file: " in refused(capsys, "try", "adder", "--task=folder:1")
+
+
+def test_a_file_of_tasks_that_does_not_exist_is_named_with_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = refused(capsys, "send", "adder", "--file", "none.jsonl")
+    assert said == "none.jsonl: no such file: check the path\n"
+
+
+def test_a_misspelt_value_is_named_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "send", "adder", "q", "--on-full", "waits")
+    assert said.startswith("unknown --on-full 'waits': did you mean 'wait'?\n")
+    said = refused(capsys, "runs", "shw", "v1")
+    assert said.startswith("unknown ACTION 'shw': did you mean 'show'?\n")
 
 
 @pytest.mark.parametrize(

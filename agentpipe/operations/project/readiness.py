@@ -21,7 +21,7 @@ from agentpipe.config.contexts import resolve_contexts
 from agentpipe.config.documents import raise_problems
 from agentpipe.config.function_scope import FunctionScope, flaw_of
 from agentpipe.config.imports import explain
-from agentpipe.config.paths import shown_path
+from agentpipe.config.paths import shown_path, why_unreadable
 from agentpipe.config.schema import BENCHMARK
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.core.did_you_mean import did_you_mean
@@ -221,5 +221,4 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as stream:
             yield stream
     except OSError as error:
-        problem = Problem(f"cannot be read ({error.strerror}): check the path", str(path))
-        raise ConfigError(problem) from error
+        raise ConfigError(Problem(why_unreadable(error), str(path))) from error
