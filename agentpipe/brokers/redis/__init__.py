@@ -17,7 +17,7 @@ from agentpipe.brokers.redis import offering
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.asking import Asking
 from agentpipe.brokers.redis.comparing import Comparing
-from agentpipe.brokers.redis.declaring import declare_args
+from agentpipe.brokers.redis.declaring import PORTION, declarations
 from agentpipe.brokers.redis.decoding import as_outbox, as_stats
 from agentpipe.brokers.redis.groups import bounded_priority
 from agentpipe.brokers.redis.letters import DEAD, UNDELIVERABLE, Letters
@@ -106,12 +106,22 @@ class RedisStore(RedisOperations, Store):
             if queue.collection not in rings and name not in {queue.name for queue in queues}
         }
         self._declared = {**kept, **{queue.name: queue for queue in queues}}
-        self._scripts.run("declare", LAYOUT, 0, *declare_args(queues))
+        self._declare(queues, only_new=False)
+
+    def _declare(self, queues: Collection[Queue], *, only_new: bool) -> int:
+        """Declare the queues, part by part; returns how many were unknown."""
+        total = 0
+        for args in declarations(queues):
+            more = b"1"
+            while more:
+                new, more = self._scripts.run("declare", LAYOUT, int(only_new), *args)
+                total += new
+        return total
 
     def _declare_again(self) -> bool:
         """Declare the queues again if the server lost them; returns whether it did."""
         known = self._declared.values()
-        if not known or not self._scripts.run("declare", LAYOUT, 1, *declare_args(known)):
+        if not self._declare(known, only_new=True):
             return False
         log.warning("%s was emptied: declaring the queues again", self._scripts.address.url)
         return True
@@ -159,11 +169,20 @@ class RedisStore(RedisOperations, Store):
 
     def join(self, worker: Worker) -> None:
         self._declare_again()
-        queues = sorted(worker.queues)
-        seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
-        digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
-        self._scripts.run("join", *seen, digest, *queues)
+        while not self._join(worker):
+            pass
         self._subscription.workers |= {worker.name}
+
+    def _join(self, worker: Worker) -> bool:
+        """Register a worker; False if its queues' names were removed meanwhile."""
+        queues = sorted(worker.queues)
+        digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
+        while len(queues) > PORTION:
+            self._scripts.run("serve", digest, *queues[-PORTION:])
+            del queues[-PORTION:]
+        seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
+        total = len(worker.queues)
+        return bool(self._scripts.run("join", *seen, digest, total, *queues))
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         reported = () if report is None else (report,)

@@ -1,15 +1,18 @@
 #!lua flags=allow-oom
 -- needs: budgets policies
--- ARGV: layout number, '1' to declare only unknown queues, number of sources, number of budgets,
--- JSON list of the collections' policies (see policies.declare);
+-- Declares a part of a declaration; see declaring.py. ARGV: layout number, '1' to declare only
+-- unknown queues, number of sources, number of budgets, JSON list of the collections' policies (see
+-- policies.declare), number of the declaration ('' if this part is all of it), JSON list of the
+-- collections that are complete with this part;
 -- for each source: collection, '1' if a worker declares it, when its file and its config changed,
 -- fingerprint ('-' if unknown), place;
 -- for each budget: collection, caps in USD and tokens (-1 for none);
 -- for each queue: name, limit, concurrency, max_crashes, position (-1 outside a group), collection
 -- and gate ('' for none), limit of the gate.
--- Returns how many queues are new.
+-- Returns how many queues are new, and '1' if more queues leave their groups: repeat the call.
 
 local STEP, SOURCE_STEP, BUDGET_STEP = 8, 6, 3
+local LEAVING = 1000 -- Queues that leave a group in one call.
 local only_new, rings, names, new = ARGV[2] == '1', {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
@@ -76,7 +79,7 @@ local function change(name, limits)
 end
 
 -- Sources. A sender whose file is older than the group's does not change the group.
-local first_budget, outdated = 6 + SOURCE_STEP * tonumber(ARGV[3]), {}
+local first_budget, outdated = 8 + SOURCE_STEP * tonumber(ARGV[3]), {}
 local first_queue = first_budget + BUDGET_STEP * tonumber(ARGV[4])
 
 local function note_source(role, collection, source)
@@ -98,7 +101,7 @@ local function read_source(index)
   end
 end
 
-for index = 6, first_budget - 1, SOURCE_STEP do
+for index = 8, first_budget - 1, SOURCE_STEP do
   read_source(index)
 end
 
@@ -126,6 +129,29 @@ for _, each in ipairs(cjson.decode(ARGV[5])) do
   end
 end
 
+-- Of two declarations of a collection at the same time, the one that began last counts. STORE has
+-- the number of the declaration whose first part came last, until its last part.
+local number, superseded = ARGV[6], {}
+
+local function is_superseded(collection, position)
+  if superseded[collection] == nil then
+    local field = 'declaring:' .. collection
+    if number == '' then
+      call('HDEL', STORE, field)
+    elseif position == 0 then
+      call('HSET', STORE, field, number)
+    end
+    superseded[collection] = number ~= '' and call('HGET', STORE, field) ~= number
+  end
+  return superseded[collection]
+end
+
+local function add_to_ring(name, collection, position)
+  local ring = rings[collection] or {members = {}, total = 0, first = position}
+  ring.members[name], ring.total, ring.last = true, ring.total + 1, position
+  rings[collection] = ring
+end
+
 local function declare(index)
   local name, collection, gate = ARGV[index], ARGV[index + 5], ARGV[index + 6]
   local limits = {}
@@ -135,6 +161,12 @@ local function declare(index)
   for offset = 1, 4 do
     limits[offset] = tonumber(ARGV[index + offset])
   end
+  if limits[POSITION] >= 0 and not only_new and is_superseded(collection, limits[POSITION]) then
+    if queues[name] then
+      return
+    end
+    limits[POSITION] = -1
+  end
   limits[COLLECTION], limits[GATE] = collection, gate
   if gate ~= '' and not (only_new and queues[name]) then
     limit_gate(gate, ARGV[index + 7])
@@ -143,8 +175,7 @@ local function declare(index)
     change(name, limits)
   end
   if limits[POSITION] >= 0 and not only_new then
-    rings[collection] = rings[collection] or {}
-    rings[collection][name] = true
+    add_to_ring(name, collection, limits[POSITION])
   end
 end
 
@@ -155,14 +186,34 @@ read_queues(names)
 for index = first_queue, #ARGV, STEP do
   declare(index)
 end
-for collection, members in pairs(rings) do
-  local before = call('ZRANGE', base .. ':ring:' .. collection, 0, -1)
-  read_queues(before)
-  for _, name in ipairs(before) do
-    if not members[name] then
+
+local complete = {}
+for _, collection in ipairs(cjson.decode(ARGV[7])) do
+  complete[collection] = true
+end
+
+-- Remove from a group what has a position of this part, or a later one if the group is complete,
+-- and is not declared. Returns whether there is more.
+local function remove_others(collection, ring)
+  local last, most = complete[collection] and '+inf' or ring.last, ring.total + LEAVING
+  local found = call('ZRANGEBYSCORE', base .. ':ring:' .. collection, ring.first, last,
+    'LIMIT', 0, most)
+  read_queues(found)
+  for _, name in ipairs(found) do
+    if not ring.members[name] then
       leave_ring(name, queues[name])
       queues[name][POSITION], found_room[name], changed[name] = -1, false, true
     end
+  end
+  return #found == most
+end
+
+local more = false
+for collection, ring in pairs(rings) do
+  if remove_others(collection, ring) then
+    more = true
+  elseif complete[collection] and number ~= '' then
+    call('HDEL', STORE, 'declaring:' .. collection)
   end
 end
 if budget_changed then
@@ -177,4 +228,4 @@ if a_gate_opened or (budget_changed and anything_ready()) then
   ring()
 end
 
-return new
+return {new, more and '1' or ''}

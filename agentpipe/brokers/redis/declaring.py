@@ -1,13 +1,20 @@
-"""Declaring: encodes queues, sources, budgets and policies as script arguments."""
+"""Declaring: encodes queues, sources, budgets and policies as script arguments.
+
+A declaration of many queues is several calls, since a script stops the server for as long as it
+runs. Each call declares the next positions of a collection, and removes from its round-robin group
+what had these positions before. The number of the declaration tells two of the same time apart. A
+process that ends halfway leaves a group whose first positions are new.
+"""
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.records import Queue
     from agentpipe.brokers.redis.packing import Argument
@@ -15,18 +22,40 @@ if TYPE_CHECKING:
     from agentpipe.core.policy import PolicySpec
 
 
-def declare_args(queues: Collection[Queue]) -> list[Argument]:
-    """Return the arguments of the script ``declare``."""
+# Queues per call: about 25 ms of the server.
+PORTION = 1_000
+
+
+def declarations(queues: Collection[Queue]) -> Iterator[list[Argument]]:
+    """Yield the arguments of each call of the script ``declare``, after its first two."""
+    number = secrets.randbits(52) if len(queues) > PORTION else ""
+    placed = list(_placed(queues))
+    ends = {queue.collection: index for index, (queue, _) in enumerate(placed)}
+    for first in range(0, max(1, len(placed)), PORTION):
+        part = placed[first : first + PORTION]
+        complete = [name for name, last in ends.items() if name and last < first + PORTION]
+        yield _part_args(part, number, complete)
+
+
+def _part_args(
+    part: Sequence[tuple[Queue, int]], number: int | str, complete: Sequence[str]
+) -> list[Argument]:
+    queues = [queue for queue, _ in part]
     sources = {queue.collection: queue.source for queue in queues if queue.collection}
     known = {name: source for name, source in sources.items() if source}
     budgets = {queue.collection: queue.budget for queue in queues if queue.collection}
     policies = {queue.collection: queue.policy for queue in queues if queue.collection}
     args: list[Argument] = [len(known), len(budgets), _policy_args(policies)]
+    args += (number, orjson.dumps(complete))
     for name, it in known.items():
         args += (name, int(it.serves), it.edited_us, it.config_us, it.fingerprint or "-", it.place)
     for name, budget in budgets.items():
         args += (name, *caps(budget))
-    return [*args, *_queue_args(queues)]
+    for queue, place in part:
+        args += (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
+        args += (place, queue.collection or "")
+        args += (queue.concurrency_group or "", queue.concurrency_group_limit)
+    return args
 
 
 def caps(budget: Budget) -> tuple[float, int]:
@@ -49,14 +78,12 @@ def listed(endpoints: Sequence[str]) -> str:
     return orjson.dumps(endpoints).decode()
 
 
-def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
-    """Yield the arguments for queues; positions count per collection."""
+def _placed(queues: Collection[Queue]) -> Iterator[tuple[Queue, int]]:
+    """Yield each queue with its position in its collection; -1 without a collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         place = -1
         if queue.collection is not None:
             place = positions.get(queue.collection, 0)
             positions[queue.collection] = place + 1
-        yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
-        yield from (place, queue.collection or "")
-        yield from (queue.concurrency_group or "", queue.concurrency_group_limit)
+        yield queue, place
