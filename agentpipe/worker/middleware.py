@@ -127,6 +127,8 @@ class WorkerMiddleware(dramatiq.Middleware):
             broker,
             Signals(broker, self._results),
             consumer.settle_soon,
+            settle_many=consumer.settle_and_refill,
+            together=consumer.refill.together,
             grace_s=self._settings.grace_s,
             died=partial(self._loop_died, broker),
             word=self._word,

@@ -305,3 +305,25 @@ def test_a_copy_of_a_loop_ends_with_the_step_that_forked_it() -> None:
         [sys.executable, "-c", COPIED], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["neighbour True", "the copy ended with 1"]
+
+
+def test_what_is_called_first_precedes_everything_that_is_ready(loop: MessageLoop) -> None:
+    order: list[str] = []
+
+    def start(*names: str) -> None:
+        order.append("start")
+        for name in names:
+            loop.call_soon(order.append, name)
+        loop.bring_forward(len(names))
+
+    loop.call_soon(order.append, "ready")
+    loop.call_first_threadsafe(start, "a", "b")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert order == ["start", "a", "b", "ready"]
+
+
+def test_nothing_is_called_first_on_a_closed_loop(loop: MessageLoop) -> None:
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_first_threadsafe(print)

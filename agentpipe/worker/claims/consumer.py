@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Settlement
@@ -18,6 +19,7 @@ from agentpipe.worker.claims.even_sharing import EvenSharing
 from agentpipe.worker.claims.exchange import CLAIM_BATCH, Exchange
 from agentpipe.worker.claims.held import HeldClaims
 from agentpipe.worker.claims.membership import Membership
+from agentpipe.worker.claims.refill import Refill
 from agentpipe.worker.claims.store_news import StoreNews
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
@@ -51,6 +53,7 @@ class Consumer:
         membership: The worker's registration in the store, with its lease.
         delay_queue: Dramatiq waits on this until all work is done.
         paused_event: Set once claiming has stopped after ``pause``.
+        refill: Lets the loop wait for the next runs of many that ended.
         drained: Called on each turn once a draining worker holds nothing and has left.
     """
 
@@ -83,7 +86,7 @@ class Consumer:
         )
         self._paused, self.paused_event = False, threading.Event()
         self._wake, self._sharing = threading.Event(), EvenSharing()
-        self._failures = 0
+        self._failures, self.refill = 0, Refill(waits=store.waits_for_disk)
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
         self._news = StoreNews(
             store, policies, cancelled=self._note_cancelled, wake_up=self._wake_up
@@ -127,6 +130,10 @@ class Consumer:
         """Settle these in the next turn; thread-safe."""
         self._exchanging.settle_soon(messages)
         self._wake.set()
+
+    def settle_and_refill(self, messages: list[ClaimedMessage]) -> None:
+        """Settle these, and wait a moment until their slots are refilled; for the loop's thread."""
+        self.refill.after(partial(self.settle_soon, messages))
 
     def claim_no_more(self) -> None:
         """Stop claiming, and let running tasks finish."""
@@ -204,14 +211,17 @@ class Consumer:
 
     def _claim_and_start(self, *, share: bool) -> None:
         """Settle finished runs, then claim and start runs until the store has no more."""
+        posted = self.refill.posted
         while claimed := self._exchange(share=share):
             if self.membership.is_in_doubt:
                 self._release(claimed)  # A task could still run here under an older claim.
                 break
             self._loop.start_runs(claimed)
+            self.refill.done(posted)
             self._end_cancelled(self._exchanging.cancelled)
             if len(claimed) < CLAIM_BATCH:
                 break  # ``wait`` returns when there is more.
+        self.refill.done(posted)
 
     def _settled_meanwhile(self) -> None:
         """Called on a store thread when it has settled claims durably, or has failed to."""

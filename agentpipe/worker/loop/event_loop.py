@@ -34,7 +34,7 @@ from agentpipe.worker.running.served_actor import served_actor, served_actors
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from agentpipe.sending.broker import StoreBroker
     from agentpipe.worker.loop.message_loop import LoopDeath
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from agentpipe.worker.watch.last_word import LastWord
 
     Settle = Callable[[list[ClaimedMessage]], None]
-
-ENDED_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +68,15 @@ class EventLoop(threading.Thread):
         signals: Signals,
         settle: Settle,
         *,
+        settle_many: Settle | None = None,
+        together: int = 1,
         grace_s: float,
         died: Callable[[LoopDeath], None],
         word: LastWord,
     ) -> None:
+        """``settle_many`` takes batches of ``together``, if that many runs end in the same turn."""
         super().__init__(name="agentpipe-loop", daemon=True)
+        self._settle_many, self._together = settle_many or settle, together
         self._signals = signals
         self.is_paused, self.paused_event = False, threading.Event()
         self.paused_event.set()
@@ -103,7 +105,7 @@ class EventLoop(threading.Thread):
 
     def start_runs(self, messages: list[ClaimedMessage]) -> None:
         """Start claimed messages; thread-safe."""
-        self._loop.call_soon_threadsafe(self._start_runs, messages)
+        self._loop.call_first_threadsafe(self._start_runs, messages)
 
     def stop(self) -> None:
         """Let runs finish within the grace, interrupt the rest, close the agents, and end."""
@@ -158,7 +160,8 @@ class EventLoop(threading.Thread):
         frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - documented for debuggers
         return "".join(traceback.format_stack(frame)) if frame else ""
 
-    def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
+    def _start_runs(self, messages: Sequence[ClaimedMessage]) -> None:
+        """Start them before what is ready: the ends of other runs would keep free slots waiting."""
         for message in messages:
             context = contextvars.copy_context()
             context.run(_bind, message)
@@ -167,6 +170,7 @@ class EventLoop(threading.Thread):
             )
             self._runs[run] = message
             run.add_done_callback(self._when_ended, context=self._loop.context)
+        self._loop.bring_forward(len(messages))
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         message = self._runs.pop(run)
@@ -182,8 +186,9 @@ class EventLoop(threading.Thread):
         if not self._ended_runs:
             self._loop.call_soon(self._post_ended, context=self._loop.context)
         self._ended_runs.append(message)
-        if len(self._ended_runs) >= ENDED_TOGETHER:
-            self._post_ended()
+        if len(self._ended_runs) >= self._together:
+            ended, self._ended_runs = self._ended_runs, []
+            self._settle_many(ended)
 
     def _post_ended(self) -> None:
         ended, self._ended_runs = self._ended_runs, []

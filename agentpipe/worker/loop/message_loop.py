@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agentpipe.core.loop_turns import CountedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from agentpipe.worker.running.message import ClaimedMessage
@@ -67,6 +67,17 @@ class MessageLoop(CountedLoop):
         """Refuse in a run: it ends the generators of other runs."""
         _refuse_to_runs("shutdown_asyncgens")
         await super().shutdown_asyncgens()
+
+    def call_first_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call it before everything that is ready, which can be a thousand ends; thread-safe."""
+        self._check_closed()  # type: ignore[attr-defined]  # as in ``end_copy``
+        handle = asyncio.Handle(callback, args, self)
+        self._ready.appendleft(handle)  # type: ignore[attr-defined]  # as in ``end_copy``
+        self._write_to_self()  # type: ignore[attr-defined]  # as in ``end_copy``
+
+    def bring_forward(self, number: int) -> None:
+        """Call the last ``number`` ready callbacks next; called on the loop's thread."""
+        self._ready.rotate(number)  # type: ignore[attr-defined]  # as in ``end_copy``
 
     def end_copy(self) -> None:
         """End the process at the next turn; called in a child that a run's ``os.fork`` made.
