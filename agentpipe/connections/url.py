@@ -41,7 +41,7 @@ class Url:
         shown = without_password(url)
         try:
             parts = split_url(url)
-            given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+            given = dict(_parameters(parts.query))
         except ValueError as error:
             raise ConfigError(f"{shown}: {error}") from error
         found = cls(parts, given, shown)
@@ -49,6 +49,9 @@ class Url:
         for name in given:
             if name not in names:
                 raise found.wrong(f"unknown parameter {name!r}: {did_you_mean(name, names)}")
+        for name, value in given.items():
+            if not value:
+                raise found.wrong(f"{name} is empty: give it a value, or remove it")
         return found
 
     def wrong(self, why: str) -> ConfigError:
@@ -82,6 +85,10 @@ class Url:
         except OSError as error:
             raise self.wrong(f"the certificates cannot be read: {error}") from error
         return context
+
+
+def _parameters(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
 
 
 def split_url(url: str) -> SplitResult:

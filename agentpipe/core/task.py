@@ -19,6 +19,7 @@ from agentpipe.core.run_names import prefix_of
 from agentpipe.core.slots import Slots
 from agentpipe.core.task_fields import (
     CHECKS,
+    EMPTY,
     kind_of,
     misspelt,
     too_large,
@@ -244,7 +245,7 @@ def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(data, dict):
         raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
     empty = data.get("task_id") == ""
-    flaws = ["task_id: it is empty; give one, or leave the key out"] if empty else []
+    flaws = [f"task_id: {EMPTY}"] if empty else []
     known = {name: value for name, value in data.items() if name in CHECKS}
     if len(known) < len(data):
         flaws += misspelt(data)

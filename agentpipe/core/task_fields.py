@@ -22,6 +22,9 @@ MAX_ID = 256
 MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
 # Fields with checks beyond their types.
 _TOGETHER = frozenset({"sample_index", "group_size", "run", "deadline"})
+# Fields that name something: an empty name is a sender's mistake.
+_NAMES = ("group_id", "policy_version", "replay_of", "retry_of")
+EMPTY = "it is empty; give one, or leave the key out"
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
@@ -30,6 +33,7 @@ def wrong_values(known: dict[str, Any]) -> list[str]:
     wrong = wrong_types(known)
     sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
     flaws = list(wrong.values())
+    flaws += [f"{name}: {EMPTY}" for name in _NAMES if known.get(name) == ""]
     if not _TOGETHER.isdisjoint(sound):
         flaws += [*_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(sound)]
     # An agent's answer can contain what a sender cannot write: NUL, or deeper nesting.

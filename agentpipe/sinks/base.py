@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from agentpipe.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -12,6 +14,16 @@ if TYPE_CHECKING:
 Start = Literal["beginning", "now"] | float
 # A reader stores a commit within this time; if it cannot, it waits.
 COMMIT_WITHIN_S = 0.05
+
+
+def refuse_nameless(group: str | None) -> None:
+    """Reject a group of readers without a name; None is no group.
+
+    Raises:
+        ConfigError: The name is empty.
+    """
+    if group == "":
+        raise ConfigError("the group of a reader has an empty name: give it one, or leave it out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from agentpipe.core.result import Result
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.sinks.base import Reader, Record, Sink
 from agentpipe.sinks.stream import Stream
 from tests.conformance.processes import read_and_hang
@@ -179,6 +179,13 @@ def test_closing_twice_is_harmless_and_a_closed_sink_is_unreachable(sink: Sink) 
 
 
 # Groups.
+
+
+def test_a_group_without_a_name_is_refused(sink: Sink, sink_settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="empty name"):
+        sink.follow("", "beginning")
+    with pytest.raises(ConfigError, match="empty name"):
+        Stream.open(sink_settings, group="")
 
 
 def test_each_group_sees_everything(sink: Sink, open_another_sink: OpenSink) -> None:

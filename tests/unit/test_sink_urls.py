@@ -51,6 +51,8 @@ def test_what_a_kafka_url_leaves_out_is_the_usual() -> None:
         ("h/a%20b", "invalid topic"),
         ("h/..", "invalid topic"),
         ("h/t?x", "x"),
+        ("h/t?proxy=", "proxy is empty"),
+        ("h/t?partitions=", "partitions is empty"),
     ],
 )
 def test_a_wrong_kafka_url_is_told_without_its_password(rest: str, said: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from kafka import codec
 
 from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
+from agentpipe.sinks.base import refuse_nameless
 from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.kafka.errors import TOO_LARGE, reason, unreachable
 from agentpipe.sinks.kafka.health import examine
@@ -67,6 +68,7 @@ class KafkaSink:
         return scratch_of(url, name)
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
+        refuse_nameless(group)
         self._refuse_if_closed()
         _refuse_missing_package(self._address)
         return KafkaReader(self._address, group, start)
