@@ -67,8 +67,9 @@ class SparesTasks(Protocol):
         """Count a crash for ``blamed`` and none for ``spared``, all deliveries of one worker.
 
         The worker is about to be stopped, or was just killed. The call affects only these
-        deliveries, however late it is, and not later deliveries of the same tasks. In other stores
-        another process settles the claims of a dead worker.
+        deliveries, however late it is, and not later deliveries of the same tasks. Once the worker
+        is dead, ``leave`` follows in its name. In other stores another process settles the claims
+        of a dead worker.
         """
 
 

@@ -196,7 +196,10 @@ class RabbitStore(RabbitOperations, Store):
         async def leave(services: Services) -> int:
             leaving = self._workers.pop(worker.name, None)
             services.outbox.take_back(worker.name)
-            return 0 if leaving is None else await leaving.leave()
+            if leaving is None:  # A worker of another process, whose watcher has ended it.
+                await services.say_ended(worker.name)
+                return 0
+            return await leaving.leave()
 
         return self._run(leave)
 

@@ -1,23 +1,28 @@
 """Membership: the workers of the fleet as one of them knows it, and messages between them.
 
 Workers send to each other through a fanout exchange. Each has its own queue there, which disappears
-with its connection: an undeliverable message shows that the worker is dead.
+with its connection: an undeliverable message shows that the worker is dead. A worker that does not
+answer is silent: a frozen one keeps its connection, and its agents, until somebody ends it.
 """
 
 from __future__ import annotations
 
-import random
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.arrivals import Delivery
 
-PROBE = Request("probe")
+# A member that leaves a probe unanswered for this long is silent; members are probed every second.
+SILENT_S = 1.0
+# How often, and how many times, a member is probed of which a watcher says that it has ended.
+END_EVERY_S, END_PROBES = 0.1, 30
 
 
 class Membership:
@@ -26,20 +31,32 @@ class Membership:
     Args:
         me: Describes this worker.
         heard: Called with each request that is not about membership.
+
+    Attributes:
+        members: The other workers by name.
     """
 
     def __init__(
         self, channel: WorkerChannel, me: Callable[[], Member], heard: Callable[[Request], None]
     ) -> None:
         self.members: dict[str, Member] = {}
-        self.address = ""
+        self.address = self._name = ""
         self._channel, self._me, self._heard = channel, me, heard
+        self._silent: set[str] = set()
+        # On the monotonic clock: the last message of each, and the first probe without an answer.
+        self._heard_at: dict[str, float] = {}
+        self._asked_at: dict[str, float] = {}
+
+    @property
+    def awake(self) -> list[Member]:
+        """The members that answer, which can take over agents."""
+        return [it for it in self.members.values() if it.name not in self._silent]
 
     async def open(self) -> None:
         """Start to receive, and ask the others to introduce themselves."""
         raw, fleet = self._channel.raw, self._channel.services.topology.fleet
         own = await raw.call("queue_declare", "", exclusive=True, auto_delete=True)
-        self.address = str(own.queue)
+        self.address, self._name = str(own.queue), self._me().name
         await raw.consume(self.address, 0, self._receive)
         await raw.call("queue_bind", self.address, fleet)
         await self.say_hello(reply=True)
@@ -55,23 +72,39 @@ class Membership:
     def _receive(self, delivery: Delivery) -> None:
         self._channel.raw.ack(delivery.tag)
         request = decode(Request, delivery.body)
-        member = request and request.member
-        if request is None or (member and member.name == self._me().name):
+        if request is None or (request.member and request.member.name == self._name):
             return
-        if member and request.kind == "hello":
-            self._meet(member, greet=request.greet)
-        elif member and request.kind == "gone":
-            self._forget(member)
+        if request.kind in ("hello", "gone"):
+            self._hear_member(request)
+        elif request.kind in ("probe", "here", "silent", "ended"):
+            self._hear_names(request)
         else:
             self._heard(request)
 
+    def _hear_member(self, request: Request) -> None:
+        if request.member and request.kind == "hello":
+            self._meet(request.member, greet=request.greet)
+        elif request.member:
+            self._forget(request.member)
+
     def _meet(self, member: Member, *, greet: bool) -> None:
         self.members[member.name] = member
+        self._hear_of(member.name)
         for queue, left_s in member.cooldowns.items():
             self._heard(Request("cooldown", queues=frozenset({queue}), cooldown_s=left_s))
         self._channel.look.set()
         if greet:
             self._channel.begin(self.say_hello())
+
+    def _hear_of(self, name: str) -> None:
+        """Note that the member lives and answers."""
+        self._drop_notes(name)
+        self._heard_at[name] = time.monotonic()
+
+    def _drop_notes(self, name: str) -> None:
+        self._heard_at.pop(name, None)
+        self._asked_at.pop(name, None)
+        self._silent.discard(name)
 
     def _forget(self, gone: Member) -> bool:
         """Forget a dead worker, unless it has returned at another address."""
@@ -79,21 +112,76 @@ class Membership:
         if known is None or known.address != gone.address:
             return False
         del self.members[gone.name]
+        self._drop_notes(gone.name)
         self._channel.look.set()
         return True
 
-    async def probe(self) -> None:
-        """Check whether two of the other workers live.
+    def _hear_names(self, request: Request) -> None:
+        """Hear what concerns workers by name."""
+        if request.kind == "probe" and request.to:
+            self._channel.begin(self._answer(request.to))
+        elif request.kind == "here":
+            for name in request.workers & self.members.keys():
+                self._hear_of(name)
+        elif request.kind == "ended":
+            for name in request.workers & self.members.keys():
+                self._channel.begin(self._await_end(name))
+        elif request.kind == "silent" and self._name in request.workers:
+            self._channel.begin(self.say_hello())
+        elif request.kind == "silent":
+            self._note_silence(request.workers)
 
-        Probes the next one in the ring, so that each is checked every second, and a random one,
-        because views of the ring can differ.
+    async def _answer(self, address: str) -> None:
+        here = Request("here", workers=frozenset({self._name}))
+        await self._channel.raw.publish([encode(here, key=address)])
+
+    def _note_silence(self, names: Iterable[str]) -> set[str]:
+        """Note members that do not answer; returns those of which this is new."""
+        new = {*names} & self.members.keys() - self._silent
+        self._silent |= new
+        if new:
+            self._channel.look.set()
+        return new
+
+    async def _await_end(self, name: str) -> None:
+        """Probe a worker until the server has noticed its end."""
+        for _ in range(END_PROBES):
+            if name not in self.members or await self._is_gone(self.members[name]):
+                return
+            await asyncio.sleep(END_EVERY_S)
+
+    async def probe(self) -> None:
+        """Check whether the other workers live and answer.
+
+        Probes the following ones in the ring up to one that answers, so that each is checked every
+        second, and the one that was heard longest ago, because views of the ring can differ.
         """
-        mine = self._me().name
-        names = sorted([*self.members, mine])
-        following = names[(names.index(mine) + 1) % len(names)]
-        asked = {following, random.choice(names)} - {mine}  # noqa: S311 - not a secret
         # Look up all first: a member can disappear while another is probed.
-        for member in [self.members[name] for name in asked]:
-            sent = await self._channel.raw.publish([encode(PROBE, key=member.address)])
-            if sent == ["unroutable"] and self._forget(member):
-                await self._say(Request("gone", member))
+        for member in [self.members[name] for name in self._next()]:
+            # Before it is sent: the answer can arrive before the server's confirmation.
+            self._asked_at.setdefault(member.name, time.monotonic())
+            await self._is_gone(member)
+        before = time.monotonic() - SILENT_S
+        if new := self._note_silence(it for it, at in self._asked_at.items() if at <= before):
+            await self._say(Request("silent", workers=frozenset(new)))
+
+    def _next(self) -> set[str]:
+        """The names of the members to probe."""
+        if not self.members:
+            return set()
+        return {*self._following(), min(self.members, key=lambda it: self._heard_at.get(it, 0.0))}
+
+    def _following(self) -> Iterator[str]:
+        for name in sorted(self.members, key=lambda it: (it < self._name, it)):
+            yield name
+            if name not in self._silent:
+                return
+
+    async def _is_gone(self, member: Member) -> bool:
+        """Probe the member; forget it, everywhere, if its queue is gone."""
+        probe = Request("probe", to=self.address)
+        if await self._channel.raw.publish([encode(probe, key=member.address)]) != ["unroutable"]:
+            return False
+        if self._forget(member):
+            await self._say(Request("gone", member))
+        return True

@@ -82,9 +82,11 @@ class Request:
 
     Attributes:
         kind: ``hello``: a ``member`` joined, or serves other queues. ``gone``: the ``member`` has
-            ended. ``runs``: how ``runs`` ended, as ``number`` of its ``origin``. ``judged``:
-            ``marks`` are ``Verdicts``. ``change``: the registry changed. ``cooldown``: of
-            ``queues``. ``probe``: tests whether it arrives. ``members``: describe yourself.
+            ended. ``ended``: a watcher says so of ``workers``. ``silent``: ``workers`` do not
+            answer. ``here``: ``workers`` answer a probe. ``runs``: how ``runs`` ended, as
+            ``number`` of its ``origin``. ``judged``: ``marks`` are ``Verdicts``. ``change``: the
+            registry changed. ``cooldown``: of ``queues``. ``probe``: tests whether it arrives, and
+            whether the worker answers. ``members``: describe yourself.
             ``tallies``: report your counters. ``cancel``: by ``marks``. ``put_back``: the
             prefetched tasks of ``queues``. ``locate``: the task with this id. ``drain``: take
             nothing new, if your name is in ``workers``.
@@ -92,7 +94,7 @@ class Request:
     """
 
     kind: Literal[
-        "hello", "gone", "judged", "change", "cooldown", "probe", "runs",
+        "hello", "gone", "ended", "silent", "here", "judged", "change", "cooldown", "probe", "runs",
         "members", "tallies", "cancel", "put_back", "locate", "drain",
     ]  # fmt: skip
     member: Member | None = None

@@ -114,6 +114,10 @@ class Services:
             if spared_now:
                 await self._tell(Request("judged", marks=await self.verdicts.carry_out(spared_now)))
 
+    async def say_ended(self, worker: str) -> None:
+        """Have the other workers check at once whether this one has ended."""
+        await self._tell(Request("ended", workers=frozenset({worker})))
+
     def changed(self) -> None:
         """Notify the workers of changes."""
         for listener in list(self.listeners):

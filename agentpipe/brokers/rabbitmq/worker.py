@@ -194,11 +194,11 @@ class RabbitWorker:
     async def _balance(self) -> None:
         """Take over the agents of its share, and give up the others."""
         self._consumption.end_isolation()
-        unit_of, others = self._services.registry.unit_of, self._membership.members.values()
-        share = share_of(self.worker.name, [*others, self._introduction()], unit_of)
+        unit_of, awake = self._services.registry.unit_of, self._membership.awake
+        share = share_of(self.worker.name, [*awake, self._introduction()], unit_of)
+        others = self._membership.members.values()
         theirs = {unit_of(name) for member in others for name in member.owned}
-        missing = sorted(share - self._deliveries.agents.keys())
-        wanted = [name for name in missing if unit_of(name) not in theirs]
+        wanted = [it for it in share - self._deliveries.agents.keys() if unit_of(it) not in theirs]
         # The first agents fill the slots: not always the same ones, if workers keep dying early.
         random.shuffle(wanted)
         for first in range(0, len(wanted), PORTION):

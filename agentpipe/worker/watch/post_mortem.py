@@ -87,8 +87,10 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
     def give_back(store: Store) -> None:
         if isinstance(store, BuriesWorkers):
             store.bury(worker, blamed)
-        elif isinstance(store, SparesTasks) and said.ahead:
-            store.spare(*_by_blame(said, blamed))
+        elif isinstance(store, SparesTasks):
+            if said.ahead:
+                store.spare(*_by_blame(said, blamed))
+            store.leave(worker)
 
     _while_leased(give_back, said, settings)
 

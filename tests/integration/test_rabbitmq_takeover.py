@@ -1,0 +1,107 @@
+"""On RabbitMQ, the agents of a dead worker are served by others soon, also if one is frozen."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq import worker as rabbit_worker
+from agentpipe.brokers.records import Queue, Worker
+from agentpipe.settings import Settings
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from brokers.server_rabbitmq import RabbitServer
+
+AGENTS = frozenset(f"agent-{number}" for number in range(6))
+NAMES = ("a", "b", "c")
+# Longer than any test: the server ends no connection, and no worker loses its lease.
+LONG_S = 600.0
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+def opened(broker_url: str) -> RabbitStore:
+    store = open_store(Settings(broker=broker_url, lease_s=LONG_S))
+    assert isinstance(store, RabbitStore)
+    store.declare([Queue(name, None, 100, 3) for name in AGENTS])
+    return store
+
+
+@contextmanager
+def fleet(broker_url: str) -> Iterator[dict[str, RabbitStore]]:
+    """Three workers, each of which serves a third of the agents."""
+    with ExitStack() as stack:
+        stores = {name: stack.enter_context(closing(opened(broker_url))) for name in NAMES}
+        for name, store in stores.items():
+            store.join(Worker(name, slots=3, queues=AGENTS, lease_s=LONG_S))
+        share = len(AGENTS) // len(NAMES)
+        wait_until(
+            lambda: all(len(served(stores[name], name)) == share for name in NAMES), 30, "shares"
+        )
+        yield stores
+
+
+def served(store: RabbitStore, name: str) -> frozenset[str]:
+    deliveries = store._workers[name]._deliveries  # noqa: SLF001 - no public name shows them at once
+    return frozenset(deliveries.agents)
+
+
+@contextmanager
+def frozen(store: RabbitStore) -> Iterator[None]:
+    """The worker does nothing, but keeps its connection, as if its interpreter was held."""
+    held, thaw = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        thaw.wait()
+
+    store._link._soon(hold)  # noqa: SLF001 - on its own thread
+    held.wait()
+    try:
+        yield
+    finally:
+        thaw.set()
+
+
+def test_agents_of_a_dead_worker_do_not_wait_for_a_frozen_one(broker_url: str) -> None:
+    """Regression: a part was the frozen worker's share, and waited until somebody ended it."""
+    with fleet(broker_url) as stores:
+        expected = served(stores["a"], "a") | served(stores["c"], "c")
+        with frozen(stores["b"]):
+            stores["c"].close()
+            wait_until(lambda: served(stores["a"], "a") == expected, 30, "the others' agents")
+
+
+def test_a_frozen_worker_that_continues_takes_its_share_again(broker_url: str) -> None:
+    with fleet(broker_url) as stores:
+        expected = served(stores["a"], "a") | served(stores["c"], "c")
+        with frozen(stores["b"]):
+            stores["c"].close()
+            wait_until(lambda: served(stores["a"], "a") == expected, 30, "the others' agents")
+        wait_until(lambda: len(served(stores["b"], "b")) == len(AGENTS) // 2, 30, "its half")
+        assert len(served(stores["a"], "a")) == len(AGENTS) // 2
+
+
+def test_workers_learn_at_once_from_a_watcher_that_one_has_ended(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: they noticed it when they probed it next, after seconds if views differed."""
+    monkeypatch.setattr(rabbit_worker, "TICK_S", LONG_S)
+    with fleet(broker_url) as stores, closing(opened(broker_url)) as watcher:
+        stores["c"].close()
+        assert watcher.leave(Worker("c")) == 0
+        wait_until(
+            lambda: served(stores["a"], "a") | served(stores["b"], "b") == AGENTS, 30, "all agents"
+        )
