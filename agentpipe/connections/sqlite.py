@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.sqlite_address import SqliteAddress
     from agentpipe.connections.sqlite_layout import Layout
 
-    OnReturn = Callable[[sqlite3.Connection, float], None]
+    OnReturn = Callable[[sqlite3.Connection, float], str]
 
 # How long to wait for a lock that other processes hold.
 PATIENCE_S = 5.0
@@ -67,7 +67,8 @@ class Database:
             address: The file.
             layout: Its tables, which are created or upgraded.
             on_return: Called at the start of the first transaction after an outage of writes (full
-                disk, lock) with the monotonic time when the outage began.
+                disk, lock) with the monotonic time when the outage began; returns what to log once
+                that transaction is stored.
         """
         self.path, self.log = address.path, wal.WriteAheadLog(address.path)
         self._on_return = on_return
@@ -174,14 +175,15 @@ class Database:
         with self._outage_noted() as since, self._begun(deadline):
             before, self._hushed = self._connection.total_changes, False
             try:
-                if time.monotonic() - since > OUTAGE_S:
-                    self._returned(since)
+                said = self._returned(since) if time.monotonic() - since > OUTAGE_S else ""
                 yield self._connection
                 changed = self._connection.total_changes - before
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._connection.rollback()
                 raise
+            if said:  # Not at each failed try, which stores nothing.
+                log.warning("%s", said)
             self._write_back.changes += changed
             if (
                 changed and not self._hushed
@@ -189,10 +191,11 @@ class Database:
                 with suppress(OSError):  # The disk may be full; listeners also wake on timeout.
                     file_notify.notify(self._lock.file)
 
-    def _returned(self, since: float) -> None:
+    def _returned(self, since: float) -> str:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if self._on_return is not None and version:  # A new file has no tables yet.
-            self._on_return(self._connection, since)
+        if self._on_return is None or not version:  # A new file has no tables yet.
+            return ""
+        return self._on_return(self._connection, since)
 
     @contextmanager
     def _outage_noted(self) -> Iterator[float]:

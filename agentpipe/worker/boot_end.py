@@ -1,23 +1,28 @@
-"""BootEnd: a worker that gets SIGTERM while it boots ends at once, with exit code 0.
+"""BootEnd: ends a worker that gets SIGTERM while it boots, or that cannot boot.
 
 Dramatiq only notes the signal during the boot. A worker whose agents take a minute to import would
-continue for that minute, and could claim tasks only to release them.
+continue for that minute, and could claim tasks only to release them. It only logs an error, too: a
+worker that cannot start a thread would live on, and serve nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agentpipe.worker.handshake import GOES_ON, VARIABLE, boot_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.synchronize import Event
     from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+log = logging.getLogger(__name__)
 
 
 def end_while_booting() -> Callable[[], None]:
@@ -44,3 +49,18 @@ def end_while_booting() -> Callable[[], None]:
             signal.signal(kind, handler)
 
     return over
+
+
+@contextmanager
+def ended_on_failure(*, may_end: bool) -> Iterator[None]:
+    """End the process, with exit code 1, if this step of its boot fails; nothing is held yet.
+
+    Without ``may_end`` a user's program runs the worker, and gets the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not may_end:
+            raise
+        log.exception("this worker cannot start: it ends and is replaced")
+        raise SystemExit(1) from error

@@ -26,6 +26,7 @@ from agentpipe.core.thread_marks import write_marks_to
 from agentpipe.engines.policies import NO_POLICIES
 from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
+from agentpipe.worker.boot_end import ended_on_failure
 from agentpipe.worker.claims.configs import say_conflicts
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.contact import Contact
@@ -96,6 +97,10 @@ class WorkerMiddleware(dramatiq.Middleware):
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Replace what would start a thread per queue and per task."""
+        with ended_on_failure(may_end=self._may_end):
+            self._prepare(broker, worker)
+
+    def _prepare(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, StoreBroker)
         quote_output()
         self._word = LastWord.of("") if self._pulse is None else self._pulse.word
@@ -104,9 +109,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._end_process = ProcessEnd(self._consumer, self._results.released)
         self._loop = self._made_loop(broker, self._consumer)
         self._results.capacity.relieve = self._loop.close_idle
-        self._consumer.drained = DrainedEnd(
-            broker.store, self._settings, may_end=self._pulse is not None and self._pulse.may_end
-        )
+        self._consumer.drained = DrainedEnd(broker.store, self._settings, may_end=self._may_end)
         self._threads, worker.worker_threads = worker.worker_threads, 1
         _install(worker, self._consumer, self._loop)
 
@@ -136,6 +139,10 @@ class WorkerMiddleware(dramatiq.Middleware):
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Start claiming, now that all queues are known."""
+        with ended_on_failure(may_end=self._may_end):
+            self._begin(broker, worker)
+
+    def _begin(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, StoreBroker)
         assert self._consumer is not None
         slots = self._settings.slots or slots_for(broker, self._threads)
@@ -196,8 +203,12 @@ class WorkerMiddleware(dramatiq.Middleware):
 
     def _leaked(self) -> str:
         """A leaked resource; empty in a user's program, which continues with what is left."""
-        may_end = self._pulse is not None and self._pulse.may_end
-        return self._results.capacity.leaked if may_end else ""
+        return self._results.capacity.leaked if self._may_end else ""
+
+    @property
+    def _may_end(self) -> bool:
+        """Whether the process is ours to end; a user's program can run this worker."""
+        return self._pulse is not None and self._pulse.may_end
 
     def _reported(self) -> dict[str, Any]:
         return {**self._results.reported(), "policies": self._policies.report}

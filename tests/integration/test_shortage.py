@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import wait_until
+
 if TYPE_CHECKING:
     from tests.integration.project import Project
 
 TASKS, FILES = 200, 160
 TIMEOUT_S = 120.0
+DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1")
 AGENT = """
 import asyncio
 import contextlib
@@ -55,6 +58,18 @@ class Leaking:
         for _ in range(10):
             KEPT.append(open("/dev/null"))
         return "fine"
+"""
+
+# In a worker, files can have 1 MB while the file `short` exists: less than a worker's last word.
+SHORT = """
+import multiprocessing
+import os
+import resource
+
+from toys import Toy
+
+if multiprocessing.parent_process() and os.path.exists("short"):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 """
 
 
@@ -132,3 +147,23 @@ def test_a_worker_whose_runs_leave_files_open_is_replaced(project: Project) -> N
     assert done.returncode == 0, done.stderr
     assert "runs that have ended hold all open files of this worker" in done.stderr
     assert [result["outcome"] for result in project.results()] == ["ok"] * 60
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [("work",), DRAMATIQ], ids=["supervisor", "master"])
+def test_a_worker_that_cannot_start_ends_instead_of_serving_nothing(
+    project: Project, command: tuple[str, ...]
+) -> None:
+    project.write("short", "")
+    project.agent("short:Toy", SHORT)
+    project.collection()
+    project.send("echo")
+    options = ("--processes", "1") if command == ("work",) else ()
+    fleet = project.work(*options, command=command)
+    wait_until(lambda: "this worker cannot start" in fleet.log, 60, "it says so")
+    (project.folder / "short").unlink()
+    if command == DRAMATIQ:  # It has no supervisor: its master ends with it.
+        assert fleet.end() != 0
+        return
+    project.until(delivered=1)
+    assert fleet.stop() == 0

@@ -23,7 +23,7 @@ from agentpipe.errors import StoreError, Unreachable
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LAYOUT = Layout(1, "things", "CREATE TABLE things (name TEXT UNIQUE)")
 OPEN = """
@@ -144,11 +144,17 @@ def test_a_foreign_writer_is_named_and_holds_up_no_lock_of_ours(database: Databa
     write(database, "other")
 
 
+def _telling(folder: Path, tell: Callable[[sqlite3.Connection, float], None]) -> Database:
+    def on_return(db: sqlite3.Connection, since: float) -> str:
+        tell(db, since)
+        return "it is back"
+
+    return Database(SqliteAddress(folder / "a.db", "normal"), LAYOUT, on_return)
+
+
 def test_a_row_of_failures_is_told_to_the_next_transaction(tmp_path: Path) -> None:
     told: list[float] = []
-    database = Database(
-        SqliteAddress(tmp_path / "a.db", "normal"), LAYOUT, lambda _, since: told.append(since)
-    )
+    database = _telling(tmp_path, lambda _, since: told.append(since))
     foreign = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
@@ -172,8 +178,7 @@ def test_a_new_file_that_was_long_in_opening_has_nothing_to_renew(
     told: list[float] = []
 
     def opened() -> Database:
-        address = SqliteAddress(tmp_path / "a.db", "normal")
-        return Database(address, LAYOUT, lambda db, _: told.append(len(rows(db))))
+        return _telling(tmp_path, lambda db, _: told.append(len(rows(db))))
 
     def rows(db: sqlite3.Connection) -> list[object]:
         return db.execute("SELECT * FROM things").fetchall()
@@ -186,9 +191,7 @@ def test_a_new_file_that_was_long_in_opening_has_nothing_to_renew(
 
 def test_a_mistake_in_a_transaction_is_no_outage(tmp_path: Path) -> None:
     told: list[float] = []
-    database = Database(
-        SqliteAddress(tmp_path / "a.db", "normal"), LAYOUT, lambda _, since: told.append(since)
-    )
+    database = _telling(tmp_path, lambda _, since: told.append(since))
     write(database, "once")
     with pytest.raises(StoreError, match="UNIQUE constraint failed"):
         write(database, "once")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.brokers.sqlite.suspects import Suspect
 
-log = logging.getLogger(__name__)
-
 
 def end_lapsed_workers(db: sqlite3.Connection) -> None:
     """Remove workers whose lease expired; their tasks count a crash."""
@@ -46,15 +43,20 @@ def end_lapsed_workers(db: sqlite3.Connection) -> None:
         end_worker(db, name)
 
 
-def renew_leases(db: sqlite3.Connection, since: float) -> None:
-    """Restart each lease that was alive at ``since``, when writes became impossible."""
+def renew_leases(db: sqlite3.Connection, since: float) -> str:
+    """Restart each lease that was alive at ``since``, when writes became impossible.
+
+    Returns what to log; empty if there was none.
+    """
     now = time.monotonic()
     renewed = db.execute(
         "UPDATE workers SET beat = ?1 WHERE beat <= ?2 AND ?2 < beat + lease_s", (now, since)
     ).rowcount
-    if renewed:
-        leases = counted(renewed, "lease")
-        log.warning("nothing could be stored for %.0f s: %s began anew", now - since, leases)
+    if not renewed:
+        return ""
+    return (
+        f"nothing could be stored for {now - since:.0f} s: {counted(renewed, 'lease')} began anew"
+    )
 
 
 def end_worker(db: sqlite3.Connection, name: str, begun: Sequence[str] | None = None) -> int:

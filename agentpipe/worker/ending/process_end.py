@@ -39,11 +39,11 @@ class ProcessEnd:
         """
         if not self._once.acquire(blocking=False):
             return
-        # Neither a broker that does not answer nor a log without a reader may delay the exit.
-        timer = threading.Timer(2 * SHUTDOWN_S, os._exit, (1,))
-        timer.daemon = True
-        timer.start()
         try:
+            # Neither a broker that does not answer nor a log without a reader may delay the exit.
+            timer = threading.Timer(2 * SHUTDOWN_S, os._exit, (1,))
+            timer.daemon = True
+            timer.start()
             runs = [Bound(each.claim.task_id, each.claim.queue) for each in settlements]
             bound = runs[0] if len(runs) == 1 else None
             log.error("%s: this process ends and is replaced", why, extra={"bound": bound})
