@@ -297,11 +297,16 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRecord:
-    """A Result in the outbox, waiting for the sink."""
+    """A Result in the outbox, waiting for the sink.
+
+    Attributes:
+        holds_task: Whether its task is settled only once the sink has confirmed it.
+    """
 
     number: int
     task_id: str
     payload: bytes
+    holds_task: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def test_a_worker_leaves_while_it_gives_an_agent_back(
                 await asyncio.sleep(0.005)
 
         slow.setattr(WorkerChannel, "publish", slowly)
-        store._link._soon(joined.drain)  # noqa: SLF001 - as on another process's request
+        store._link.soon(joined.drain)  # noqa: SLF001 - as on another process's request
         wait_until(lambda: begun, 30, "it has begun to give back")
         store.leave(worker)
     assert crashes(broker_url) == [0] * TASKS

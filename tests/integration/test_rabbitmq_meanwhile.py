@@ -167,7 +167,7 @@ def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
         assert begun is not None
         session = store._link._session  # noqa: SLF001 - its end stands for an outage
         assert session is not None
-        store._link._soon(session.close)  # noqa: SLF001 - must run on its own thread
+        store._link.soon(session.close)  # noqa: SLF001 - must run on its own thread
         wait_until(lambda: not session.is_open, PATIENCE_S, "the connection has ended")
         disk.set()
         with pytest.raises(ChannelClosed):

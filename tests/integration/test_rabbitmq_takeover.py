@@ -67,7 +67,7 @@ def frozen(store: RabbitStore) -> Iterator[None]:
         held.set()
         thaw.wait()
 
-    store._link._soon(hold)  # noqa: SLF001 - on its own thread
+    store._link.soon(hold)  # noqa: SLF001 - on its own thread
     held.wait()
     try:
         yield

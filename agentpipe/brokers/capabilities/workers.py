@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from concurrent.futures import Future
 
     from agentpipe.brokers.records import Claim, ClaimRequest, Settlement, Worker
@@ -145,6 +145,18 @@ class SettlesMeanwhile(Protocol):
             must call ``claim``. The future's callbacks run on a thread of the store, so they must
             not block. Instead of the pair, None if nothing was done: call ``settle``.
         """
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """Settles successful runs once the sink has their Results, without storing these itself.
+
+    ``take_outbox`` returns such Results too, and ``drop_outbox`` settles their tasks. A Result that
+    the sink has not confirmed within moments is stored in the outbox, so a slow sink holds no task.
+    """
+
+    def hand_over(self, hurry: Callable[[], None]) -> None:
+        """Begin; call ``hurry`` from any thread when there are such Results."""
 
 
 @runtime_checkable

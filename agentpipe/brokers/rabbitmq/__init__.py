@@ -20,9 +20,9 @@ with their threads. Each of these parts imports only earlier ones:
 - ``connection`` is data; ``services`` are the parts that all workers of a process share on it.
 - ``worker`` composes one joined worker: ``membership`` (the workers of the fleet), ``assignment``
   (which worker serves which agent), ``consumption``, ``reception`` and ``deliveries`` (prefetch,
-  crashes, turns, last chances), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to
-  other processes). ``verdicts`` decide which tasks a worker's death counts for, from its last
-  report and its notes in ``ahead``.
+  crashes, turns, last chances), ``direct_results`` (to a quick sink), ``settlement`` (publish,
+  confirm, acknowledge), ``answers`` (to other processes). ``verdicts`` decide which tasks a
+  worker's death counts for, from its last report and its notes in ``ahead``.
 - ``operations`` are the requests of operators and senders, besides the core here.
 
 Limits of this broker: it remembers no ids, so a task sent twice runs twice. It cannot search a
@@ -42,6 +42,7 @@ from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering, offer_to_runs
 from agentpipe.brokers.rabbitmq.connection import Connection
+from agentpipe.brokers.rabbitmq.direct_results import DirectResults, is_direct
 from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.operations import LONG_S, RabbitOperations
 from agentpipe.brokers.rabbitmq.services import Services
@@ -98,6 +99,7 @@ class RabbitStore(RabbitOperations, Store):
         self._opening = asyncio.Lock()
         self._joined: set[str] = set()
         self._notes: NotesAhead | None = None
+        self._hurry: Callable[[], None] | None = None
         self._wakeup, self._measures = Wakeup(), MeasuresSeen()
         self._dead = Letters(self._run, lambda services: services.dead)
         self.undeliverable = Letters(self._run, lambda services: services.undeliverable)
@@ -159,6 +161,9 @@ class RabbitStore(RabbitOperations, Store):
 
     def note_ahead(self, notes: NotesAhead) -> None:
         self._notes = notes
+
+    def hand_over(self, hurry: Callable[[], None]) -> None:
+        self._hurry = hurry
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         async def renew(_: Services) -> bool:
@@ -247,8 +252,14 @@ class RabbitStore(RabbitOperations, Store):
         if worker is None or not worker.is_alive:
             return None
         settling, settled = worker.settling, Future[list[bool]]()
-        settling.begin_beside(settlements)
-        self._link.begin(lambda _: settling.settle_beside(settlements), ANSWER_S, settled)
+        settling.begin_beside(settlements, settled)
+        by_outbox = partial(
+            self._link.begin, lambda _: settling.settle_beside(settlements), ANSWER_S, settled
+        )
+        if self._hurry and settling.settle_directly(settlements, settled, by_outbox):
+            self._hurry()
+        else:
+            by_outbox()
         return settled, [] if request is None else self._claim_known(session, request)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -271,13 +282,25 @@ class RabbitStore(RabbitOperations, Store):
                 return []
             return await services.outbox.take(worker.name, limit, max_bytes)
 
-        return self._run(take)
+        direct = self._direct(worker)
+        stored = self._run(take) if direct is None or direct.outbox_is_due() else []
+        return stored if direct is None else direct.take(stored, limit, max_bytes)
+
+    def _direct(self, worker: Worker) -> DirectResults | None:
+        found = self._workers.get(worker.name)
+        return None if found is None else found.settling.direct
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         async def drop(services: Services) -> None:
             services.outbox.drop(worker.name, numbers)
 
-        self._run(drop)
+        passed = [number for number in numbers if is_direct(number)]
+        if direct := self._direct(worker):
+            direct.note_confirmed(passed)
+            if passed:
+                self._link.soon(partial(direct.confirm, passed))
+        if len(passed) < len(numbers):
+            self._run(drop)
 
     # The connection.
 

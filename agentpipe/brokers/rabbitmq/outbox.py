@@ -56,6 +56,11 @@ class Outbox:
         """
         self._coming += number
 
+    @property
+    def has_more(self) -> bool:
+        """Whether Results wait here that are not lent, as far as we know; from any thread."""
+        return self._records > len(self._lent)
+
     def lent_to(self, worker: str) -> int:
         """The number of Results that the worker is forwarding."""
         return sum(owner == worker for _, owner in self._lent.values())

@@ -8,18 +8,21 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.breaker import run_ended
+from agentpipe.brokers.rabbitmq.direct_results import MAX_BYTES, Batch, DirectResults
 from agentpipe.brokers.rabbitmq.message_sizes import REMEDY, SAFE_BYTES
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import ResultTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from concurrent.futures import Future
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held
+    from agentpipe.brokers.rabbitmq.rpc import RunEnded
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
@@ -45,12 +48,13 @@ class Settling:
         is_alive: Callable[[], bool],
     ) -> None:
         self._busy = asyncio.Lock()
-        self._beside: set[asyncio.Task[Any]] = set()
+        self._beside: set[asyncio.Future[None]] = set()
         # By claim number: settlements that are running, or ended after their caller stopped
         # waiting.
         self._carried: dict[int, asyncio.Task[None]] = {}
         self._channel, self._services, self._deliveries = channel, channel.services, deliveries
         self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
+        self.direct = DirectResults(self._services.outbox, self._finish)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Publish what follows from each settlement, wait for confirms, then acknowledge.
@@ -63,22 +67,71 @@ class Settling:
             done = iter(await self._settle(left))
             return [is_mine and next(done) for is_mine in mine]
 
-    def begin_beside(self, settlements: Sequence[Settlement]) -> None:
-        """Free the slots of these claims for the next runs; ``settle_beside`` must follow."""
+    def begin_beside(self, settlements: Sequence[Settlement], settled: Future[list[bool]]) -> None:
+        """Free the slots of these claims for the next runs; ``settled`` ends it."""
         self._services.outbox.expect(len(settlements))
         self._deliveries.begin_settling(each.claim for each in settlements)
+        ended = asyncio.get_running_loop().create_future()
+        self._beside.add(ended)
+        settled.add_done_callback(lambda _: self._end_beside(settlements, ended))
+
+    def _end_beside(self, settlements: Sequence[Settlement], ended: asyncio.Future[None]) -> None:
+        self._beside.discard(ended)
+        self._services.outbox.expect(-len(settlements))
+        self._deliveries.stop_settling(each.claim for each in settlements)
+        if not ended.done():
+            ended.set_result(None)
 
     async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Settle results of good runs, concurrently with other settlements."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._beside.add(task)
-        try:
-            return await self._settle(settlements)
-        finally:
-            self._beside.discard(task)
-            self._services.outbox.expect(-len(settlements))
-            self._deliveries.stop_settling(each.claim for each in settlements)
+        return await self._settle(settlements)
+
+    def settle_directly(
+        self,
+        settlements: Sequence[Settlement],
+        settled: Future[list[bool]],
+        otherwise: Callable[[], None],
+    ) -> bool:
+        """Settle results of good runs once the sink has them; False if that is impossible.
+
+        ``otherwise`` settles them with the outbox.
+        """
+        if not (self.direct.is_quick and self._channel.raw.is_open and self._is_alive()):
+            return False
+        held = [self._deliveries.find(each.claim) for each in settlements]
+        pairs = [(each, it) for each, it in zip(settlements, held, strict=True) if it]
+        if len(pairs) < len(settlements) or not all(self._can_go_directly(*pair) for pair in pairs):
+            return False
+        self.direct.add(Batch(pairs, settled, otherwise, len(pairs), time.monotonic()))
+        return True
+
+    async def finish_direct(self) -> None:
+        """Settle what still waits for the sink with the outbox."""
+        self.direct.give_up()
+        if self._beside:
+            await asyncio.wait(self._beside)
+
+    def _can_go_directly(self, settlement: Settlement, held: Held) -> bool:
+        fits = len(settlement.result) <= MAX_BYTES
+        new = settlement.claim.number not in self._carried
+        return fits and new and not held.agent.suspects(held.message)
+
+    def _finish(self, batches: Sequence[Batch]) -> None:
+        """Acknowledge the tasks of Results that the sink has confirmed."""
+        if not self._channel.raw.is_open:
+            for batch in batches:
+                batch.settled.set_exception(ChannelClosed("it ended before that was settled"))
+            return
+        pairs = [pair for batch in batches for pair in batch.pairs]
+        self._channel.raw.ack_all([held.tag for _, held in pairs])
+        for _, held in pairs:
+            self._note_run(held)
+        self._let_go(pairs)
+        if self._services.breaker.news(_runs_ended(pairs)):
+            self._channel.begin(self._count(pairs))
+        self._tallies.add(pairs)
+        for batch in batches:
+            batch.settled.set_result([True] * len(batch.pairs))
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
@@ -135,8 +188,7 @@ class Settling:
 
     async def _count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         """Count runs for the breaker, and stop claiming from collections that it pauses."""
-        runs = [run_ended(it, held.agent.queue.collection) for it, held in pairs]
-        tripped = await self._services.count_runs([run for run in runs if run])
+        tripped = await self._services.count_runs(_runs_ended(pairs))
         for agent in list(self._deliveries.agents.values()) if tripped else ():
             if agent.queue.collection in tripped:
                 await self._consumption.withdraw(agent)
@@ -188,15 +240,22 @@ class Settling:
         if any(held.agent.suspects(held.message) for _, held in pairs):
             # The next run can kill this process, and unsent acknowledgements with it.
             await self._channel.raw.catch_up()
+        self._let_go(pairs)
+        for agent in cooling:
+            await self._consumption.withdraw(agent)
+        if cooling:  # It can cover agents of other workers of this process.
+            self._services.changed()
+
+    def _let_go(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         for _, held in pairs:
             self._deliveries.let_go(held)
             if held.agent.leaving or held.agent.is_withheld:
                 self._channel.look.set()
         self._consumption.end_isolation()
-        for agent in cooling:
-            await self._consumption.withdraw(agent)
-        if cooling:  # It can cover agents of other workers of this process.
-            self._services.changed()
+
+    def _note_run(self, held: Held) -> None:
+        if held.agent.note_run_s(time.time() - held.since):
+            self._channel.look.set()
 
     def _cooling(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[ServedAgent]:
         """The agents of this worker that a cooldown covers."""
@@ -217,8 +276,7 @@ class Settling:
             if settlement.delay_s <= 0 or held.message in self._services.marks:
                 return [failed.to(back)]
             return [failed.delayed(topology, settlement.delay_s)]
-        if held.agent.note_run_s(time.time() - held.since):
-            self._channel.look.set()
+        self._note_run(held)
         messages = [self._services.outbox.message(held.claim.task_id, settlement.result)]
         if settlement.action == "bury":
             collection = held.agent.queue.collection
@@ -238,6 +296,11 @@ class Settling:
             return [returned.to(back)]
         announced = self._services.begin_cooldown(covered, delay_s)
         return [returned.cooled(delay_s).to(back), announced]
+
+
+def _runs_ended(pairs: Iterable[tuple[Settlement, Held]]) -> list[RunEnded]:
+    runs = (run_ended(each, held.agent.queue.collection) for each, held in pairs)
+    return [run for run in runs if run]
 
 
 def _covered(settlement: Settlement, held: Held) -> frozenset[str]:

@@ -69,8 +69,7 @@ class RabbitWorker:
         self, services: Services, worker: Worker, wakeup: Wakeup, notes: NotesAhead | None
     ) -> None:
         self.worker, self.wakeup = worker, wakeup
-        self._services = services
-        self._topology = services.topology
+        self._services, self._topology = services, services.topology
         self._deliveries = Deliveries(worker, services.marks, wakeup.set, Ahead(notes))
         self._tallies = TallyKeeper()
         self._members: dict[str, Member] = {}
@@ -306,6 +305,7 @@ class RabbitWorker:
 
     async def leave(self) -> int:
         """Release all claims without counting a crash; returns how many."""
+        await self.settling.finish_direct()
         claims = len(self._deliveries.held) if self.is_alive else 0
         await self._dismiss_steward(LEAVE_S)
         with suppress(ChannelClosed):

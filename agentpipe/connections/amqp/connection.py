@@ -132,7 +132,7 @@ class Link:
             StoreError: The server refused the operation and closed the channel.
         """
         answer: Future[T] = Future()
-        self._soon(partial(self.begin, operation, answer_s, answer))
+        self.soon(partial(self.begin, operation, answer_s, answer))
         try:
             return answer.result()
         except ChannelClosed as error:
@@ -160,10 +160,10 @@ class Link:
             except BaseException as error:  # noqa: BLE001 - the caller raises it
                 answer.set_exception(error)
 
-        self._soon(tell)
+        self.soon(tell)
         return answer.result()
 
-    def _soon(self, call: Callable[[], None]) -> None:
+    def soon(self, call: Callable[[], None]) -> None:
         """Schedule a call on the link's thread. The lock keeps ``close`` from stopping it first."""
         with self._starting:
             self._running_loop().call_soon_threadsafe(call)

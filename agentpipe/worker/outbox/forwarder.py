@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import KeepsUndeliverable
+from agentpipe.brokers.capabilities import HandsOver, KeepsUndeliverable
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import error_line
 from agentpipe.core.masking import masked
@@ -31,6 +31,8 @@ BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
 FEW, PACE_S = 2, 0.05
+# The same if tasks are settled only once the sink has their results.
+BRIEF_PACE_S = 0.003
 PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 STORE_PAUSE_S = 0.25
 
@@ -46,22 +48,29 @@ class Forwarder:
         self._batch: list[OutboxRecord] = []
         self._refused: list[Refusal] = []
         self._published = False
-        self._forwarded = 0
+        self._forwarded, self._hold_tasks = 0, False
         self._failures = 0
         self._taken_at: float | None = None
         self._failing: tuple[str, float] | None = None
         # While results are being taken, the store knows of more than this process does.
         self._taking = threading.Lock()
-        self._filled = threading.Event()
+        self._filled, self._hurried = threading.Event(), threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentpipe-forwarder", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        if isinstance(self._store, HandsOver):
+            self._store.hand_over(self.hurry)
         self._thread.start()
 
     def notify(self) -> None:
         """Wake the thread: there are results in the outbox."""
+        self._filled.set()
+
+    def hurry(self) -> None:
+        """Wake the thread: there are results whose tasks wait for the sink."""
+        self._hurried.set()
         self._filled.set()
 
     @property
@@ -92,7 +101,7 @@ class Forwarder:
     def stop(self, timeout_s: float) -> None:
         """Forward what is left and end; what a failing sink refuses stays in the outbox."""
         self._stopping.set()
-        self._filled.set()
+        self.hurry()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -103,12 +112,20 @@ class Forwarder:
             stopping = self._stopping.is_set()
             while self._forward():
                 # Forward a few results at once; wait to collect many into batches.
-                if self._forwarded > FEW:
-                    self._stopping.wait(PACE_S)
+                if self._hold_tasks or self._forwarded > FEW:
+                    self._collect()
             if stopping or (self._stopping.is_set() and self._failures):
                 break
         if self._sink is not None:
             self._sink.close()
+
+    def _collect(self) -> None:
+        """Wait for further results, less long while tasks wait for the sink."""
+        if self._hold_tasks:
+            self._stopping.wait(BRIEF_PACE_S)
+        elif not self._stopping.is_set():
+            self._hurried.wait(PACE_S)
+        self._hurried.clear()
 
     def _connect(self) -> None:
         """Connect before the first result; a failure is logged once there is one."""
@@ -129,6 +146,7 @@ class Forwarder:
             if self._published:
                 done_with(self._store, self._worker, self._batch, self._refused)
                 self._forwarded = len(self._batch)
+                self._hold_tasks = self._batch[-1].holds_task
                 more = self._stopping.is_set() or _may_leave_more(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return more
@@ -172,7 +190,8 @@ def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
 
     Behind a small batch there can be a result too large to fit with it: the next look finds that.
     """
-    return len(batch) > FEW or sum(len(each.payload) for each in batch) > BATCH_BYTES // BATCH
+    size = sum(len(each.payload) for each in batch)
+    return batch[-1].holds_task or len(batch) > FEW or size > BATCH_BYTES // BATCH
 
 
 def done_with(

@@ -1,0 +1,241 @@
+"""On RabbitMQ, results of good runs go to a quick sink directly; a slow sink gets the outbox's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import uuid
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore, direct_results
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.errors import Unreachable
+from agentpipe.settings import OutboxLimits, Settings
+from tests.stores import claim_up_to
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
+
+    from agentpipe.brokers.records import Claim, OutboxRecord
+    from brokers.server_rabbitmq import RabbitServer
+    from tests.integration.project import Project
+
+PATIENCE_S = 30
+AGES_S = 3_600.0
+TASKS, KILLS = 1_000, 6
+
+
+@pytest.fixture
+def rabbit_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is, the sink counts as quick."""
+    monkeypatch.setattr(direct_results, "QUICK_S", AGES_S)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result is stored in the outbox because it has waited for the sink."""
+    monkeypatch.setattr(direct_results, "WITHIN_S", AGES_S)
+
+
+@contextmanager
+def working(rabbit_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
+    """A worker that dies at the end: it closes the connection without leaving."""
+    with closing(open_store(Settings(broker=rabbit_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([Queue("one", None, 100, 2, max_crashes=5)])
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
+        store.join(worker)
+        yield store, worker
+
+
+def handing_over(store: RabbitStore, worker: Worker) -> threading.Event:
+    """Confirm the first result at once; the returned event is set when results come directly."""
+    hurried = threading.Event()
+    store.hand_over(hurried.set)
+    store.offer("one", [Offer("first", b"{}")], round_robin=False)
+    assert store.settle(good(claimed(store, worker, 1))) == [True]
+    confirm(store, worker, taken(store, worker))
+    assert not hurried.is_set()
+    return hurried
+
+
+def claimed(store: RabbitStore, worker: Worker, number: int) -> list[Claim]:
+    found: list[Claim] = []
+
+    def there() -> bool:
+        found.extend(claim_up_to(number - len(found), store, worker))
+        return len(found) == number
+
+    wait_until(there, PATIENCE_S, f"{number} claims")
+    return found
+
+
+def good(claims: Sequence[Claim], result: bytes = b"{}") -> list[Settlement]:
+    return [Settlement(claim, "complete", result, "ok") for claim in claims]
+
+
+def ended(
+    store: RabbitStore, worker: Worker, result: bytes = b"{}"
+) -> tuple[list[Claim], Future[list[bool]]]:
+    """Two runs that have ended well."""
+    store.offer("one", [Offer("a", b"{}"), Offer("b", b"{}")], round_robin=False)
+    claims = claimed(store, worker, 2)
+    begun = store.settle_meanwhile(good(claims, result), None)
+    assert begun is not None
+    return claims, begun[0]
+
+
+def taken(store: RabbitStore, worker: Worker) -> list[OutboxRecord]:
+    return wait_until(lambda: store.take_outbox(worker, 100, 10**6), PATIENCE_S, "results")
+
+
+def confirm(store: RabbitStore, worker: Worker, records: Sequence[OutboxRecord]) -> None:
+    store.drop_outbox(worker, [record.number for record in records])
+
+
+def told(records: Sequence[OutboxRecord]) -> list[tuple[str, bool]]:
+    return sorted((record.task_id, record.holds_task) for record in records)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_task_is_settled_once_a_quick_sink_has_its_result(rabbit_url: str) -> None:
+    with working(rabbit_url) as (store, worker):
+        hurried = handing_over(store, worker)
+        _, settled = ended(store, worker)
+        assert hurried.is_set()
+        records = taken(store, worker)
+        assert told(records) == [("a", True), ("b", True)]
+        assert not settled.done()
+        confirm(store, worker, records)
+        assert settled.result(PATIENCE_S) == [True, True]
+    with working(rabbit_url) as (store, worker):
+        store.offer("one", [Offer("later", b"{}")], round_robin=False)
+        assert [claim.task_id for claim in claimed(store, worker, 1)] == ["later"]
+        assert store.take_outbox(worker, 100, 10**6) == []
+
+
+@pytest.mark.usefixtures("patient")
+def test_results_on_their_way_to_the_sink_count_towards_the_outbox(rabbit_url: str) -> None:
+    with working(rabbit_url) as (store, worker):
+        handing_over(store, worker)
+        _, settled = ended(store, worker)
+        store.offer("one", [Offer("c", b"{}")], round_robin=False)
+        assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
+        confirm(store, worker, taken(store, worker))
+        assert settled.result(PATIENCE_S) == [True, True]
+        assert [claim.task_id for claim in claimed(store, worker, 1)] == ["c"]
+
+
+def test_the_outbox_takes_what_a_slow_sink_does_not_confirm(rabbit_url: str) -> None:
+    with working(rabbit_url) as (store, worker):
+        handing_over(store, worker)
+        _, settled = ended(store, worker)
+        store.take_outbox(worker, 100, 10**6)  # The sink hangs with these.
+        assert settled.result(PATIENCE_S) == [True, True]
+    with working(rabbit_url) as (store, worker):  # It was killed; the results were not lost.
+        assert told(taken(store, worker)) == [("a", False), ("b", False)]
+        assert claim_up_to(1, store, worker) == []
+
+
+def test_after_a_slow_result_the_next_ones_use_the_outbox(rabbit_url: str) -> None:
+    with working(rabbit_url) as (store, worker):
+        hurried = handing_over(store, worker)
+        _, settled = ended(store, worker)
+        assert settled.result(PATIENCE_S) == [True, True]
+        hurried.clear()
+        _, settled = ended(store, worker)
+        assert settled.result(PATIENCE_S) == [True, True]
+        assert not hurried.is_set()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_task_whose_worker_is_killed_before_the_sink_confirms_runs_again(
+    rabbit_url: str,
+) -> None:
+    with working(rabbit_url) as (store, worker):
+        handing_over(store, worker)
+        ended(store, worker)
+        assert len(taken(store, worker)) == 2
+    with working(rabbit_url) as (store, worker):
+        assert sorted(claim.task_id for claim in claimed(store, worker, 2)) == ["a", "b"]
+        assert store.take_outbox(worker, 100, 10**6) == []
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_worker_that_leaves_stores_what_the_sink_has_not_confirmed(rabbit_url: str) -> None:
+    with working(rabbit_url) as (store, worker):
+        handing_over(store, worker)
+        _, settled = ended(store, worker)
+        store.leave(worker)
+        assert settled.result(PATIENCE_S) == [True, True]
+    with working(rabbit_url) as (store, worker):
+        assert told(taken(store, worker)) == [("a", False), ("b", False)]
+        assert claim_up_to(1, store, worker) == []
+
+
+def test_what_waits_for_the_sink_when_the_connection_ends_is_settled_by_the_next(
+    rabbit_url: str,
+) -> None:
+    with working(rabbit_url) as (store, worker):
+        handing_over(store, worker)
+        claims, settled = ended(store, worker)
+        session = store._link._session  # noqa: SLF001 - its end stands for an outage
+        assert session is not None
+        store._link.soon(session.close)  # noqa: SLF001 - must run on its own thread
+        with pytest.raises((ChannelClosed, Unreachable)):
+            settled.result(PATIENCE_S)
+        wait_until(lambda: _settled(store, claims), PATIENCE_S, "they are settled again")
+        assert {task_id for task_id, _ in told(taken(store, worker))} == {"a", "b"}
+
+
+def _settled(store: RabbitStore, claims: Sequence[Claim]) -> bool:
+    try:
+        return store.settle(good(claims)) == [True, True]
+    except Unreachable:
+        return False
+
+
+def test_a_large_result_waits_in_the_outbox(rabbit_url: str) -> None:
+    with working(rabbit_url) as (store, worker):
+        hurried = handing_over(store, worker)
+        _, settled = ended(store, worker, bytes(direct_results.MAX_BYTES + 1))
+        assert settled.result(PATIENCE_S) == [True, True]
+        assert told(taken(store, worker)) == [("a", False), ("b", False)]
+        assert not hurried.is_set()
+
+
+def _has_started(project: Project, number: int) -> bool:
+    return len(project.journal("started")) > number
+
+
+@pytest.mark.every_broker(but=("sqlite", "redis"), long=("rabbitmq",))
+def test_workers_killed_amid_brief_runs_lose_no_result(project: Project) -> None:
+    project.collection(number=4, max_queue_size=TASKS, max_crashes=KILLS + 2)
+    project.send(*["echo 42"] * TASKS)
+    fleet = project.work("--processes", "2")
+    killed = set[int]()
+    for kill in range(1, KILLS + 1):
+        done = kill * TASKS // (KILLS + 2)
+        wait_until(partial(_has_started, project, done), 60, "enough runs")
+        pid = wait_until(lambda: sorted(fleet.pids - killed), 60, "a worker to kill")[0]
+        killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
+    project.until(delivered=TASKS)
+    fleet.stop()
+    results = project.by_id()
+    assert len(results) == TASKS
+    assert {result["outcome"] for result in results.values()} == {"ok"}
