@@ -367,7 +367,8 @@ def test_workers_report_their_condition(project: Project) -> None:
         look = project.stats()
         (worker,) = look["workers"] or [{}]
         agents = [agent for agent in look["agents"] if agent["oldest_s"]]
-        return look if agents and worker.get("rss_bytes") else None
+        ended = sum(look["outcomes"].values()) == 2
+        return look if agents and ended and worker.get("rss_bytes") else None
 
     look = wait_until(told, 30, "the worker has told of its run")
     (worker,) = look["workers"]

@@ -48,8 +48,14 @@ def test_a_loop_is_seen_with_its_trainer_its_run_and_its_tasks(
     with working(settings, tmp_path):
         living = trainer(settings, tmp_path)
         reach(living, tmp_path, "used-1")
-        wait_until(lambda: ask("status")["loops"][0]["used"] == 6, 30, "it says what it has used")
-        (loop,) = ask("status")["loops"]
+        loop: dict[str, Any] = {}
+
+        def has_told() -> bool:
+            (seen,) = ask("status")["loops"]
+            loop.update(seen)
+            return (loop["used"], loop["state"]) == (6, "trains")
+
+        wait_until(has_told, 30, "it says what it has used, and that it trains")
         assert (loop["name"], loop["run"], loop["pid"]) == ("mixed", "mixed", living.pid)
         assert (loop["policy"], loop["collection"], loop["batch"]) == ("main", "mixed", 3)
         assert (loop["step"], loop["used"], loop["state"]) == (2, 6, "trains")

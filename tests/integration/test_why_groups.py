@@ -66,12 +66,20 @@ def test_a_group_says_which_gate_and_which_pause_it_waits_for(project: Project) 
             assert (told["state"], told["reason"]) == ("open", "no_worker")
             assert told["group"]["waiting"] == 2
             fleet = project.work("--processes", "1")
-            told = until(project, "first", lambda it: it["reason"] == "policy_paused")
-            assert "has 0 of the 2 good samples that it needs, 2 running" in told["sentence"]
+            both = "has 0 of the 2 good samples that it needs, 2 running"
+            told = until(
+                project,
+                "first",
+                lambda it: it["reason"] == "policy_paused" and both in it["sentence"],
+            )
             assert "policy main is paused: its requests wait" in told["sentence"]
             send_group(project, "second")
-            told = until(project, "second", lambda it: it["reason"] == "policy_ahead")
-            assert (told["group"]["delayed"], told["group"]["repairs"]) == (2, 3)
+            told = until(
+                project,
+                "second",
+                lambda it: (it["reason"], it["group"]["delayed"]) == ("policy_ahead", 2),
+            )
+            assert told["group"]["repairs"] == 3
             member = why(project, "second/0")
             assert (member["state"], member["reason"]) == ("delayed", "policy_ahead")
             assert "the group second has 0 of the 2 good samples" in member["sentence"]
