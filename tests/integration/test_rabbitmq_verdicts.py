@@ -12,6 +12,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.brokers.records import Claim
+    from agentpipe.connections.amqp.message import OutgoingMessage
     from brokers.server_rabbitmq import RabbitServer
     from tests.integration.project import Project
 
 AGENTS = 4
 TASKS = ("culprit", "neighbour", "unknown")
+# A limit of crashes that no test reaches.
+MANY = 100
 # Longer than any test: a task without a verdict would count a crash only after it.
 LONG_S = 600.0
 
@@ -39,17 +44,17 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
 
 
 @contextmanager
-def opened(broker_url: str) -> Iterator[RabbitStore]:
+def opened(broker_url: str, max_crashes: int = 5) -> Iterator[RabbitStore]:
     with closing(open_store(Settings(broker=broker_url))) as store:
         assert isinstance(store, RabbitStore)
-        store.declare([Queue("one", None, 100, 10, max_crashes=5)])
+        store.declare([Queue("one", None, 100, 10, max_crashes=max_crashes)])
         yield store
 
 
 @contextmanager
-def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
+def working(broker_url: str, max_crashes: int = 5) -> Iterator[tuple[RabbitStore, Worker]]:
     """A worker that dies at the end: it closes the connection without leaving."""
-    with opened(broker_url) as store:
+    with opened(broker_url, max_crashes) as store:
         worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
         store.join(worker)
         yield store, worker
@@ -170,6 +175,27 @@ def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str
         store.spare([there["new"]], [there["culprit"]])  # As the worker's supervisor does.
     with working(broker_url) as (store, worker):
         assert list(claimed(store, worker, 2)) == ["new", "culprit"]
+
+
+def test_a_task_comes_back_later_after_each_crash(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it came back after 2 s each time, and its agent did little else."""
+    delays: list[float] = []
+    delayed = Message.delayed
+
+    def note(message: Message, topology: Topology, after_s: float) -> OutgoingMessage:
+        delays.append(after_s)
+        return delayed(message, topology, 0.0)
+
+    monkeypatch.setattr(Message, "delayed", note)
+    with opened(broker_url, MANY) as store:
+        store.offer("one", [Offer("culprit", b"{}")], round_robin=False)
+    for crashes in range(6):
+        with working(broker_url, MANY) as (store, worker):
+            assert claimed(store, worker, 1)["culprit"].crashes == crashes
+            store.spare([], had(store, worker))  # As the worker's supervisor does.
+    assert delays == [2.0, 4.0, 8.0, 16.0]
 
 
 @pytest.mark.parametrize("is_late", [True, False])

@@ -10,6 +10,7 @@ from agentpipe.brokers.rabbitmq.consumption import APART_S
 from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.core.backoff import delay_s
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.consumption import Consumption
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.arrivals import Delivery
+
+# Longest delay of a task that has crashed again and again.
+MAX_APART_S = 60.0
 
 
 class Reception:
@@ -112,14 +116,16 @@ class Reception:
 
         The copy can arrive before the original is acknowledged. If it ran at once and killed this
         worker too, both would exist; so it waits. A task that crashes again is delayed behind its
-        neighbours, some of which can be first offers.
+        neighbours, some of which can be first offers. The delay doubles with each crash: an agent
+        has one worker, so a task that ends it each time holds up the whole agent.
         """
         topology, message = self._services.topology, judged.judged()
         arrived = self._replacing.setdefault(message.task_id, [])
         try:
             copy = message.to(topology.back(message.queue))
             if message.crashes > max(1, lost.message.crashes):
-                copy = message.delayed(topology, APART_S)
+                apart_s = delay_s(message.crashes - 1, APART_S, MAX_APART_S)
+                copy = message.delayed(topology, apart_s)
             await self._channel.replace([(copy, lost.tag)])
             await self._channel.raw.catch_up()
         finally:
