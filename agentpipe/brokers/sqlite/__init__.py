@@ -290,14 +290,15 @@ class SqliteStore(SqliteOperations, Store):
         """
         changes: Counter[str] = Counter()
         now = self._clock.now()
-        since = settle_all(db, settlements, changes, now)
-        done = [moment is not None for moment in since]
+        settled = settle_all(db, settlements, changes, now)
+        done = [claimed is not None for claimed in settled.claims]
         add_to_counters(db, changes)
         add_to_tallies(db, compress(settlements, done), now)
         charge(db, compress(settlements, done))
         runs.count_settled(db, compress(settlements, done))
-        measures.count_settled(db, settlements, since, self._clock)
-        tripped += count_runs(db, compress(settlements, done))
+        measures.count_settled(db, settlements, settled.claims, self._clock)
+        ended = compress(settlements, done)
+        tripped += count_runs(db, ended, has_streaks=settled.has_streaks)
         return done
 
     def take_tripped(self) -> list[Tripped]:

@@ -74,6 +74,10 @@ def offer_groups(
     return verdicts
 
 
+# Whether any group is open or any policy counts a running unit.
+HAS_MEMBERS = "(EXISTS (SELECT 1 FROM task_groups) OR EXISTS (SELECT 1 FROM policy_units))"
+
+
 def _living(db: sqlite3.Connection, groups: Sequence[Group]) -> set[str]:
     names = orjson.dumps([group.group_id for group in groups]).decode()
     query = "SELECT group_id FROM task_groups WHERE group_id IN (SELECT value FROM json_each(?))"
@@ -85,12 +89,6 @@ def _keep(db: sqlite3.Connection, group: Group) -> None:
     db.execute("INSERT INTO task_groups (group_id, need, repairs, left) VALUES (?, ?, ?, ?)", row)
     members = enumerate(offer.task_id for offer in group.offers)
     db.executemany(_ADD_MEMBER, [(task_id, group.group_id, place) for place, task_id in members])
-
-
-def has_members(db: sqlite3.Connection) -> bool:
-    """Whether any group is open or any policy counts a running unit."""
-    query = "SELECT EXISTS (SELECT 1 FROM task_groups) OR EXISTS (SELECT 1 FROM policy_units)"
-    return bool(db.execute(query).fetchone()[0])
 
 
 def end_member(

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import Answer
     from agentpipe.brokers.records import Settlement
     from agentpipe.brokers.sqlite.clock import StoreClock
+    from agentpipe.brokers.sqlite.settling import Claimed
 
 _OWNERS = (
-    "SELECT json_group_object(name, coalesce(collection, name)) FROM queues"
-    " WHERE name IN (SELECT value FROM json_each(?))"
-)
-_OWNERS_OF_TASKS = (
     "SELECT json_group_object(id, coalesce(collection, name)) FROM tasks JOIN queues USING (qid)"
     " WHERE id IN (SELECT value FROM json_each(?))"
 )
@@ -37,33 +34,26 @@ _OWNERS_OF_TASKS = (
 def count_settled(
     db: sqlite3.Connection,
     settlements: Sequence[Settlement],
-    since: Sequence[float | None],
+    claims: Sequence[Claimed | None],
     clock: StoreClock,
 ) -> None:
-    """Count settlements; ``since`` has when each was claimed, or None if its claim was lost."""
+    """Count settlements; ``claims`` has None where the claim was lost."""
     now = clock.now()
     ahead_s = now - clock.as_wall(now)
     counts: dict[str, dict[int, float]] = defaultdict(dict)
-    owners = _owners(db, _OWNERS, {each.claim.queue for each in settlements})
-    for each, moment in zip(settlements, since, strict=True):
-        owner = owners.get(each.claim.queue)
-        if moment is not None and owner is not None:
-            waited_s = moment - ahead_s - each.claim.submitted_at
-            count_settlement(counts[owner], each, now - moment, waited_s)
+    for each, claimed in zip(settlements, claims, strict=True):
+        if claimed is not None:
+            waited_s = claimed.at - ahead_s - each.claim.submitted_at
+            count_settlement(counts[claimed.owner], each, now - claimed.at, waited_s)
     _add(db, counts)
 
 
 def count_answered(db: sqlite3.Connection, answers: Iterable[Answer]) -> None:
     """Count tasks that never ran."""
     outcomes = {each.task_id: each.outcome for each in answers}
-    for task_id, owner in _owners(db, _OWNERS_OF_TASKS, outcomes).items():
+    (found,) = db.execute(_OWNERS, (orjson.dumps(list(outcomes)).decode(),)).fetchone()
+    for task_id, owner in orjson.loads(found).items():
         _add(db, {owner: counts_of_answer(outcomes[task_id])})
-
-
-def _owners(db: sqlite3.Connection, query: str, names: Iterable[str]) -> dict[str, str]:
-    (found,) = db.execute(query, (orjson.dumps(list(names)).decode(),)).fetchone()
-    owners: dict[str, str] = orjson.loads(found)
-    return owners
 
 
 def _add(db: sqlite3.Connection, counts: Mapping[str, Mapping[int, float]]) -> None:

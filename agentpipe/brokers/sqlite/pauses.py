@@ -83,12 +83,14 @@ def _noted_us() -> tuple[int, int]:
     return now_us, now_us - int(DRAIN_NOTED_S * 1e6)
 
 
-def count_runs(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> list[Tripped]:
+def count_runs(
+    db: sqlite3.Connection, settlements: Iterable[Settlement], *, has_streaks: bool
+) -> list[Tripped]:
     """Count failed and successful runs in order; pause and return collections over their limit."""
     runs = [each for each in settlements if matters(each)]
-    before = _streaks(db)
-    if not before and all(map(is_success, runs)):  # The common case.
+    if not has_streaks and all(map(is_success, runs)):  # The common case.
         return []
+    before = _streaks(db)
     collections = _collections(db, runs)
     after, tripped = dict(before), dict[str, str]()
     for run in runs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from agentpipe.brokers.sqlite.dead_letters import bury
-from agentpipe.brokers.sqlite.groups import EndedTask, end_member, has_members
+from agentpipe.brokers.sqlite.groups import HAS_MEMBERS, EndedTask, end_member
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import OUTCOME, RUNS_IN_MEAN
 from agentpipe.connections.sqlite_rows import execute_rows
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import Answer, Fate
     from agentpipe.brokers.records import MemberEnd, Settlement
 
-# Returns one JSON value, because fetching each row separately is slower.
+# The highest number ever given in the outbox; NULL before the first.
+_LAST_NUMBER = "(SELECT seq FROM sqlite_sequence WHERE name = 'outbox')"
+# Returns the claims as one JSON value, because fetching each row separately is slower.
 _SELECT_CLAIMED = (
-    "SELECT json_group_array(json_array(c.key, seq, qid, claimed_at, cancelled))"
+    "SELECT json_group_array(json_array(c.key, seq, qid, claimed_at, cancelled,"
+    " (SELECT coalesce(collection, name) FROM queues q WHERE q.qid = t.qid))),"
+    f" {_LAST_NUMBER}, {HAS_MEMBERS}, EXISTS (SELECT 1 FROM streaks)"
     " FROM json_each(?) c CROSS JOIN tasks t ON t.id = json_extract(c.value, '$[0]')"
     " WHERE state = 2 AND worker = json_extract(c.value, '$[1]')"
     " AND number = json_extract(c.value, '$[2]')"
@@ -37,10 +41,37 @@ _END_TASKS = (
 )
 
 
+class Claimed(NamedTuple):
+    """A running task.
+
+    Attributes:
+        at: When it was claimed.
+        owner: Its collection, or its queue if it is in none.
+    """
+
+    seq: int
+    qid: int
+    at: float
+    cancelled: int
+    owner: str
+
+
+class Settled(NamedTuple):
+    """What was settled.
+
+    Attributes:
+        claims: By settlement; None where the claim was lost.
+        has_streaks: Whether any collection has failed runs in a row.
+    """
+
+    claims: list[Claimed | None]
+    has_streaks: bool
+
+
 def settle_all(
     db: sqlite3.Connection, settlements: Sequence[Settlement], changes: Counter[str], now: float
-) -> list[float | None]:
-    """Apply settlements; returns when each claim was made, or None if it was lost.
+) -> Settled:
+    """Apply settlements.
 
     Args:
         db: The connection, in a transaction.
@@ -48,38 +79,25 @@ def settle_all(
         changes: Collects counter changes.
         now: The store's time.
     """
-    ends, since = _Ends(db, now), list[float | None]()
-    held, settled = _held(db, settlements), set[int]()
+    keys = [(it.claim.task_id, it.claim.worker, it.claim.number) for it in settlements]
+    row = db.execute(_SELECT_CLAIMED, (orjson.dumps(keys).decode(),)).fetchone()
+    found, last_number, has_members, has_streaks = row
+    held = {at: Claimed(*task) for at, *task in orjson.loads(found)}
+    ends, claims, settled = _Ends(db, now, last_number or 0), list[Claimed | None](), set[int]()
     for at, settlement in enumerate(settlements):
         claimed = held.get(at)
         if claimed is None or claimed.seq in settled:
-            since.append(None)
+            claims.append(None)
             continue
         settled.add(claimed.seq)
-        since.append(claimed.at)
+        claims.append(claimed)
         _settle(db, settlement, claimed, ends, now)
-    ends.write(changes)
-    return since
-
-
-def _held(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> dict[int, _Claimed]:
-    """Return the task of each claim that is still held, by the settlement's index."""
-    claims = [(it.claim.task_id, it.claim.worker, it.claim.number) for it in settlements]
-    (found,) = db.execute(_SELECT_CLAIMED, (orjson.dumps(claims).decode(),)).fetchone()
-    return {at: _Claimed(*task) for at, *task in orjson.loads(found)}
-
-
-class _Claimed(NamedTuple):
-    """A running task."""
-
-    seq: int
-    qid: int
-    at: float
-    cancelled: int
+    ends.write(changes, has_members=bool(has_members))
+    return Settled(claims, bool(has_streaks))
 
 
 def _settle(
-    db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, ends: _Ends, now: float
+    db: sqlite3.Connection, settlement: Settlement, claimed: Claimed, ends: _Ends, now: float
 ) -> None:
     if settlement.payload:
         values = (settlement.payload, claimed.seq)
@@ -92,7 +110,7 @@ def _settle(
     ends.add(settlement, claimed)
 
 
-def _return(db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, now: float) -> None:
+def _return(db: sqlite3.Connection, settlement: Settlement, claimed: Claimed, now: float) -> None:
     """Requeue the task."""
     seq, qid = claimed.seq, claimed.qid
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
@@ -118,13 +136,13 @@ def _return(db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, n
 class _Ends:
     """Tasks that end in one transaction; each table is written once for all of them."""
 
-    def __init__(self, db: sqlite3.Connection, now: float) -> None:
-        self._db, self._now = db, now
+    def __init__(self, db: sqlite3.Connection, now: float, last_number: int) -> None:
+        self._db, self._now, self._last_number = db, now, last_number
         self._tasks: list[tuple[int, str, bytes]] = []
         self._members: list[tuple[EndedTask, MemberEnd | None]] = []
         self._runs_s: dict[int, list[float]] = {}
 
-    def add(self, settlement: Settlement, claimed: _Claimed) -> None:
+    def add(self, settlement: Settlement, claimed: Claimed) -> None:
         """Add a task that ends with its Result."""
         task_id = settlement.claim.task_id
         self._tasks.append((claimed.seq, task_id, settlement.result))
@@ -133,15 +151,15 @@ class _Ends:
         run_s = max(0.0, self._now - claimed.at)
         self._runs_s.setdefault(claimed.qid, []).append(run_s)
 
-    def write(self, changes: Counter[str]) -> None:
-        """Write all of them."""
+    def write(self, changes: Counter[str], *, has_members: bool) -> None:
+        """Write all of them; ``has_members``: any can be a group's, or a policy's running unit."""
         if not self._tasks:
             return
         execute_rows(self._db, _END_RUNS, [_ended(*runs) for runs in self._runs_s.items()])
-        _put_in_outbox(self._db, self._tasks, self._now)
+        _put_in_outbox(self._db, self._tasks, self._now, self._last_number)
         for (*_, result), (ended, _) in zip(self._tasks, self._members, strict=True):
             changes.update(_gains(result, ended.outcome))
-        for ended, member in self._members if has_members(self._db) else ():
+        for ended, member in self._members if has_members else ():
             end_member(self._db, ended, member, changes, self._now)
 
 
@@ -186,14 +204,13 @@ def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
 
 
 def _put_in_outbox(
-    db: sqlite3.Connection, tasks: Sequence[tuple[int, str, bytes]], now: float
+    db: sqlite3.Connection, tasks: Sequence[tuple[int, str, bytes]], now: float, last_number: int
 ) -> None:
     """End these tasks: delete their payloads, keep their ids for the retention time."""
     execute_rows(db, _END_TASKS, [(now, seq) for seq, *_ in tasks])
     seqs = orjson.dumps([seq for seq, *_ in tasks]).decode()
     db.execute("DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
-    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-    numbered = list(enumerate(tasks, 1 + (last[0] if last else 0)))
+    numbered = list(enumerate(tasks, last_number + 1))
     execute_rows(
         db,
         "INSERT INTO outbox (seq, task_id, bytes) VALUES {}",
@@ -215,14 +232,15 @@ def answer_unclaimed(
 ) -> bool:
     """Settle an unclaimed task; False if it is no longer unclaimed."""
     row = db.execute(
-        "SELECT seq, qid, state FROM tasks WHERE id = ? AND state IN (0, 1)", (answer.task_id,)
+        f"SELECT seq, qid, state, {_LAST_NUMBER} FROM tasks WHERE id = ? AND state IN (0, 1)",
+        (answer.task_id,),
     ).fetchone()
     if row is None:
         return False
-    seq, qid, state = row
+    seq, qid, state, last_number = row
     column = "waiting" if state == WAITING else "delayed"
     db.execute(f"UPDATE queues SET {column} = {column} - 1 WHERE qid = ?", (qid,))
-    _put_in_outbox(db, [(seq, answer.task_id, answer.result)], now)
+    _put_in_outbox(db, [(seq, answer.task_id, answer.result)], now, last_number or 0)
     changes.update(_gains(answer.result, answer.outcome))
     end_member(db, EndedTask(answer.task_id, qid, answer.outcome), None, changes, now)
     return True
