@@ -9,6 +9,7 @@ A stopped process keeps it, so a wait ends with an error that names the process.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -54,7 +55,8 @@ class Database:
     forked child must not use it.
 
     Attributes:
-        failing_since: When the current series of failed writes began, on the monotonic clock.
+        failing_since: When the current series of failed writes began, on the monotonic clock; -inf
+            if it began before this process stored anything.
         log: Its write-ahead log.
     """
 
@@ -67,12 +69,13 @@ class Database:
             address: The file.
             layout: Its tables, which are created or upgraded.
             on_return: Called at the start of the first transaction after an outage of writes (full
-                disk, lock) with the monotonic time when the outage began; returns what to log once
-                that transaction is stored.
+                disk, lock) with ``failing_since``; returns what to log once that transaction is
+                stored.
         """
         self.path, self.log = address.path, wal.WriteAheadLog(address.path)
         self._on_return = on_return
         self.failing_since: float | None = None
+        self._has_stored = False
         self._durable = address.synchronous == "full"
         self._hushed = False
         self._write_back = wal.WriteBack(address.path)
@@ -184,6 +187,8 @@ class Database:
                 raise
             if said:  # Not at each failed try, which stores nothing.
                 log.warning("%s", said)
+            if changed:  # A transaction without changes succeeds on a full disk, too.
+                self.failing_since, self._has_stored = None, True
             self._write_back.changes += changed
             if (
                 changed and not self._hushed
@@ -200,14 +205,13 @@ class Database:
     @contextmanager
     def _outage_noted(self) -> Iterator[float]:
         """Track an outage: yields when it began, or the current time if there is none."""
-        since = self.failing_since or time.monotonic()
+        since = time.monotonic() if self.failing_since is None else self.failing_since
         try:
             yield since
         except (sqlite3.Error, OSError, Unreachable) as error:
             if isinstance(error, Unreachable) or is_outage(error):
-                self.failing_since = since
+                self.failing_since = since if self._has_stored else -math.inf
             raise
-        self.failing_since = None
 
     @contextmanager
     def _begun(self, deadline: float) -> Iterator[None]:

@@ -155,6 +155,7 @@ def _telling(folder: Path, tell: Callable[[sqlite3.Connection, float], None]) ->
 def test_a_row_of_failures_is_told_to_the_next_transaction(tmp_path: Path) -> None:
     told: list[float] = []
     database = _telling(tmp_path, lambda _, since: told.append(since))
+    write(database, "first")
     foreign = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
@@ -187,6 +188,53 @@ def test_a_new_file_that_was_long_in_opening_has_nothing_to_renew(
     assert not told
     opened().close()
     assert told == [0]
+
+
+# A limit on the size of files stands in for a full disk; in a process of its own.
+LATE = """
+import resource, sys, time
+from dataclasses import replace
+from agentpipe.brokers import open_store
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
+from agentpipe.errors import Unreachable
+from agentpipe.settings import OutboxLimits, Settings
+
+settings = Settings(broker=sys.argv[1])
+worker = Worker("early", "here", lease_s=1.0, queues=frozenset({"a"}), slots=1)
+early = open_store(settings)
+early.declare([Queue("a", max_waiting=10, concurrency=1)])
+early.join(worker)
+early.offer("a", [Offer("task", b"{}")], round_robin=False)
+(claim,) = early.claim(ClaimRequest(worker, 1, OutboxLimits(9, 9)))
+
+def fails(action):
+    try:
+        action()
+    except Unreachable:
+        return
+    raise SystemExit("it could be stored")
+
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, most))
+fails(lambda: early.heartbeat(worker))
+time.sleep(1.1 * worker.lease_s)
+late = open_store(settings)  # The worker that replaces one that was killed meanwhile.
+other = replace(worker, name="late")
+fails(lambda: late.join(other))
+fails(lambda: late.claim(ClaimRequest(other, 1, OutboxLimits(9, 9))))
+time.sleep(1.1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+late.join(other)
+assert not late.claim(ClaimRequest(other, 1, OutboxLimits(9, 9)))  # It runs elsewhere.
+assert early.heartbeat(worker)
+print(early.stats().running)
+"""
+
+
+def test_a_process_that_starts_while_nothing_can_be_stored_ends_no_lease(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", LATE, f"sqlite:///{tmp_path}/broker.db"]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == "1\n", ended.stderr
 
 
 def test_a_mistake_in_a_transaction_is_no_outage(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.brokers.sqlite.suspects import Suspect
 
+_FROM_THE_START = "nothing could be stored when this process began"
+
 
 def end_lapsed_workers(db: sqlite3.Connection) -> None:
     """Remove workers whose lease expired; their tasks count a crash."""
@@ -46,17 +49,19 @@ def end_lapsed_workers(db: sqlite3.Connection) -> None:
 def renew_leases(db: sqlite3.Connection, since: float) -> str:
     """Restart each lease that was alive at ``since``, when writes became impossible.
 
-    Returns what to log; empty if there was none.
+    At -inf that was before this process began, and all leases restart. Returns what to log; empty
+    if there was none.
     """
     now = time.monotonic()
+    has_begin = math.isfinite(since)
     renewed = db.execute(
-        "UPDATE workers SET beat = ?1 WHERE beat <= ?2 AND ?2 < beat + lease_s", (now, since)
+        "UPDATE workers SET beat = ?1 WHERE beat <= ?3 AND ?2 < beat + lease_s",
+        (now, since, since if has_begin else now),
     ).rowcount
     if not renewed:
         return ""
-    return (
-        f"nothing could be stored for {now - since:.0f} s: {counted(renewed, 'lease')} began anew"
-    )
+    began = f"nothing could be stored for {now - since:.0f} s" if has_begin else _FROM_THE_START
+    return f"{began}: {counted(renewed, 'lease')} began anew"
 
 
 def end_worker(db: sqlite3.Connection, name: str, begun: Sequence[str] | None = None) -> int:
