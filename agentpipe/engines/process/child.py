@@ -59,6 +59,9 @@ def serve(channel: socket.socket) -> None:
 
 
 class _ChildServer:
+    def __init__(self) -> None:
+        self._instance: Instance | None = None
+
     async def serve(self, channel: socket.socket) -> None:
         reader, self._writer = await asyncio.open_connection(
             sock=channel, limit=MAX_PROCESS_LINE_BYTES
@@ -76,7 +79,9 @@ class _ChildServer:
         if run is not None:
             run.cancel()
             await asyncio.wait({run})
-        await self._instance.close()
+        if self._instance is not None:  # Its agent could be made.
+            await self._instance.close()
+        self._writer.close()
 
     def _open(self, opening: Mapping[str, Any]) -> None:
         try:
@@ -94,6 +99,7 @@ class _ChildServer:
         tracer = _ForwardingTracer(self._send, self._record)
         tracer.attempt = attempt
         try:
+            assert self._instance is not None
             with tracer.listening():
                 answer = await self._instance.answer(task, math.inf)
             message: dict[str, Any] = {"done": _done(answer)}
