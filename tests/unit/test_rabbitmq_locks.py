@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.rabbitmq.queues import UnitLocks
+from agentpipe.brokers.rabbitmq.locks import QueueLocks
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.connections.amqp.channel import LOCKED, ChannelClosed
 
@@ -32,7 +32,7 @@ class Server:
     async def use(self) -> AsyncIterator[Server]:
         yield self
 
-    def lock(self, name: str) -> None:
+    def lock_exclusively(self, name: str) -> None:
         self._refuses = self._refuses or name == THEIRS
         if not self._refuses:
             self.locks.add(name)
@@ -53,10 +53,10 @@ class Server:
         await self.catch_up()
 
 
-def locks_on(server: Server) -> UnitLocks:
+def locks_on(server: Server) -> QueueLocks:
     session = SimpleNamespace(is_open=True)
     connection: Any = SimpleNamespace(admin=server, session=session, topology=TOPOLOGY)
-    return UnitLocks(connection)
+    return QueueLocks(connection)
 
 
 def test_what_another_serves_is_left_out() -> None:

@@ -6,9 +6,9 @@ between duplicates the message but loses nothing. So a task runs at least once, 
 stream see exactly one result.
 
 Each agent has a queue for first offers, whose length the server limits, and an unbounded queue for
-returned tasks. One worker at a time serves an agent, with an exclusive queue as the lock, so an
-agent's concurrency limit holds for the whole fleet. A lease is the connection's: when it ends, the
-server redelivers everything unacknowledged.
+returned tasks. One worker at a time serves an agent, the one that has its lock, so an agent's
+concurrency limit holds for the whole fleet. A lease is the connection's: when it ends, the server
+redelivers everything unacknowledged.
 
 Everything runs on the connection's event loop, and callers wait for it. Only ``Wakeup`` is shared
 with their threads. Each of these parts imports only earlier ones:

@@ -5,7 +5,7 @@ until nothing of the agent runs, and its prefetched tasks lose their places in t
 of one worker moves only its own agents.
 
 Workers with the same view of the members compute the same shares. If their views differ, the
-server's exclusive queues decide: only the owner of an agent's lock serves it.
+server decides: only the connection that has an agent's lock serves it.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""Queues: creates queues and counts their ready messages. UnitLocks: locks what is served."""
+"""Queues: creates the queues of agents, and counts their ready messages."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.topology import make_delays
-from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -117,66 +115,3 @@ class Queues:
             if await channel.depth(names[0]) is None:
                 return 0  # All are created together, in this order.
         return sum((await self.depths(names)).values())
-
-
-class UnitLocks:
-    """Which worker of this process serves which unit, by exclusive queues of its connection.
-
-    A unit is an agent, or all agents of a concurrency group.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._owners: dict[str, object] = {}
-
-    async def take(self, units: Sequence[str], owner: object) -> set[str]:
-        """Lock units for ``owner``; returns those of the units that it now serves."""
-        free = [unit for unit in units if unit not in self._owners]
-        self._owners.update(dict.fromkeys(free, owner))  # Keeps other workers of this process away.
-        locked: Collection[str] = ()
-        try:
-            locked = free if await self._lock(free) else await self._lock_each(free)
-        except BaseException:  # The connection can outlive the owner, and would keep the locks.
-            await self._unlock_each(free)
-            raise
-        finally:
-            for unit in {*free}.difference(locked):
-                self._owners.pop(unit, None)
-        return {unit for unit in units if self._owners.get(unit) is owner}
-
-    async def _lock_each(self, units: Sequence[str]) -> list[str]:
-        return [unit for unit in units if await self._lock([unit])]
-
-    async def _unlock_each(self, units: Sequence[str]) -> None:
-        """Delete the locks one by one: deleting another connection's lock closes the channel.
-
-        The first, empty deletion waits for earlier requests, which can close the channel too.
-        """
-        for deleted in ([], *([self._connection.topology.lock(unit)] for unit in units)):
-            with suppress(ChannelClosed):
-                async with self._connection.admin.use() as channel:
-                    await channel.delete(deleted)
-
-    async def _lock(self, units: Sequence[str]) -> bool:
-        """Lock all units in one round trip, or none if another connection has any of them."""
-        connection = self._connection
-        async with connection.admin.use() as channel:
-            try:
-                for unit in units:
-                    channel.lock(connection.topology.lock(unit))
-                await channel.catch_up()
-            except ChannelClosed:
-                if connection.session.is_open:
-                    return False
-                raise
-        return True
-
-    async def release(self, owner: object, units: Iterable[str] | None = None) -> None:
-        """Release these units of ``owner``, or all of them."""
-        mine = [unit for unit, its in self._owners.items() if its is owner]
-        mine = mine if units is None else [unit for unit in units if unit in mine]
-        for unit in mine:
-            del self._owners[unit]
-        if mine:
-            async with self._connection.admin.use() as channel:
-                await channel.delete(map(self._connection.topology.lock, mine))

@@ -13,9 +13,10 @@ from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
 from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
 from agentpipe.brokers.rabbitmq.drains import Drains
+from agentpipe.brokers.rabbitmq.locks import locks_of
 from agentpipe.brokers.rabbitmq.message_sizes import MessageSizes
 from agentpipe.brokers.rabbitmq.outbox import Outbox
-from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
+from agentpipe.brokers.rabbitmq.queues import Queues
 from agentpipe.brokers.rabbitmq.registry import Registry
 from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.runs import Runs
@@ -56,7 +57,7 @@ class Services:
         self.registry = Registry(session, topology, declared)
         self.tickets = Tickets(connection)
         self.queues = Queues(connection, self.registry, self.tickets)
-        self.locks = UnitLocks(connection)
+        self.locks = locks_of(connection)
         self.outbox = Outbox(topology, connection.outbox)
         self.sizes = MessageSizes(session)
         self.suspects, self.verdicts = Suspects(session, topology), Verdicts(session, topology)

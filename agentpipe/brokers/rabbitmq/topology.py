@@ -29,6 +29,8 @@ SHARED = (
     "verdicts",
 )
 LONGEST_DELAY_MS = 40 * 86_400_000
+# How long the queue of a lock that nobody holds is kept: a worker boots within this time.
+LOCK_KEPT_MS = 60_000
 # The highest priority; higher ones are delivered first, and each level costs server memory.
 PRIORITIES = 2
 
@@ -71,8 +73,12 @@ class Topology:
         return self.durable(f"{self.prefix}.{queue}.delayed.{bound}", **limits)
 
     def lock(self, unit: str) -> str:
-        """The exclusive queue whose owner serves the agent, or all agents of the group."""
+        """The queue whose owner or only consumer serves the agent, or all agents of the group."""
         return f"{self.prefix}.{unit}.lock"
+
+    def lock_queue(self, unit: str) -> Declaration:
+        """For locks by consumers; an exclusive queue of that name, by older versions, bars them."""
+        return Declaration(self.lock(unit), {"x-expires": LOCK_KEPT_MS})
 
     def shared(self, noun: str) -> Declaration:
         """A queue of the whole fleet, such as its ``outbox``."""

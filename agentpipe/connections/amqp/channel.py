@@ -108,7 +108,21 @@ class Channel:
         with closed_errors():
             self._raw.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
 
-    def lock(self, name: str) -> None:
+    def lock(self, queue: Declaration, lost: Callable[[], None]) -> None:
+        """Become the queue's only consumer; the channel closes if it has one.
+
+        ``lost`` is called if the server ends the consumer.
+        """
+        self.ensure(queue)
+        with closed_errors():
+            self._consumers.lock(queue.name, lost)
+
+    def unlock(self, name: str) -> None:
+        """Stop to consume from the queue; does not wait for the server."""
+        with closed_errors():
+            self._consumers.unlock(name)
+
+    def lock_exclusively(self, name: str) -> None:
         """Declare an exclusive queue; the channel closes if another connection has it."""
         with closed_errors():
             self._raw.queue_declare(name, exclusive=True)

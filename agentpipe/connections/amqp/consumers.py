@@ -43,6 +43,20 @@ class Consumers:
         self._starting[consumer] = started
         return consumer
 
+    def lock(self, queue: str, lost: Callable[[], None]) -> None:
+        """Start the only consumer of a queue that stays empty, without waiting for the server.
+
+        pika would wait for the answer to each request before it sends the next one.
+        """
+        self._when_cancelled[queue] = lost
+        alone = spec.Basic.Consume(queue=queue, consumer_tag=queue, exclusive=True, nowait=True)
+        self._raw._send_method(alone)  # noqa: SLF001 - see the docstring
+
+    def unlock(self, queue: str) -> None:
+        """End the consumer that ``lock`` started."""
+        self._when_cancelled.pop(queue, None)
+        self._raw._send_method(spec.Basic.Cancel(queue, nowait=True))  # type: ignore[arg-type]  # noqa: SLF001 - as in ``end``
+
     def hear(
         self, consumer: str, receive: Callable[[Delivery], None], cancelled: Callable[[], None]
     ) -> None:
