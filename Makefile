@@ -79,6 +79,7 @@ PARALLEL_LONG := -n 3 --dist worksteal
 # Several at once may starve a lease or a server for seconds. What failed runs once more, alone:
 # a fault fails twice. Both runs are printed.
 AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) $(1) --last-failed --last-failed-no-failures none; }
+UNIT := tests/unit tests/conformance -m "not server and not long"
 INTEGRATION := tests/conformance tests/integration -m "(server or process) and not long"
 
 # Three tiers, and each test is in one: `make check test test-all` runs each once.
@@ -90,7 +91,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 unit: .venv/installed-dev
-	$(PYTEST) tests/unit tests/conformance -m "not server and not long" $(PARALLEL_UNIT)
+	$(PYTEST) $(UNIT) $(PARALLEL_UNIT) $(call AGAIN,$(UNIT))
 
 test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 
