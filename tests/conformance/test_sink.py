@@ -18,6 +18,7 @@ from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.sinks.base import Reader, Record, Sink
 from agentpipe.sinks.stream import Stream
+from tests.conformance.pace import PACE
 from tests.conformance.processes import read_and_hang
 from tests.support import wait_until
 
@@ -230,7 +231,7 @@ def test_what_a_reader_gives_back_is_no_repeat_for_one_that_came_later(sink: Sin
     sink.publish([result_record(each) for each in "abcd"])
     first = sink.follow(group, "beginning")
     held = ids_of(read(first, 2, limit=2))
-    with Stream(sink.follow(group, "beginning"), timeout_s=0.5) as stream:
+    with Stream(sink.follow(group, "beginning"), timeout_s=PACE.quiet_s) as stream:
         results = iter(stream)
         found = [next(results).task_id]
         first.close()
@@ -436,7 +437,7 @@ def test_a_result_counts_as_used_when_the_caller_comes_back(sink: Sink) -> None:
     first, second = next(stream).task_id, next(stream).task_id
     reader.close()
     again = sink.follow(group, "beginning")
-    left = [result.task_id for result in Stream(again, timeout_s=0.3)]
+    left = [result.task_id for result in Stream(again, timeout_s=PACE.quiet_s)]
     assert first not in left
     assert second in left
     assert sorted([first, *left]) == ["a", "b", "c"]

@@ -70,7 +70,7 @@ def test_a_task_that_waits_has_a_position_behind_those_that_are_claimed_before_i
 def test_tasks_in_their_last_chance_count_for_a_position(store: AnyStore) -> None:
     [queue] = declared(store, max_crashes=2, concurrency=2)
     put(store, queue, ["a", "b"])
-    worker = joined(store, [queue], PACE.lease_s)
+    worker = joined(store, [queue], max(1.0, PACE.lease_s))
     assert ids_of(claim(store, worker, 2)) == ["a", "b"]
     other = joined(store, [unique("elsewhere")])
 

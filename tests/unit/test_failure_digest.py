@@ -63,6 +63,6 @@ def test_other_failures_differ(one: tuple[str, str], other: tuple[str, str]) -> 
     "text", ["'", "a", "a ' ", "/a", "/", "a@", "a.", "a-", "aB", "\ud800", "1a"]
 )
 def test_no_message_takes_long(text: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     failure_digest("Error", text * MAX_CHARS * 10)
-    assert time.monotonic() - began < 1.0
+    assert time.thread_time() - began < 1.0

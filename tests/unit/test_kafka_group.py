@@ -228,7 +228,7 @@ def test_a_reader_gets_no_further_ahead_than_it_may(monkeypatch: pytest.MonkeyPa
 
 def test_a_commit_that_fails_is_told_and_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commits_module, "COMMIT_WITHIN_S", 0)
-    monkeypatch.setattr(commits_module, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(commits_module, "PATIENCE_S", 2.0)
     sent: list[dict[int, int]] = []
     failing = threading.Event()
     failing.set()

@@ -126,16 +126,16 @@ def test_it_is_known_whose_code_has_ended_a_loop(
 
 
 def test_a_run_gets_back_the_time_for_which_another_held_up_the_loop() -> None:
-    async def scene(block_s: float) -> bool:
-        run = asyncio.ensure_future(asyncio.sleep(0.5))
+    async def scene(block_s: float, run_s: float) -> bool:
+        run = asyncio.ensure_future(asyncio.sleep(run_s))
         asyncio.get_running_loop().call_soon(time.sleep, block_s)
         done = await done_within(run, 0.3)
         run.cancel()
         return done
 
     with asyncio.Runner(loop_factory=CountedLoop) as runner:
-        assert runner.run(scene(STALL_S + 0.3))
-        assert not runner.run(scene(0.0))
+        assert runner.run(scene(STALL_S + 0.3, 0.5))
+        assert not runner.run(scene(0.0, 60.0))
 
 
 def test_a_run_that_holds_up_the_loop_gets_its_limit_twice_at_most(

@@ -278,8 +278,8 @@ def test_the_newest_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_timeout_begins_anew_with_each_record() -> None:
     class SlowReader(ListReader):
         def poll(self, limit: int, timeout_s: float) -> list[Record]:
-            time.sleep(min(0.03, timeout_s))
+            time.sleep(min(0.1, timeout_s))
             return super().poll(limit, 0 if self.pages else timeout_s)
 
     reader = SlowReader([[record(each)] for each in "abcdef"])
-    assert len(list(Stream(reader, timeout_s=0.1))) == 6
+    assert len(list(Stream(reader, timeout_s=0.5))) == 6
