@@ -112,7 +112,7 @@ def test_tail_shows_what_comes_until_it_is_interrupted(served: Project) -> None:
     out, err = tail.communicate()
     assert (tail.returncode, len(out.splitlines()), err) == (0, 3, "")
     quiet.send_signal(2)
-    out, err = quiet.communicate(timeout=10)
+    out, err = quiet.communicate(timeout=60)
     assert (quiet.returncode, out, err) == (130, "", "")
 
 

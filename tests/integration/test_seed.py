@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
     from tests.servers import OwnServer
 
+# As many processes as it starts without a number.
+CORES = os.cpu_count() or 1
 # The seed's examples; only the imports differ.
 SEND = """
 from agentpipe import TaskConfig
@@ -123,7 +126,7 @@ def test_the_verbs_options_count_more_than_the_variables(project: Project) -> No
 def test_the_bound_given_to_start_workers_reaches_them(project: Project) -> None:
     project.collection(number=1)
     options = ("--agent-collection", "collection.yaml", "--max-queue-size", "7")
-    fleet = project.work(*options, command=("start-workers",)).ready(2)
+    fleet = project.work(*options, command=("start-workers",)).ready(CORES)
     assert [agent["limit"] for agent in project.stats()["agents"]] == [7]
     assert fleet.stop() == 0
 
@@ -133,7 +136,7 @@ def test_clean_cancels_what_waits_before_the_workers_start(project: Project) -> 
     project.collection(number=1)
     project.send("echo old", "echo older")
     options = ("--agent-collection", "collection.yaml", "--clean")
-    fleet = project.work(*options, command=("start-workers",)).ready(2)
+    fleet = project.work(*options, command=("start-workers",)).ready(CORES)
     assert fleet.stop() == 0
     assert {result["outcome"] for result in project.results()} == {"cancelled"}
     assert project.journal("started") == []
