@@ -30,10 +30,12 @@ KINDS = {
 HELD = {"task_id": "held", "question": "hold"}
 
 
-def _begin(project: Project, kind: str, *held: dict[str, Any], beside: int = 3) -> None:
-    """Send runs, and one that freezes their worker."""
+def _begin(
+    project: Project, kind: str, *held: dict[str, Any], beside: int = 3, room: int = 0
+) -> None:
+    """Send runs, and one that freezes their worker; there is ``room`` for more."""
     project.environ["AGENTPIPE_LEASE_S"] = LEASE_S
-    project.collection(concurrency=len(held) + beside, max_crashes=2, **KINDS[kind])
+    project.collection(concurrency=len(held) + beside + room, max_crashes=2, **KINDS[kind])
     project.send(*held, *["block 15" if kind == "function" else "sleep 15"] * beside)
 
 
@@ -94,18 +96,27 @@ def test_an_idle_worker_that_is_stopped_keeps_no_task_from_the_others(project: P
 @pytest.mark.long
 @pytest.mark.every_broker
 def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Project) -> None:
-    _begin(project, "coroutine", beside=4)
+    _begin(project, "coroutine", beside=4, room=1)
     fleet = project.work("--processes", "1").ready(1)
-    # A run that executes at the moment of the signal would rightly be blamed.
-    wait_until(lambda: len(project.journal("started")) == 4, 30, "all runs sleep")
+    _until_asleep(project, 4)
     (frozen,) = fleet.pids
     os.kill(frozen, signal.SIGSTOP)
-    project.until(delivered=4)
+    project.until(delivered=5)
     assert [(result["outcome"], result["attempt"]) for result in project.results()] == [
         ("ok", 1)
-    ] * 4
+    ] * 5
     assert frozen not in project.processes()
     assert len(fleet.pids) == 1
+
+
+def _until_asleep(project: Project, runs: int) -> None:
+    """Wait until these runs sleep: one that executes at a signal would rightly be blamed.
+
+    What runs beside them ends after their first steps.
+    """
+    wait_until(lambda: len(project.journal("started")) == runs, 30, "all have begun")
+    project.send({"task_id": "beside", "question": "echo"})
+    project.until(delivered=1, running=runs, outbox=0)
 
 
 @pytest.mark.long
@@ -135,10 +146,11 @@ def test_a_worker_that_is_killed_while_it_is_stopped_blames_no_run(
 ) -> None:
     """The runs are not to blame: a signal stopped the worker, or a pause the whole container."""
     project.environ["AGENTPIPE_LEASE_S"] = "90"
-    project.collection(max_crashes=1)  # With more crashes allowed, each would run again alone.
+    # With more crashes allowed, each would run again alone.
+    project.collection(max_crashes=1, concurrency=2)
     project.send("sleep-at-first 60")
     fleet = project.work("--processes", "1").ready(1)
-    wait_until(lambda: project.journal("started"), 30, "it sleeps")
+    _until_asleep(project, 1)
     (worker,) = fleet.pids
     stopped = [worker] if stops == "worker" else [fleet.process.pid, worker]
     for pid in stopped:
@@ -148,8 +160,8 @@ def test_a_worker_that_is_killed_while_it_is_stopped_blames_no_run(
     os.kill(worker, signal.SIGKILL)
     for watcher in stopped[:-1]:
         os.kill(watcher, signal.SIGCONT)
-    project.until(delivered=1)
-    assert [(it["outcome"], it["attempt"]) for it in project.results()] == [("ok", 1)]
+    project.until(delivered=2)
+    assert [(it["outcome"], it["attempt"]) for it in project.results()] == [("ok", 1)] * 2
 
 
 def _held(project: Project, runs: int) -> int:
