@@ -25,7 +25,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.stream import Stream
 from tests.stores import open_any
-from tests.support import processes_with, wait_until
+from tests.support import processes_with, slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,13 @@ class Fleet:
 
     def ready(self, workers: int) -> Fleet:
         """Wait until this many workers are registered."""
-        wait_until(lambda: len(self.pids) == workers, TIMEOUT_S, f"{workers} workers serve")
+
+        def are_there() -> bool:
+            with suppress(Unreachable):  # The test can have stopped its server.
+                return len(self.pids) == workers
+            return False
+
+        wait_until(are_there, TIMEOUT_S, f"{workers} workers serve")
         return self
 
     def signal(self, kind: signal.Signals) -> None:
@@ -89,7 +95,7 @@ class Fleet:
 
     def end(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait for the supervisor to exit; return its exit code."""
-        return self.process.wait(timeout_s)
+        return self.process.wait(timeout_s * slowness())
 
     def stop(self) -> int:
         """Send SIGTERM and wait; return the exit code."""
@@ -169,7 +175,7 @@ class Project:
             capture_output=True,
             env={**self.environ, **(env or {})},
             cwd=folder or self.folder,
-            timeout=timeout_s,
+            timeout=timeout_s * slowness(),
             check=False,
         )
         return Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())

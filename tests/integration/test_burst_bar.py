@@ -26,13 +26,13 @@ def test_a_burst_has_a_bar_below_the_log_and_gives_its_row_back(
     project: Project, terminal: Tmux
 ) -> None:
     project.collection(number=2)
-    project.send("murmur hi", "sleep 3")
+    project.send("murmur hi", "wait-for-file end")
     region = terminal.flag("scroll_region_lower")
     before = terminal.state()
     terminal.run("work", "--burst", "--processes", "1")
-    terminal.see("1 of 2 tasks, 1 running", "at work")
-    last = terminal.shown().splitlines()[-1]
-    assert last.startswith("[###")
+    shown = terminal.see("1 of 2 tasks, 1 running", "at work")
+    assert shown.splitlines()[-1].startswith("[###")
+    (project.folder / "end").touch()
     terminal.see("releases 0 tasks", without=("of 2 tasks",))
     assert terminal.state() == before
     assert terminal.flag("scroll_region_lower") == region == "23"

@@ -126,10 +126,11 @@ def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Pro
     ended = [datetime.fromisoformat(it["finished_at"]).timestamp() for it in results.values()]
     assert {result["outcome"] for result in results.values()} == {"cancelled"}
     assert all(result["started_at"] for result in results.values())
-    assert max(ended) - asked < TOLD_WITHIN_S
-    assert not is_alive(child)
-    assert not processes_with(mark.replace(" ", "\0"))
-    assert "agent plain_0: a run continues after its cancellation" in fleet.log
+    assert max(ended) - asked < TOLD_WITHIN_S * slowness()
+    wait_until(lambda: not is_alive(child), 10, "its process has ended")
+    wait_until(lambda: not processes_with(mark.replace(" ", "\0")), 10, "the child has ended")
+    continues = "agent plain_0: a run continues after its cancellation"
+    wait_until(lambda: continues in fleet.log, 10, "the worker says so")
     again = [{"question": "echo again"}]
     send(project, toys=again, plain=again, apart=again)
     project.until(delivered=8, running=0)
@@ -154,8 +155,9 @@ def test_what_does_not_run_is_answered_at_once_wherever_it_is(project: Project) 
     send(project, **{it: [{"question": questions[it], "task_id": it}] for it in questions})
     project.until(delivered=2, running=0, dead=1)
     wait_until(lambda: len(project.journal("started")) == 4, 10, "the others were tried")
+    project.until(running=0)  # The last of them can still be on its way back.
     send(project, toys=[{"task_id": "runs"}, {"task_id": "waits"}])
-    project.until(running=1)
+    wait_until(lambda: len(project.journal("started")) == 5, 10, "the slot is taken")
     waiting, ended, strange = ["held", "paused", "tried", "waits"], ["dead", "done"], ["strange"]
     assert cancel(project, *waiting, *ended, *strange, code=5) == fates(
         cancelled=waiting,

@@ -150,7 +150,7 @@ def test_current_messages_show_their_retries(plain: Plain) -> None:
 
 
 def test_a_plain_function_over_its_time_limit_is_interrupted_and_retried(plain: Plain) -> None:
-    @plain.actor(time_limit=50, max_retries=1, **SOON)
+    @plain.actor(time_limit=500, max_retries=1, **SOON)
     def spin() -> None:
         plain.say("run")
         try:
@@ -168,7 +168,7 @@ def test_a_plain_function_over_its_time_limit_is_interrupted_and_retried(plain: 
 
 
 def test_one_that_catches_the_limit_may_still_answer(plain: Plain) -> None:
-    @plain.actor(time_limit=50, max_retries=0)
+    @plain.actor(time_limit=500, max_retries=0)
     def spin() -> str:
         try:
             while True:
@@ -268,7 +268,7 @@ def test_a_message_that_a_middleware_skips_is_skipped(plain: Plain, heard: str, 
     assert (result.outcome, plain.said) == ("cancelled", [])
     assert result.error is not None
     assert (result.error["type"], result.error["message"]) == ("SkipMessage", "not today")
-    assert skipping.heard == ["skipped", heard]
+    wait_until(lambda: skipping.heard == ["skipped", heard], PATIENCE_S, "the hooks are called")
     assert plain.broker.store.stats().dead == dead
 
 

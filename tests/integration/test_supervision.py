@@ -112,9 +112,9 @@ def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(
     project: Project, kind: signal.Signals, code: int
 ) -> None:
     project.collection(concurrency=3, max_queue_size=3)
-    project.send("sleep 5", "sleep-at-first 60", "sleep-at-first 60")
-    fleet = project.work("--processes", "1", env={"AGENTPIPE_GRACE_S": "5.5"})
-    project.until(running=3)
+    project.send("sleep 3", "sleep-at-first 60", "sleep-at-first 60")
+    fleet = project.work("--processes", "1", env={"AGENTPIPE_GRACE_S": "6"})
+    wait_until(lambda: len(project.journal("started")) == 3, REPLACED_S, "all have begun")
     project.send(*({"task_id": f"more-{number}", "question": "echo"} for number in range(3)))
     fleet.signal(kind)
     assert fleet.end() == code
@@ -156,7 +156,7 @@ def test_a_second_signal_ends_at_once_and_still_gives_back(
     assert set(waiting) == sent
     if project.settles_in_one_step:  # RabbitMQ can deliver one twice.
         assert len(waiting) == len(sent)
-    assert project.processes() == set()
+    wait_until(lambda: not project.processes(), 20, "no process is left")
 
 
 def _waiting(project: Project) -> list[str]:
@@ -187,8 +187,8 @@ def test_dramatiq_serves_the_agents_from_the_repository_and_from_anywhere(
         for place in places
     ]
     project.until(delivered=8)
+    fleets[0].ready(2)  # Both, before one of them leaves.
     for fleet in fleets:
-        fleet.ready(2)
         fleet.process.send_signal(signal.SIGTERM)
     assert [fleet.end() for fleet in fleets] == [0, 0]
     assert {result["outcome"] for result in project.results()} == {"ok"}
@@ -206,5 +206,5 @@ def test_burst_ends_at_once_when_nothing_is_to_do(project: Project) -> None:
     project.collection()
     begun = time.monotonic()
     assert project.run("work", "--burst").code == 0
-    assert time.monotonic() - begun < 5 * slowness()
+    assert time.monotonic() - begun < 10 * slowness()
     assert project.journal() == []

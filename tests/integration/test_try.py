@@ -48,7 +48,7 @@ def test_a_run_is_shown_as_it_happens(project: Project, kind: str, isolation: st
     assert "printed \\x1b[2J by the agent" in done.out + done.err
     assert not {".agentpipe"} & {path.name for path in project.folder.iterdir()}
     assert len(before) <= len(list(project.folder.iterdir()))
-    assert not project.processes()
+    wait_until(lambda: not project.processes(), 60, "all its processes are gone")
 
 
 @pytest.mark.parametrize("isolation", ["coroutine", "thread", "process"])
@@ -142,7 +142,7 @@ def test_the_time_limit_holds(project: Project, config: str, isolation: str) -> 
     question = "sleep 60" if config == "./agent.yaml" else "block 60"
     done = project.run("try", "toys", question, "--json")
     assert (done.code, done.json["outcome"]) == (1, "limit")
-    assert not project.processes()
+    wait_until(lambda: not project.processes(), 60, "all its processes are gone")
 
 
 CHILD = """
