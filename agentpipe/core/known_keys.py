@@ -72,6 +72,7 @@ HELD = tuple(_KEYS)
 
 # Rarer in text than letters: searching for one of them skips most of a text fast.
 _SIGNS = "_-.:/ABJK"
+_ENOUGH = 3
 
 
 def _sign_of(held: str) -> str:
@@ -87,16 +88,24 @@ def _by_sign() -> dict[str, list[str]]:
 
 
 def _one_of(sign: str, parts: list[str]) -> re.Pattern[bytes]:
-    ends = [part.rindex(sign) + 1 for part in parts]
-    forms = [
-        f"(?<={re.escape(part[:end])}){re.escape(part[end:])}"
-        for part, end in zip(parts, ends, strict=True)
-    ]
-    return re.compile(f"{re.escape(sign)}(?:{'|'.join(forms)})".encode())
+    split = [(part[: (end := part.rindex(sign) + 1)], part[end:]) for part in parts]
+    forms = [f"(?<={re.escape(begin)}){re.escape(rest)}" for begin, rest in split]
+    return re.compile(
+        f"{re.escape(sign)}{_likely([begin for begin, _ in split])}(?:{'|'.join(forms)})".encode()
+    )
+
+
+def _likely(begins: list[str]) -> str:
+    """Match where the last three characters of one of these end; fast, since most signs fail it."""
+    if min(map(len, begins)) < _ENOUGH:
+        return ""
+    ends = dict.fromkeys(re.escape(begin[-_ENOUGH:]) for begin in begins)
+    return f"(?<={'|'.join(ends)})"
 
 
 _PARTS = _by_sign()
-_WORDS = tuple(part.encode() for part in _PARTS.pop("", ()))
+# Without a space at its end a word is found faster: spaces are frequent.
+_WORDS = tuple((part.strip().encode(), part.encode()) for part in _PARTS.pop("", ()))
 _SIGNED = tuple((sign.encode(), _one_of(sign, parts)) for sign, parts in _PARTS.items())
 
 
@@ -124,4 +133,4 @@ def may_hold_key(data: bytes) -> bool:
     for sign, form in _SIGNED:  # Most signs are rare, and a one-byte search is fast.
         if sign in data and form.search(data):
             return True
-    return any(word in data for word in _WORDS)
+    return any(word in data and part in data for word, part in _WORDS)

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import orjson
 import pytest
 from kafka import KafkaProducer, codec
 from kafka.admin import KafkaAdminClient
+from kafka.protocol.admin.client_quotas import AlterClientQuotasRequest
 
 from agentpipe.core.groups import GroupEnd, is_group_record
 from agentpipe.core.result import Result
@@ -24,7 +26,9 @@ from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
-from agentpipe.sinks.kafka import batches
+from agentpipe.sinks.kafka import batches, producer
+from agentpipe.sinks.kafka.address import KafkaAddress
+from agentpipe.sinks.kafka.connection import Connection
 from agentpipe.sinks.stream import Stream
 from brokers.ports import HOST, free_port
 from brokers.server_kafka import KafkaServer
@@ -217,6 +221,50 @@ def test_a_batch_that_the_disk_has_damaged_is_skipped(own_server: OwnServer, top
     assert stream.skipped == 1
     stream.close()
     opened.close()
+
+
+def _limit_producers(url: str, bytes_per_s: float) -> None:
+    """Set the quota of all clients."""
+    of_all = AlterClientQuotasRequest.EntryData.EntityData(
+        entity_type="client-id", entity_name=None
+    )
+    rate = AlterClientQuotasRequest.EntryData.OpData(key="producer_byte_rate", value=bytes_per_s)
+    entry = AlterClientQuotasRequest.EntryData(entity=[of_all], ops=[rate])
+    connection = Connection(KafkaAddress.parse(url))
+    connection.open()
+    request = AlterClientQuotasRequest(entries=[entry], validate_only=False)
+    (answer,) = connection.answer(connection.send(request)).entries
+    connection.close()
+    assert answer.error_code == 0, answer
+
+
+@pytest.mark.long
+def test_a_quota_that_is_used_up_is_told_as_such_and_repeats_nothing(
+    own_server: OwnServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer, "DELIVERY_S", 0.5)
+    url = f"{own_server(KafkaServer).url}/{topic}?partitions=1&compression=none"
+    published: list[str] = []
+
+    def refusal(task_id: str, answer: str) -> str:
+        try:
+            sink.publish([record(task_id, result=answer)])
+        except Unreachable as error:
+            return str(error)
+        published.append(task_id)
+        return ""
+
+    with closing(open_sink(Settings(sink=url))) as sink:
+        _limit_producers(url, 2_048)
+        # The broker can take a moment to apply the quota.
+        told = wait_until(lambda: refusal("a", "x" * 20_000), 30, "the quota is used up")
+        assert "a quota is used up, so the broker throttles this client" in told
+        wait_until(lambda: not refusal("b", ""), 120, "the quota allows more")
+        reader = sink.follow(None, "beginning")
+        found = read(reader, len(published), limit=100)
+        assert [each.task_id for each in found] == published
+        assert reader.poll(1, 0) == []
+        reader.close()
 
 
 def test_other_clients_find_the_task_in_the_key(sink: Sink, url: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentpipe.brokers.redis.decoding import as_stats
+from agentpipe.brokers.redis.decoding import as_outbox, as_stats
 
 ERROR = b"it said \xff\xfe"
 
@@ -22,3 +22,10 @@ def test_an_error_that_is_no_text_is_shown_as_far_as_it_is() -> None:
 def test_no_queue_is_an_empty_object() -> None:
     stats = as_stats(answer(b"{}", b"{}"))
     assert (stats.queues, stats.waiting) == ((), 0)
+
+
+def test_a_result_that_another_worker_has_delivered_meanwhile_is_not_taken() -> None:
+    entries, payloads = [b"7 2 a", b"8 2 b of two", b"9 2 c"], [b"{}", b"[]", None]
+    first, second = as_outbox(entries, payloads)
+    assert (first.number, first.task_id, first.payload) == (7, "a", b"{}")
+    assert (second.number, second.task_id, second.payload) == (8, "b of two", b"[]")

@@ -230,8 +230,11 @@ class RedisStore(RedisOperations, Store):
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         name = worker.name
-        values = self._asking.ask("take_outbox", name, name, limit, max_bytes)
-        return as_outbox(values)
+        with self._asking.asked("take_outbox", name, name, limit, max_bytes) as entries:
+            numbers = [entry.partition(b" ")[0] for entry in entries]
+            results = f"{self._scripts.base}:results"
+            payloads = self._scripts.call("HMGET", results, *numbers) if numbers else []
+        return as_outbox(entries, payloads)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         self._scripts.run("drop_outbox", worker.name, *numbers)

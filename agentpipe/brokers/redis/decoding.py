@@ -73,11 +73,16 @@ def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim | None:
     )
 
 
-def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
-    """Decode the reply of ``take_outbox``."""
+def as_outbox(entries: Sequence[bytes], payloads: Sequence[bytes | None]) -> list[OutboxRecord]:
+    """Decode the reply of ``take_outbox``, with the results of its entries.
+
+    A result is None if the worker's lease has lapsed since, and another one has delivered it.
+    """
+    split = (entry.split(b" ", 2) for entry in entries)
     return [
         OutboxRecord(int(number), task_id.decode(), payload)
-        for number, task_id, payload in _rows(values, 3)
+        for (number, _, task_id), payload in zip(split, payloads, strict=True)
+        if payload is not None
     ]
 
 

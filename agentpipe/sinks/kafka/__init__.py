@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from kafka import codec
+from kafka.errors import ThrottlingQuotaExceededError
 
 from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
 from agentpipe.sinks.base import refuse_nameless
@@ -48,7 +49,7 @@ class KafkaSink:
             self._refuse_if_closed()
             try:
                 self._publish(records)
-            except RecordsRefused:
+            except (RecordsRefused, ThrottlingQuotaExceededError):
                 raise
             except BaseException:
                 # Records in flight can still arrive: start with a new producer.

@@ -7,6 +7,7 @@ partition. It does its work while a caller waits here: there is no background th
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,6 +65,23 @@ class Connection:
         if node is None:
             return Future().failure(kafka.NodeNotReadyError("no broker"))
         return self._client.send(node, request)
+
+    def rest(self, limit_s: float) -> None:
+        """Wait while a broker throttles this client.
+
+        Raises:
+            ThrottlingQuotaExceededError: It does so for longer than ``limit_s``.
+        """
+        deadline = time.monotonic() + limit_s
+        while left_ms := self._throttled_ms():
+            rest_ms = (deadline - time.monotonic()) * 1000
+            if rest_ms <= 0:
+                raise kafka.ThrottlingQuotaExceededError(f"for another {left_ms / 1000:.0f} s")
+            self._wait(Future(), math.ceil(min(left_ms, rest_ms, METADATA_MS)))
+
+    def _throttled_ms(self) -> float:
+        nodes = [broker.node_id for broker in self._cluster.brokers()]
+        return max(map(self._client.throttle_delay, nodes), default=0)
 
     def answer(self, future: Future) -> Any:
         """Wait for the answer to a request."""

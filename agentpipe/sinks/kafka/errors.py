@@ -34,6 +34,10 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         (kafka.InvalidReplicationFactorError,),
         "{cause}: set ?replication= to at most the number of brokers",
     ),
+    (
+        (kafka.ThrottlingQuotaExceededError,),
+        "a quota is used up, so the broker throttles this client ({cause}): raise it",
+    ),
     ((kafka.PolicyViolationError, kafka.InvalidPartitionsError), "{cause}"),
     ((kafka.UnknownTopicOrPartitionError,), "the topic was deleted; it is created again"),
     (

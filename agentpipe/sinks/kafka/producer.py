@@ -7,6 +7,7 @@ batch per partition is in flight at a time, which preserves the order.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import errors as kafka
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
-from agentpipe.sinks.kafka.connection import Connection
+from agentpipe.sinks.kafka.connection import DELIVERY_S, Connection
 from agentpipe.sinks.kafka.errors import REFUSALS, TOO_LARGE
 from agentpipe.sinks.kafka.keys import partition_of
 from agentpipe.sinks.kafka.record_batch import OVERHEAD_BYTES, Compression, Numbers, encode
@@ -77,10 +78,19 @@ class Producer:
             raise
 
     def send(self, messages: Sequence[Message]) -> dict[int, kafka.KafkaError]:
-        """Send all messages; returns the errors of refused ones by place, once all are settled."""
+        """Send all messages; returns the errors of refused ones by place, once all are settled.
+
+        Raises:
+            ThrottlingQuotaExceededError: A quota is used up for longer than ``DELIVERY_S``. Nothing
+                was sent; this producer remains usable.
+            KafkaError: Any other error; see the class.
+        """
+        self._connection.rest(DELIVERY_S)
         refused: dict[int, kafka.KafkaError] = {}
         lanes = self._lanes(messages)
         while any(lane.batches for lane in lanes):
+            # What was sent before must not be sent again, however long the rest has to wait.
+            self._connection.rest(math.inf)
             self._connection.patiently(partial(self._send_first, lanes, refused))
         return refused
 
