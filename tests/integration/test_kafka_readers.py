@@ -208,11 +208,12 @@ class TestKilledReaders:
     def server(self, own_server: OwnServer) -> KafkaServer:
         return own_server(KafkaServer, settings={"group.min.session.timeout.ms": "500"})
 
+    @pytest.mark.parametrize(("total", "use_s"), [(3_000, 0.001), (70, COMMIT_WITHIN_S)])
     def test_a_kill_repeats_what_was_used_in_the_last_moment_and_loses_nothing(
-        self, server: KafkaServer, topic: str, tmp_path: Path
+        self, server: KafkaServer, topic: str, tmp_path: Path, total: int, use_s: float
     ) -> None:
-        """Each use takes a millisecond, which limits how many fit between two commits."""
-        total, kills, use_s = 3_000, 6, 0.001
+        """The time of each use limits how many fit between two commits."""
+        kills = 6
         url, journal = f"{server.url}/{topic}?session_s=1&partitions=2", tmp_path / "used"
         with closing(open_sink(Settings(sink=url))) as sink:
             sink.publish(results(range(total)))

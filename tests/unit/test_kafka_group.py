@@ -192,6 +192,19 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
+def test_what_is_used_after_a_while_is_committed_at_once_and_what_follows_is_gathered(
+    commits: Commits, sent: list[dict[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GATHER_S", "COMMIT_WITHIN_S"):
+        monkeypatch.setattr(commits_module, name, 600)
+    commits.add({0: 1})
+    wait_until(lambda: sent == [{0: 1}], PATIENCE_S, "the first is sent")
+    commits.add({0: 2})
+    commits.add({0: 3})
+    commits.close()
+    assert sent == [{0: 1}, {0: 3}]
+
+
 def test_what_is_used_while_a_commit_is_under_way_travels_together() -> None:
     broker = SlowBroker()
     commits = Commits(broker)

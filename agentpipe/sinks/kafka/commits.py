@@ -1,11 +1,14 @@
 """Commits: stores in the background what a group's reader has used.
 
 A commit takes a broker some milliseconds. The reader continues in that time, and what it uses goes
-into the next commit. If commits lag by more than ``COMMIT_WITHIN_S``, the reader waits.
+into the next commit. If commits lag by more than ``COMMIT_WITHIN_S``, the reader waits before it
+uses more. A kill repeats what is not stored by then, however long ago it was used: a reader that
+uses one record for long has usually stored all others.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,7 +21,7 @@ from agentpipe.sinks.kafka.topic import ANSWER_MS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-# Offsets used within this time are committed together.
+# The next commit begins this long after the last one ended: what was used until then goes with it.
 GATHER_S = 0.015
 RETRY_S = 0.05
 # How long a reader waits for its commits before it reports a failure.
@@ -41,7 +44,7 @@ class Commits:
         # When the oldest entry of each began to wait.
         self._waiting_since = self._sending_since = 0.0
         self._error: Exception | None = None
-        self._closed_at = 0.0
+        self._closed_at, self._ended_at = 0.0, -math.inf
         self._thread = threading.Thread(
             target=self._run, name="agentpipe-kafka-commits", daemon=True
         )
@@ -108,7 +111,8 @@ class Commits:
         """Wait for offsets to send; returns {} if they were dropped since, None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed_at)
-            self._changed.wait_for(lambda: self._closed_at, GATHER_S)
+            gathered_s = time.monotonic() - self._ended_at
+            self._changed.wait_for(lambda: self._closed_at, max(0.0, GATHER_S - gathered_s))
             if self._closed_at and (not self._waiting or self._is_given_up()):
                 return None
             self._sending, self._waiting = self._waiting, {}
@@ -120,7 +124,7 @@ class Commits:
             if error is not None:
                 _raise_to(self._waiting, self._sending)
                 self._waiting_since = self._sending_since
-            self._error, self._sending = error, {}
+            self._error, self._sending, self._ended_at = error, {}, time.monotonic()
             self._changed.notify_all()
             if error is not None:
                 self._changed.wait_for(lambda: self._closed_at, RETRY_S)

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
-FEW, PACE_S = 2, 0.05
-# The same if tasks are settled only once the sink has their results.
+FEW, PACE_S, MAX_PACE_S = 2, 0.05, 0.2
+# Batches are collected for this many times the processor time of the last one: each costs the same
+# few requests, however many results it has.
+PACE_PER_COST = 20
+# The pace if tasks are settled only once the sink has their results.
 BRIEF_PACE_S = 0.003
 PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 STORE_PAUSE_S = 0.25
@@ -110,21 +113,26 @@ class Forwarder:
             self._filled.wait(LOOK_EVERY_S)
             self._filled.clear()
             stopping = self._stopping.is_set()
+            begun_s = time.thread_time()
             while self._forward():
                 # Forward a few results at once; wait to collect many into batches.
                 if self._hold_tasks or self._forwarded > FEW:
-                    self._collect()
+                    self._collect(time.thread_time() - begun_s)
+                begun_s = time.thread_time()
             if stopping or (self._stopping.is_set() and self._failures):
                 break
         if self._sink is not None:
             self._sink.close()
 
-    def _collect(self) -> None:
-        """Wait for further results, less long while tasks wait for the sink."""
+    def _collect(self, cost_s: float) -> None:
+        """Wait for further results, less long while tasks wait for the sink.
+
+        ``cost_s`` is the processor time of the last batch.
+        """
         if self._hold_tasks:
             self._stopping.wait(BRIEF_PACE_S)
         elif not self._stopping.is_set():
-            self._hurried.wait(PACE_S)
+            self._hurried.wait(_pace_s(cost_s))
         self._hurried.clear()
 
     def _connect(self) -> None:
@@ -183,6 +191,10 @@ class Forwarder:
         if self._failures:
             log.warning("the sink takes results again, after %d tries", self._failures)
         self._failures, self._failing = 0, None
+
+
+def _pace_s(cost_s: float) -> float:
+    return min(MAX_PACE_S, max(PACE_S, cost_s * PACE_PER_COST))
 
 
 def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
