@@ -43,7 +43,7 @@ SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
 # the numbers once per batch.
 COUNTERS: dict[str, dict[str, object]] = {
     "sqlite": {"sqlite.measures.count_settled": None},
-    "redis": {"redis.turns.packed_counts": "", "redis.turns.observed_by": (None, None)},
+    "redis": {"redis.turns.packed_counts": [], "redis.turns.observed_by": (None, None)},
     "rabbitmq": {"rabbitmq.tallies.count_settlement": None},
 }
 

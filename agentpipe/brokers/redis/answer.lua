@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: ending policies groups
--- ARGV: session, request, seconds to remember it, the number of measures; then for each answer:
--- task id, result, outcome, and increments of its collection's measures.
+-- ARGV: session, request, seconds to remember it; then for each answer: task id, result, outcome,
+-- and increments of its collection's measures as a JSON list.
 -- Returns a letter for each: d for done, n if the task is not unclaimed.
 
 local before = answered()
@@ -10,7 +10,7 @@ if before then
 end
 
 local done, ended, seen = {}, {}, {}
-for index = 5, #ARGV, 4 do
+for index = 4, #ARGV, 4 do
   local id, letter = ARGV[index], 'n'
   local record = not seen[id] and call('HGET', TASKS, id)
   if record then
@@ -32,7 +32,7 @@ for index = 5, #ARGV, 4 do
         count(task.queue, N_LAST, -1)
       end
       ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2], task.queue, ''}
-      measure(task.queue, queues[task.queue][COLLECTION], ARGV[index + 3])
+      measure(task.queue, queues[task.queue][COLLECTION], cjson.decode(ARGV[index + 3]))
       count_in_run(id, 'done  ' .. ARGV[index + 2], 1)
       seen[id], letter = true, 'd'
     end
@@ -41,7 +41,7 @@ for index = 5, #ARGV, 4 do
 end
 local _, time_text = now()
 put_in_outbox(ended, time_text, true)
-save_measures(tonumber(ARGV[4]))
+save_measures()
 save_runs()
 save_queues()
 if may_count(ended) then

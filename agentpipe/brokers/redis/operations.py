@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 from agentpipe.brokers.capabilities import DRAIN_NOTED_S, Answer, Fate, TaskQuery, TaskSeen
-from agentpipe.brokers.measures import WIDTH, counts_of_answer
+from agentpipe.brokers.measures import counts_of_answer
 from agentpipe.brokers.redis.declaring import caps, listed
 from agentpipe.brokers.redis.decoding import (
     as_location,
@@ -83,9 +85,9 @@ class RedisOperations(WithDeadLetters):
         return found
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        args: list[Argument] = [WIDTH]
+        args: list[Argument] = []
         for each in answers:
-            measured = packed_counts(counts_of_answer(each.outcome))
+            measured = orjson.dumps(packed_counts(counts_of_answer(each.outcome)))
             args += (each.task_id, each.result, each.outcome, measured)
         what = tuple(each.task_id for each in answers)
         return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]

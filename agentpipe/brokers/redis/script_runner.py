@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from agentpipe.brokers.redis.client import greet, open_client, translated
 from agentpipe.brokers.redis.packing import NOTHING, command_of
-from agentpipe.brokers.redis.scripts import load_scripts
+from agentpipe.brokers.redis.scripts import Scripts
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ScriptRunner:
         self.address = address
         self.base = f"{{{address.prefix}}}"
         self.key = f"{self.base}:store"
-        self._scripts = load_scripts(self.base)
+        self._scripts = Scripts(self.base)
         self._client = open_client(address)
         # Not the library's pool: it checks each connection with a system call before every use,
         # and the command itself detects a dead connection anyway.
@@ -88,9 +88,8 @@ class ScriptRunner:
             return
         # The server restarted: meanwhile no worker could send its heartbeat.
         self.call("EVAL", self._scripts["grace"].text, 1, self.key)
-        for each in self._scripts.values():  # Load all: a missing one must mean a new restart.
-            if each.ends_workers:
-                self.call("SCRIPT", "LOAD", each.text)
+        for each in self._scripts.ending():  # Load all: a missing one must mean a new restart.
+            self.call("SCRIPT", "LOAD", each.text)
 
     def call(
         self,

@@ -3,8 +3,10 @@
 local settlements = (function()
   local settlements = {}
 
-  local STEP = 21
-  local FIRST, WIDTH, BUCKETS, total
+  -- Positions in a settlement, see settle.lua.
+  local ACTION, ID, WORKER, NUMBER, OUTCOME = 1, 2, 3, 4, 5
+  local CONFIG, RUN_PLACE, WAIT_PLACE, COUNTS, MORE = 6, 7, 8, 9, 10
+  local first_bytes, all
   local MAX_ERROR_BYTES = 1200
   local RUNS_IN_MEAN = 8
   local time, time_text
@@ -14,17 +16,16 @@ local settlements = (function()
   -- Whether rare state exists (budgets, streaks, notes); one command checks all of it.
   local has_rare
 
-  local function field(index, number)
-    return ARGV[FIRST + (index - 1) * STEP + number]
+  local function bytes_at(index)
+    return index and ARGV[first_bytes + index - 1] or ''
   end
 
   -- The claims in question, as stored, by worker and task id.
   local function claims_held()
     local wanted, held = {}, {}
-    for index = 1, total do
-      local worker = field(index, 3)
-      wanted[worker] = wanted[worker] or {}
-      table.insert(wanted[worker], field(index, 2))
+    for _, each in ipairs(all) do
+      local ids = wanted[each[WORKER]] or {}
+      ids[#ids + 1], wanted[each[WORKER]] = each[ID], ids
     end
     for worker, ids in pairs(wanted) do
       held[worker] = {}
@@ -39,10 +40,11 @@ local settlements = (function()
   local returns = on_demand(function()
     local returns = {}
 
-    function returns.bury(index, id, queue)
+    function returns.bury(each, result)
+      local id, queue = each[ID], each.queue
       call('HSET', base .. ':dead:' .. id, 'queue', queue, 'collection', queues[queue][COLLECTION],
-        'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),
-        'outcome', field(index, 6), 'reason', field(index, 7))
+        'payload', call('HGET', PAYLOADS, id) or '', 'result', result,
+        'outcome', each[OUTCOME], 'reason', each[MORE].reason or '')
       call('ZADD', DEAD, endings.moment_of_death(), id)
     end
 
@@ -53,32 +55,26 @@ local settlements = (function()
       end
     end
 
-    local function cool_down(index, id, queue)
-      local delay, covered = tonumber(field(index, 5)), field(index, 14)
+    local function cool_down(each)
+      local delay, names = each[MORE].delay or 0, each[MORE].queues or {}
       if delay <= 0 then
         return
       end
-      call('HINCRBYFLOAT', NOTES, 'cooled ' .. id, field(index, 5))
-      hold(queue, time + delay)
-      if covered ~= '' then
-        local names = cjson.decode(covered)
-        read_queues(names)
-        for _, name in ipairs(names) do
-          hold(name, time + delay)
-        end
-      end
-    end
-
-    local function note_error(index, id)
-      if field(index, 7) ~= '' then
-        later('HSET', NOTES, 'error ' .. id, field(index, 7))
+      call('HINCRBYFLOAT', NOTES, 'cooled ' .. each[ID], string.format('%.17g', delay))
+      hold(each.queue, time + delay)
+      read_queues(names)
+      for _, name in ipairs(names) do
+        hold(name, time + delay)
       end
     end
 
     -- Apply an action that requeues the task.
-    function returns.put_back(action, index, id, queue, record)
-      local delay = tonumber(field(index, 5))
-      note_error(index, id)
+    function returns.put_back(each)
+      local action, id, queue, record = each[ACTION], each[ID], each.queue, each.record
+      local delay = each[MORE].delay or 0
+      if each[MORE].reason then
+        later('HSET', NOTES, 'error ' .. id, each[MORE].reason)
+      end
       if action == 'retry' or (action == 'release' and delay > 0) then
         if action == 'retry' then
           local task = task_of(record)
@@ -96,7 +92,7 @@ local settlements = (function()
       end
       put_back(id, task)
       if action == 'cooldown' then
-        cool_down(index, id, queue)
+        cool_down(each)
       end
     end
 
@@ -104,84 +100,85 @@ local settlements = (function()
   end)
 
   -- Update the moving average of the queue's run duration.
-  local function note_run(queue, held_as)
-    local took = math.max(0, time - tonumber(held_as:match(' (.*)$')))
-    local mean = queues[queue][RUN_S]
-    queues[queue][RUN_S] = mean == 0 and took or mean + (took - mean) / RUNS_IN_MEAN
+  local function note_run(each)
+    local took, queue = math.max(0, time - each.claimed), queues[each.queue]
+    queue[RUN_S] = queue[RUN_S] == 0 and took or queue[RUN_S] + (took - queue[RUN_S]) / RUNS_IN_MEAN
   end
 
-  local function settle(index, id, queue, record, held_as)
-    local action = field(index, 1)
-    count(queue, N_RUNNING, -1)
-    if field(index, 15) ~= '' then
-      call('HSET', PAYLOADS, id, field(index, 15))
+  local function settle(each, index)
+    local action, id, more = each[ACTION], each[ID], each[MORE]
+    count(each.queue, N_RUNNING, -1)
+    if more.payload then
+      call('HSET', PAYLOADS, id, bytes_at(more.payload))
     end
     if action ~= 'complete' and action ~= 'bury' then
-      return returns.put_back(action, index, id, queue, record)
+      return returns.put_back(each)
     end
-    note_run(queue, held_as)
+    local result = bytes_at(index)
+    note_run(each)
     if action == 'bury' then
-      returns.bury(index, id, queue)
+      returns.bury(each, result)
     end
-    ended[#ended + 1] = {id, field(index, 8), field(index, 6), queue, field(index, 21)}
+    ended[#ended + 1] = {id, result, each[OUTCOME], each.queue, bytes_at(more.member)}
   end
 
   -- Per queue: done, failed, evaluated, passed, cost, time of the last failure (0 for never), and
   -- its error.
   local tallies = {}
 
-  local function add_to_tally(index, action, queue)
-    local tally = tallies[queue] or {0, 0, 0, 0, 0, 0, ''}
-    local outcome, reason, reward = field(index, 6), field(index, 7), field(index, 9)
+  local function add_to_tally(each)
+    local tally, more = tallies[each.queue] or {0, 0, 0, 0, 0, 0, ''}, each[MORE]
+    local action, outcome = each[ACTION], each[OUTCOME]
     if action == 'complete' or action == 'bury' then
       local place = outcome == 'ok' and 1 or 2
       tally[place] = tally[place] + (outcome == 'cancelled' and 0 or 1)
     end
-    if reward ~= '' then
-      tally[3], tally[4] = tally[3] + 1, tally[4] + tonumber(reward)
+    if more.reward then
+      tally[3], tally[4] = tally[3] + 1, tally[4] + more.reward
     end
-    tally[5] = tally[5] + tonumber(field(index, 10))
-    if reason ~= '' then
-      tally[6], tally[7] = time, reason:sub(1, MAX_ERROR_BYTES)
+    tally[5] = tally[5] + (more.usd or 0)
+    if more.reason then
+      tally[6], tally[7] = time, more.reason:sub(1, MAX_ERROR_BYTES)
     end
-    tallies[queue] = tally
+    tallies[each.queue] = tally
   end
 
-  local function count_result(index, id, action)
+  local function count_result(each)
+    local id, action, more = each[ID], each[ACTION], each[MORE]
     if not run_of(id) then
       return
     end
-    local reward = field(index, 9)
     if action == 'complete' or action == 'bury' then
-      count_in_run(id, 'done ' .. field(index, 17) .. ' ' .. field(index, 6), 1)
+      count_in_run(id, 'done ' .. each[CONFIG] .. ' ' .. each[OUTCOME], 1)
     end
-    if reward ~= '' then
+    if more.reward then
       count_in_run(id, 'rewarded', 1)
-      count_in_run(id, 'rewards', tonumber(reward))
+      count_in_run(id, 'rewards', more.reward)
     end
-    count_in_run(id, 'usd', tonumber(field(index, 10)))
+    count_in_run(id, 'usd', more.usd or 0)
   end
+
+  local bounds -- Of the buckets, in seconds.
 
   -- Count one duration in a histogram: in its bucket and in the sum.
   local function observe(numbers, place, seconds)
+    bounds = bounds or {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
     local bucket = 1
-    while BUCKETS[bucket] and seconds > BUCKETS[bucket] do
+    while bounds[bucket] and seconds > bounds[bucket] do
       bucket = bucket + 1
     end
     add_at(numbers, place + bucket - 1, 1)
-    add_at(numbers, place + #BUCKETS + 1, seconds)
+    add_at(numbers, place + #bounds + 1, seconds)
   end
 
-  local function measure_settled(index, queue, record, held_as)
-    local numbers = measure(queue, queues[queue][COLLECTION], field(index, 18))
-    local claimed = tonumber(held_as:match(' (.*)$'))
-    if field(index, 19) ~= '' then
-      observe(numbers, tonumber(field(index, 19)), math.max(0, time - claimed))
+  local function measure_settled(each)
+    local numbers = measure(each.queue, queues[each.queue][COLLECTION], each[COUNTS])
+    if each[RUN_PLACE] >= 0 then
+      observe(numbers, each[RUN_PLACE], math.max(0, time - each.claimed))
     end
-    if field(index, 20) ~= '' then
-      local submitted = tonumber(record:match('^%d+ %S+ %d+ %d+ %d (%S+)'))
-      local waited = tonumber(as_wall(claimed, moment)) - submitted
-      observe(numbers, tonumber(field(index, 20)), math.max(0, waited))
+    if each[WAIT_PLACE] >= 0 then
+      local waited = tonumber(as_wall(each.claimed, moment)) - tonumber(each.submitted)
+      observe(numbers, each[WAIT_PLACE], math.max(0, waited))
     end
   end
 
@@ -205,52 +202,56 @@ local settlements = (function()
   end
 
   -- Count a run for the breaker; returns whether it paused the collection.
-  local function count_run(index, queue)
-    local collection, digest = queues[queue][COLLECTION], field(index, 11)
-    local succeeded = field(index, 1) == 'complete' and field(index, 6) == 'ok'
+  local function count_run(each)
+    local collection, digest = queues[each.queue][COLLECTION], each[MORE].digest or ''
+    local succeeded = each[ACTION] == 'complete' and each[OUTCOME] == 'ok'
     if collection == '' or (digest == '' and not succeeded) then
       return false
     elseif digest == '' and not (has_rare or has_streaks) then
       return false -- There is no streak to reset.
     end
     has_streaks = true
-    return breaker.count(collection, digest, tonumber(field(index, 12)), field(index, 13))
+    return breaker.count(collection, digest, each[MORE].limit or 0, each[MORE].pause or '')
   end
 
-  local function charge_holders(index, id, queue)
-    local usd, tokens = tonumber(field(index, 10)), tonumber(field(index, 16))
+  local function charge_holders(each)
+    local usd, tokens = each[MORE].usd or 0, each[MORE].tokens or 0
     if usd > 0 or tokens > 0 then
-      budgets.charge('collection ' .. queues[queue][COLLECTION], usd, tokens)
-      budgets.charge('run ' .. (id:match('^([^/]+)/') or ''), usd, tokens)
+      budgets.charge('collection ' .. queues[each.queue][COLLECTION], usd, tokens)
+      budgets.charge('run ' .. (each[ID]:match('^([^/]+)/') or ''), usd, tokens)
     end
+  end
+
+  -- Settle a task that is still claimed; returns its letter in the reply.
+  local function settle_held(each, index)
+    local last
+    last, each.queue, each.submitted = last_and_queue(each.record)
+    later('HDEL', base .. ':held:' .. each[WORKER], each[ID])
+    if last == '1' then
+      call('HDEL', base .. ':worker:' .. each[WORKER], 'last', 'alone')
+    end
+    settle(each, index)
+    add_to_tally(each)
+    if has_budgets then
+      charge_holders(each)
+    end
+    count_result(each)
+    measure_settled(each)
+    return count_run(each) and 't' or 'd'
   end
 
   local function carry_out()
-    local held = claims_held()
-    local ids = {}
-    for index = 1, total do
-      ids[index] = field(index, 2)
+    local held, ids = claims_held(), {}
+    for index, each in ipairs(all) do
+      ids[index] = each[ID]
     end
     local records = read_records(ids)
-    for index = 1, total do
-      local id, worker = ids[index], field(index, 3)
-      local record = records[index]
-      if record and number_of(held[worker][id]) == field(index, 4) then
-        local last, queue = last_and_queue(record)
-        local held_as = held[worker][id]
-        held[worker][id] = nil
-        later('HDEL', base .. ':held:' .. worker, id)
-        if last == '1' then
-          call('HDEL', base .. ':worker:' .. worker, 'last', 'alone')
-        end
-        settle(index, id, queue, record, held_as)
-        add_to_tally(index, field(index, 1), queue)
-        if has_budgets then
-          charge_holders(index, id, queue)
-        end
-        count_result(index, id, field(index, 1))
-        measure_settled(index, queue, record, held_as)
-        done[index] = count_run(index, queue) and 't' or 'd'
+    for index, each in ipairs(all) do
+      local theirs, id = held[each[WORKER]], each[ID]
+      local number, claimed = (theirs[id] or ''):match('^(%d+) (.*)$')
+      if records[index] and number == each[NUMBER] then
+        each.record, each.claimed, theirs[id] = records[index], tonumber(claimed), nil
+        done[index] = settle_held(each, index)
       else
         done[index] = 'l'
       end
@@ -260,7 +261,7 @@ local settlements = (function()
   local function save()
     put_in_outbox(ended, time_text, has_rare)
     save_tallies()
-    save_measures(WIDTH)
+    save_measures()
     save_runs()
     if has_streaks then
       breaker.save()
@@ -280,9 +281,8 @@ local settlements = (function()
     if before then
       return before
     end
-    FIRST, WIDTH, BUCKETS = first + 1, tonumber(ARGV[first]), cjson.decode(ARGV[first + 1])
+    first_bytes, all = first + 1, cjson.decode(ARGV[first])
     time, time_text = now()
-    total = (#ARGV - FIRST) / STEP
     has_rare = call('EXISTS', BUDGETS, STREAKS, NOTES) > 0
     has_budgets = has_rare and call('EXISTS', BUDGETS) == 1
     carry_out()

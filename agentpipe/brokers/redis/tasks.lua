@@ -16,9 +16,10 @@ local function task_of(record)
   }
 end
 
--- The two fields of a record that every settlement needs.
+-- The fields of a record that every settlement needs: last chance, queue, submission time.
 local function last_and_queue(record)
-  return record:match('^%d+ %S+ %d+ %d+ (%d) %S+ (.*)$')
+  local last, submitted, queue = record:match('^%d+ %S+ %d+ %d+ (%d) (%S+) (.*)$')
+  return last, queue, submitted
 end
 
 -- The records of tasks, false for an unknown or settled one; loads their queues.

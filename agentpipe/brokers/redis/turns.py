@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.breaker import Tripped, reason_of
-from agentpipe.brokers.measures import BUCKETS_S, WIDTH, counts_of, observed_by
+from agentpipe.brokers.measures import counts_of, observed_by
 from agentpipe.brokers.redis.decoding import as_claims
 from agentpipe.brokers.redis.groups import said_of
 from agentpipe.brokers.redis.settling import Settler
@@ -86,9 +86,9 @@ class Turns:
         return [letter in b"dt" for letter in letters]
 
 
-def packed_counts(counts: Mapping[int, float]) -> str:
-    """Encode increments of measures by position."""
-    return " ".join(f"{place}={number!r}" for place, number in counts.items())
+def packed_counts(counts: Mapping[int, float]) -> list[float]:
+    """Return increments of measures as a flat list: a position, its number, the next position."""
+    return [number for pair in counts.items() for number in pair]
 
 
 def _claims_of(settlements: Sequence[Settlement]) -> tuple[Any, ...]:
@@ -96,21 +96,55 @@ def _claims_of(settlements: Sequence[Settlement]) -> tuple[Any, ...]:
 
 
 def _settle_args(settlements: Sequence[Settlement]) -> list[Argument]:
-    args: list[Argument] = [WIDTH, orjson.dumps(BUCKETS_S)]
-    for each in settlements:
-        claim = each.claim
-        args += (each.action, claim.task_id, claim.worker, claim.number)
-        args += (each.delay_s, each.outcome, each.reason, each.result)
-        args += ("" if each.reward is None else each.reward, each.usd)
-        failure = each.failure
-        args += ("", 0) if failure is None else (failure.digest, failure.limit)
-        args.append(reason_of(each))
-        args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
-        args += (each.payload, each.tokens, each.config_hash)
-        args += (packed_counts(counts_of(each)), *map(_place, observed_by(each)))
-        args.append(said_of(each.member))
-    return args
+    """Encode settlements as ``settle.lua`` describes."""
+    parts: list[Argument] = [each.result for each in settlements]
+    rows = [_row(each, parts) for each in settlements]
+    return [orjson.dumps(rows), *parts]
 
 
-def _place(place: int | None) -> int | str:
-    return "" if place is None else place
+def _row(each: Settlement, parts: list[Argument]) -> list[Any]:
+    """Return the settlement's values; appends other bytes than its result to ``parts``."""
+    claim, (run, wait) = each.claim, observed_by(each)
+    return [
+        each.action,
+        claim.task_id,
+        claim.worker,
+        str(claim.number),
+        each.outcome,
+        each.config_hash,
+        -1 if run is None else run,
+        -1 if wait is None else wait,
+        packed_counts(counts_of(each)),
+        _more(each, parts),
+    ]
+
+
+def _more(each: Settlement, parts: list[Argument]) -> dict[str, Any]:
+    """Return the fields that are not at their defaults."""
+    more: dict[str, Any] = {}
+    if each.delay_s:
+        more["delay"] = float(each.delay_s)
+    if each.reason:
+        more["reason"] = each.reason
+    if each.reward is not None:
+        more["reward"] = float(each.reward)
+    if each.usd:
+        more["usd"] = float(each.usd)
+    if each.tokens:
+        more["tokens"] = float(each.tokens)
+    if each.cooldown_queues:
+        more["queues"] = each.cooldown_queues
+    if each.failure is not None:
+        more |= {"digest": each.failure.digest, "limit": each.failure.limit}
+        more["pause"] = reason_of(each)
+    if each.payload:
+        more["payload"] = _added(parts, each.payload)
+    if each.member is not None and (said := said_of(each.member)):
+        more["member"] = _added(parts, said)
+    return more
+
+
+def _added(parts: list[Argument], data: bytes) -> int:
+    """Append the bytes; returns their index, from 1."""
+    parts.append(data)
+    return len(parts)
