@@ -1,4 +1,4 @@
-"""On RabbitMQ, the agents of a dead worker are served by others soon, also if one is frozen."""
+"""On RabbitMQ, others soon serve the agents of a dead worker, also if one of them is frozen."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore
 from agentpipe.brokers.rabbitmq import worker as rabbit_worker
-from agentpipe.brokers.records import Queue, Worker
+from agentpipe.brokers.records import Offer, Queue, Worker
+from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
+from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -39,13 +41,19 @@ def opened(broker_url: str) -> RabbitStore:
     return store
 
 
+def joined(store: RabbitStore, name: str) -> Worker:
+    worker = Worker(name, slots=3, queues=AGENTS, lease_s=LONG_S)
+    store.join(worker)
+    return worker
+
+
 @contextmanager
 def fleet(broker_url: str) -> Iterator[dict[str, RabbitStore]]:
     """Three workers, each of which serves a third of the agents."""
     with ExitStack() as stack:
         stores = {name: stack.enter_context(closing(opened(broker_url))) for name in NAMES}
         for name, store in stores.items():
-            store.join(Worker(name, slots=3, queues=AGENTS, lease_s=LONG_S))
+            joined(store, name)
         share = len(AGENTS) // len(NAMES)
         wait_until(
             lambda: all(len(served(stores[name], name)) == share for name in NAMES), 30, "shares"
@@ -105,3 +113,24 @@ def test_workers_learn_at_once_from_a_watcher_that_one_has_ended(
         wait_until(
             lambda: served(stores["a"], "a") | served(stores["b"], "b") == AGENTS, 30, "all agents"
         )
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_a_dead_worker_ran_comes_before_first_offers_of_other_agents(
+    broker_url: str, *, counts: bool
+) -> None:
+    """Regression: its agent had the last turn in its new worker."""
+    begun, new = "agent-0", sorted(AGENTS)[1:]
+    with closing(opened(broker_url)) as dying:
+        worker = joined(dying, "dying")
+        dying.offer(begun, [Offer("begun", b"{}")], round_robin=False)
+        wait_until(lambda: claim_up_to(1, dying, worker), 30, "its run")
+    with closing(opened(broker_url)) as store:
+        for agent in new:
+            store.offer(agent, [Offer(f"new of {agent}", b"{}")], round_robin=False)
+        known = [Delivered("begun", 0)]
+        store.spare(*([], known) if counts else (known, []))
+        worker = joined(store, "new")
+        deliveries = store._workers["new"]._deliveries  # noqa: SLF001 - no public name shows them
+        wait_until(lambda: len(deliveries.ready()) == len(AGENTS), 30, "all lie there")
+        assert [claim.task_id for claim in claim_up_to(1, store, worker)] == ["begun"]

@@ -61,6 +61,8 @@ class Deliveries:
         self.worker, self._marks, self._wake = worker.name, marks, wake
         self._ahead = ahead
         self._groups: dict[str, Group] = {}
+        # Agents in the order of their turns; first those whose next task is from a dead worker.
+        self._first: dict[str, None] = {}
         self._turns: dict[str, None] = {}
         self._numbers = itertools.count(time.time_ns())
         self._may_have_suspects = False
@@ -136,7 +138,7 @@ class Deliveries:
         self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
         self.note(prefetched)
         if agent.has_room:  # Otherwise the end of a run gives it a turn.
-            self._turns[agent.queue.name] = None
+            self._give_turn(agent)
             self._wake()
 
     def note(self, prefetched: Prefetched) -> None:
@@ -157,9 +159,9 @@ class Deliveries:
         """Claim up to ``limit`` tasks, one per agent in turn; last chances only if isolated."""
         claims: list[Claim] = []
         postponed: dict[str, None] = {}
-        while len(claims) < limit and self._turns:
-            name = next(iter(self._turns))
-            del self._turns[name]
+        while len(claims) < limit and (turns := self._first or self._turns):
+            name = next(iter(turns))
+            del turns[name]
             agent = self._whose_turn(name)
             if agent is None:
                 continue
@@ -174,7 +176,7 @@ class Deliveries:
     @property
     def has_nothing(self) -> bool:
         """Whether no agent has a turn, nor a suspect; from any thread."""
-        return not self._turns
+        return not (self._first or self._turns)
 
     # Suspects.
 
@@ -243,7 +245,9 @@ class Deliveries:
             self.settling.discard(held.claim.number)
         else:
             self._end(held)
-        if self._turns:  # The worker may have waited for this: it continues while it settles.
+        if (
+            not self.has_nothing
+        ):  # The worker may have waited for this: it continues while it settles.
             self._wake()
 
     def begin_settling(self, claims: Iterable[Claim]) -> None:
@@ -274,7 +278,17 @@ class Deliveries:
 
     def give_turns(self, agents: Iterable[ServedAgent]) -> None:
         """Add the agents that have room to the turns."""
-        self._turns.update({it.queue.name: None for it in agents if it.has_room})
+        for agent in agents:
+            if agent.has_room:
+                self._give_turn(agent)
+
+    def _give_turn(self, agent: ServedAgent) -> None:
+        name = agent.queue.name
+        if agent.ready[0].recovers:
+            self._turns.pop(name, None)
+            self._first[name] = None
+        elif name not in self._first:
+            self._turns[name] = None
 
     # What there is.
 

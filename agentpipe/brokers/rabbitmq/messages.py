@@ -132,6 +132,11 @@ class Message:
         """The identity of this delivery, for verdicts."""
         return Delivered(self.task_id, self.judged_ms)
 
+    @property
+    def has_only_crashed(self) -> bool:
+        """Whether its worker died once, and nothing else has happened to it."""
+        return self.crashes == 1 and not (self.failures or self.cooled_ms)
+
     def judged(self) -> Self:
         """A copy after it was blamed for a worker's death; see ``Verdicts``."""
         return replace(self, judged_ms=max(now_ms(), self.judged_ms + 1))

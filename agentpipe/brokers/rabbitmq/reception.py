@@ -51,7 +51,8 @@ class Reception:
         message = Message.read(delivery, agent.queue.name)
         if message.ticket and not delivery.redelivered:
             self._channel.begin(self._services.tickets.take([message.ticket]))
-        prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned)
+        recovers = returned and message.has_only_crashed
+        prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned, recovers)
         if self._deliveries.resume(agent, prefetched):
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
@@ -95,7 +96,7 @@ class Reception:
             return
         self._deliveries.note(lost)  # If this worker dies too, the task had not begun.
         await self._services.carry_out(lost.message.delivered)
-        self._admit(agent, replace(lost, returned=True))
+        self._admit(agent, replace(lost, returned=True, recovers=True))
 
     def _decided(self, agent: ServedAgent) -> None:
         task = asyncio.current_task()

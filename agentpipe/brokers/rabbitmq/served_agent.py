@@ -22,11 +22,17 @@ BRIEF_S, BRIEF_RUNS = 0.1, 16
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """A delivered, unclaimed task; ``returned`` if it was accepted before."""
+    """A delivered, unclaimed task.
+
+    Attributes:
+        returned: Whether it was accepted before.
+        recovers: Whether it comes from a worker that died, and has not come back before.
+    """
 
     message: Message
     tag: int
     returned: bool = False
+    recovers: bool = False
 
 
 @dataclass(slots=True)
