@@ -20,7 +20,7 @@ from agentpipe.core.task import Task
 from agentpipe.engines.base import open_engine
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentFailed, AnswerError
-from tests.support import processes_with, wait_until
+from tests.support import processes_with, slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +67,8 @@ def shell(project: Project) -> Project:
     project.write("command.yaml", _agent())
     mark = str(project.folder / "mark")
     context = [{"env": {"TOKEN": CANARY, "MARK": mark}}]
-    project.collection("sh", "./command.yaml", time_limit=3, max_retries=1, context=context)
+    limits = {"time_limit": 3 * slowness(), "max_retries": 1}
+    project.collection("sh", "./command.yaml", context=context, **limits)
     return project
 
 

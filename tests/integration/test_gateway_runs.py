@@ -97,7 +97,8 @@ def test_what_is_no_http_ends_its_connection_only() -> None:
         rollout = Rollout()
         with recording(rollout):
             context = Context({"OPENAI_BASE_URL": url})
-            async with run_gateway(Task(), context, {}) as gateway, httpx2.AsyncClient() as client:
+            client = httpx2.AsyncClient(timeout=120)
+            async with run_gateway(Task(), context, {}) as gateway, client:
                 assert gateway is not None
                 port = int(gateway.base_url.split(":")[2].partition("/")[0])
                 for noise in (b"\0\xff\r\n\r\n", b"GET /", b"POST / HTTP/1.1\r\n" + b"a" * 100_000):

@@ -14,7 +14,7 @@ from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream
 from tests.llm_stub import LlmStub, TokenIds, say
-from tests.support import wait_until
+from tests.support import slowness, wait_until
 
 if TYPE_CHECKING:
     from agentpipe.training.rollout_group import RolloutGroup
@@ -73,7 +73,7 @@ def test_a_run_at_its_limit_is_worth_what_the_collection_says(
     project: Project, on_limit: dict[str, Any]
 ) -> None:
     project.agent("slow:Slow", SLOW)
-    project.collection(time_limit=1, number=3, max_retries=0, **on_limit)
+    project.collection(time_limit=2 * slowness(), number=3, max_retries=0, **on_limit)
     judges = [{"func": "raw", "op": "=", "value": "yes", "name": "right"}]
     send_group(project, {"task_id": "g", "question": "q", "evaluators": judges}, 3)
     project.burst("--processes", "1")

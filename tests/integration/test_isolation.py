@@ -13,7 +13,7 @@ import yaml
 
 from agentpipe.engines.process.launcher import Launcher
 from agentpipe.errors import InfraError
-from tests.support import processes_with, wait_until
+from tests.support import processes_with, slowness, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.project import Project
@@ -91,10 +91,16 @@ def apart(project: Project, request: pytest.FixtureRequest) -> Project:
     config = {"class": f"apart:{request.param}"}
     agent = {"kind": "agent", "spec": {"name": "apart", "type": "python", "config": config}}
     project.write("apart.yaml", yaml.safe_dump(agent))
-    contexts = [{"env": {"TOKEN": f"{CANARY}-{n}"}, "metadata": {"n": n}} for n in range(2)]
-    limits = {"time_limit": 3, "max_retries": 1, "isolation": "process"}
+    token = _token(project)
+    contexts = [{"env": {"TOKEN": f"{token}-{n}"}, "metadata": {"n": n}} for n in range(2)]
+    limits = {"time_limit": 3 * slowness(), "max_retries": 1, "isolation": "process"}
     project.collection("apart", "./apart.yaml", context=contexts, **limits)
     return project
+
+
+def _token(project: Project) -> str:
+    """A credential of this test alone: others run at the same time."""
+    return f"{CANARY}-{project.marker.partition('=')[2]}"
 
 
 def _answers(project: Project, *questions: str) -> dict[str, dict[str, Any]]:
@@ -166,7 +172,7 @@ def test_nothing_is_left_of_a_run_that_hung(apart: Project) -> None:
     fleet = apart.work("--processes", "1").ready(1)
     apart.send("hang", to="apart")
     apart.until(delivered=1)
-    wait_until(lambda: not _sleepers(), PATIENCE_S, "the sleeper has ended")
+    wait_until(lambda: not _sleepers(apart), PATIENCE_S, "the sleeper has ended")
     fleet.stop()
 
 
@@ -174,16 +180,16 @@ def test_nothing_is_left_of_a_run_that_hung(apart: Project) -> None:
 def test_children_end_with_a_worker_that_is_killed(apart: Project) -> None:
     fleet = apart.work("--processes", "1").ready(1)
     apart.send("hang", to="apart")
-    wait_until(_sleepers, PATIENCE_S, "the agent has started a process")
+    wait_until(lambda: _sleepers(apart), PATIENCE_S, "the agent has started a process")
     (worker,) = fleet.pids
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: not _sleepers(), PATIENCE_S, "its process has ended")
+    wait_until(lambda: not _sleepers(apart), PATIENCE_S, "its process has ended")
     fleet.stop()
 
 
-def _sleepers() -> set[int]:
-    """Processes started by agents, found by a variable of their context."""
-    return processes_with(CANARY, "environ") & processes_with("sleep")
+def _sleepers(project: Project) -> set[int]:
+    """Processes started by this test's agents, found by a variable of their context."""
+    return processes_with(_token(project), "environ") & processes_with("sleep")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.llm_stub import LlmStub, say
+from tests.support import slowness
 
 if TYPE_CHECKING:
     from tests.integration.project import Done, Project
@@ -80,7 +81,11 @@ def judged(project: Project) -> Project:
     """A project whose agents and evaluators run in separate processes."""
     project.write("judge.py", JUDGE)
     context = {"env": {"TOKEN": CANARY, "ACCOUNT": "zoe", "OTHER": "ann"}, "public": ["ACCOUNT"]}
-    project.collection(isolation="process", context=[context], time_limit=3, max_retries=2)
+    limits: dict[str, Any] = {
+        "time_limit": round(6 * slowness()),
+        "max_retries": 2,
+    }  # A process starts in it.
+    project.collection(isolation="process", context=[context], **limits)
     return project
 
 
@@ -104,7 +109,7 @@ QUICK = {
     "die 11": "the evaluators' process was killed by signal 11",
     "raise": "no such gold",
 }
-FROZEN = dict.fromkeys(("sleep", "hold"), "took longer than 3 s")
+FROZEN = dict.fromkeys(("sleep", "hold"), "took longer than ")
 
 
 @pytest.mark.long

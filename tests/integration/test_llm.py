@@ -120,7 +120,7 @@ def test_a_failure_of_the_model_is_never_an_answer(
     bench: Bench, reply: Reply, kind: str, *, infra: bool
 ) -> None:
     with LlmStub([reply, say("fine")]) as stub:
-        engine = bench.engine(stub.url, request_timeout_s=1)
+        engine = bench.engine(stub.url, request_timeout_s=2 if reply.hang else 30)
         end, after = bench.ask(engine, "?", "again")
     assert (end.kind, end.infra) == (kind, infra)
     assert end.retry_after_s == (3 if "RateLimit" in kind else None)
@@ -177,7 +177,9 @@ def test_a_server_that_fails_costs_the_run_and_not_the_next(
     bench: Bench, habits: list[str], script: list[Reply], message: str, *, infra: bool
 ) -> None:
     with LlmStub(script) as stub:
-        limits = {"start_limit_s": 1, "tool_limit_s": 1}
+        limits = {"start_limit_s": 30, "tool_limit_s": 30}
+        if "within 1 s" in message:  # Only these wait for a limit.
+            limits["tool_limit_s" if script[0].message.get("tool_calls") else "start_limit_s"] = 1
         engine = bench.engine(stub.url, servers=[bench.odd(*habits)], **limits)
         (end,) = bench.ask(engine, "?")
     assert message in str(end)
@@ -203,8 +205,11 @@ def test_a_server_that_ends_at_once_is_a_failure_of_the_set_up_and_a_slow_one_is
     bench: Bench,
 ) -> None:
     with LlmStub([say("a")]) as stub:
-        servers = [bench.odd("die")], [bench.odd("hang")]
-        engines = [bench.engine(stub.url, servers=each, start_limit_s=1) for each in servers]
+        habits = {"die": 30, "hang": 1}
+        engines = [
+            bench.engine(stub.url, servers=[bench.odd(habit)], start_limit_s=limit_s)
+            for habit, limit_s in habits.items()
+        ]
         ends = [bench.ask(engine, "?")[0] for engine in engines]
     assert [(is_infra(end), is_permanent(end)) for end in ends] == [(True, True), (True, False)]
 
@@ -439,7 +444,8 @@ def test_servers_end_with_a_worker_that_is_killed(llm: Project) -> None:
         _serve(llm, stub)
         fleet = llm.work("--processes", "1").ready(1)
         llm.send("a", "b", to="llm")
-        wait_until(lambda: len(_children()) == 2, PATIENCE_S, "both servers run")
+        # A third is started ahead.
+        wait_until(lambda: len(_children()) >= 2, PATIENCE_S, "both servers run")
         (worker,) = fleet.pids
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: not _children(), PATIENCE_S, "the servers have ended")

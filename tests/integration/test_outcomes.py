@@ -40,7 +40,7 @@ CHAIN = {"func": "raw", "op": "=", "value": "right"}
 def lively(project: Project) -> Project:
     """A project with agents on the event loop and in threads, in one worker."""
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
-        project.collection(name, config, number=4, time_limit=2, max_retries=2)
+        project.collection(name, config, number=4, time_limit=60, max_retries=2)
     return project
 
 
@@ -214,7 +214,7 @@ def test_an_answer_waits_for_its_evaluators_service_and_the_agent_runs_once(
 @pytest.mark.long
 def test_runs_beyond_their_time_limit_are_answered_wherever_they_hang(project: Project) -> None:
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
-        project.collection(name, config, number=2, time_limit=1)
+        project.collection(name, config, number=2, time_limit=3)
     project.ok("send", "plain", "--file", project.tasks("block 60", name="plain.jsonl"))
     hanging = ("swallow 60", "sleep 60", "block 60")
     project.ok("send", "toys", "--file", project.tasks(*hanging, name="loop.jsonl"))

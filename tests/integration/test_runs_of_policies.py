@@ -19,7 +19,7 @@ from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.training.policy import Policy
 from tests.llm_stub import LlmStub, Reply, TokenIds
-from tests.support import wait_until
+from tests.support import slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ON_BOTH = pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
 
 TURNS, RUNS = 3, 64
-LIMIT_S = 5.0
+LIMIT_S = 5.0 * slowness()
 PATIENCE_S = 60.0
 TALKER = """
 import httpx2

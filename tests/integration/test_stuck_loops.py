@@ -71,6 +71,7 @@ def test_a_run_that_changes_the_loop_changes_it_for_no_other(
 def test_a_run_that_cancels_all_tasks_for_ever_does_not_keep_its_worker_from_ending(
     project: Project,
 ) -> None:
+    project.environ["AGENTPIPE_GRACE_S"] = "30"
     project.collection(number=4)
     fleet = project.work("--processes", "1", "--slots", "4")
     project.send("meddle cancel-on", *["think 1"] * 3)

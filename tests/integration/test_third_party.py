@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", *options, "-t", folder / "site", source],
         check=True,
-        timeout=60,
+        timeout=240,
     )
     return folder / "site"
 
