@@ -380,7 +380,7 @@ class TestOfWorkers:
         project.until(waiting=0, running=0, outbox=0)
         assert fleet.stop() == 0
         assert len(project.by_id()) == tasks
-        with Stream(sink.follow("raw", "beginning"), timeout_s=1) as stream:
+        with Stream(sink.follow("raw", "beginning"), timeout_s=5) as stream:
             assert len(list(stream)) == tasks
 
 

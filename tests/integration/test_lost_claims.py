@@ -60,7 +60,7 @@ def test_a_worker_that_claims_its_own_task_again_waits_for_the_old_run(
     project: Project, agent: str
 ) -> None:
     fleet = _running(project, agent)
-    (pid,) = fleet.pids
+    pid = project.journal("started")[0]["pid"]
     _lose_lease(project, fleet, pid)
     wait_until(lambda: project.journal("asked to end"), 30, "the old run is interrupted")
     wait_until(lambda: pid in fleet.pids, 30, "the worker joins again")
@@ -79,7 +79,7 @@ def test_a_worker_that_claims_its_own_task_again_waits_for_the_old_run(
 @pytest.mark.long
 def test_a_lost_run_that_does_not_end_ends_its_process(project: Project) -> None:
     fleet = _running(project, "Stubborn")
-    (pid,) = fleet.pids
+    pid = project.journal("started")[0]["pid"]
     _lose_lease(project, fleet, pid)
     wait_until(lambda: len(project.journal("started")) == 2, 60, "the new run")
     assert project.journal("started")[1]["pid"] != pid

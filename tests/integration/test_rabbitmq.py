@@ -139,11 +139,12 @@ def test_agents_with_room_are_counted_without_the_server(project: Project) -> No
         return store.stats().requests
 
     wait_until(lambda: asked() == 0, 30, "workers know that nothing waits")
-    project.send(*["sleep 4"] * 8, *["echo"] * 8)
+    project.send(*["wait-for-file end"] * 8, *["echo"] * 8)
     full = store.stats()
     assert (full.waiting or 0) + (full.running or 0) + (full.outbox or 0) == 16
     wait_until(lambda: asked() == 8, 30, "each agent has two queues, and no room")
     project.ok("pause", "toys_0")
+    (project.folder / "end").touch()
     project.until(delivered=14, waiting=2, running=0)
     wait_until(lambda: asked() == 2, 30, "nothing is consumed from what is paused")
     project.ok("resume", "toys_0")
@@ -237,7 +238,7 @@ def test_deleted_queues_are_made_again_under_a_running_worker(
     connection.close()
     project.ok("send", "toys", "--file", project.tasks("echo after", name="after.jsonl"))
     wait_until(lambda: len(project.results()) == 2, 30, "the worker goes on")
-    assert "was deleted under worker" in fleet.log
+    wait_until(lambda: "was deleted under worker" in fleet.log, 30, "the worker says so")
     assert fleet.stop() == 0
 
 

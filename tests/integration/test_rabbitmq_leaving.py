@@ -37,7 +37,7 @@ def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
     with closing(open_store(Settings(broker=broker_url))) as store:
         assert isinstance(store, RabbitStore)
         store.declare([Queue("one", None, 100, TASKS, max_crashes=5)])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=4)
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
         store.join(worker)
         yield store, worker
 

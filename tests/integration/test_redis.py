@@ -30,7 +30,7 @@ from brokers.ports import HOST, free_port
 from brokers.server_redis import RedisServer
 from tests.integration.proxy import Proxy
 from tests.stores import claim_up_to, open_any
-from tests.support import wait_until
+from tests.support import slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -329,12 +329,13 @@ def test_a_restart_costs_no_worker_its_lease_however_long_it_took(own_server: Ow
     with opened(server.url) as store, opened(server.url) as other:
         declared(store)
         put(store, "ab")
-        worker, rival = joined(store, 0.5), joined(other, 0.5)
+        lease_s = 1.5 * slowness()
+        worker, rival = joined(store, lease_s), joined(other, lease_s)
         claims = claim_up_to(1, store, worker)
         server.kill()
         with pytest.raises(Unreachable, match="nothing listens there"):
             store.heartbeat(worker)
-        time.sleep(0.6)  # The leases' time passes without heartbeats.
+        time.sleep(1.1 * lease_s)  # The leases' time passes without heartbeats.
         server.start()
         assert [each.task_id for each in claim_up_to(10, other, rival)] == ["b"]
         assert store.heartbeat(worker)
@@ -348,7 +349,7 @@ def test_a_server_that_does_not_respond_is_unreachable_and_goes_on_later(
     server = own_server(RedisServer)
     with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
         declared(store)
-        client.execute_command("CLIENT", "PAUSE", 700, "ALL")
+        client.execute_command("CLIENT", "PAUSE", 2_000, "ALL")
         with pytest.raises(Unreachable, match="no answer"):
             put(store, "ab")
         taken = wait_until(lambda: attempt(lambda: put(store, "ab")), PATIENCE_S, "it answers")

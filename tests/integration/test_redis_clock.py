@@ -142,12 +142,12 @@ def test_a_living_worker_keeps_its_tasks_whoever_calls_first(
 @pytest.mark.parametrize("seconds", JUMPS)
 def test_a_dead_worker_is_noticed_after_its_lease(bench: Bench, seconds: int) -> None:
     store, other = bench.open(), bench.open()
-    dead, worker = joined(store, 1.0), joined(other)
+    dead, worker = joined(store, 2.0), joined(other)
     offer(store, "a")
+    began = time.monotonic()
     assert claim(store, dead)
     claim(other, worker)
     bench.jump(seconds)
-    began = time.monotonic()
     wait_until(lambda: claim(other, worker), 10, "its task is claimed again")
     assert time.monotonic() - began > 0.5
     assert [seen.name for seen in store.stats().workers] == [worker.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Wo
 from agentpipe.settings import OutboxLimits, Settings
 from brokers.server_redis import RedisServer
 from tests.stores import claim_up_to, open_any
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,6 +145,8 @@ def test_one_whose_connection_is_gone_is_passed_over(redis_server: RedisServer) 
         fleet.join("a", "b")
         fleet._messages.punsubscribe()  # noqa: SLF001 - for the reason in the docstring
         fleet.stores["a"].close()  # As the kernel does after a kill.
+        listening: Any = partial(raw.pubsub_numsub, f"{fleet.keys}:wake:a")
+        wait_until(lambda: listening()[0][1] == 0, PATIENCE_S, "the server has noticed")
         heard = raw.pubsub()
         stack.callback(heard.close)
         heard.subscribe(f"{fleet.keys}:wake:b")

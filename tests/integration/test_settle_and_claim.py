@@ -22,7 +22,7 @@ from brokers.ports import HOST
 from brokers.server_redis import RedisServer
 from tests.integration.proxy import Proxy
 from tests.stores import ROOMY, AnyStore, claim_up_to, open_any
-from tests.support import wait_until
+from tests.support import slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -196,7 +196,7 @@ class Mute(Proxy):
 
 def _settle_and_wait(url: str, claimed: Any, go_on: Any) -> None:
     with opened(url) as store:
-        worker = worker_of(store, "killed", lease_s=2.0)
+        worker = worker_of(store, "killed", lease_s=4.0)
         claims = claim_up_to(1, store, worker)
         claimed.set()
         go_on.wait(PATIENCE_S)
@@ -259,7 +259,7 @@ def test_eight_processes_that_race_run_each_task_once_within_the_limits(
     ]
     for child in children:
         child.start()
-    each = [found.get(timeout=PATIENCE_S) for _ in children]
+    each = [found.get(timeout=PATIENCE_S * slowness()) for _ in children]
     for child in children:
         child.join(PATIENCE_S)
     assert Counter(task for mine, _ in each for task in mine) == Counter(tasks)
