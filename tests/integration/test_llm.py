@@ -184,7 +184,7 @@ def test_a_server_that_fails_costs_the_run_and_not_the_next(
         (end,) = bench.ask(engine, "?")
     assert message in str(end)
     assert getattr(end, "infra", True) is infra
-    assert not _children()
+    wait_until(lambda: not _children(), PATIENCE_S, "all have ended")
     with LlmStub([say("fine")]) as stub:
         engine = bench.engine(stub.url, servers=[bench.odd()])
         assert bench.ask(engine, "?") == ["fine"]
@@ -321,7 +321,7 @@ def test_no_file_descriptor_and_no_process_leaks(bench: Bench) -> None:
             bench.ask(engine, "crash")
         # The stub's sockets belong to this process too, and close a moment later.
         wait_until(lambda: len(list(FILES.iterdir())) <= before, PATIENCE_S, "all is closed")
-    assert not _children()
+    wait_until(lambda: not _children(), PATIENCE_S, "all have ended")
 
 
 def _children() -> set[int]:

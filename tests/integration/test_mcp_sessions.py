@@ -116,7 +116,7 @@ def test_sessions_serve_a_run_unless_the_config_says_otherwise(
     with LlmStub(tells_pid) as model:
         engine = bench.engine(model.url, servers=[bench.odd()], **config)
         assert len(set(bench.ask(engine, "?", "?", "?"))) == number
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 def test_the_next_run_gets_a_server_that_was_started_ahead(bench: Bench) -> None:
@@ -130,7 +130,7 @@ def test_the_next_run_gets_a_server_that_was_started_ahead(bench: Bench) -> None
 
     with LlmStub(tells_pid) as model:
         asyncio.run(run(bench.engine(model.url, servers=[bench.odd()])))
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 @pytest.mark.long
@@ -142,10 +142,10 @@ def test_nothing_starts_before_the_first_run(bench: Bench) -> None:
 
     engine = bench.engine("http://127.0.0.1:9/v1", servers=[bench.odd()])
     engine.build()
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
     with LlmStub([say("no tool was needed")]) as model:
         asyncio.run(run(bench.engine(model.url)))
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 def test_there_are_no_more_servers_than_runs_and_the_pool(bench: Bench) -> None:
@@ -156,7 +156,7 @@ def test_there_are_no_more_servers_than_runs_and_the_pool(bench: Bench) -> None:
     assert len(set(answers)) == number
     assert set(map(int, answers)) <= model_of.seen
     assert len(model_of.seen) <= number + SPARES
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 def test_a_server_that_died_in_the_pool_costs_no_run(bench: Bench) -> None:
@@ -172,7 +172,7 @@ def test_a_server_that_died_in_the_pool_costs_no_run(bench: Bench) -> None:
 
     with LlmStub(tells_pid) as model:
         asyncio.run(run(bench.engine(model.url, servers=[bench.odd()])))
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 def test_a_server_with_one_contexts_credentials_never_serves_another(bench: Bench) -> None:
@@ -246,7 +246,7 @@ def test_if_one_server_cannot_start_the_others_end(bench: Bench) -> None:
     with LlmStub([say("a")]) as model:
         (end,) = bench.ask(bench.engine(model.url, servers=both), "?")
     assert "MCP server 'dead' cannot be used" in str(end)
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 @pytest.mark.parametrize("sessions", ["task", "agent", "context"])
@@ -281,7 +281,7 @@ def test_agents_of_a_context_share_one_server_at_once(bench: Bench) -> None:
         answers = all_at_once(engine, number)
     assert len(set(answers)) == 1
     assert {*map(int, answers)} == model_of.seen
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 def test_the_mark_of_a_list_decides_unless_the_config_does(
@@ -347,7 +347,7 @@ def test_the_end_of_one_run_does_not_close_a_shared_session_for_the_others(bench
 
     with LlmStub(script) as model:
         asyncio.run(run(bench.engine(model.url, servers=[bench.odd()], sessions="context"), model))
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 @pytest.mark.parametrize("tool", ["crash", "freeze"])
@@ -377,7 +377,7 @@ def test_a_shared_session_that_is_lost_or_hangs_is_opened_again(bench: Bench, to
     with LlmStub(script) as model:
         config = {"sessions": "context", "tool_limit_s": 1}
         asyncio.run(run(bench.engine(model.url, servers=[bench.odd()], **config), model))
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 # Idle servers end.
@@ -398,7 +398,7 @@ def test_idle_servers_end_and_the_next_run_gets_another(
 
     with LlmStub(tells_pid) as model:
         asyncio.run(run(bench.engine(model.url, servers=[bench.odd()], sessions=sessions)))
-    assert not servers()
+    wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
 
 
 def test_a_kept_server_does_not_become_idle_during_a_run(
