@@ -16,8 +16,7 @@ from agentpipe.brokers.capabilities import (
     KeepsBudgets,
     KeepsPolicies,
     KeepsRuns,
-    OffersAhead,
-    OffersAside,
+    PacesOffers,
     require,
 )
 from agentpipe.brokers.records import Admission, Queue
@@ -286,15 +285,13 @@ class Dispatcher(ActorOptions):
     ) -> Admission:
         """Offer while the next batch is made; the store sets the pace if it can."""
         store = self._store
-        if isinstance(store, OffersAhead):
-            return store.offer_ahead(collection, offers, round_robin=round_robin, sent=pace.end)
-        if isinstance(store, OffersAside):
-            return store.offer_aside(collection, offers, round_robin=round_robin, aside=pace.pause)
+        if isinstance(store, PacesOffers):
+            return store.offer_at_pace(collection, offers, round_robin=round_robin, pace=pace)
         pace.end()
         return store.offer(collection, offers, round_robin=round_robin)
 
     def _packed(self, batches: Iterator[Sequence[Offer]]) -> Iterator[Sequence[Offer]]:
-        return map(self._store.pack, batches) if isinstance(self._store, OffersAhead) else batches
+        return map(self._store.pack, batches) if isinstance(self._store, PacesOffers) else batches
 
     def begin_run(self, name: str, record: bytes) -> bytes | None:
         """Keep the record of a run unless it already has one; return the record it has.

@@ -24,11 +24,11 @@ class FlakyStore(SqliteStore):
 
     away = 3
 
-    def offer_aside(self, target: str, offers: Sequence[Offer], **how: Any) -> Admission:
+    def _offer(self, target: str, offers: Sequence[Offer], **how: Any) -> Admission:
         self.away -= 1
         if self.away > 0:
             raise Unreachable("sqlite:///away: gone")
-        admission = super().offer_aside(target, offers, **how)
+        admission = super()._offer(target, offers, **how)
         if self.away == 0:
             raise Unreachable("sqlite:///away: gone")
         return admission

@@ -66,10 +66,10 @@ class OneStore(SqliteStore):
     away = False
     kill_after = -1
 
-    def offer_aside(self, target: str, offers: Sequence[Offer], **how: Any) -> Admission:
+    def _offer(self, target: str, offers: Sequence[Offer], **how: Any) -> Admission:
         if self.away:
             raise Unreachable("gone")
-        admission = super().offer_aside(target, offers, **how)
+        admission = super()._offer(target, offers, **how)
         self.kill_after -= 1
         if self.kill_after == 0:
             raise KilledError

@@ -15,6 +15,7 @@ from agentpipe.brokers.capabilities.keeping import (
     KeepsSchedules,
     KeepsUndeliverable,
 )
+from agentpipe.brokers.capabilities.sending import CountsGroups, OfferPace, PacesOffers
 from agentpipe.brokers.capabilities.stops import (
     BreaksOnFailures,
     KeepsBudgets,
@@ -24,12 +25,9 @@ from agentpipe.brokers.capabilities.tasks import (
     Answer,
     CancelsTasks,
     CancelsUnread,
-    CountsGroups,
     Fate,
     LocatesTasks,
     MovesTasks,
-    OffersAhead,
-    OffersAside,
     ReadsTasks,
     TaskFilter,
     TaskQuery,
@@ -81,8 +79,8 @@ __all__ = [
     "MovesTasks",
     "NotesAhead",
     "NotesDrains",
-    "OffersAhead",
-    "OffersAside",
+    "OfferPace",
+    "PacesOffers",
     "PausesQueues",
     "ReadsTasks",
     "SettlesAndClaims",

@@ -1,4 +1,4 @@
-"""What operators do with tasks: read, cancel, locate and move them, and submit groups."""
+"""What operators do with tasks: read, cancel, locate and move them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.location import TaskLocation
-    from agentpipe.brokers.records import Admission, Group, Offer
-    from agentpipe.core.loop_holds import LoopHold
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 
@@ -138,60 +136,4 @@ class MovesTasks(Protocol):
 
         Tasks move round-robin and up to the queues' bounds, like first offers, each atomically.
         Agents that are still in the collection are skipped. Returns the number moved; 0 at the end.
-        """
-
-
-@runtime_checkable
-class OffersAside(Protocol):
-    """Announces steps of an offer that release the GIL: the caller builds the next offer then."""
-
-    def offer_aside(
-        self,
-        target: str,
-        offers: Sequence[Offer],
-        *,
-        round_robin: bool,
-        aside: Callable[[], None],
-    ) -> Admission:
-        """Like ``offer``, but calls ``aside`` before each long step outside Python."""
-
-
-@runtime_checkable
-class OffersAhead(Protocol):
-    """Announces when a batch of offers is sent: the caller builds the next one while it waits."""
-
-    def pack(self, offers: Sequence[Offer]) -> Sequence[Offer]:
-        """Return the offers, encoded for sending; they must not change afterwards."""
-
-    def offer_ahead(
-        self,
-        target: str,
-        offers: Sequence[Offer],
-        *,
-        round_robin: bool,
-        sent: Callable[[], None],
-    ) -> Admission:
-        """Like ``offer``, also for packed offers; calls ``sent`` once the whole batch is sent."""
-
-
-@runtime_checkable
-class CountsGroups(Protocol):
-    """Accepts whole groups, and counts their members in the step that settles them.
-
-    Once ``need`` members are good, the same step cancels the others; the waiting ones are claimed
-    as ``cancelled``, before all other tasks. While ``repairs`` are left, ``MemberEnd.repair``
-    replaces a member that ended without judgement, even if its queue is full. The end of the last
-    member puts one ``GroupEnd`` into the outbox, under the group's id.
-    """
-
-    def offer_groups(
-        self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
-    ) -> Admission:
-        """Admit groups round-robin to the collection ``target``; one verdict per group.
-
-        A group with any known id is a ``duplicate``; a group without room for all its members is
-        ``refused``. Pass ``hold`` only to stores that keep loops (``KeepsLoops``).
-
-        Raises:
-            LoopTaken: ``hold`` is not held; nothing is admitted.
         """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.breaker import Tripped
-    from agentpipe.brokers.capabilities import Comparison
+    from agentpipe.brokers.capabilities import Comparison, OfferPace
     from agentpipe.brokers.records import (
         Admission,
         Claim,
@@ -127,18 +127,23 @@ class RedisStore(RedisOperations, Store):
         return True
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
-        return self.offer_ahead(target, offers, round_robin=round_robin, sent=None)
+        return self._offer(target, offers, round_robin=round_robin)
 
     def pack(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         return PackedOffers(offers)
 
-    def offer_ahead(
+    def offer_at_pace(
+        self, target: str, offers: Sequence[Offer], *, round_robin: bool, pace: OfferPace
+    ) -> Admission:
+        return self._offer(target, offers, round_robin=round_robin, sent=pace.end)
+
+    def _offer(
         self,
         target: str,
         offers: Sequence[Offer],
         *,
         round_robin: bool,
-        sent: Callable[[], None] | None,
+        sent: Callable[[], None] | None = None,
     ) -> Admission:
         ask = partial(offering.offer, self._asking, target, offers, round_robin=round_robin)
         admission = ask(sent=sent)

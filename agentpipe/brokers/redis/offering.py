@@ -49,7 +49,7 @@ def offer(
     round_robin: bool,
     sent: Callable[[], None] | None = None,
 ) -> Admission:
-    """See ``OffersAhead.offer_ahead``."""
+    """See ``Store.offer``; calls ``sent`` once the whole batch is sent."""
     what = (target, round_robin, tuple(each.task_id for each in offers))
     ready = offers if isinstance(offers, PackedOffers) else PackedOffers(offers)
     to = "1" if round_robin else "0" if ready.bounded else "any"

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.breaker import Tripped
-    from agentpipe.brokers.capabilities import Comparison
+    from agentpipe.brokers.capabilities import Comparison, OfferPace
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.file_notify import Listener
@@ -136,15 +136,23 @@ class SqliteStore(SqliteOperations, Store):
                 Declaration(db, queues).carry_out()
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
-        return self.offer_aside(target, offers, round_robin=round_robin, aside=keep_on)
+        return self._offer(target, offers, round_robin=round_robin)
 
-    def offer_aside(
+    def pack(self, offers: Sequence[Offer]) -> Sequence[Offer]:
+        return offers  # SQLite takes the fields as they are.
+
+    def offer_at_pace(
+        self, target: str, offers: Sequence[Offer], *, round_robin: bool, pace: OfferPace
+    ) -> Admission:
+        return self._offer(target, offers, round_robin=round_robin, aside=pace.pause)
+
+    def _offer(
         self,
         target: str,
         offers: Sequence[Offer],
         *,
         round_robin: bool,
-        aside: Callable[[], None],
+        aside: Callable[[], None] = keep_on,
     ) -> Admission:
         self._database.log.refuse_if_full()
         with self._database.write(durable=False) as db:
