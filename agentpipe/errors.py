@@ -52,7 +52,7 @@ class Problem:
     Attributes:
         message: What is wrong and what to do.
         file: The file that holds it, or an empty string.
-            line: Line number from 1; 0 if unknown.
+        line: Line number from 1; 0 if unknown.
     """
 
     message: str
@@ -106,8 +106,8 @@ class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
 
     Attributes:
         target: The collection or queue.
-            depth: Waiting and delayed tasks in all its queues.
-            bound: Total number of tasks that these queues may hold.
+        depth: Waiting and delayed tasks in all its queues.
+        bound: Total number of tasks that these queues may hold.
     """
 
     def __init__(self, target: str, depth: int, bound: int) -> None:

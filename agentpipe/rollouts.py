@@ -18,13 +18,13 @@ class Sample:
     """One row to train on.
 
     Attributes:
-            segment: Index of this row among the run's ``segments``, from 0.
-            input_ids: Prompt, sampled ids, further context, sampled ids, and so on.
-            loss_mask: 1 for each id that the model sampled, else 0.
-            logprobs: From the engine that sampled the id; 0.0 where the mask is 0.
-            versions: Oldest and newest policy version that sampled the row; empty if unknown.
-            reward: None if no evaluator could judge the answer. Never treat None as 0.
-            stop: Why the run ended: stop, length, turns, tokens, time, cancelled or error.
+        segment: Index of this row among the run's ``segments``, from 0.
+        input_ids: Prompt, sampled ids, further context, sampled ids, and so on.
+        loss_mask: 1 for each id that the model sampled, else 0.
+        logprobs: From the engine that sampled the id; 0.0 where the mask is 0.
+        versions: Oldest and newest policy version that sampled the row; empty if unknown.
+        reward: None if no evaluator could judge the answer. Never treat None as 0.
+        stop: Why the run ended: stop, length, turns, tokens, time, cancelled or error.
     """
 
     task_id: str

@@ -56,22 +56,22 @@ class Settings:
 
     Attributes:
         broker: URL of the store that holds tasks and the outbox.
-            sink: URL of the stream that receives results.
-            collection_file: The collection file; None if the command names it.
-            lease_s: Without a heartbeat for this long, a worker's tasks go to other workers.
-            grace_s: How long a worker waits for its runs on shutdown.
-            outbox_high_water: Number of undelivered results at which workers stop claiming.
-            outbox_high_water_bytes: The same limit in bytes.
-            retention_s: How long the id of a settled task is remembered.
-            retry_delay_s: Delay before the first retry; it doubles with each further retry.
-            max_queue_size: Default for collections that do not set their own.
-            slots: Concurrent runs per worker process; 0 means the sum of its agents' limits.
-            supervisor_pid: The worker ends when this process ends; 0 for none.
-            drain_before: Time in microseconds of this machine's last drain before the supervisor
-                started; -1 if not looked up yet.
-            heartbeat_file: File that the supervisor touches while it works; empty for none.
-            last_word_file: File in which the worker reports its state to its supervisor; empty for
-                none.
+        sink: URL of the stream that receives results.
+        collection_file: The collection file; None if the command names it.
+        lease_s: Without a heartbeat for this long, a worker's tasks go to other workers.
+        grace_s: How long a worker waits for its runs on shutdown.
+        outbox_high_water: Number of undelivered results at which workers stop claiming.
+        outbox_high_water_bytes: The same limit in bytes.
+        retention_s: How long the id of a settled task is remembered.
+        retry_delay_s: Delay before the first retry; it doubles with each further retry.
+        max_queue_size: Default for collections that do not set their own.
+        slots: Concurrent runs per worker process; 0 means the sum of its agents' limits.
+        supervisor_pid: The worker ends when this process ends; 0 for none.
+        drain_before: Time in microseconds of this machine's last drain before the supervisor
+            started; -1 if not looked up yet.
+        heartbeat_file: File that the supervisor touches while it works; empty for none.
+        last_word_file: File in which the worker reports its state to its supervisor; empty for
+            none.
     """
 
     broker: str = field(default_factory=lambda: embedded_url(BROKER_FILE))

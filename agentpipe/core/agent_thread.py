@@ -50,9 +50,9 @@ class _Call:
     """One call and its state.
 
     Attributes:
-            exposed: Whether an exception can be raised in it now.
-            interrupted: The exception type that ends it.
-            ended: Whether its code has ended.
+        exposed: Whether an exception can be raised in it now.
+        interrupted: The exception type that ends it.
+        ended: Whether its code has ended.
     """
 
     function: Callable[[], Any]

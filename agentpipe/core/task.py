@@ -82,28 +82,28 @@ class Task:
     The fields from ``category`` to ``cleanups`` are MCP-Universe's ``TaskConfig``.
 
     Attributes:
-            task_id: A task id is accepted only once; ``send`` generates one if it is empty.
+        task_id: A task id is accepted only once; ``send`` generates one if it is empty.
         metadata: The sender's own, copied to the Result.
         group_id: Ties the samples of one prompt together, with ``sample_index`` (from 0) and
             ``group_size``.
-            group_need: Number of good samples that the group needs; the broker counts them, see
-                ``send_group``.
-            group_repairs: How many samples that ended without a judgement can be replaced.
-            policy_version: The sender's label of the weights or prompt that produced the task.
-            seed: For this sample's model calls.
-            sampling: Other settings of the model calls, such as ``temperature``; they override
-                those of the agent.
+        group_need: Number of good samples that the group needs; the broker counts them, see
+            ``send_group``.
+        group_repairs: How many samples that ended without a judgement can be replaced.
+        policy_version: The sender's label of the weights or prompt that produced the task.
+        seed: For this sample's model calls.
+        sampling: Other settings of the model calls, such as ``temperature``; they override
+            those of the agent.
         priority: Lower numbers run first, as in Dramatiq.
         deadline: Unix seconds; a task that starts later ends as ``stale``.
-            replay_of: The dead task that this one replays.
-            run: The run that the task belongs to; its id starts with the run's name, see
-                ``run_names``.
-            retry_of: The finished task that this one repeats.
-            answered: The answer of an earlier run that only needs evaluation; set by workers.
-            spent_before: Summed cost of the task's earlier runs; set by workers.
-            config_hash: Fingerprint of the sender's collection; set by the dispatcher.
-            dramatiq: Options of the Dramatiq message that sent the task, such as the next message
-                of its pipeline.
+        replay_of: The dead task that this one replays.
+        run: The run that the task belongs to; its id starts with the run's name, see
+            ``run_names``.
+        retry_of: The finished task that this one repeats.
+        answered: The answer of an earlier run that only needs evaluation; set by workers.
+        spent_before: Summed cost of the task's earlier runs; set by workers.
+        config_hash: Fingerprint of the sender's collection; set by the dispatcher.
+        dramatiq: Options of the Dramatiq message that sent the task, such as the next message
+            of its pipeline.
     """
 
     question: str = ""
