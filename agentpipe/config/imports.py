@@ -330,7 +330,7 @@ def _place(error: BaseException) -> str:
 
 
 def _is_machinery(file: str) -> bool:
-    return file.startswith("<") or Path(__file__).parent in Path(file).parents
+    return file.startswith("<") or Path(__file__).parents[1] in Path(file).parents
 
 
 def _is_library(file: str) -> bool:

@@ -176,6 +176,14 @@ def test_a_malformed_reference_is_told_the_right_form(reference: str) -> None:
     assert "write module:Name or file.py:Name" in refusal(reference)
 
 
+def test_a_failed_import_names_the_users_line_that_called_agentpipe(tmp_path: Path) -> None:
+    source = "from agentpipe import Settings\nSettings.from_env({'AGENTPIPE_LEASE_S': 'x'})\n"
+    write(tmp_path / "calling.py", source)
+    with pytest.raises(ConfigError) as caught:
+        locate("calling:Me", [tmp_path])
+    assert str(caught.value).endswith(f"(at {tmp_path / 'calling.py'}:2)")
+
+
 def test_splitting_imports_nothing() -> None:
     assert split("not.there:A.b") == ("not.there", "A.b")
     assert split("no/file.py:A") == ("no/file.py", "A")
