@@ -31,6 +31,16 @@ if multiprocessing.parent_process():
     while os.path.exists("wait"):
         time.sleep(0.01)
 """
+# Only in the first worker, the import stops the process.
+STOPS = """\
+import multiprocessing, os, signal
+from toys import Toy
+
+if multiprocessing.parent_process() and not os.path.exists("stopped"):
+    with open("stopped", "w") as file:
+        file.write(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
 # The worker's main thread ignores SIGTERM.
 DEAF = """\
 import multiprocessing, signal
@@ -69,6 +79,26 @@ def test_a_worker_whose_parent_is_killed_while_it_boots_ends(
     fleet.process.kill()
     wait_until(lambda: not project.processes(), 60, "nothing is left")
     assert wait.exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stays", [True, False], ids=["supervised", "at its end"])
+def test_a_frozen_worker_whose_master_is_killed_while_it_boots_is_ended(
+    project: Project, *, stays: bool
+) -> None:
+    _with_module(project, "stops", STOPS)
+    fleet = project.work("--processes", "1")
+    stopped = project.folder / "stopped"
+    wait_until(lambda: stopped.exists() and stopped.read_text(), 60, "the worker is stopped")
+    worker = int(stopped.read_text())
+    (master,) = children_of(fleet.process.pid)
+    os.kill(master, signal.SIGKILL)
+    wait_until(lambda: "replaced" in fleet.log, 60, "its master is missed")
+    if stays:
+        wait_until(lambda: worker not in project.processes(), 60, "it is ended")
+        fleet.ready(1)
+    assert fleet.stop() == 0
+    wait_until(lambda: not project.processes(), 60, "nothing is left")
 
 
 @pytest.mark.long

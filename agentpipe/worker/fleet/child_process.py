@@ -103,6 +103,8 @@ class ChildProcess:
             return
         is_frozen = self._watch.is_frozen(self._word.beats)
         if not self.has_served:
+            if is_frozen:
+                self.end_unserved()
             return
         if not self.worker_lives:
             self._was_ended = True
@@ -110,6 +112,15 @@ class ChildProcess:
         elif is_frozen:
             self._ending = threading.Thread(target=self._end_frozen, daemon=True)
             self._ending.start()
+
+    def end_unserved(self) -> None:
+        """Kill a worker whose master died while it booted: frozen, it cannot end by itself.
+
+        It holds nothing. One with a master can take long to import, and is left alone.
+        """
+        if self._process.poll() is not None and not self.has_served and self.worker_lives:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _bury(self) -> None:
         """Bury in a thread, so the replacement does not wait: the broker can be away."""

@@ -234,6 +234,8 @@ class Supervisor:
     def _kill(self) -> None:
         for child in self._living():
             child.kill()
+        for child in [*self._left, *(place.process for place in self._places)]:
+            child.end_unserved()
 
     def _note(self, kind: int, _frame: FrameType | None) -> None:
         self._signals.append(kind)
