@@ -105,8 +105,13 @@ class Channel:
 
     def ensure(self, queue: Declaration) -> None:
         """Declare without waiting; the server closes the channel if the arguments differ."""
+        self._refuse_closed()
+        arguments = dict(queue.arguments)
+        declare = spec.Queue.Declare(
+            queue=queue.name, durable=True, nowait=True, arguments=arguments
+        )
         with closed_errors():
-            self._raw.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+            self._raw._send_method(declare)  # noqa: SLF001 - pika can hold it back behind others
 
     def lock(self, queue: Declaration, lost: Callable[[], None]) -> None:
         """Become the queue's only consumer; the channel closes if it has one.

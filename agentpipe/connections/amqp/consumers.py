@@ -6,11 +6,12 @@ the connection.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from pika import spec
 
-from agentpipe.connections.amqp.callbacks import resolver, unused
+from agentpipe.connections.amqp.callbacks import resolver
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,25 +33,27 @@ class Consumers:
         self._when_cancelled: dict[str, Callable[[], None]] = {}
         self._starting: dict[str, asyncio.Future[Any]] = {}
         self._ending: dict[str, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count(1)
         raw.add_on_cancel_callback(self._cancelled)
+        raw.add_callback(self._started, [spec.Basic.ConsumeOk], one_shot=False)
         raw.add_callback(self._ended, [spec.Basic.CancelOk], one_shot=False)
 
     def begin(self, queue: str, arguments: dict[str, Any], started: asyncio.Future[Any]) -> str:
-        """Start a consumer and return its tag; ``started`` resolves when the server confirms."""
-        consumer = str(
-            self._raw.basic_consume(queue, unused, arguments=arguments, callback=resolver(started))
-        )
-        self._starting[consumer] = started
-        return consumer
-
-    def lock(self, queue: str, lost: Callable[[], None]) -> None:
-        """Start the only consumer of a queue that stays empty, without waiting for the server.
+        """Start a consumer and return its tag; ``started`` resolves when the server confirms.
 
         pika would wait for the answer to each request before it sends the next one.
         """
+        consumer = f"c{next(self._numbers)}"
+        self._starting[consumer] = started
+        consume = spec.Basic.Consume(queue=queue, consumer_tag=consumer, arguments=arguments)
+        self._raw._send_method(consume)  # noqa: SLF001 - see the docstring
+        return consumer
+
+    def lock(self, queue: str, lost: Callable[[], None]) -> None:
+        """Start the only consumer of a queue that stays empty, without waiting for the server."""
         self._when_cancelled[queue] = lost
         alone = spec.Basic.Consume(queue=queue, consumer_tag=queue, exclusive=True, nowait=True)
-        self._raw._send_method(alone)  # noqa: SLF001 - see the docstring
+        self._raw._send_method(alone)  # noqa: SLF001 - as in ``begin``
 
     def unlock(self, queue: str) -> None:
         """End the consumer that ``lock`` started."""
@@ -66,7 +69,7 @@ class Consumers:
     async def started(self, consumer: str) -> None:
         """Wait for the start: RabbitMQ 3.10 closes the channel on a cancel before that."""
         self._when_cancelled.pop(consumer, None)
-        if started := self._starting.pop(consumer, None):
+        if started := self._starting.get(consumer):
             await started
 
     def end(self, consumer: str, ended: asyncio.Future[Any]) -> None:
@@ -90,6 +93,10 @@ class Consumers:
             return False
         receive(delivery)
         return True
+
+    def _started(self, frame: Any) -> None:
+        if started := self._starting.pop(frame.method.consumer_tag, None):
+            resolver(started)(None)
 
     def _ended(self, frame: Any) -> None:
         if ended := self._ending.pop(frame.method.consumer_tag, None):
