@@ -40,9 +40,10 @@ async def remove_all(services: Services) -> None:
         for queue in known
         for bound in (queue.max_waiting, *registry.bounds(queue.name))
     }
+    locks = {topology.lock(registry.unit_of(queue.name)) for queue in known}
     delays = {delay.name for delay in topology.delays()}
     channel = await services.connection.session.channel()
-    await channel.delete(sorted(own | tickets | delays | topology.all_shared()))
+    await channel.delete(sorted(own | tickets | locks | delays | topology.all_shared()))
     for exchange in (topology.fleet, *sorted(delays)):
         await channel.call("exchange_delete", exchange)
     channel.close()
