@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -20,7 +22,7 @@ from tests.llm_stub import LlmStub, Reply, TokenIds, cut, fail
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from agentpipe.engines.gateway.run_gateway import RunGateway
+    from agentpipe.engines.gateway.gateway_of_run import RunGateway
     from tests.llm_stub import Request
 
 RUNS, TURNS = 200, 3
@@ -74,6 +76,14 @@ def test_no_token_is_in_anothers_rollout() -> None:
         (sample,) = samples(Result(task_id="t", rollout=rollout.to_dict("stop")))
         assert set(sample.input_ids) == {1_000 + number}
         assert sample.loss_mask == [0, 1] * TURNS
+
+
+def test_what_is_imported_after_a_run_finds_the_function() -> None:
+    """Regression: the first run imported a module of the function's name, which hid it."""
+    importlib.import_module("agentpipe.engines.gateway.gateway_of_run")
+    package = importlib.import_module("agentpipe.engines.gateway")
+    names = {each.name for each in pkgutil.iter_modules(package.__path__)}
+    assert names.isdisjoint(package.__all__)
 
 
 def test_a_url_ends_with_its_run() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
-    from agentpipe.engines.gateway.run_gateway import RunGateway
+    from agentpipe.engines.gateway.gateway_of_run import RunGateway
 
 
 def model_keys(variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ async def run_gateway(
     if rollout is None:
         yield None
         return
-    from agentpipe.engines.gateway.run_gateway import RunGateway
+    from agentpipe.engines.gateway.gateway_of_run import RunGateway
     from agentpipe.engines.gateway.shared import shared_gateways
 
     gateway = RunGateway(task, {**environ, **context.env}, rollout, own=own)

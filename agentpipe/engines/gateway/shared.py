@@ -13,8 +13,8 @@ from agentpipe.engines.gateway.http_server import HOST, LoopbackServer
 from agentpipe.engines.gateway.replies import refuse
 
 if TYPE_CHECKING:
+    from agentpipe.engines.gateway.gateway_of_run import RunGateway
     from agentpipe.engines.gateway.http_server import Reply, Request
-    from agentpipe.engines.gateway.run_gateway import RunGateway
 
 _PATH = "/t/"
 UNKNOWN = "this URL and key are of no run: they are valid until their run ends"
