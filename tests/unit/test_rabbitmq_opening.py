@@ -40,11 +40,18 @@ async def _give_up() -> None:
     session = Unanswered()
     connection = SimpleNamespace(session=session)
     services: Any = SimpleNamespace(
-        topology=Topology("fleet"), suspects=None, marks=None, registry=None, connection=connection
+        topology=Topology("fleet"),
+        suspects=None,
+        marks=None,
+        registry=None,
+        outbox=None,
+        connection=connection,
     )
     joining = RabbitWorker(services, Worker("w", lease_s=30.0), Wakeup(), None)
     opening = asyncio.ensure_future(joining.open())
-    await session.asked.wait()
+    asked = asyncio.ensure_future(session.asked.wait())
+    await asyncio.wait([opening, asked], return_when=asyncio.FIRST_COMPLETED)
+    assert asked.done()  # Otherwise ``opening`` has failed.
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
