@@ -164,7 +164,7 @@ def test_a_worker_of_dramatiqs_begins_once_its_master_knows(
 
 def test_no_thread_asks_whether_the_master_knows_while_a_signal_ends_the_process_at_once() -> None:
     """The thread that asks holds the lock that the master waits for."""
-    source = inspect.getsource(ours.WorkerMiddleware.after_worker_boot)
+    source = inspect.getsource(ours.WorkerMiddleware._begin)  # noqa: SLF001 - the order in it
     assert source.index("self._booted()") < source.index("self._loop.start()")
     assert source.index("self._loop.start()") < source.index("self._consumer.begin(")
 

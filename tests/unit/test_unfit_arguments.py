@@ -188,5 +188,8 @@ def test_a_signal_ends_a_supervisor_that_still_starts_workers(
             started.append(self)
             os.kill(os.getpid(), 15)
 
+        def end_unserved(self) -> None:
+            assert self in started
+
     monkeypatch.setattr("agentpipe.worker.fleet.supervisor.ChildProcess", Child)
     assert (Supervisor(Settings(), {}, 500, None).run(), len(started)) == (0, 1)
