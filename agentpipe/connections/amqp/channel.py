@@ -256,7 +256,11 @@ class Channel:
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Wait until the server has processed all requests on this channel."""
+        """Wait until the server has processed all requests on this channel.
+
+        The channel answers for itself. A queue starts a consumer later, and delivers to it then.
+        """
+        await self._consumers.all_started()
         await self.call("basic_qos", prefetch_count=self._prefetch)
 
     async def get(self, queue: str) -> Delivery | None:

@@ -6,6 +6,7 @@ the connection.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from pika import spec
 from agentpipe.connections.amqp.callbacks import resolver
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from agentpipe.connections.amqp.arrivals import Delivery
@@ -72,6 +72,11 @@ class Consumers:
         if started := self._starting.get(consumer):
             await started
 
+    async def all_started(self) -> None:
+        """Wait until the server has confirmed each consumer, or the channel has closed."""
+        if starting := list(self._starting.values()):
+            await asyncio.wait(starting)
+
     def end(self, consumer: str, ended: asyncio.Future[Any]) -> None:
         """Cancel the consumer; ``ended`` resolves after all that a classic queue has delivered.
 
@@ -103,5 +108,5 @@ class Consumers:
             resolver(ended)(None)
 
     def _cancelled(self, frame: Any) -> None:
-        self._starting.pop(frame.method.consumer_tag, None)
+        self._started(frame)
         self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()
