@@ -61,6 +61,30 @@ def test_a_worker_that_is_cut_off_runs_nothing_beside_the_others(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("server", ["redis", "rabbitmq"], indirect=True)
+def test_a_worker_whose_connections_are_refused_runs_nothing_beside_the_others(
+    project: Project, server: Server
+) -> None:
+    """Regression: RabbitMQ redelivers its tasks at once, while its own lease still holds."""
+    project.environ["AGENTPIPE_LEASE_S"] = f"{2 * LEASE_S:g}"
+    project.collection()
+    with Proxy(server.port, odds=0.0) as proxy:
+        url = server.url.replace(f":{server.port}", f":{proxy.port}")
+        cut = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
+        project.send("beat-at-first 300")
+        wait_until(lambda: project.journal("beat"), 30, "it runs")
+        other = project.work("--processes", "1").ready(2)
+        proxy.refuse()
+        wait_until(lambda: OVER in cut.log, 30, "its lease is over")
+        project.until(delivered=1)
+        again = _times(project, "started")[1]
+        assert _times(project, "beat")[-1] < again + MARGIN_S
+        assert other.stop() == 0
+        assert cut.stop() == 0
+    assert {result["outcome"] for result in project.results()} == {"ok"}
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_server_that_is_frozen_for_longer_than_the_lease_costs_one_uncounted_run(
@@ -132,5 +156,29 @@ def test_a_run_goes_on_while_its_lease_holds(project: Project, server: Server) -
         project.until(delivered=1)
         assert fleet.stop() == 0
     assert OVER not in fleet.log
+    assert len(project.journal("started")) == 1
+    assert [(it["outcome"], it["attempt"]) for it in project.results()] == [("ok", 1)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("server", ["redis", "rabbitmq"], indirect=True)
+def test_a_run_goes_on_where_its_worker_is_connected_again_within_the_lease(
+    project: Project, server: Server
+) -> None:
+    """Regression: on RabbitMQ another worker had taken over the agent, and ran its task again."""
+    project.environ["AGENTPIPE_LEASE_S"] = "60"
+    project.collection()
+    with Proxy(server.port, odds=0.0) as proxy:
+        url = server.url.replace(f":{server.port}", f":{proxy.port}")
+        cut = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
+        project.send("beat-at-first 15")
+        wait_until(lambda: project.journal("beat"), 30, "it runs")
+        other = project.work("--processes", "1").ready(2)
+        proxy.refuse()
+        wait_until(lambda: "the broker does not answer" in cut.log, 30, "the worker says so")
+        proxy.accept()
+        project.until(delivered=1)
+        assert other.stop() == 0
+        assert cut.stop() == 0
     assert len(project.journal("started")) == 1
     assert [(it["outcome"], it["attempt"]) for it in project.results()] == [("ok", 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ from agentpipe.brokers.rabbitmq import worker as rabbit_worker
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
+from tests.integration.proxy import Proxy
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from brokers.server_rabbitmq import RabbitServer
 
 AGENTS = frozenset(f"agent-{number}" for number in range(6))
@@ -34,15 +37,15 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
     return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
-def opened(broker_url: str) -> RabbitStore:
-    store = open_store(Settings(broker=broker_url, lease_s=LONG_S))
+def opened(broker_url: str, lease_s: float = LONG_S) -> RabbitStore:
+    store = open_store(Settings(broker=broker_url, lease_s=lease_s))
     assert isinstance(store, RabbitStore)
     store.declare([Queue(name, None, 100, 3) for name in AGENTS])
     return store
 
 
-def joined(store: RabbitStore, name: str) -> Worker:
-    worker = Worker(name, slots=3, queues=AGENTS, lease_s=LONG_S)
+def joined(store: RabbitStore, name: str, lease_s: float = LONG_S) -> Worker:
+    worker = Worker(name, slots=3, queues=AGENTS, lease_s=lease_s)
     store.join(worker)
     return worker
 
@@ -64,6 +67,18 @@ def fleet(broker_url: str) -> Iterator[dict[str, RabbitStore]]:
 def served(store: RabbitStore, name: str) -> frozenset[str]:
     deliveries = store._workers[name]._deliveries  # noqa: SLF001 - no public name shows them at once
     return frozenset(deliveries.agents)
+
+
+class Rounds:
+    """Counts how often a worker looks for agents to take over."""
+
+    def __init__(self, worker: RabbitWorker) -> None:
+        self.number, self._balance = 0, worker._balance  # noqa: SLF001 - no public name shows it
+        worker._balance = self._count  # type: ignore[method-assign] # noqa: SLF001
+
+    async def _count(self) -> None:
+        await self._balance()
+        self.number += 1
 
 
 @contextmanager
@@ -113,6 +128,49 @@ def test_workers_learn_at_once_from_a_watcher_that_one_has_ended(
         wait_until(
             lambda: served(stores["a"], "a") | served(stores["b"], "b") == AGENTS, 30, "all agents"
         )
+
+
+@contextmanager
+def cut_off(server: RabbitServer, broker_url: str, lease_s: float) -> Iterator[RabbitStore]:
+    """A worker ``a``; beside it, ``b`` serves the other half and loses its connection for good."""
+    with Proxy(server.port, odds=0.0) as proxy, closing(opened(broker_url, lease_s)) as store:
+        through = broker_url.replace(f":{server.port}/", f":{proxy.port}/")
+        with closing(opened(through, lease_s)) as other:
+            joined(store, "a", lease_s)
+            joined(other, "b", lease_s)
+            half = len(AGENTS) // 2
+            members = store._workers["a"]._membership.members  # noqa: SLF001 - no public name shows it
+            wait_until(lambda: "b" in members and len(members["b"].owned) == half, 30, "shares")
+            proxy.refuse()
+            yield store
+
+
+def test_agents_of_a_worker_that_is_cut_off_stay_until_a_watcher_says_that_it_has_ended(
+    broker_url: str, rabbitmq_server: RabbitServer
+) -> None:
+    """Regression: others took them at once, and its runs continued beside theirs."""
+    with (
+        cut_off(rabbitmq_server, broker_url, LONG_S) as store,
+        closing(opened(broker_url)) as watcher,
+    ):
+        worker = store._workers["a"]  # noqa: SLF001 - no public name shows what it knows
+        wait_until(lambda: worker._membership.awake == [], 30, "the loss is noticed")  # noqa: SLF001
+        rounds = Rounds(worker)
+        wait_until(lambda: rounds.number > 2, 30, "it has looked for agents since")
+        assert len(served(store, "a")) == len(AGENTS) // 2
+        watcher.leave(Worker("b"))
+        wait_until(lambda: served(store, "a") == AGENTS, 30, "all agents")
+
+
+def test_agents_of_a_worker_that_is_cut_off_are_free_when_its_lease_is_over(
+    broker_url: str, rabbitmq_server: RabbitServer
+) -> None:
+    lease_s = 3.0
+    with cut_off(rabbitmq_server, broker_url, lease_s) as store:
+        cut_at = time.monotonic()
+        beat = Worker("a", slots=3, queues=AGENTS, lease_s=lease_s)
+        wait_until(lambda: store.heartbeat(beat) and served(store, "a") == AGENTS, 30, "all agents")
+        assert time.monotonic() >= cut_at + lease_s
 
 
 @pytest.mark.parametrize("counts", [True, False])

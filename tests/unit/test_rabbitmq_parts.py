@@ -393,6 +393,7 @@ async def look_round(wire: Wire, membership: Membership) -> None:
 
 def test_a_worker_that_goes_while_another_is_asked_is_no_error() -> None:
     wire = Wire()
-    membership = Membership(cast("WorkerChannel", wire), lambda: Member("a", "a"), lambda _: None)
+    channel = cast("WorkerChannel", wire)
+    membership = Membership(channel, lambda: Member("a", "a"), lambda _: None, 30.0)
     asyncio.run(look_round(wire, membership))
     assert (wire.asked, membership.members) == (len("bc"), {})

@@ -7,8 +7,8 @@ stream see exactly one result.
 
 Each agent has a queue for first offers, whose length the server limits, and an unbounded queue for
 returned tasks. One worker at a time serves an agent, the one that has its lock, so an agent's
-concurrency limit holds for the whole fleet. A lease is the connection's: when it ends, the server
-redelivers everything unacknowledged.
+concurrency limit holds for the whole fleet. When a connection ends, the server redelivers what is
+unacknowledged; the other workers leave its agents alone until its worker's lease is over.
 
 Everything runs on the connection's event loop, and callers wait for it. Only ``Wakeup`` is shared
 with their threads. Each of these parts imports only earlier ones:
@@ -309,6 +309,8 @@ class RabbitStore(RabbitOperations, Store):
 
     async def _farewell(self) -> None:
         if self._services is not None:
+            for name in self._workers:  # Otherwise the others would wait for its lease.
+                await self._services.say_ended(name)
             await self._services.dead.close()
             await self._services.undeliverable.close()
 

@@ -1,8 +1,10 @@
 """Membership: the workers of the fleet as one of them knows it, and messages between them.
 
 Workers send to each other through a fanout exchange. Each has its own queue there, which disappears
-with its connection: an undeliverable message shows that the worker is dead. A worker that does not
-answer is silent: a frozen one keeps its connection, and its agents, until somebody ends it.
+with its connection: an undeliverable message shows that the worker is lost. It has ended, or is cut
+off and its runs continue until its lease is over. So it keeps its agents for that long, unless it
+or its watcher has said that it has ended. A worker that does not answer is silent: a frozen one
+keeps its connection, and its agents, until somebody ends it.
 """
 
 from __future__ import annotations
@@ -31,18 +33,27 @@ class Membership:
     Args:
         me: Describes this worker.
         heard: Called with each request that is not about membership.
+        lease_s: How long the runs of a worker continue after it is cut off.
 
     Attributes:
         members: The other workers by name.
     """
 
     def __init__(
-        self, channel: WorkerChannel, me: Callable[[], Member], heard: Callable[[Request], None]
+        self,
+        channel: WorkerChannel,
+        me: Callable[[], Member],
+        heard: Callable[[Request], None],
+        lease_s: float,
     ) -> None:
         self.members: dict[str, Member] = {}
         self.address = self._name = ""
-        self._channel, self._me, self._heard = channel, me, heard
-        self._silent: set[str] = set()
+        self._channel, self._me, self._heard, self._lease_s = channel, me, heard, lease_s
+        # By name: since when, on the monotonic clock.
+        self._silent: dict[str, float] = {}
+        self._lost: set[str] = set()
+        # Members of which a watcher has said that they have ended.
+        self._ended: set[str] = set()
         # On the monotonic clock: the last message of each, and the first probe without an answer.
         self._heard_at: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}
@@ -51,6 +62,11 @@ class Membership:
     def awake(self) -> list[Member]:
         """The members that answer, which can take over agents."""
         return [it for it in self.members.values() if it.name not in self._silent]
+
+    @property
+    def connected(self) -> int:
+        """The number of members that can answer requests."""
+        return len(self.members) - len(self._lost)
 
     async def open(self) -> None:
         """Start to receive, and ask the others to introduce themselves."""
@@ -104,15 +120,17 @@ class Membership:
     def _drop_notes(self, name: str) -> None:
         self._heard_at.pop(name, None)
         self._asked_at.pop(name, None)
-        self._silent.discard(name)
+        self._silent.pop(name, None)
+        self._lost.discard(name)
 
     def _forget(self, gone: Member) -> bool:
-        """Forget a dead worker, unless it has returned at another address."""
+        """Forget a worker that has ended, unless it has returned at another address."""
         known = self.members.get(gone.name)
         if known is None or known.address != gone.address:
             return False
         del self.members[gone.name]
         self._drop_notes(gone.name)
+        self._ended.discard(gone.name)
         self._channel.look.set()
         return True
 
@@ -125,6 +143,7 @@ class Membership:
                 self._hear_of(name)
         elif request.kind == "ended":
             for name in request.workers & self.members.keys():
+                self._ended.add(name)
                 self._channel.begin(self._await_end(name))
         elif request.kind == "silent" and self._name in request.workers:
             self._channel.begin(self.say_hello())
@@ -137,8 +156,8 @@ class Membership:
 
     def _note_silence(self, names: Iterable[str]) -> set[str]:
         """Note members that do not answer; returns those of which this is new."""
-        new = {*names} & self.members.keys() - self._silent
-        self._silent |= new
+        new = {*names} & self.members.keys() - self._silent.keys()
+        self._silent |= dict.fromkeys(new, time.monotonic())
         if new:
             self._channel.look.set()
         return new
@@ -146,7 +165,9 @@ class Membership:
     async def _await_end(self, name: str) -> None:
         """Probe a worker until the server has noticed its end."""
         for _ in range(END_PROBES):
-            if name not in self.members or await self._is_gone(self.members[name]):
+            if name in self.members:
+                await self._probe_one(self.members[name])
+            if name not in self.members:
                 return
             await asyncio.sleep(END_EVERY_S)
 
@@ -160,7 +181,7 @@ class Membership:
         for member in [self.members[name] for name in self._next()]:
             # Before it is sent: the answer can arrive before the server's confirmation.
             self._asked_at.setdefault(member.name, time.monotonic())
-            await self._is_gone(member)
+            await self._probe_one(member)
         before = time.monotonic() - SILENT_S
         if new := self._note_silence(it for it, at in self._asked_at.items() if at <= before):
             await self._say(Request("silent", workers=frozenset(new)))
@@ -177,11 +198,22 @@ class Membership:
             if name not in self._silent:
                 return
 
-    async def _is_gone(self, member: Member) -> bool:
-        """Probe the member; forget it, everywhere, if its queue is gone."""
+    async def _probe_one(self, member: Member) -> None:
+        """Probe the member; note that it is lost, and forget it everywhere once it has ended."""
         probe = Request("probe", to=self.address)
         if await self._channel.raw.publish([encode(probe, key=member.address)]) != ["unroutable"]:
-            return False
-        if self._forget(member):
+            return
+        known = self.members.get(member.name)
+        if known is None or known.address != member.address:
+            return
+        self._lost.add(member.name)
+        self._note_silence([member.name])
+        if self._has_ended(member.name) and self._forget(member):
             await self._say(Request("gone", member))
-        return True
+
+    def _has_ended(self, lost: str) -> bool:
+        """Whether no run of a lost member can continue.
+
+        It was connected when it was last heard, so its lease is over by its own clock, too.
+        """
+        return lost in self._ended or time.monotonic() - self._silent[lost] >= self._lease_s

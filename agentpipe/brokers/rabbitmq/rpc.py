@@ -36,7 +36,7 @@ class Member:
         running: The number of its claims, by queue.
         prefetched: The number of its unclaimed deliveries, by queue.
         lent: The number of Results that it is forwarding.
-        known: The number of workers that it knows, including itself.
+        known: The number of connected workers that it knows, including itself.
         cooldowns: The remaining seconds of each cooldown that it knows.
         report: The report of its last heartbeat.
         seen_s: The age of that heartbeat.
@@ -82,12 +82,12 @@ class Request:
 
     Attributes:
         kind: ``hello``: a ``member`` joined, or serves other queues. ``gone``: the ``member`` has
-            ended. ``ended``: a watcher says so of ``workers``. ``silent``: ``workers`` do not
-            answer. ``here``: ``workers`` answer a probe. ``runs``: how ``runs`` ended, as
-            ``number`` of its ``origin``. ``judged``: ``marks`` are ``Verdicts``. ``change``: the
-            registry changed. ``cooldown``: of ``queues``. ``probe``: tests whether it arrives, and
-            whether the worker answers. ``members``: describe yourself.
-            ``tallies``: report your counters. ``cancel``: by ``marks``. ``put_back``: the
+            ended, or its lease is over. ``ended``: a watcher says that ``workers`` have ended.
+            ``silent``: ``workers`` do not answer. ``here``: ``workers`` answer a probe. ``runs``:
+            how ``runs`` ended, as ``number`` of its ``origin``. ``judged``: ``marks`` are
+            ``Verdicts``. ``change``: the registry changed. ``cooldown``: of ``queues``. ``probe``:
+            tests whether it arrives, and whether the worker answers. ``members``: describe
+            yourself. ``tallies``: report your counters. ``cancel``: by ``marks``. ``put_back``: the
             prefetched tasks of ``queues``. ``locate``: the task with this id. ``drain``: take
             nothing new, if your name is in ``workers``.
         greet: With ``hello``: reply with a ``hello``.

@@ -139,7 +139,8 @@ class RabbitWorker:
                 self._tallies,
                 lambda: self.is_alive,
             )
-            self._membership = Membership(self._channel, self._introduction, self._answers.hear)
+            me, hear = self._introduction, self._answers.hear
+            self._membership = Membership(self._channel, me, hear, self.worker.lease_s)
             self._membership.members = self._members
             if self.worker.queues:
                 await services.queues.make_delays()
@@ -195,8 +196,7 @@ class RabbitWorker:
         self._consumption.end_isolation()
         unit_of, awake = self._services.registry.unit_of, self._membership.awake
         share = share_of(self.worker.name, [*awake, self._introduction()], unit_of)
-        others = self._membership.members.values()
-        theirs = {unit_of(name) for member in others for name in member.owned}
+        theirs = {unit_of(name) for it in self._membership.members.values() for name in it.owned}
         wanted = [it for it in share - self._deliveries.agents.keys() if unit_of(it) not in theirs]
         # The first agents fill the slots: not always the same ones, if workers keep dying early.
         random.shuffle(wanted)
@@ -284,7 +284,7 @@ class RabbitWorker:
             {name: agent.running for name, agent in agents.items() if agent.running},
             {name: len(agent.ready) for name, agent in agents.items() if agent.ready},
             self._services.outbox.lent_to(self.worker.name),
-            len(self._membership.members) + 1,
+            self._membership.connected + 1,
             self._services.cooldowns.all(),
             draining=self.draining,
         )
