@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ import pytest
 import redis
 
 from agentpipe import ConfigError, Rollouts, Settings
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.errors import LoopTaken
 from agentpipe.training import loop_lease
 from agentpipe.trl import GrpoRollouts
@@ -34,7 +37,7 @@ from tests.stores import open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from brokers.server import Server
 
@@ -247,6 +250,17 @@ def _has_lost(loop: Rollouts) -> bool:
     return False
 
 
+@contextmanager
+def _locks(settings: Settings) -> Iterator[None]:
+    """Hold the locks of embedded stores: a process that is stopped with one stops all others."""
+    with ExitStack() as stack:
+        for url in (settings.broker, settings.sink):
+            if url.startswith("sqlite:"):
+                path = Path(f"{parse_url(url).path}-lock")
+                fcntl.flock(stack.enter_context(path.open("a+")), fcntl.LOCK_EX)
+        yield
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("with_policy", [False, True])
 def test_a_trainer_that_was_stopped_and_replaced_sends_and_counts_nothing_when_it_wakes(
@@ -257,7 +271,8 @@ def test_a_trainer_that_was_stopped_and_replaced_sends_and_counts_nothing_when_i
     with working(settings, tmp_path):
         stopped = trainer(settings, tmp_path)
         reach(stopped, tmp_path, "used-1")
-        os.kill(stopped.pid, signal.SIGSTOP)
+        with _locks(settings):
+            os.kill(stopped.pid, signal.SIGSTOP)
         (tmp_path / "meet-used-1").unlink()
         living = trainer(settings, tmp_path)
         wait_until(lambda: holder_of(settings) == living.pid, 120, "it is replaced")
