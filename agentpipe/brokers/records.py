@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -136,6 +137,12 @@ class Worker:
     slots: int = 1
     lease_s: float = 30.0
     queues: frozenset[str] = frozenset()
+
+    @property
+    def queues_digest(self) -> bytes:
+        """A key that is equal for workers with the same queues."""
+        names = "\n".join(sorted(self.queues))
+        return hashlib.blake2b(names.encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

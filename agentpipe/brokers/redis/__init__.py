@@ -7,7 +7,6 @@ the keys on one node. Leases use the server's clock.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -180,8 +179,7 @@ class RedisStore(RedisOperations, Store):
 
     def _join(self, worker: Worker) -> bool:
         """Register a worker; False if its queues' names were removed meanwhile."""
-        queues = sorted(worker.queues)
-        digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
+        queues, digest = sorted(worker.queues), worker.queues_digest.hex()
         while len(queues) > PORTION:
             self._scripts.run("serve", digest, *queues[-PORTION:])
             del queues[-PORTION:]

@@ -186,9 +186,8 @@ class SqliteStore(SqliteOperations, Store):
         return Admission(tuple(verdicts), waiting, bound)
 
     def join(self, worker: Worker) -> None:
-        seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         with self._database.write(durable=False) as db:
-            served.join(db, (*seen, time.monotonic()), worker.queues)
+            served.join(db, worker)
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         self._database.log.watch()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Group, Offer, Verdict
     from agentpipe.brokers.sqlite.admission import Rooms
 
+# Whether any group is open or any policy counts a running unit.
+HAS_MEMBERS = "(EXISTS (SELECT 1 FROM task_groups) OR EXISTS (SELECT 1 FROM policy_units))"
 _ADD_MEMBER = "INSERT INTO group_members (task_id, group_id, place) VALUES (?, ?, ?)"
 _COUNT = (
     "UPDATE task_groups SET left = left - 1, good = good + ?2, cancelled = max(cancelled, ?3),"
@@ -72,10 +74,6 @@ def offer_groups(
         runs.count_accepted(db, [offer.task_id for offer, _ in admitted])
         rooms.advance()
     return verdicts
-
-
-# Whether any group is open or any policy counts a running unit.
-HAS_MEMBERS = "(EXISTS (SELECT 1 FROM task_groups) OR EXISTS (SELECT 1 FROM policy_units))"
 
 
 def _living(db: sqlite3.Connection, groups: Sequence[Group]) -> set[str]:

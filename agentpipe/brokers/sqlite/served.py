@@ -6,13 +6,15 @@ Workers that serve the same queues share one row, found by a digest.
 
 from __future__ import annotations
 
-import hashlib
+import time
 from typing import TYPE_CHECKING
 
 import orjson
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from agentpipe.brokers.records import Worker
 
 # Rows of workers of older versions have the names themselves.
 SELECT_SERVERS = (
@@ -24,23 +26,15 @@ _NO_NAMES = "[]"
 _JOIN = "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')"
 
 
-def join(db: sqlite3.Connection, seen: tuple[object, ...], queues: frozenset[str]) -> None:
-    """Register a worker; ``seen`` has the columns of ``workers`` before the queues."""
-    digest = _digest_of(queues)
+def join(db: sqlite3.Connection, worker: Worker) -> None:
+    """Register a worker; its lease begins."""
+    digest, names = worker.queues_digest, orjson.dumps(sorted(worker.queues)).decode()
+    seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s, time.monotonic())
     db.execute(_JOIN, (*seen, digest, _NO_NAMES))
-    db.execute("INSERT OR IGNORE INTO served_queues VALUES (?, ?)", (digest, _names(queues)))
+    db.execute("INSERT OR IGNORE INTO served_queues VALUES (?, ?)", (digest, names))
     forget_unserved(db)
 
 
 def forget_unserved(db: sqlite3.Connection) -> None:
     """Delete the sets of queues that no worker serves any more."""
     db.execute("DELETE FROM served_queues WHERE serves NOT IN (SELECT serves FROM workers)")
-
-
-def _names(queues: frozenset[str]) -> str:
-    return orjson.dumps(sorted(queues)).decode()
-
-
-def _digest_of(queues: frozenset[str]) -> bytes:
-    """Return a key that is equal for workers with the same queues."""
-    return hashlib.blake2b("\n".join(sorted(queues)).encode(), digest_size=8).digest()
