@@ -25,13 +25,17 @@ from agentpipe.brokers.capabilities import (
     PausesQueues,
     ReadsTasks,
 )
-from agentpipe.brokers.records import ClaimRequest
+from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.settings import OutboxLimits
+from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentpipe.brokers.records import Claim, Worker
     from agentpipe.settings import Settings
 
+PATIENCE_S = 30
 ROOMY = OutboxLimits(10**9, 10**12)
 
 
@@ -67,6 +71,23 @@ def open_any(settings: Settings) -> AnyStore:
 def claim_up_to(limit: int, store: Store, worker: Worker, held: int | None = None) -> list[Claim]:
     """Claim tasks with outbox limits that are never reached."""
     return store.claim(ClaimRequest(worker, limit, ROOMY, held))
+
+
+def claim_all(number: int, store: Store, worker: Worker) -> list[Claim]:
+    """Claim ``number`` tasks, as soon as there are so many."""
+    found: list[Claim] = []
+
+    def there() -> bool:
+        found.extend(claim_up_to(number - len(found), store, worker))
+        return len(found) == number
+
+    wait_until(there, PATIENCE_S, f"{number} claims")
+    return found
+
+
+def good(claims: Sequence[Claim], result: bytes = b"{}") -> list[Settlement]:
+    """Settlements of runs that have ended well."""
+    return [Settlement(claim, "complete", result, "ok") for claim in claims]
 
 
 def can(store: object, capability: type) -> bool:

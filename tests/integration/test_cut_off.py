@@ -18,13 +18,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from brokers.server import Server
-    from tests.integration.project import Project
+    from tests.integration.project import Fleet, Project
 
 LEASE_S = 6.0
 # Time to notice the outage, to interrupt the run, and for the run to end.
 MARGIN_S = 3.0
 SILENT = "the broker has not answered for"
 OVER = "the lease is over, and other workers may have the tasks: 1 runs end here"
+
+
+@contextmanager
+def _two_workers(
+    project: Project, server: Server, lease_s: float, question: str
+) -> Iterator[tuple[Proxy, Fleet, Fleet]]:
+    """Two workers: the task runs on the first, which reaches its broker through the proxy."""
+    project.environ["AGENTPIPE_LEASE_S"] = f"{lease_s:g}"
+    project.collection()
+    with Proxy(server.port, odds=0.0) as proxy:
+        url = server.url.replace(f":{server.port}", f":{proxy.port}")
+        cut = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
+        project.send(question)
+        wait_until(lambda: project.journal("beat"), 30, "it runs")
+        yield proxy, cut, project.work("--processes", "1").ready(2)
 
 
 def _times(project: Project, event: str) -> list[float]:
@@ -36,14 +51,7 @@ def _times(project: Project, event: str) -> list[float]:
 def test_a_worker_that_is_cut_off_runs_nothing_beside_the_others(
     project: Project, server: Server
 ) -> None:
-    project.environ["AGENTPIPE_LEASE_S"] = f"{LEASE_S:g}"
-    project.collection()
-    with Proxy(server.port, odds=0.0) as proxy:
-        url = server.url.replace(f":{server.port}", f":{proxy.port}")
-        cut = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
-        project.send("beat-at-first 300")
-        wait_until(lambda: project.journal("beat"), 30, "it runs")
-        other = project.work("--processes", "1").ready(2)
+    with _two_workers(project, server, LEASE_S, "beat-at-first 300") as (proxy, cut, other):
         proxy.cut()
         wait_until(lambda: SILENT in cut.log, 30, "the worker says so")
         assert OVER not in cut.log
@@ -66,14 +74,7 @@ def test_a_worker_whose_connections_are_refused_runs_nothing_beside_the_others(
     project: Project, server: Server
 ) -> None:
     """Regression: RabbitMQ redelivers its tasks at once, while its own lease still holds."""
-    project.environ["AGENTPIPE_LEASE_S"] = f"{2 * LEASE_S:g}"
-    project.collection()
-    with Proxy(server.port, odds=0.0) as proxy:
-        url = server.url.replace(f":{server.port}", f":{proxy.port}")
-        cut = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
-        project.send("beat-at-first 300")
-        wait_until(lambda: project.journal("beat"), 30, "it runs")
-        other = project.work("--processes", "1").ready(2)
+    with _two_workers(project, server, 2 * LEASE_S, "beat-at-first 300") as (proxy, cut, other):
         proxy.refuse()
         wait_until(lambda: OVER in cut.log, 30, "its lease is over")
         project.until(delivered=1)
@@ -166,14 +167,7 @@ def test_a_run_goes_on_where_its_worker_is_connected_again_within_the_lease(
     project: Project, server: Server
 ) -> None:
     """Regression: on RabbitMQ another worker had taken over the agent, and ran its task again."""
-    project.environ["AGENTPIPE_LEASE_S"] = "60"
-    project.collection()
-    with Proxy(server.port, odds=0.0) as proxy:
-        url = server.url.replace(f":{server.port}", f":{proxy.port}")
-        cut = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
-        project.send("beat-at-first 15")
-        wait_until(lambda: project.journal("beat"), 30, "it runs")
-        other = project.work("--processes", "1").ready(2)
+    with _two_workers(project, server, 60, "beat-at-first 15") as (proxy, cut, other):
         proxy.refuse()
         wait_until(lambda: "the broker does not answer" in cut.log, 30, "the worker says so")
         proxy.accept()

@@ -14,11 +14,11 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, direct_results
-from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import Unreachable
 from agentpipe.settings import OutboxLimits, Settings
-from tests.stores import claim_up_to
+from tests.stores import PATIENCE_S, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from brokers.server_rabbitmq import RabbitServer
     from tests.integration.project import Project
 
-PATIENCE_S = 30
 AGES_S = 3_600.0
 TASKS, KILLS = 1_000, 6
 
@@ -67,25 +66,10 @@ def handing_over(store: RabbitStore, worker: Worker) -> threading.Event:
     hurried = threading.Event()
     store.hand_over(hurried.set)
     store.offer("one", [Offer("first", b"{}")], round_robin=False)
-    assert store.settle(good(claimed(store, worker, 1))) == [True]
+    assert store.settle(good(claim_all(1, store, worker))) == [True]
     confirm(store, worker, taken(store, worker))
     assert not hurried.is_set()
     return hurried
-
-
-def claimed(store: RabbitStore, worker: Worker, number: int) -> list[Claim]:
-    found: list[Claim] = []
-
-    def there() -> bool:
-        found.extend(claim_up_to(number - len(found), store, worker))
-        return len(found) == number
-
-    wait_until(there, PATIENCE_S, f"{number} claims")
-    return found
-
-
-def good(claims: Sequence[Claim], result: bytes = b"{}") -> list[Settlement]:
-    return [Settlement(claim, "complete", result, "ok") for claim in claims]
 
 
 def ended(
@@ -93,7 +77,7 @@ def ended(
 ) -> tuple[list[Claim], Future[list[bool]]]:
     """Two runs that have ended well."""
     store.offer("one", [Offer("a", b"{}"), Offer("b", b"{}")], round_robin=False)
-    claims = claimed(store, worker, 2)
+    claims = claim_all(2, store, worker)
     begun = store.settle_meanwhile(good(claims, result), None)
     assert begun is not None
     return claims, begun[0]
@@ -107,7 +91,7 @@ def confirm(store: RabbitStore, worker: Worker, records: Sequence[OutboxRecord])
     store.drop_outbox(worker, [record.number for record in records])
 
 
-def told(records: Sequence[OutboxRecord]) -> list[tuple[str, bool]]:
+def seen(records: Sequence[OutboxRecord]) -> list[tuple[str, bool]]:
     return sorted((record.task_id, record.holds_task) for record in records)
 
 
@@ -118,13 +102,13 @@ def test_a_task_is_settled_once_a_quick_sink_has_its_result(rabbit_url: str) -> 
         _, settled = ended(store, worker)
         assert hurried.is_set()
         records = taken(store, worker)
-        assert told(records) == [("a", True), ("b", True)]
+        assert seen(records) == [("a", True), ("b", True)]
         assert not settled.done()
         confirm(store, worker, records)
         assert settled.result(PATIENCE_S) == [True, True]
     with working(rabbit_url) as (store, worker):
         store.offer("one", [Offer("later", b"{}")], round_robin=False)
-        assert [claim.task_id for claim in claimed(store, worker, 1)] == ["later"]
+        assert [claim.task_id for claim in claim_all(1, store, worker)] == ["later"]
         assert store.take_outbox(worker, 100, 10**6) == []
 
 
@@ -137,7 +121,7 @@ def test_results_on_their_way_to_the_sink_count_towards_the_outbox(rabbit_url: s
         assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
         confirm(store, worker, taken(store, worker))
         assert settled.result(PATIENCE_S) == [True, True]
-        assert [claim.task_id for claim in claimed(store, worker, 1)] == ["c"]
+        assert [claim.task_id for claim in claim_all(1, store, worker)] == ["c"]
 
 
 def test_the_outbox_takes_what_a_slow_sink_does_not_confirm(rabbit_url: str) -> None:
@@ -147,7 +131,7 @@ def test_the_outbox_takes_what_a_slow_sink_does_not_confirm(rabbit_url: str) -> 
         store.take_outbox(worker, 100, 10**6)  # The sink hangs with these.
         assert settled.result(PATIENCE_S) == [True, True]
     with working(rabbit_url) as (store, worker):  # It was killed; the results were not lost.
-        assert told(taken(store, worker)) == [("a", False), ("b", False)]
+        assert seen(taken(store, worker)) == [("a", False), ("b", False)]
         assert claim_up_to(1, store, worker) == []
 
 
@@ -171,7 +155,7 @@ def test_a_task_whose_worker_is_killed_before_the_sink_confirms_runs_again(
         ended(store, worker)
         assert len(taken(store, worker)) == 2
     with working(rabbit_url) as (store, worker):
-        assert sorted(claim.task_id for claim in claimed(store, worker, 2)) == ["a", "b"]
+        assert sorted(claim.task_id for claim in claim_all(2, store, worker)) == ["a", "b"]
         assert store.take_outbox(worker, 100, 10**6) == []
 
 
@@ -183,7 +167,7 @@ def test_a_worker_that_leaves_stores_what_the_sink_has_not_confirmed(rabbit_url:
         store.leave(worker)
         assert settled.result(PATIENCE_S) == [True, True]
     with working(rabbit_url) as (store, worker):
-        assert told(taken(store, worker)) == [("a", False), ("b", False)]
+        assert seen(taken(store, worker)) == [("a", False), ("b", False)]
         assert claim_up_to(1, store, worker) == []
 
 
@@ -199,7 +183,7 @@ def test_what_waits_for_the_sink_when_the_connection_ends_is_settled_by_the_next
         with pytest.raises((ChannelClosed, Unreachable)):
             settled.result(PATIENCE_S)
         wait_until(lambda: _settled(store, claims), PATIENCE_S, "they are settled again")
-        assert {task_id for task_id, _ in told(taken(store, worker))} == {"a", "b"}
+        assert {task_id for task_id, _ in seen(taken(store, worker))} == {"a", "b"}
 
 
 def _settled(store: RabbitStore, claims: Sequence[Claim]) -> bool:
@@ -214,7 +198,7 @@ def test_a_large_result_waits_in_the_outbox(rabbit_url: str) -> None:
         hurried = handing_over(store, worker)
         _, settled = ended(store, worker, bytes(direct_results.MAX_BYTES + 1))
         assert settled.result(PATIENCE_S) == [True, True]
-        assert told(taken(store, worker)) == [("a", False), ("b", False)]
+        assert seen(taken(store, worker)) == [("a", False), ("b", False)]
         assert not hurried.is_set()
 
 

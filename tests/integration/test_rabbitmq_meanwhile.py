@@ -14,20 +14,19 @@ from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, served_agent
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
-from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import Unreachable
 from agentpipe.settings import OutboxLimits, Settings
-from tests.stores import ROOMY, claim_up_to
+from tests.stores import PATIENCE_S, ROOMY, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from agentpipe.brokers.records import Claim
     from brokers.server_rabbitmq import RabbitServer
-
-PATIENCE_S = 30
 
 
 @pytest.fixture
@@ -66,35 +65,27 @@ def offered(store: RabbitStore, number: int) -> None:
     store.offer("one", tasks, round_robin=False)
 
 
-def claimed(store: RabbitStore, worker: Worker, number: int = 1) -> list[Claim]:
-    found: list[Claim] = []
-
-    def there() -> bool:
-        found.extend(claim_up_to(number - len(found), store, worker))
-        return len(found) == number
-
-    wait_until(there, PATIENCE_S, f"{number} claims")
-    return found
-
-
-def good(claims: Sequence[Claim]) -> list[Settlement]:
-    return [Settlement(claim, "complete", b"{}", "ok") for claim in claims]
-
-
 def results(store: RabbitStore, worker: Worker) -> list[str]:
     return sorted(record.task_id for record in store.take_outbox(worker, 100, 10**6))
+
+
+def _settling_two(
+    store: RabbitStore, worker: Worker, request: ClaimRequest | None
+) -> tuple[list[Claim], Future[list[bool]], list[Claim] | None]:
+    """Settle two runs of eight; returns their claims, the answer, and what ``request`` claimed."""
+    offered(store, 8)
+    first = claim_all(2, store, worker)
+    wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
+    begun = store.settle_meanwhile(good(first), request)
+    assert begun is not None
+    return first, *begun
 
 
 def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
     broker_url: str, disk: threading.Event
 ) -> None:
     with working(broker_url, concurrency=2) as (store, worker):
-        offered(store, 8)
-        first = claimed(store, worker, 2)
-        wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
-        begun = store.settle_meanwhile(good(first), ClaimRequest(worker, 8, ROOMY))
-        assert begun is not None
-        settled, second = begun
+        first, settled, second = _settling_two(store, worker, ClaimRequest(worker, 8, ROOMY))
         if second is None:  # The outbox had to be checked first.
             second = claim_up_to(8, store, worker)
         assert len(second) == 2
@@ -111,15 +102,11 @@ def test_results_that_are_being_stored_count_towards_the_outbox(
     broker_url: str, disk: threading.Event
 ) -> None:
     with working(broker_url, concurrency=2) as (store, worker):
-        offered(store, 8)
-        first = claimed(store, worker, 2)
-        wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
-        begun = store.settle_meanwhile(good(first), None)
-        assert begun is not None
+        _, settled, _ = _settling_two(store, worker, None)
         assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
         assert len(claim_up_to(8, store, worker)) == 2
         disk.set()
-        assert begun[0].result(PATIENCE_S) == [True, True]
+        assert settled.result(PATIENCE_S) == [True, True]
 
 
 def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
@@ -146,7 +133,7 @@ def test_a_worker_leaves_when_what_it_settles_is_settled(
     """Otherwise the task would be returned as well."""
     with working(broker_url) as (store, worker):
         offered(store, 1)
-        begun = store.settle_meanwhile(good(claimed(store, worker)), None)
+        begun = store.settle_meanwhile(good(claim_all(1, store, worker)), None)
         assert begun is not None
         leaving = threading.Thread(target=store.leave, args=(worker,))
         leaving.start()
@@ -163,7 +150,7 @@ def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
 ) -> None:
     with working(broker_url) as (store, worker):
         offered(store, 1)
-        claims = claimed(store, worker)
+        claims = claim_all(1, store, worker)
         begun = store.settle_meanwhile(good(claims), None)
         assert begun is not None
         session = store._link._session  # noqa: SLF001 - its end stands for an outage
@@ -186,7 +173,7 @@ def _settled(store: RabbitStore, claims: Sequence[Claim]) -> bool:
 
 def _settled_in_turn(store: RabbitStore, worker: Worker, number: int) -> None:
     for _ in range(number):
-        assert store.settle(good(claimed(store, worker))) == [True]
+        assert store.settle(good(claim_all(1, store, worker))) == [True]
 
 
 def _ready(store: RabbitStore, worker: Worker) -> int:
