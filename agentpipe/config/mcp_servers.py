@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.config.paths import why_unreadable
-from agentpipe.config.shown_values import (
-    place_in,
-    refusal,
-    shown_names,
-    shown_passwords,
-)
+from agentpipe.config.shown_values import place_in, refusal, shown_names, shown_passwords
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.template import names_in, render
 from agentpipe.errors import ConfigError, Problem

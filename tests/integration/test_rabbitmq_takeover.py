@@ -52,7 +52,7 @@ def joined(store: RabbitStore, name: str, lease_s: float = LONG_S) -> Worker:
 
 @contextmanager
 def fleet(broker_url: str) -> Iterator[dict[str, RabbitStore]]:
-    """Three workers, each of which serves a third of the agents."""
+    """Three workers that serve a third of the agents each."""
     with ExitStack() as stack:
         stores = {name: stack.enter_context(closing(opened(broker_url))) for name in NAMES}
         for name, store in stores.items():
@@ -99,7 +99,7 @@ def frozen(store: RabbitStore) -> Iterator[None]:
 
 
 def test_agents_of_a_dead_worker_do_not_wait_for_a_frozen_one(broker_url: str) -> None:
-    """Regression: a part was the frozen worker's share, and waited until somebody ended it."""
+    """Regression: a part was the frozen worker's share, and waited until that was ended."""
     with fleet(broker_url) as stores:
         expected = served(stores["a"], "a") | served(stores["c"], "c")
         with frozen(stores["b"]):

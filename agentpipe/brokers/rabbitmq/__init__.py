@@ -202,7 +202,7 @@ class RabbitStore(RabbitOperations, Store):
             leaving = self._workers.pop(worker.name, None)
             services.outbox.take_back(worker.name)
             if leaving is None:  # A worker of another process, whose watcher has ended it.
-                await services.say_ended(worker.name)
+                await services.say_ended([worker.name])
                 return 0
             return await leaving.leave()
 
@@ -309,8 +309,8 @@ class RabbitStore(RabbitOperations, Store):
 
     async def _farewell(self) -> None:
         if self._services is not None:
-            for name in self._workers:  # Otherwise the others would wait for its lease.
-                await self._services.say_ended(name)
+            if self._workers:  # Otherwise the others would wait for their leases.
+                await self._services.say_ended(self._workers)
             await self._services.dead.close()
             await self._services.undeliverable.close()
 

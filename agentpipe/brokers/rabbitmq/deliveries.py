@@ -245,9 +245,7 @@ class Deliveries:
             self.settling.discard(held.claim.number)
         else:
             self._end(held)
-        if (
-            not self.has_nothing
-        ):  # The worker may have waited for this: it continues while it settles.
+        if not self.has_nothing:  # The worker may have waited for this: it settles meanwhile.
             self._wake()
 
     def begin_settling(self, claims: Iterable[Claim]) -> None:

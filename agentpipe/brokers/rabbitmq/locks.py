@@ -103,7 +103,7 @@ class ConsumerLocks(UnitLocks):
             channel.close()
         for unit, channel in found.items():
             if channel.is_open:
-                channel.unlock(self._topology.lock_queue(unit).name)
+                channel.unlock(self._topology.lock(unit))
         for channel in {*found.values()}:
             if channel.is_open:
                 await channel.catch_up()

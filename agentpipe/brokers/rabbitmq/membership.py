@@ -4,13 +4,15 @@ Workers send to each other through a fanout exchange. Each has its own queue the
 with its connection: an undeliverable message shows that the worker is lost. It has ended, or is cut
 off and its runs continue until its lease is over. So it keeps its agents for that long, unless it
 or its watcher has said that it has ended. A worker that does not answer is silent: a frozen one
-keeps its connection, and its agents, until somebody ends it.
+keeps its connection and its agents until it is ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, decode, encode
@@ -23,8 +25,25 @@ if TYPE_CHECKING:
 
 # A member that leaves a probe unanswered for this long is silent; members are probed every second.
 SILENT_S = 1.0
-# How often, and how many times, a member is probed of which a watcher says that it has ended.
+# How often, and how many times, a member is probed whose end a watcher has reported.
 END_EVERY_S, END_PROBES = 0.1, 30
+
+
+@dataclass(slots=True)
+class Contact:
+    """What is known about the connection of a member; times are on the monotonic clock.
+
+    Attributes:
+        heard_at: Its last message; 0 before the first.
+        asked_at: The first probe since then that it has not answered.
+        silent_since: When it was found not to answer; None while it answers.
+        is_lost: Whether its queue has gone with its connection.
+    """
+
+    heard_at: float = 0.0
+    asked_at: float | None = None
+    silent_since: float | None = None
+    is_lost: bool = False
 
 
 class Membership:
@@ -49,24 +68,19 @@ class Membership:
         self.members: dict[str, Member] = {}
         self.address = self._name = ""
         self._channel, self._me, self._heard, self._lease_s = channel, me, heard, lease_s
-        # By name: since when, on the monotonic clock.
-        self._silent: dict[str, float] = {}
-        self._lost: set[str] = set()
-        # Members of which a watcher has said that they have ended.
+        self._contacts: dict[str, Contact] = defaultdict(Contact)
+        # Members whose end a watcher has reported.
         self._ended: set[str] = set()
-        # On the monotonic clock: the last message of each, and the first probe without an answer.
-        self._heard_at: dict[str, float] = {}
-        self._asked_at: dict[str, float] = {}
 
     @property
     def awake(self) -> list[Member]:
         """The members that answer, which can take over agents."""
-        return [it for it in self.members.values() if it.name not in self._silent]
+        return [it for it in self.members.values() if not self._is_silent(it.name)]
 
     @property
     def connected(self) -> int:
         """The number of members that can answer requests."""
-        return len(self.members) - len(self._lost)
+        return sum(not self._contacts[name].is_lost for name in self.members)
 
     async def open(self) -> None:
         """Start to receive, and ask the others to introduce themselves."""
@@ -114,14 +128,10 @@ class Membership:
 
     def _hear_of(self, name: str) -> None:
         """Note that the member lives and answers."""
-        self._drop_notes(name)
-        self._heard_at[name] = time.monotonic()
+        self._contacts[name] = Contact(time.monotonic())
 
-    def _drop_notes(self, name: str) -> None:
-        self._heard_at.pop(name, None)
-        self._asked_at.pop(name, None)
-        self._silent.pop(name, None)
-        self._lost.discard(name)
+    def _is_silent(self, name: str) -> bool:
+        return self._contacts[name].silent_since is not None
 
     def _forget(self, gone: Member) -> bool:
         """Forget a worker that has ended, unless it has returned at another address."""
@@ -129,7 +139,7 @@ class Membership:
         if known is None or known.address != gone.address:
             return False
         del self.members[gone.name]
-        self._drop_notes(gone.name)
+        self._contacts.pop(gone.name, None)
         self._ended.discard(gone.name)
         self._channel.look.set()
         return True
@@ -155,9 +165,10 @@ class Membership:
         await self._channel.raw.publish([encode(here, key=address)])
 
     def _note_silence(self, names: Iterable[str]) -> set[str]:
-        """Note members that do not answer; returns those of which this is new."""
-        new = {*names} & self.members.keys() - self._silent.keys()
-        self._silent |= dict.fromkeys(new, time.monotonic())
+        """Note members that do not answer; returns those that were not silent before."""
+        new = {name for name in {*names} & self.members.keys() if not self._is_silent(name)}
+        for name in new:
+            self._contacts[name].silent_since = time.monotonic()
         if new:
             self._channel.look.set()
         return new
@@ -180,22 +191,24 @@ class Membership:
         # Look up all first: a member can disappear while another is probed.
         for member in [self.members[name] for name in self._next()]:
             # Before it is sent: the answer can arrive before the server's confirmation.
-            self._asked_at.setdefault(member.name, time.monotonic())
+            contact = self._contacts[member.name]
+            contact.asked_at = contact.asked_at or time.monotonic()
             await self._probe_one(member)
         before = time.monotonic() - SILENT_S
-        if new := self._note_silence(it for it, at in self._asked_at.items() if at <= before):
+        asked = {name: it.asked_at for name, it in self._contacts.items() if it.asked_at}
+        if new := self._note_silence(name for name, at in asked.items() if at <= before):
             await self._say(Request("silent", workers=frozenset(new)))
 
     def _next(self) -> set[str]:
         """The names of the members to probe."""
         if not self.members:
             return set()
-        return {*self._following(), min(self.members, key=lambda it: self._heard_at.get(it, 0.0))}
+        return {*self._following(), min(self.members, key=lambda it: self._contacts[it].heard_at)}
 
     def _following(self) -> Iterator[str]:
         for name in sorted(self.members, key=lambda it: (it < self._name, it)):
             yield name
-            if name not in self._silent:
+            if not self._is_silent(name):
                 return
 
     async def _probe_one(self, member: Member) -> None:
@@ -206,7 +219,7 @@ class Membership:
         known = self.members.get(member.name)
         if known is None or known.address != member.address:
             return
-        self._lost.add(member.name)
+        self._contacts[member.name].is_lost = True
         self._note_silence([member.name])
         if self._has_ended(member.name) and self._forget(member):
             await self._say(Request("gone", member))
@@ -216,4 +229,6 @@ class Membership:
 
         It was connected when it was last heard, so its lease is over by its own clock, too.
         """
-        return lost in self._ended or time.monotonic() - self._silent[lost] >= self._lease_s
+        since = self._contacts[lost].silent_since
+        is_over = since is not None and time.monotonic() - since >= self._lease_s
+        return lost in self._ended or is_over

@@ -115,9 +115,9 @@ class Services:
             if spared_now:
                 await self._tell(Request("judged", marks=await self.verdicts.carry_out(spared_now)))
 
-    async def say_ended(self, worker: str) -> None:
-        """Have the other workers check at once whether this one has ended."""
-        await self._tell(Request("ended", workers=frozenset({worker})))
+    async def say_ended(self, workers: Iterable[str]) -> None:
+        """Have the other workers check at once that these have ended."""
+        await self._tell(Request("ended", workers=frozenset(workers)))
 
     def changed(self) -> None:
         """Notify the workers of changes."""

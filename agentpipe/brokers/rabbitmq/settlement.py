@@ -64,7 +64,7 @@ class Settling:
         async with self._busy:
             mine = [each.claim.number not in self._deliveries.settling for each in settlements]
             left = [each for each, is_mine in zip(settlements, mine, strict=True) if is_mine]
-            done = iter(await self._settle(left))
+            done = iter(await self.settle_beside(left))
             return [is_mine and next(done) for is_mine in mine]
 
     def begin_beside(self, settlements: Sequence[Settlement], settled: Future[list[bool]]) -> None:
@@ -81,10 +81,6 @@ class Settling:
         self._deliveries.stop_settling(each.claim for each in settlements)
         if not ended.done():
             ended.set_result(None)
-
-    async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Settle results of good runs, concurrently with other settlements."""
-        return await self._settle(settlements)
 
     def settle_directly(
         self,
@@ -141,7 +137,8 @@ class Settling:
                 await asyncio.wait(under_way)
             yield
 
-    async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+    async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Settle results of good runs, concurrently with other settlements."""
         if not self._services.connection.session.is_open:  # The next connection settles it.
             raise ChannelClosed("it ended before that was settled")
         found = self._find(settlements)

@@ -29,7 +29,7 @@ SHARED = (
     "verdicts",
 )
 LONGEST_DELAY_MS = 40 * 86_400_000
-# How long the queue of a lock that nobody holds is kept: a worker boots within this time.
+# How long the queue of a lock without a holder is kept: a worker boots within this time.
 LOCK_KEPT_MS = 60_000
 # The highest priority; higher ones are delivered first, and each level costs server memory.
 PRIORITIES = 2

@@ -106,10 +106,8 @@ class Channel:
     def ensure(self, queue: Declaration) -> None:
         """Declare without waiting; the server closes the channel if the arguments differ."""
         self._refuse_closed()
-        arguments = dict(queue.arguments)
-        declare = spec.Queue.Declare(
-            queue=queue.name, durable=True, nowait=True, arguments=arguments
-        )
+        name, arguments = queue.name, dict(queue.arguments)
+        declare = spec.Queue.Declare(queue=name, durable=True, nowait=True, arguments=arguments)
         with closed_errors():
             self._raw._send_method(declare)  # noqa: SLF001 - pika can hold it back behind others
 
@@ -123,7 +121,7 @@ class Channel:
             self._consumers.lock(queue.name, lost)
 
     def unlock(self, name: str) -> None:
-        """Stop to consume from the queue; does not wait for the server."""
+        """Stop consuming from the queue; does not wait for the server."""
         with closed_errors():
             self._consumers.unlock(name)
 
