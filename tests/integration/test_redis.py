@@ -243,6 +243,59 @@ def test_dead_letters_that_fill_several_answers_are_all_read(store: AnyStore) ->
     assert [letter.task_id for letter in store.read_dead(["c", "a", "b"])] == ["a", "b", "c"]
 
 
+# Sending many at once.
+
+BULK = 20  # Enough for their payloads to be stored beside the script.
+
+
+def bulk(store: AnyStore, first: int, payload: bytes) -> tuple[str, ...]:
+    offers = [Offer(f"t{number}", payload) for number in range(first, first + BULK)]
+    return store.offer(QUEUE, offers, round_robin=False).verdicts
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_known_tasks_keep_their_payloads_and_refused_ones_leave_none(
+    own_server: OwnServer, *, restarted: bool
+) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as raw:
+        store.declare([Queue(QUEUE, "crew", max_waiting=25, concurrency=1)])
+        assert bulk(store, 0, b"first") == ("accepted",) * 20
+        if restarted:
+            raw.script_flush()
+        expected = ("duplicate",) * 10 + ("accepted",) * 5 + ("refused",) * 5
+        assert bulk(store, 10, b"second") == expected
+        payloads = raw.hgetall("{agentpipe}:payloads")
+        assert payloads == {b"t%d" % n: b"first" if n < 20 else b"second" for n in range(25)}
+        assert not raw.exists("{agentpipe}:kept")
+
+
+def test_the_first_of_two_tasks_of_one_name_counts_within_a_bulk(
+    store: AnyStore, url: str, raw: redis.Redis
+) -> None:
+    offers = [Offer("same", b"%d" % number) for number in range(BULK)]
+    verdicts = store.offer(QUEUE, offers, round_robin=False).verdicts
+    assert verdicts == ("accepted", *["duplicate"] * (BULK - 1))
+    assert raw.hgetall(f"{keys_of(url)}:payloads") == {b"same": b"0"}
+
+
+def test_a_bulk_without_a_reply_is_repeated_after_its_tasks_have_ended(
+    redis_server: RedisServer, store: AnyStore, url: str, raw: redis.Redis
+) -> None:
+    with Proxy(redis_server.port, odds=1.0) as proxy:
+        prefix = url.rpartition("=")[2]
+        with opened(f"redis://{HOST}:{proxy.port}/0?prefix={prefix}") as cut_off:
+            proxy.may_lose = 2  # The call repeats itself once.
+            with pytest.raises(Unreachable):
+                bulk(cut_off, 0, b"payload")
+            claims = claim_up_to(BULK, store, joined(store))
+            again = Settlement(claims[0], "retry", payload=b"changed")
+            store.settle([again, *answers(claims[1:])])
+            assert len(claims) == BULK
+            assert bulk(cut_off, 0, b"payload") == ("accepted",) * BULK
+    assert raw.hgetall(f"{keys_of(url)}:payloads") == {claims[0].task_id.encode(): b"changed"}
+
+
 # Processes.
 
 

@@ -9,7 +9,7 @@ from agentpipe.brokers.redis.idempotency import Requests
 from agentpipe.brokers.redis.packing import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from agentpipe.brokers.redis.packing import Argument, Packed
     from agentpipe.brokers.redis.script_runner import ScriptRunner
@@ -19,10 +19,14 @@ REMEMBER_S = 86_400
 
 
 class Asking:
-    """Sends numbered requests to one server. Thread-safe."""
+    """Sends numbered requests to one server. Thread-safe.
+
+    Attributes:
+        base: Beginning of the store's keys.
+    """
 
     def __init__(self, scripts: ScriptRunner) -> None:
-        self._scripts, self._requests = scripts, Requests()
+        self._scripts, self._requests, self.base = scripts, Requests(), scripts.base
 
     def ask(
         self,
@@ -30,13 +34,14 @@ class Asking:
         what: Hashable,
         *args: Argument,
         more: Packed = NOTHING,
+        before: Sequence[list[bytes]] = (),
         sent: Callable[[], None] | None = None,
     ) -> Any:
         """Run a script as a new request, or repeat the request whose reply was lost.
 
-        ``what`` identifies the request. For ``more`` and ``sent`` see ``ScriptRunner.run``.
+        ``what`` identifies the request. For ``more`` to ``sent`` see ``ScriptRunner.run``.
         """
-        with self.asked(script, what, *args, more=more, sent=sent) as reply:
+        with self.asked(script, what, *args, more=more, before=before, sent=sent) as reply:
             return reply
 
     @contextmanager
@@ -46,12 +51,14 @@ class Asking:
         what: Hashable,
         *args: Argument,
         more: Packed = NOTHING,
+        before: Sequence[list[bytes]] = (),
         sent: Callable[[], None] | None = None,
     ) -> Iterator[Any]:
         """Like ``ask``; the request is also repeated if the body raises ``Unreachable``."""
         with self._requests.request((script, what)) as request:
             numbered = (request.name, request.number, REMEMBER_S)
-            yield self._scripts.run(script, *numbered, *args, more=more, sent=sent)
+            given = (*numbered, *args)
+            yield self._scripts.run(script, *given, more=more, before=before, sent=sent)
 
     def settle_and_claim(
         self, settled: Hashable, claimed: Hashable, *args: Argument

@@ -1,23 +1,48 @@
 #!lua
 -- needs: rooms
 -- ARGV: session, request, seconds to remember it, target; '1' for round-robin, '0' for a queue, or
--- 'any' for a queue even if it is full; '1' if offers have priorities and delays; then for each
--- offer: id, payload, and if so priority and delay.
+-- 'any' for a queue even if it is full; the number of values per offer; then these for each offer:
+-- 1: id; 2: id, payload; 4: id, payload, priority, delay. With the ids alone, the offers are staged:
+-- this transaction has stored their payloads, and kept those that it replaced.
 -- Returns 'DEPTH BOUND VERDICTS', with a letter for each offer (accepted, duplicate, refused).
 
-local before = answered()
-if before then
-  return before
-end
-
 local argv = ARGV -- A local is faster to access.
-local target, to_ring, unbounded, step = argv[4], argv[5] == '1', argv[5] == 'any', argv[6] == '1' and 4 or 2
+local target, to_ring, unbounded = argv[4], argv[5] == '1', argv[5] == 'any'
+local step = tonumber(argv[6])
+local is_staged = step == 1
 local total = (#argv - 6) / step
 local ids = {}
 for index = 1, total do
   ids[index] = argv[7 + (index - 1) * step]
 end
-local living = read_many('HMGET', TASKS, ids)
+local kept = is_staged and call('HGETALL', KEPT) or {}
+-- The transaction has kept something of each known task.
+local living = (not is_staged or #kept > 0) and read_many('HMGET', TASKS, ids) or {}
+
+-- Restore the payloads of known tasks, and remove those of no task.
+local function tidy()
+  for place = 1, #kept, 2 do
+    if call('HEXISTS', TASKS, kept[place]) == 1 then
+      call('HSET', PAYLOADS, kept[place], kept[place + 1])
+    end
+  end
+  for index, id in ipairs(ids) do
+    if not living[index] then
+      later('HDEL', PAYLOADS, id)
+    end
+  end
+  call('DEL', KEPT)
+  flush()
+end
+
+local before = answered()
+if before then
+  if is_staged then
+    tidy()
+  end
+  return before
+end
+
 local settled = read_many('ZMSCORE', SETTLED, ids)
 
 local stored = call('HMGET', STORE, 'next', 'accepted', 'cursor:' .. target)
@@ -48,7 +73,9 @@ local function admit(index, queue)
   end
   local seq, at = string.format('%016d', first + index - 1), 2 * accepted
   tasks[at + 1], tasks[at + 2] = id, seq .. ' ' .. priority .. found.ending
-  payloads[at + 1], payloads[at + 2] = id, argv[place + 1]
+  if not is_staged then
+    payloads[at + 1], payloads[at + 2] = id, argv[place + 1]
+  end
   order[at + 1], order[at + 2] = seq, id
   if delay > 0 then
     delayed[#delayed + 1], delayed[#delayed + 2] = time + delay, id
@@ -68,13 +95,16 @@ for index = 1, total do
     if queue then
       admit(index, queue)
       count_in_run(id, 'tasks', 1)
-      accepted, seen[id], verdicts[index] = accepted + 1, true, 'a'
+      accepted, seen[id], living[index], verdicts[index] = accepted + 1, true, true, 'a'
     else
       refused, verdicts[index] = true, 'r'
     end
   end
 end
 
+if is_staged then
+  tidy()
+end
 if accepted > 0 then
   local values = {'next', string.format('%d', first + total - 1),
     'accepted', string.format('%d', tonumber(stored[2] or 0) + accepted)}

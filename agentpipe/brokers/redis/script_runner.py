@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -16,11 +17,13 @@ from agentpipe.brokers.redis.scripts import Scripts
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agentpipe.brokers.redis.address import RedisAddress
     from agentpipe.brokers.redis.packing import Argument, Packed
     from agentpipe.brokers.redis.scripts import Script
+
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
 
 class ScriptRunner:
@@ -57,11 +60,13 @@ class ScriptRunner:
         name: str,
         *args: Argument,
         more: Packed = NOTHING,
+        before: Sequence[list[bytes]] = (),
         sent: Callable[[], None] | None = None,
     ) -> Any:
         """Run a script with these arguments, followed by ``more``; returns its reply.
 
-        ``sent`` is called once the command is sent.
+        ``before`` has encoded commands: they and the script are one transaction. ``sent`` is called
+        once everything is sent.
 
         Raises:
             Unreachable: The server does not answer, or refuses everything for now.
@@ -74,10 +79,10 @@ class ScriptRunner:
         waited = "" if self._noted_at is None else f"{begun - self._noted_at:.3f}"
         command = ("EVALSHA", script.sha, 2, self.key, f"{self.base}:waited:{waited}", *args)
         try:
-            answer = self.call(*command, more=more, sent=sent)
+            answer = self.call(*command, more=more, before=before, sent=sent)
         except NoScriptError:
             self._load(script)
-            answer = self.call(*command, more=more)
+            answer = self.call(*command, more=more, before=before)
         if script.notes_time:
             self._noted_at = max(begun, self._noted_at or begun)
         return answer
@@ -95,30 +100,36 @@ class ScriptRunner:
         self,
         *command: Argument,
         more: Packed = NOTHING,
+        before: Sequence[list[bytes]] = (),
         sent: Callable[[], None] | None = None,
     ) -> Any:
         """Run an idempotent command; returns its reply. See ``run``."""
         if self._closed:
             raise Unreachable(f"{self.address.url}: this store has been closed")
         pieces = command_of(command, more)
+        if before:
+            pieces = [b"".join((_MULTI, *chain.from_iterable(before), *pieces, _EXEC))]
+        replies = len(before) + 3 if before else 1
         with translated(self.address):
             try:
-                return self._call_once(pieces, sent)
+                return self._call_once(pieces, replies, sent)
             except redis.TimeoutError:
                 self.losses += 1
                 raise
             except redis.ConnectionError:
                 self.losses += 1
                 self._drop_idle()
-                return self._call_once(pieces)
+                return self._call_once(pieces, replies)
 
-    def _call_once(self, pieces: list[bytes], sent: Callable[[], None] | None = None) -> Any:
+    def _call_once(
+        self, pieces: list[bytes], replies: int, sent: Callable[[], None] | None = None
+    ) -> Any:
         connection = self._connection()
         try:
             connection.send_packed_command(pieces, check_health=False)
             if sent is not None:
                 sent()
-            answer = connection.read_response()
+            answer = connection.read_response() if replies == 1 else _executed(connection, replies)
         except ResponseError:
             self._idle.append(connection)
             raise
@@ -154,6 +165,20 @@ class ScriptRunner:
         self._closed = True
         self._drop_idle()
         self._client.close()
+
+
+def _executed(connection: Any, replies: int) -> Any:
+    """Read a transaction's replies; return that of its last command, or raise the first error."""
+    errors, answers = [], []
+    for _ in range(replies):
+        try:
+            answers = connection.read_response()
+        except ResponseError as error:
+            errors.append(error)
+    errors += [each for each in answers if isinstance(each, ResponseError)]
+    if errors:
+        raise errors[0]
+    return answers[-1]
 
 
 def _since_boot() -> float:
