@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 from dataclasses import dataclass
 
 from agentpipe.core.processes import is_alive
+
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +38,13 @@ class Parent:
     def is_gone(self) -> bool:
         """Whether the parent has ended; its pid can belong to another process by now."""
         return os.getppid() != self.pid if self._is_systems else not is_alive(self.pid)
+
+
+def continue_when_orphaned() -> None:
+    """Have the kernel continue this process, if it is stopped, when the one that started it ends.
+
+    A stopped process could not notice it, and would stay for ever. It also continues when only the
+    thread that started it ends.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)

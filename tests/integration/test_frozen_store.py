@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,7 +48,7 @@ def test_a_stopped_sender_is_named_and_nothing_is_lost_when_it_goes_on(project: 
 
 def test_a_disk_that_is_full_for_longer_than_a_lease_costs_no_run(project: Project) -> None:
     fleet = _fleet_with_runs(project, processes=2, seconds=2 * LEASE_S)
-    with _without_space(fleet):
+    with _without_space(project, fleet.pids):
         wait_until(lambda: "the broker does not answer" in fleet.log, 60, "they say so")
         wait_until(lambda: len(project.journal("finished")) == 4, 60, "all runs end meanwhile")
         _outlast_the_lease()
@@ -58,6 +58,22 @@ def test_a_disk_that_is_full_for_longer_than_a_lease_costs_no_run(project: Proje
     assert fleet.log.count("began anew") <= 2  # Not at each try, while the disk is full.
     assert fleet.stop() == 0
     _assert_each_ran_once(project, 4)
+
+
+def test_a_verdict_waits_for_a_disk_that_is_full_for_longer_than_a_lease(project: Project) -> None:
+    project.collection("toys", number=1, concurrency=8)
+    fleet = project.work("--processes", "1", "--slots", "4").ready(1)
+    project.send(*["sleep-at-first 600"] * 3)
+    wait_until(lambda: len(project.journal("started")) == 3, 60, "all run")
+    (worker,) = fleet.pids
+    with _without_space(project, {worker, fleet.process.pid}):
+        os.kill(worker, signal.SIGSTOP)  # Ended by its supervisor; no run is to blame.
+        wait_until(lambda: "is frozen" in fleet.log, 60, "it is ended")
+        _outlast_the_lease()
+    project.until(delivered=3, outbox=0)
+    assert fleet.stop() == 0
+    results = project.by_id().values()
+    assert {(result["outcome"], result["attempt"]) for result in results} == {("ok", 1)}
 
 
 def _fleet_with_runs(project: Project, *, processes: int, seconds: float) -> Fleet:
@@ -70,15 +86,16 @@ def _fleet_with_runs(project: Project, *, processes: int, seconds: float) -> Fle
 
 
 @contextmanager
-def _without_space(fleet: Fleet) -> Iterator[None]:
-    """Limit the size of the workers' files to what log and journal need."""
-    pids = fleet.pids
-    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
+def _without_space(project: Project, pids: set[int]) -> Iterator[None]:
+    """Limit the size of the files of these, and of what they start, to what their log needs."""
     for pid in pids:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, before[pid][1]))
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, most))
     yield
-    for pid in pids:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before[pid])
+    for pid in project.processes():
+        with suppress(ProcessLookupError):
+            _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
 
 
 def _outlast_the_lease() -> None:

@@ -101,6 +101,36 @@ def test_a_frozen_worker_whose_master_is_killed_while_it_boots_is_ended(
     wait_until(lambda: not project.processes(), 60, "nothing is left")
 
 
+@pytest.mark.parametrize("boots", [True, False], ids=["booting", "serving"])
+@pytest.mark.parametrize("command", [("work",), DRAMATIQ], ids=["supervisor", "master"])
+def test_a_stopped_worker_does_not_outlive_the_processes_that_started_it(
+    project: Project, command: tuple[str, ...], *, boots: bool
+) -> None:
+    project.environ["AGENTPIPE_GRACE_S"] = "0"
+    _with_module(project, "stops", STOPS)
+    stopped = project.folder / "stopped"
+    if not boots:
+        stopped.write_text("")  # None stops by itself.
+    options = ("--processes", "1") if command == ("work",) else ()
+    fleet = project.work(*options, command=command)
+    if boots:
+        wait_until(lambda: stopped.exists() and stopped.read_text(), 60, "the worker is stopped")
+    else:
+        (worker,) = fleet.ready(1).pids
+        os.kill(worker, signal.SIGSTOP)
+        _kill_guards(project)
+    fleet.process.kill()
+    fleet.process.wait()
+    wait_until(lambda: not project.processes(), 60, "nothing is left")
+
+
+def _kill_guards(project: Project) -> None:
+    """Kill what would end a stopped worker of plain Dramatiq."""
+    for pid in project.processes():
+        if b"agentpipe.worker.watch.guard" in _command(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.long
 def test_a_worker_with_a_deaf_main_thread_ends_after_its_grace(project: Project) -> None:
     project.environ["AGENTPIPE_GRACE_S"] = "0"

@@ -182,7 +182,7 @@ def test_a_signal_ends_a_supervisor_that_still_starts_workers(
     started = []
 
     class Child:
-        code = 0
+        code, owes_verdict = 0, False
 
         def __init__(self, *_: object) -> None:
             started.append(self)

@@ -9,7 +9,6 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.core.processes import is_alive
@@ -17,12 +16,13 @@ from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch import handover
 from agentpipe.worker.watch.freeze_watch import FreezeWatch, freeze_limit_s, is_stopped
 from agentpipe.worker.watch.last_word import LastWordFile
-from agentpipe.worker.watch.post_mortem import bury_dead, end_frozen
+from agentpipe.worker.watch.post_mortem import end_frozen, of_dead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.settings import Settings
+    from agentpipe.worker.watch.post_mortem import Verdict
 
 # How long the master waits in its handshake with a worker; it ignores signals meanwhile.
 HANDSHAKE_MS = 500
@@ -43,7 +43,7 @@ class ChildProcess:
         limit_s = freeze_limit_s(settings.lease_s)
         self._watch = FreezeWatch(limit_s, lambda: is_stopped(self._word.pid))
         self._ending: threading.Thread | None = None
-        self._burying: threading.Thread | None = None
+        self._storing: threading.Thread | None = None
         self._was_ended = False
         self._process = handover.start(
             _command(settings),
@@ -86,8 +86,12 @@ class ChildProcess:
     @property
     def is_over(self) -> bool:
         """Whether its worker is gone, and what that held was returned."""
-        burying = self._burying is not None and self._burying.is_alive()
-        return not (self.worker_lives or burying)
+        return not (self.worker_lives or self.owes_verdict)
+
+    @property
+    def owes_verdict(self) -> bool:
+        """Whether it is not stored yet what the tasks of its dead worker count."""
+        return self._storing is not None and self._storing.is_alive()
 
     @property
     def worker_lives(self) -> bool:
@@ -108,7 +112,7 @@ class ChildProcess:
             return
         if not self.worker_lives:
             self._was_ended = True
-            self._bury()
+            self._store(of_dead(self._word.read(), self._alone, self._watch))
         elif is_frozen:
             self._ending = threading.Thread(target=self._end_frozen, daemon=True)
             self._ending.start()
@@ -122,16 +126,19 @@ class ChildProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _bury(self) -> None:
-        """Bury in a thread, so the replacement does not wait: the broker can be away."""
-        bury = partial(bury_dead, self._word.read(), self._alone, self._watch)
-        self._burying = threading.Thread(target=bury, daemon=True)
-        self._burying.start()
+    def _store(self, verdict: Verdict | None) -> None:
+        """Store in a thread, so the replacement does not wait: the broker can be away."""
+        if verdict is not None:
+            storing = threading.Thread(target=verdict.store, daemon=True)
+            storing.start()
+            self._storing = storing if verdict.has_tasks else None
 
     def _end_frozen(self) -> None:
-        self._was_ended = end_frozen(self._word, self._alone)
-        if self._was_ended:
+        verdict = end_frozen(self._word, self._alone)
+        if verdict is not None:
+            self._was_ended = True
             self._process.kill()  # The master of a worker that is gone.
+            self._store(verdict)
 
     def signal(self, kind: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""

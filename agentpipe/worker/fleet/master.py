@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
+from agentpipe.core.parent import continue_when_orphaned
+from agentpipe.engines.process.process_tree import children_of
 from agentpipe.worker.watch.handover import receive
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 class _Ends(logging.Handler):
@@ -28,6 +35,7 @@ def main() -> int:
 
     If a signal ended the worker, the same signal ends this process: its parent can then report it.
     """
+    _pass_on_continuing()
     receive()
     from dramatiq.cli import main as dramatiq_main
 
@@ -40,6 +48,19 @@ def main() -> int:
     if ends.code < 0:
         _end_by(-ends.code)
     return code
+
+
+def _pass_on_continuing() -> None:
+    """Continue a stopped worker when the supervisor ends: it then sees that, and ends itself."""
+    master = os.getpid()
+
+    def pass_on(_kind: int, _frame: FrameType | None) -> None:
+        for pid in children_of(master) if os.getpid() == master else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    signal.signal(signal.SIGCONT, pass_on)
+    continue_when_orphaned()
 
 
 def _end_by(kind: int) -> None:

@@ -134,8 +134,7 @@ class Supervisor:
         """Reap orphans: as a container's first process, this one inherits them."""
         if os.getpid() != FIRST_PROCESS:
             return
-        own = [place.process for place in self._places] + self._left
-        for pid in set(children_of(FIRST_PROCESS)) - {child.pid for child in own}:
+        for pid in set(children_of(FIRST_PROCESS)) - {child.pid for child in self._children()}:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 
@@ -205,7 +204,7 @@ class Supervisor:
         """Watch workers whose master died: they keep their grace, and can freeze in it."""
         for child in list(self._left):
             child.check()
-            if not child.worker_lives:
+            if child.is_over:
                 self._left.remove(child)
                 child.forget()
 
@@ -214,15 +213,23 @@ class Supervisor:
         self._signal(signal.SIGTERM)
         passed_on, again_at = 0, float("inf")
         deadline = time.monotonic() + self._settings.grace_s + 4 * SHUTDOWN_S
-        while self._living() and time.monotonic() < deadline:
+        while self._is_unfinished() and time.monotonic() < deadline:
             if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:
                 # A busy process merges two signals into one: send another to those that still run.
                 passed_on, again_at = len(self._signals), time.monotonic() + 3.0
                 self._signal(signal.SIGTERM)
             self._beat()
-            for child in self._living():
+            for child in self._children():
                 child.check()
             time.sleep(LOOK_EVERY_S / 2)
+
+    def _is_unfinished(self) -> bool:
+        """Whether a worker runs, or a verdict is not stored; a second signal waits for neither."""
+        owed = any(child.owes_verdict for child in self._children())
+        return bool(self._living()) or (owed and len(self._signals) <= 1)
+
+    def _children(self) -> list[ChildProcess]:
+        return [*self._left, *(place.process for place in self._places)]
 
     def _living(self) -> list[ChildProcess]:
         return [place.process for place in self._places if place.process.code is None]
@@ -234,7 +241,7 @@ class Supervisor:
     def _kill(self) -> None:
         for child in self._living():
             child.kill()
-        for child in [*self._left, *(place.process for place in self._places)]:
+        for child in self._children():
             child.end_unserved()
 
     def _note(self, kind: int, _frame: FrameType | None) -> None:

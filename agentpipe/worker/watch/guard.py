@@ -23,6 +23,10 @@ from agentpipe.worker.watch.last_word import LastWordFile
 if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
+# How much longer than a lease to try to store what a dead worker's tasks count. The process is
+# alone by then: it must not stay for ever where the broker does not come back.
+PATIENCE_S = 600.0
+
 
 def main(path: str) -> None:
     """Watch the parent process until it ends."""
@@ -59,14 +63,18 @@ def _end_frozen(word: LastWordFile, settings: Settings) -> bool:
     from agentpipe.worker.watch.post_mortem import end_frozen
 
     _log(settings)
-    return end_frozen(word, settings)
+    verdict = end_frozen(word, settings)
+    if verdict is not None:
+        verdict.store(PATIENCE_S)
+    return verdict is not None
 
 
 def _bury_dead(word: LastWordFile, settings: Settings, watch: FreezeWatch) -> None:
-    from agentpipe.worker.watch.post_mortem import bury_dead
+    from agentpipe.worker.watch.post_mortem import of_dead
 
     _log(settings)
-    bury_dead(word.read(), settings, watch)
+    if verdict := of_dead(word.read(), settings, watch):
+        verdict.store(PATIENCE_S)
 
 
 def _log(settings: Settings) -> None:

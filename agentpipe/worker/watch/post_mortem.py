@@ -8,10 +8,12 @@ died while it was stopped from outside, no run is to blame.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from agentpipe.brokers import may_have, open_store
 from agentpipe.brokers.capabilities import BuriesWorkers, SparesTasks
 from agentpipe.brokers.records import Claim, Settlement, Worker
 from agentpipe.core.text import counted
-from agentpipe.errors import AgentpipeError
+from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.worker.watch.culprits import begun_in, culprits_of, executed
 
 if TYPE_CHECKING:
@@ -33,15 +35,65 @@ if TYPE_CHECKING:
 
 RETRY_S = 0.5
 HELD_IT = "it held the interpreter, and its worker was killed"
+_NOT_STORED_YET = (
+    "which tasks of worker process %d count a crash is not stored yet, and tried until it is: %s"
+)
 
 log = logging.getLogger(__name__)
 
 
-def end_frozen(word: LastWordFile, settings: Settings) -> bool:
-    """Kill the worker and return its tasks, counted for the culprit, uncounted for others.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a dead worker's tasks count, until the store has it.
+
+    Attributes:
+        give_back: Stores it.
+    """
+
+    give_back: Callable[[Store], None]
+    said: Said
+    settings: Settings
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether the worker held any when it ended."""
+        return bool(self.said.claims or self.said.ahead)
+
+    def store(self, patience_s: float = math.inf) -> None:
+        """Repeat it until the store has it; give up after the lease and ``patience_s``.
+
+        While nothing can be stored, no lease ends: a verdict that is given up then would count a
+        crash for each task, by the lease, once the store is back. An error that is no outage would
+        come again: it is given up with the lease.
+        """
+        began, has_said = time.monotonic(), False
+        while (error := self._tried()) is not None:
+            late_s = time.monotonic() - began - self.settings.lease_s
+            is_outage = isinstance(error, Unreachable)
+            if late_s >= (patience_s if is_outage else 0.0):
+                log.warning(
+                    "each task of worker process %d counts a crash: %s", self.said.pid, error
+                )
+                return
+            if late_s >= 0 and not has_said:
+                has_said = True
+                log.warning(_NOT_STORED_YET, self.said.pid, error)
+            time.sleep(RETRY_S)
+
+    def _tried(self) -> AgentpipeError | None:
+        try:
+            with closing(open_store(self.settings)) as store:
+                self.give_back(store)
+        except AgentpipeError as error:
+            return error
+        return None
+
+
+def end_frozen(word: LastWordFile, settings: Settings) -> Verdict | None:
+    """Kill the worker; its tasks are to be returned, counted for the culprit alone.
 
     Returns:
-        Whether it was ended; False if it continued meanwhile.
+        What returns them, once stored; None if the worker continued meanwhile.
     """
     beats = word.beats
     culprits = culprits_of(word.read())
@@ -51,7 +103,7 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
     if word.beats != beats:
         with suppress(ProcessLookupError):
             os.kill(said.pid, signal.SIGCONT)
-        return False
+        return None
     _say(said, culprits)
     _spare(said, culprits, settings)
     with suppress(ProcessLookupError):
@@ -62,12 +114,11 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
         store.settle(settlements)
         store.leave(Worker(said.worker))
 
-    _while_leased(give_back, said, settings)
-    return True
+    return Verdict(give_back, said, settings)
 
 
-def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
-    """Return the tasks of a worker that was killed, without waiting for its lease.
+def of_dead(said: Said, settings: Settings, watch: FreezeWatch) -> Verdict | None:
+    """What returns the tasks of a worker that was killed, without waiting for its lease.
 
     Runs that had begun count a crash; the others do not. A worker that has left holds nothing. If
     the broker returns tasks when a connection ends, the store learns for each whether that counts.
@@ -78,9 +129,12 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
         watch: What the watcher saw. If the worker was held up when it died, only what it executed
             counts a crash: its neighbours would otherwise come back with it, die beside it each
             time, and be buried with it. If it was stopped, nothing counts.
+
+    Returns:
+        None if there is nothing to return, or the store learns of a death only by the lease.
     """
     if not said.worker or not any(map(partial(may_have, settings), (BuriesWorkers, SparesTasks))):
-        return
+        return None
     culprits = frozenset() if watch.is_stopped else _suspects(said, watch)
     worker, blamed = Worker(said.worker), _blamed(said, culprits)
 
@@ -92,7 +146,7 @@ def bury_dead(said: Said, settings: Settings, watch: FreezeWatch) -> None:
                 store.spare(*_by_blame(said, blamed))
             store.leave(worker)
 
-    _while_leased(give_back, said, settings)
+    return Verdict(give_back, said, settings)
 
 
 def _suspects(said: Said, watch: FreezeWatch) -> frozenset[int]:
@@ -135,22 +189,6 @@ def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
                 store.spare(*_by_blame(said, _blamed(said, culprits)))
     except AgentpipeError as error:  # The worker must end anyway.
         log.warning("the tasks of the frozen worker may count a crash each: %s", error)
-
-
-def _while_leased(give_back: Callable[[Store], None], said: Said, settings: Settings) -> None:
-    """Retry until the lease ends, which returns each task with a crash counted."""
-    ends = time.monotonic() + settings.lease_s
-    while True:
-        try:
-            with closing(open_store(settings)) as store:
-                give_back(store)
-        except AgentpipeError as error:
-            if time.monotonic() >= ends:
-                log.warning("each task of worker process %d counts a crash: %s", said.pid, error)
-                return
-            time.sleep(RETRY_S)
-        else:
-            return
 
 
 def _settlement(held: HeldClaim, worker: str, culprits: frozenset[int]) -> Settlement:

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.core.parent import Parent
+from agentpipe.core.parent import Parent, continue_when_orphaned
 from agentpipe.core.processes import is_alive
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch import handover
@@ -56,6 +56,8 @@ class Pulse(threading.Thread):
         self._parent = Parent.of_this_process()
         # If a user's program runs the worker, the user decides when it ends.
         self.may_end = self._parent.is_python
+        if self.may_end:
+            continue_when_orphaned()
         self._served = threading.Lock()
         self._serves = False
         self._ends_by: float | None = None
