@@ -82,17 +82,17 @@ def _trim(args: argparse.Namespace, archive: Trimmable) -> None:
     if before is None and args.run_name is None:
         raise ConfigError("say what to remove: --before TIME, --run NAME, or both")
     found = archive.matching(Query(run=args.run_name, finished_before=before))
-    kept = [] if args.unread else archive.unread(found)
-    doomed = sorted(set(found).difference(kept)) if kept else found
+    stays = [] if args.unread else archive.unread(found)
     if args.run_name and not found:
         say(f"there is no such result of the run {args.run_name!r} here")
+    doomed = sorted(set(found).difference(stays)) if stays else found
     if doomed:
         results = counted(len(doomed), "result")
         confirm(args, f"Remove {results}?", f"this removes {results}")
-    removed = archive.remove(doomed)
-    if kept:
-        say(f"kept {counted(len(kept), 'result')} that a group has not read: see --unread")
-    record = {"removed": removed, "kept": len(kept)}
+    removed, came = archive.remove(doomed, unread=args.unread)
+    if kept := len(stays) + came:
+        say(f"kept {counted(kept, 'result')} that a group has not read: see --unread")
+    record = {"removed": removed, "kept": kept}
     print_either(args, record, f"{counted(removed, 'result')} removed")
 
 

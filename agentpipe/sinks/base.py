@@ -201,13 +201,20 @@ class Trimmable(Protocol):
     """Optional: a sink from which records can be removed; the SQLite sink supports it."""
 
     def matching(self, query: Query) -> Sequence[int]:
-        """The positions of records that match a query, which must include facts of Results."""
+        """The positions of records that match a query, which must include facts of Results.
+
+        They include the ends of groups that would have no Result left.
+        """
 
     def unread(self, positions: Sequence[int]) -> Sequence[int]:
         """The positions that some group has not read yet."""
 
-    def remove(self, positions: Sequence[int]) -> int:
-        """Remove records in steps that let others write in between; returns the number removed."""
+    def remove(self, positions: Sequence[int], *, unread: bool) -> tuple[int, int]:
+        """Remove records in steps that let others write in between.
+
+        Without ``unread`` it keeps what some group has not read at that moment. Returns how many it
+        removed, and how many it kept.
+        """
 
     def vacuum(self) -> None:
         """Return free space to the disk; blocks writers, but not readers."""

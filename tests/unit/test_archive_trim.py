@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe.archive import Archive
+from agentpipe.cli import archive as cli_archive
 from agentpipe.cli import main
+from agentpipe.core.groups import GroupEnd
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.timestamps import utc
@@ -79,6 +82,46 @@ def test_what_a_group_has_not_read_stays(capsys: pytest.CaptureFixture[str], url
         assert archive(capsys, "trim", "--before", "1d", "--yes") == {"removed": 50, "kept": 1_150}
         assert [each.task_id for each in reader.poll(1, 0)] == ["v2/100"]
     assert archive(capsys, "trim", "--before", "1d", "--unread", "--yes")["removed"] == 1_150
+
+
+def test_what_a_group_that_came_during_the_question_has_not_read_stays(
+    capsys: pytest.CaptureFixture[str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begins_to_read(*_: object) -> None:
+        with closing(SqliteSink(url)) as sink, closing(sink.follow("trainer", "beginning")) as new:
+            new.commit(new.poll(10, 0)[-1])
+
+    monkeypatch.setattr(cli_archive, "confirm", begins_to_read)
+    assert archive(capsys, "trim", "--before", "1d") == {"removed": 10, "kept": 1_190}
+    assert len(kept()) == 1_190
+
+
+def test_the_end_of_a_group_goes_with_its_last_result(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = ("v3/p/0", "v3/p/1")
+    members = [
+        Result(task_id=each, run="v3", group_id="v3/p", finished_at=utc(NOON + number))
+        for number, each in enumerate(ids)
+    ]
+    publish(*members)
+    with closing(SqliteSink("sqlite:///results.db")) as sink:
+        sink.publish([Record("v3/p", GroupEnd("v3/p", "complete", 2, ids).encode())])
+    first = archive(capsys, "trim", "--run", "v3", "--before", utc(NOON + 1), "--yes")
+    assert first == {"removed": 1, "kept": 0}
+    assert archive(capsys, "trim", "--run", "v1", "--yes")["removed"] == 600
+    assert archive(capsys, "trim", "--run", "v3", "--yes") == {"removed": 2, "kept": 0}
+    assert archive(capsys, "info")["results"] == 600
+
+
+def test_a_result_that_is_published_again_after_it_was_removed_does_not_come_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A worker that is killed between publishing and dropping it leaves it in the outbox."""
+    archive(capsys, "trim", "--run", "v1", "--yes")
+    publish(*(result(number) for number in range(1_201)))
+    assert len(kept()) == 601
+    again = replace(result(1), submitted_at=utc(NOON))  # The same id, submitted again.
+    publish(again)
+    assert len(kept()) == 602
 
 
 def test_a_position_is_never_used_again(capsys: pytest.CaptureFixture[str], url: str) -> None:

@@ -182,4 +182,4 @@ def test_an_archive_is_a_private_file(tmp_path: Path, capsys: pytest.CaptureFixt
     collect(capsys)
     assert (tmp_path / "kept.db").stat().st_mode & 0o077 == 0
     with closing(sqlite3.connect("kept.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)

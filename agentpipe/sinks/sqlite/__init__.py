@@ -25,7 +25,6 @@ from agentpipe.sinks.sqlite.searching import positions_of, search
 from agentpipe.sinks.truncate import truncate
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Iterator, Sequence
 
     from agentpipe.connections.health import Finding
@@ -122,20 +121,21 @@ class SqliteSink:
         """See ``open_archive``."""
         return SqliteArchive(url)
 
-    def matching(self, query: Query) -> array[int]:
+    def matching(self, query: Query) -> list[int]:
         """See ``Trimmable``."""
         self.index()
         with self._database.read() as db:
-            return positions_of(db, query)
+            found = positions_of(db, query)
+            return sorted({*found, *trimming.ends_without(db, found, query.run)})
 
     def unread(self, positions: Sequence[int]) -> list[int]:
         """See ``Trimmable``."""
         with self._database.read() as db:
-            return trimming.unread(db, positions)
+            return trimming.unread_of(db, positions)
 
-    def remove(self, positions: Sequence[int]) -> int:
+    def remove(self, positions: Sequence[int], *, unread: bool) -> tuple[int, int]:
         """See ``Trimmable``."""
-        return trimming.remove(self._database, positions)
+        return trimming.remove(self._database, positions, unread=unread)
 
     def vacuum(self) -> None:
         """See ``Trimmable``."""

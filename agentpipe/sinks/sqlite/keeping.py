@@ -19,10 +19,11 @@ _COLLECTOR = "collector"
 
 
 def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: float) -> None:
-    """Add the records that are not stored yet in exactly this form."""
+    """Add the records that are not stored yet in exactly this form, or were and are trimmed."""
     # Not OR IGNORE, which would lose a record that breaks any other constraint.
     db.executemany(
-        "INSERT INTO records (task_id, digest, body, published_at) VALUES (?, ?, ?, ?)"
+        "INSERT INTO records (task_id, digest, body, published_at) SELECT ?1, ?2, ?3, ?4"
+        " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE task_id = ?1 AND digest = ?2)"
         " ON CONFLICT (task_id, digest) DO NOTHING",
         [(each.task_id, _digest(each), each.payload, published_at) for each in records],
     )

@@ -25,6 +25,13 @@ CREATE INDEX facts_by_outcome ON facts (outcome);
 CREATE INDEX facts_by_time ON facts (finished_at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, position INTEGER NOT NULL)
 """
+# What was removed last: a worker that was killed between publishing and dropping it from its outbox
+# leaves it to another one, which publishes it again.
+_TRIMMED = """
+CREATE TABLE trimmed (
+    position INTEGER PRIMARY KEY, task_id TEXT NOT NULL, digest BLOB NOT NULL,
+    UNIQUE (task_id, digest))
+"""
 _SCHEMA = f"""
 CREATE TABLE records (
     position INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, digest BLOB NOT NULL,
@@ -34,11 +41,12 @@ CREATE TABLE groups (name TEXT PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE loans (
     owner TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reader TEXT NOT NULL);
 CREATE INDEX loans_by_owner ON loans (owner);
-{_FACTS.strip()}
+{_FACTS.strip()};
+{_TRIMMED.strip()}
 """
 # Bytes of records in memory at a time; a search can stop anywhere.
 PAGE_BYTES = 16 * caps.MIB
-LAYOUT = Layout(3, "records", _SCHEMA, {2: _FACTS})
+LAYOUT = Layout(4, "records", _SCHEMA, {2: _FACTS, 3: _TRIMMED})
 # Other programs can write here too: SQLite keeps values of any type, and invalid UTF-8.
 TASK_ID = "CAST(task_id AS BLOB)"
 # The body, or an empty one if it is too large, and therefore foreign.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.core.run_names import run_of
 from agentpipe.sinks.base import ArchiveSize
 from agentpipe.sinks.sqlite.facts import indexed_to
 
@@ -15,9 +16,41 @@ if TYPE_CHECKING:
 
 # Records per transaction, which blocks writers.
 STEP = 500
+# How far back removed records are recognised if they are published again, in positions; as far as a
+# group's new reader knows what others have read.
+REMEMBERED = 20_000
+_REMEMBER = (
+    "INSERT OR IGNORE INTO trimmed SELECT position, task_id, digest FROM records WHERE position = ?"
+)
+_FORGET = "DELETE FROM trimmed WHERE position <= (SELECT max(position) FROM trimmed) - ?"
 
 
-def unread(db: sqlite3.Connection, positions: Sequence[int]) -> list[int]:
+def ends_without(db: sqlite3.Connection, found: Sequence[int], run: str | None) -> list[int]:
+    """The records of how groups of ``run`` ended, if no Result of the group is left but ``found``.
+
+    Such a record has no time and no run of its own. A reader that met it alone would wait for the
+    group's Results.
+    """
+    rows = db.execute(
+        "SELECT position, CAST(group_id AS TEXT) FROM facts"
+        " WHERE outcome IS NULL AND group_id IS NOT NULL"
+    ).fetchall()
+    gone = set(found)
+    return [
+        position
+        for position, group in rows
+        if (run is None or run_of(group) == run) and gone.issuperset(_results_of(db, group))
+    ]
+
+
+def _results_of(db: sqlite3.Connection, group: str) -> list[int]:
+    rows = db.execute(
+        "SELECT position FROM facts WHERE group_id = ? AND outcome IS NOT NULL", (group,)
+    )
+    return [position for (position,) in rows]
+
+
+def unread_of(db: sqlite3.Connection, positions: Sequence[int]) -> list[int]:
     """The positions that a group has not reached yet, or has lent."""
     (first,) = db.execute("SELECT min(CAST(next AS INTEGER)) FROM groups").fetchone()
     loans = db.execute("SELECT CAST(first AS INTEGER), CAST(last AS INTEGER) FROM loans").fetchall()
@@ -28,16 +61,22 @@ def unread(db: sqlite3.Connection, positions: Sequence[int]) -> list[int]:
     ]
 
 
-def remove(database: Database, positions: Sequence[int]) -> int:
-    """Remove records and their facts; returns how many were removed."""
-    removed = 0
+def remove(database: Database, positions: Sequence[int], *, unread: bool) -> tuple[int, int]:
+    """Remove records and their facts; see ``Trimmable``."""
+    removed = kept = 0
     for start in range(0, len(positions), STEP):
-        step = [(each,) for each in positions[start : start + STEP]]
+        step = positions[start : start + STEP]
         with database.write(durable=False) as db:
-            db.executemany("DELETE FROM facts WHERE position = ?", step)
-            removed += db.executemany("DELETE FROM records WHERE position = ?", step).rowcount
+            # A group can have come since the caller looked.
+            stays = set() if unread else set(unread_of(db, step))
+            rows = [(each,) for each in step if each not in stays]
+            db.executemany(_REMEMBER, rows)
+            db.execute(_FORGET, (REMEMBERED,))
+            db.executemany("DELETE FROM facts WHERE position = ?", rows)
+            removed += db.executemany("DELETE FROM records WHERE position = ?", rows).rowcount
+        kept += len(stays)
     database.sync()
-    return removed
+    return removed, kept
 
 
 def size(db: sqlite3.Connection) -> ArchiveSize:
@@ -50,11 +89,11 @@ def size(db: sqlite3.Connection) -> ArchiveSize:
         size_bytes=_number(db, "PRAGMA page_count") * page_bytes,
         free_bytes=_number(db, "PRAGMA freelist_count") * page_bytes,
         unindexed=_number(db, "SELECT count(*) FROM records WHERE position > ?", mark),
-        unread={name: _unread_of(db, name, after) for name, after in groups},
+        unread={name: _left_of(db, name, after) for name, after in groups},
     )
 
 
-def _unread_of(db: sqlite3.Connection, group: str, after: int) -> int:
+def _left_of(db: sqlite3.Connection, group: str, after: int) -> int:
     waiting = _number(db, "SELECT count(*) FROM records WHERE position >= ?", after)
     lent = db.execute(
         "SELECT sum(last - first + 1) FROM loans WHERE owner = ?", (group,)
