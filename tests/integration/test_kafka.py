@@ -26,7 +26,7 @@ from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
-from agentpipe.sinks.kafka import batches, producer
+from agentpipe.sinks.kafka import batches, producer, record_batch
 from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.kafka.connection import Connection
 from agentpipe.sinks.stream import Stream
@@ -265,6 +265,19 @@ def test_a_quota_that_is_used_up_is_told_as_such_and_repeats_nothing(
         assert [each.task_id for each in found] == published
         assert reader.poll(1, 0) == []
         reader.close()
+
+
+@pytest.mark.parametrize("hours", [2, 24 * 365, -24 * 365])
+def test_a_wrong_clock_makes_no_result_undeliverable(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hours: int
+) -> None:
+    wrong = SimpleNamespace(time=lambda: time.time() + hours * 3600)
+    monkeypatch.setattr(record_batch, "time", wrong)
+    sink.publish([record(f"t-{number}") for number in range(20)])
+    sink.publish([record("last")])
+    assert len(read_all(sink)) == 21
+    said = [each for each in caplog.messages if "refuses this machine's time" in each]
+    assert len(said) == (hours > 0)
 
 
 def test_other_clients_find_the_task_in_the_key(sink: Sink, url: str) -> None:

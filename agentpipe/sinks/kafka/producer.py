@@ -7,6 +7,7 @@ batch per partition is in flight at a time, which preserves the order.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -38,16 +39,29 @@ OLDEST, NEWEST = 3, 9
 NEWEST_IDENTITY = 4
 NUMBERS_END = 2**31
 
+_WRONG_TIME = (
+    "the topic %s refuses this machine's time: results are published without one, and reading from "
+    "a time does not find them. Set the clock; the topic's limits are "
+    "message.timestamp.after.max.ms and message.timestamp.before.max.ms"
+)
+
+log = logging.getLogger(__name__)
+
 _Topic = ProduceRequest.TopicProduceData
 _Partition = _Topic.PartitionProduceData
 
 
 @dataclass(slots=True)
 class _Lane:
-    """The batches for one partition, in order."""
+    """The batches for one partition, in order.
+
+    Attributes:
+        has_time: Whether they carry this machine's time.
+    """
 
     partition: int
     batches: deque[Sequence[Message]] = field(default_factory=deque)
+    has_time: bool = True
 
     def halve(self) -> None:
         """Split the first batch in two."""
@@ -70,6 +84,7 @@ class Producer:
         self._connection = Connection(address)
         # By partition: the sequence number of the next record.
         self._next: defaultdict[int, int] = defaultdict(int)
+        self._has_said_time = False
         try:
             self._connection.open()
             self._identity = self._connection.patiently(self._identify)
@@ -154,7 +169,8 @@ class Producer:
 
     def _encoded(self, lane: _Lane) -> bytearray:
         numbers = Numbers(*self._identity, self._next[lane.partition])
-        return encode(lane.batches[0], numbers, self._compression)
+        batch = lane.batches[0]
+        return encode(batch, numbers, self._compression, has_time=lane.has_time)
 
     def _settle(
         self, lanes: Sequence[_Lane], future: Future, refused: dict[int, kafka.KafkaError]
@@ -177,11 +193,19 @@ class Producer:
             self._next[lane.partition] %= NUMBERS_END
         elif kind in TOO_LARGE and len(lane.batches[0]) > 1:
             lane.halve()
+        elif kind is kafka.InvalidTimestampError and lane.has_time:
+            self._say_wrong_time()
+            lane.has_time = False  # The clock is wrong, not the records.
         elif kind in REFUSALS:
             error = kind(answer.error_message)
             refused.update((message.place, error) for message in lane.batches.popleft())
         else:
             yield kind(answer.error_message)
+
+    def _say_wrong_time(self) -> None:
+        if not self._has_said_time:
+            log.warning(_WRONG_TIME, self._topic)
+        self._has_said_time = True
 
 
 def _in_batches(messages: Sequence[Message], max_bytes: int) -> Iterator[Sequence[Message]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CHECKSUM = struct.Struct(">I")
 _LENGTH_END, _CHECKSUM_AT, _SUMMED_AT = 12, 17, 21
-_FORMAT = 2
+_FORMAT, _NO_TIME = 2, -1
 # Half the time of level 9 or less, for up to 4 % more bytes of prose.
 _GZIP_LEVEL, _GZIP = 4, 16 + zlib.MAX_WBITS
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -73,9 +73,15 @@ class Compression(NamedTuple):
         return cls(_CODECS.index(name), compress)
 
 
-def encode(messages: Sequence[Message], numbers: Numbers, compression: Compression) -> bytearray:
+def encode(
+    messages: Sequence[Message],
+    numbers: Numbers,
+    compression: Compression,
+    *,
+    has_time: bool = True,
+) -> bytearray:
     """Encode messages as a batch, compressed if that makes it smaller."""
-    body, now_ms = b"".join(_records(messages)), int(time.time() * 1000)
+    body, now_ms = b"".join(_records(messages)), int(time.time() * 1000) if has_time else _NO_TIME
     packed = compression.compress(body) if compression.attributes else body
     attributes = compression.attributes if len(packed) < len(body) else 0
     batch = bytearray(_HEADER.size)
