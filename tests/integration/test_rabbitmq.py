@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections import Counter
 from contextlib import closing, suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -14,13 +16,13 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.dead_letter import DeadFilter
-from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq import RabbitStore, registry
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.server_rabbitmq import RabbitServer
-from tests.stores import claim_up_to
+from tests.stores import claim_up_to, open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from tests.stores import AnyStore
 
 
+YEAR_S = 365 * 86_400
 MORE_THAN_AMQP_TELLS = ("accepted", "delivered", "outbox_bytes")
 
 
@@ -336,6 +339,30 @@ def test_a_snapshot_counts_what_waits_beside_queues_that_are_not_made(broker_url
     assert len(depths) == len(queues)
     assert {depth.queue for depth in depths if depth.waiting == 1} == filled
     assert sum(depth.waiting or 0 for depth in depths) == len(filled)
+
+
+def test_what_a_clock_that_was_ahead_declared_can_be_changed(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a changed collection was ignored until the clock had caught up."""
+    ahead = SimpleNamespace(time=lambda: time.time() + YEAR_S, monotonic=time.monotonic)
+    settings = Settings(broker=broker_url)
+    with monkeypatch.context() as patch, closing(open_any(settings)) as store:
+        patch.setattr(registry, "time", ahead)
+        _declare(store, [Queue("toys_0", "toys", 1)])
+        store.pause(queues=["toys_0"], paused=True)
+    with closing(open_any(settings)) as store:
+        _declare(store, [Queue("toys_0", "toys", 5), Queue("toys_1", "toys", 5)])
+        store.pause(queues=["toys_0"], paused=False)
+    with closing(open_any(settings)) as store:
+        found = {each.queue: (each.limit, each.paused) for each in store.stats().queues}
+    assert found == {"toys_0": (5, False), "toys_1": (5, False)}
+
+
+def _declare(store: AnyStore, queues: list[Queue]) -> None:
+    store.declare(queues)
+    offers = [Offer(uuid.uuid4().hex, b"{}")]
+    assert store.offer("toys", offers, round_robin=True).verdicts == ("accepted",)
 
 
 def test_a_batch_that_is_sent_in_parts_is_bounded_as_a_whole(broker_url: str) -> None:

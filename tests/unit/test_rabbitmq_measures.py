@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -64,11 +65,11 @@ def test_numbers_of_other_versions_fit() -> None:
 def held(since: float) -> Held:
     claim = Claim("a", "crew_0", b"", "w", 1, submitted_at=since - 3.0)
     agent = ServedAgent(Queue("crew_0", "crew"), "crew_0")
-    return Held(claim, Message("a", "crew_0", b""), 1, agent, since)
+    return Held(claim, Message("a", "crew_0", b""), 1, agent, since, begun=time.monotonic() - 10.0)
 
 
 def test_a_worker_counts_by_collection_with_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", lambda: 1_000.0)
+    monkeypatch.setattr("time.time", lambda: 0.0)  # The clock went back during the run.
     seen = MeasuresSeen()
     assert seen.add([]) == {}
     keeper, mine = TallyKeeper(), held(since=990.0)
@@ -78,7 +79,8 @@ def test_a_worker_counts_by_collection_with_times(monkeypatch: pytest.MonkeyPatc
     assert found.drained == {"crew_0"}
     measures = seen.add([found])["crew"]
     assert (measures.outcomes["ok"], measures.usd) == (1, 0.5)
-    assert (measures.run_s.sum_s, measures.wait_s.sum_s) == (10.0, 3.0)
+    assert measures.run_s.sum_s >= 10.0
+    assert measures.wait_s.sum_s == 3.0
 
 
 @pytest.mark.parametrize(

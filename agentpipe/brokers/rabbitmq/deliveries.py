@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, Group, ServedAgent
@@ -25,13 +25,19 @@ FEW_AGENTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A claimed task; ``since`` is the claim time in Unix seconds."""
+    """A claimed task.
+
+    Attributes:
+        since: When it was claimed, in Unix seconds.
+        begun: The same on the monotonic clock.
+    """
 
     claim: Claim
     message: Message
     tag: int
     agent: ServedAgent
     since: float
+    begun: float = field(default_factory=time.monotonic)
 
 
 class Deliveries:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.connection import Session
     from agentpipe.connections.amqp.message import Declaration
 
+# By how much a change is later than one whose clock is ahead.
+STEP_S = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryEntry:
@@ -31,7 +34,7 @@ class RegistryEntry:
     Attributes:
         former: Queues that have left; tasks can still wait there.
         bounds: All bounds that its queues have had; the last one is current.
-        noted_at: Unix seconds.
+        noted_at: When it was declared, in Unix seconds; always later than what it replaces.
         gates: Each queue's concurrency group with its limit; empty if no queue has one.
         all_paused: Whether the whole collection is paused.
         paused: Queues that are paused individually.
@@ -90,7 +93,11 @@ class RegistryEntry:
             raise TypeError("a queue's name")
         if not all(isinstance(it, int) for it in (fields["bounds"][-1], *fields["bounds"])):
             raise TypeError("a bound")
-        return cls(**fields)
+        entry = cls(**fields)
+        numbers = (entry.concurrency, entry.max_crashes, entry.noted_at, entry.paused_at)
+        if not all(isinstance(it, int | float) for it in numbers):
+            raise TypeError("a limit or a time")
+        return entry
 
     @property
     def key(self) -> str:
@@ -118,7 +125,7 @@ class RegistryEntry:
         """This entry after ``given`` is declared; an outdated one contributes only its sender."""
         if self._outdates(given):
             return replace(self, sources={**self.sources, "sender": given.sources["sender"]})
-        return merged(self, given)
+        return replace(given, noted_at=_later_than(self.noted_at)).after(self)
 
     def _outdates(self, given: RegistryEntry) -> bool:
         return is_outdated(given.sources.get("sender"), self.sources.get("group"))
@@ -144,7 +151,7 @@ class RegistryEntry:
             self,
             all_paused=whole,
             paused=tuple(sorted(names)),
-            paused_at=time.time(),
+            paused_at=_later_than(self.paused_at),
             reasons=reasons,
         )
 
@@ -170,6 +177,11 @@ class RegistryEntry:
     def _queue(self, name: str, gate: tuple[str, int] | None) -> Queue:
         limits = (self.bounds[-1], self.concurrency, self.max_crashes)
         return Queue(name, self.collection, *limits, *(gate or ()))
+
+
+def _later_than(moment: float) -> float:
+    """Now, but after ``moment``, which another machine's clock, or this one's before, has told."""
+    return max(time.time(), moment + STEP_S)
 
 
 def merged(earlier: RegistryEntry, later: RegistryEntry) -> RegistryEntry:

@@ -251,7 +251,7 @@ class Settling:
         self._consumption.end_isolation()
 
     def _note_run(self, held: Held) -> None:
-        if held.agent.note_run_s(time.time() - held.since):
+        if held.agent.note_run_s(time.monotonic() - held.begun):
             self._channel.look.set()
 
     def _cooling(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[ServedAgent]:

@@ -39,12 +39,12 @@ class TallyKeeper:
 
     def add(self, settled: Iterable[tuple[Settlement, Held]]) -> None:
         """Count settlements that were just carried out, with their claims."""
-        now = time.time()
+        now = time.monotonic()
         for each, held in settled:
             queue, tally = each.claim.queue, Tally.of(each)
             owner = held.agent.queue.collection or queue
             waited_s = held.since - each.claim.submitted_at
-            count_settlement(self._measures[owner], each, now - held.since, waited_s)
+            count_settlement(self._measures[owner], each, now - held.begun, waited_s)
             self._by_queue[queue] = self._by_queue.get(queue, Tally()) + tally
             if tally.error_s is not None:
                 self._failed_at[queue] = time.monotonic()
