@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ACTIONS = {
     "trim": "remove results of a run, or that finished before a time",
     "vacuum": "give the space of removed results back to the disk",
-    "info": "tell what is in it",
+    "info": "show what it holds, and its size",
 }
 
 

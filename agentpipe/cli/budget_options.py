@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
 
 from agentpipe.core.budgets import Budget
 
+if TYPE_CHECKING:
+    from agentpipe.cli.common import ArgumentGroup
 
-def add_budget(parser: argparse.ArgumentParser, whose: str) -> None:
+
+def add_budget(parser: ArgumentGroup, whose: str) -> None:
     """Add both options."""
     parser.add_argument(
-        "--budget-usd", metavar="USD", type=_usd, help=f"what {whose} may cost, all in all"
+        "--budget-usd", metavar="USD", type=_usd, help=f"cap on the total cost of {whose}"
     )
     parser.add_argument(
-        "--budget-tokens", metavar="N", type=_tokens, help="the same in input and output tokens"
+        "--budget-tokens",
+        metavar="N",
+        type=_tokens,
+        help="cap on its input and output tokens together",
     )
 
 

@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="FILE",
-        help="the archive, made if it is missing (default: the embedded sink of this folder)",
+        help="the archive, created if it is missing (default: the embedded sink of this folder)",
     )
     parser.add_argument(
         "--group",
@@ -59,7 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_content(parser)
     end = parser.add_mutually_exclusive_group()
-    end.add_argument("--follow", action="store_true", help="go on until a signal")
+    end.add_argument("--follow", action="store_true", help="continue until a signal")
     end.add_argument(
         "--timeout",
         metavar="S",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Sink
     from agentpipe.sinks.stream import Stream
 
+    # A parser is a group too.
+    ArgumentGroup = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001 - has no public name
+
 
 USUAL_FILE = "collection.yaml"
 LOCALHOST = "127.0.0.1"
@@ -38,29 +41,35 @@ _MAX_PORT = 65_535
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all commands have."""
+    """Add the options that most commands have."""
+    group = parser.add_argument_group("common options")
+    add_collection_file(group)
+    group.add_argument(
+        "--broker",
+        metavar="URL",
+        help="broker of the tasks (default: $AGENTPIPE_BROKER, else embedded)",
+    )
+    group.add_argument(
+        "--sink",
+        metavar="URL",
+        help="sink of the results (default: $AGENTPIPE_SINK, else embedded)",
+    )
+    add_json(group)
+
+
+def add_collection_file(parser: ArgumentGroup) -> None:
+    """Add ``-c``."""
     parser.add_argument(
         "-c",
         "--collection-file",
         metavar="FILE",
         help=f"collection file (default: $AGENT_COLLECTION_CONFIG_FILE, else {USUAL_FILE})",
     )
-    parser.add_argument(
-        "--broker",
-        metavar="URL",
-        help="broker of the tasks (default: $AGENTPIPE_BROKER, else embedded)",
-    )
-    parser.add_argument(
-        "--sink",
-        metavar="URL",
-        help="sink of the results (default: $AGENTPIPE_SINK, else embedded)",
-    )
-    add_json(parser)
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json`` alone."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def add_json(parser: ArgumentGroup, text: str = "print JSON") -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help=text)
 
 
 def add_address(parser: argparse.ArgumentParser, default_port: int) -> None:
@@ -89,7 +98,7 @@ def add_on_full(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(parser: argparse.ArgumentParser, text: str = "only tasks of this run") -> None:
+def add_run(parser: ArgumentGroup, text: str = "only tasks of this run") -> None:
     """Add ``--run NAME``; its value is ``run_name``, since ``run`` is the command's function."""
     parser.add_argument("--run", dest="run_name", metavar="NAME", type=run_name, help=text)
 

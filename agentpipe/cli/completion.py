@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import collection_file, print_json
+from agentpipe.cli.common import add_json, collection_file, print_json
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.given_once import GivenOnce
 from agentpipe.errors import AgentpipeError
@@ -31,7 +31,7 @@ _FISH_AS_TYPED = "env (string replace -r '^~' $HOME (commandline -opc)[1])"
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 ACTIONS = {
     "list": "list dead letters, oldest first",
-    "show": "show dead letters as a whole",
+    "show": "show whole dead letters",
     "replay": "send dead letters again, as new tasks",
     "drop": "delete dead letters",
 }
@@ -90,8 +90,16 @@ def _add_filters(action: argparse.ArgumentParser) -> None:
     action.add_argument("--outcome", metavar="OUTCOME", help="only those with this outcome")
     add_run(action, "only those of this run")
     action.add_argument("--error", metavar="TEXT", help="only those with this text in the error")
-    action.add_argument("--older-than", metavar="AGE", help="10m, 3h, 2d or a time with zone")
-    action.add_argument("--newer-than", metavar="AGE", help="10m, 3h, 2d or a time with zone")
+    action.add_argument(
+        "--older-than",
+        metavar="AGE",
+        help="only those that died before: 10m, 3h, 2d or a time with zone",
+    )
+    action.add_argument(
+        "--newer-than",
+        metavar="AGE",
+        help="only those that died since: 10m, 3h, 2d or a time with zone",
+    )
 
 
 def _add_paging(listing: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli.common import (
+    add_collection_file,
     add_json,
     collection_file,
     print_json,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from agentpipe.cli.common import ArgumentGroup
     from agentpipe.config.collection import Collection
     from agentpipe.deploy.cluster import Cluster
     from agentpipe.deploy.keda import Scaling
@@ -37,14 +39,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", metavar="TARGET", choices=TARGETS, help="what to print: kubernetes or systemd"
     )
-    parser.add_argument(
-        "-c",
-        "--collection-file",
-        metavar="FILE",
-        help="collection file (default: $AGENT_COLLECTION_CONFIG_FILE, else collection.yaml)",
-    )
-    _add_kubernetes(parser)
-    _add_systemd(parser)
+    _add_kubernetes(parser.add_argument_group("for kubernetes"))
+    _add_scaler(parser.add_argument_group("for kubernetes, with KEDA"))
+    _add_systemd(parser.add_argument_group("for systemd"))
     parser.add_argument(
         "--secret-env",
         metavar="VARIABLE",
@@ -52,31 +49,35 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a further credential, for agents themselves, such as OPENAI_API_KEY; repeatable",
     )
+    add_collection_file(parser)
     add_json(parser)
 
 
-def _add_systemd(parser: argparse.ArgumentParser) -> None:
+def _add_systemd(parser: ArgumentGroup) -> None:
     parser.add_argument(
-        "--user", metavar="NAME", default="agentpipe", help="as whom workers run, by systemd"
+        "--user",
+        metavar="NAME",
+        default="agentpipe",
+        help="user that runs the workers (default: agentpipe)",
     )
     parser.add_argument(
         "--credentials",
         metavar="DIR",
         default="/etc/agentpipe",
-        help="where systemd finds credentials, a file each (default: /etc/agentpipe)",
+        help="folder with a file for each credential (default: /etc/agentpipe)",
     )
     parser.add_argument(
-        "--program", metavar="FILE", help="the agentpipe of the unit (default: this one)"
+        "--program", metavar="FILE", help="path of agentpipe on the machine (default: this one)"
     )
 
 
-def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", metavar="NAME", help="image of the workers, for Kubernetes")
+def _add_kubernetes(parser: ArgumentGroup) -> None:
+    parser.add_argument("--image", metavar="NAME", help="image of the workers, required")
     parser.add_argument(
         "--image-folder",
         metavar="DIR",
         default="/app",
-        help="where the image has agent configs and code (default: /app)",
+        help="folder of agent configs and code in the image (default: /app)",
     )
     parser.add_argument(
         "--secret",
@@ -88,26 +89,32 @@ def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
         "--replicas", metavar="N", type=int, default=2, help="pods per collection (default: 2)"
     )
     parser.add_argument(
-        "--slots", metavar="N", type=int, help="runs at once in a pod (default: all agents')"
+        "--slots", metavar="N", type=int, help="concurrent runs in a pod (default: all agents')"
     )
     parser.add_argument(
-        "--memory-mib", metavar="N", type=int, help="what a pod asks for (default: by its slots)"
+        "--memory-mib",
+        metavar="N",
+        type=int,
+        help="memory request of a pod (default: by its slots)",
     )
-    parser.add_argument("--scaler", choices=("keda",), help="as many pods as tasks need, by KEDA")
+
+
+def _add_scaler(parser: ArgumentGroup) -> None:
+    parser.add_argument("--scaler", choices=("keda",), help="start as many pods as tasks need")
     parser.add_argument(
         "--scaler-trigger",
         choices=TRIGGERS,
         default="prometheus",
-        help="what KEDA counts tasks by (default: prometheus)",
+        help="where KEDA reads the number of tasks (default: prometheus)",
     )
     parser.add_argument(
         "--scaler-address",
         metavar="URL",
         default="",
-        help="of Prometheus, of `agentpipe metrics`, or host:port of Redis",
+        help="URL of Prometheus or of `agentpipe metrics`, or host:port of Redis",
     )
     parser.add_argument(
-        "--max-replicas", metavar="N", type=int, default=10, help="most pods by KEDA (default: 10)"
+        "--max-replicas", metavar="N", type=int, default=10, help="most pods (default: 10)"
     )
 
 

@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--outcome", choices=OUTCOMES, help="only results with this outcome")
     parser.add_argument("--no-trace", action="store_true", help="leave the traces out")
     parser.add_argument(
-        "--raw", action="store_true", help="csv: leave cells that begin like formulas as they are"
+        "--raw", action="store_true", help="csv: do not escape cells that begin like formulas"
     )
     parser.add_argument(
         "--min-reward", metavar="X", type=finite, help="sft: only results with at least this reward"

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 ACTIONS = {
     "show": "show its version, servers and requests",
-    "publish": "say which version its servers have from now on, and where they are",
-    "pause": "hold requests to its servers; no run fails of it",
-    "resume": "let requests go on",
+    "publish": "announce the version that its servers have, and their URLs",
+    "pause": "hold requests to its servers; no run fails",
+    "resume": "continue held requests",
 }
 
 
@@ -60,14 +60,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--endpoint",
         action="append",
         metavar="URL",
-        help="base URL of a server; repeat it for each (default: those that it has)",
+        help="base URL of a server; may be repeated (default: the current ones)",
     )
     pause.add_argument(
         "--drain-s",
         type=seconds,
         default=0.0,
         metavar="SECONDS",
-        help="wait so long for requests that are under way (default: 0)",
+        help="most seconds to wait for active requests (default: 0)",
     )
 
 

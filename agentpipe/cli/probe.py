@@ -28,14 +28,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="live: the supervisor works; ready: the broker answers, the outbox has room",
     )
     parser.add_argument(
-        "--file", metavar="FILE", help="live: its heartbeat (default: $AGENTPIPE_HEARTBEAT_FILE)"
+        "--file", metavar="FILE", help="live: heartbeat file (default: $AGENTPIPE_HEARTBEAT_FILE)"
     )
     parser.add_argument(
         "--max-age",
         metavar="S",
         type=seconds,
         default=MAX_AGE_S,
-        help=f"live: the oldest heartbeat that is good, in seconds (default: {MAX_AGE_S:g})",
+        help=f"live: oldest accepted heartbeat, in seconds (default: {MAX_AGE_S:g})",
     )
     add_common(parser)
 

@@ -21,23 +21,24 @@ MAX_MEMBERS = 10_000
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
+    group = parser.add_argument_group("groups of samples, which the broker counts")
+    group.add_argument(
         "--group",
         metavar="N",
         type=int,
         dest="group_size",
         help="send N samples of each task, all or none, counted by the broker",
     )
-    parser.add_argument(
+    group.add_argument(
         "--spares", metavar="K", type=int, default=0, help="with --group: K samples more"
     )
-    parser.add_argument(
+    group.add_argument(
         "--need",
         metavar="M",
         type=int,
         help="with --group: cancel the rest once M are good (default: N)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--repairs",
         metavar="R",
         type=int,

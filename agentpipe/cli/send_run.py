@@ -26,22 +26,24 @@ MAX_SAMPLES = 10_000
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    add_run(parser, "name of the run: ids begin with it, so that the tasks are new in each run")
-    add_budget(parser, "the run")
-    parser.add_argument(
+    part = parser.add_argument_group("parts of the file")
+    part.add_argument("--limit", metavar="K", type=int, help="only the first K tasks of the file")
+    part.add_argument(
+        "--sample-tasks", metavar="K", type=int, help="only a random part of the file, of K tasks"
+    )
+    part.add_argument(
+        "--seed", metavar="S", type=int, help="with --sample-tasks: which part (default: 0)"
+    )
+    run = parser.add_argument_group("runs")
+    add_run(run, "name of the run: ids begin with it, so that the tasks are new in each run")
+    add_budget(run, "the run")
+    run.add_argument(
         "--samples", metavar="N", type=int, help="with --run: send each task N times, as a group"
     )
-    parser.add_argument(
+    run.add_argument(
         "--same-seed",
         action="store_true",
         help="with --samples or --group: give samples no seed of their own",
-    )
-    parser.add_argument("--limit", metavar="K", type=int, help="only the first K tasks of the file")
-    parser.add_argument(
-        "--sample-tasks", metavar="K", type=int, help="only a random part of the file, of K tasks"
-    )
-    parser.add_argument(
-        "--seed", metavar="S", type=int, help="with --sample-tasks: which part (default: 0)"
     )
 
 

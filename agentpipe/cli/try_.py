@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import orjson
 
-from agentpipe.cli.common import collections_of, named_collection, say, settings_of
+from agentpipe.cli.common import (
+    add_collection_file,
+    add_json,
+    collections_of,
+    named_collection,
+    say,
+    settings_of,
+)
 from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.core import logs
@@ -37,16 +44,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="which of the collection's contexts, from 0 (default: 0)",
+        help="index of the collection's context, from 0 (default: 0)",
     )
-    parser.add_argument("--full", action="store_true", help="cut no text")
-    parser.add_argument(
-        "-c",
-        "--collection-file",
-        metavar="FILE",
-        help="collection file (default: $AGENT_COLLECTION_CONFIG_FILE, else collection.yaml)",
-    )
-    parser.add_argument("--json", action="store_true", help="print only the Result, as JSON")
+    parser.add_argument("--full", action="store_true", help="do not shorten texts")
+    add_collection_file(parser)
+    add_json(parser, "print only the Result, as JSON")
     parser.set_defaults(broker=None, sink=None)
 
 

@@ -22,13 +22,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_address(parser, PORT)
     token = parser.add_mutually_exclusive_group()
-    token.add_argument("--token", default="", help="what viewers must know (default: a random one)")
+    token.add_argument(
+        "--token", default="", help="token that viewers need (default: a random one)"
+    )
     token.add_argument("--token-file", metavar="FILE", help="the same, from a file")
     parser.add_argument(
         "--trust-header",
         metavar="NAME",
         default="",
-        help="let in whom a proxy has authenticated: requests with this header",
+        help="accept viewers whom a proxy has authenticated: requests with this header",
     )
     parser.add_argument(
         "--allow-host",

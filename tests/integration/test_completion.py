@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe import cli
 from agentpipe.cli import send
+from agentpipe.cli.commands import COMMANDS
 from tests.integration.tmux import Tmux
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 def test_bash_completes_commands_actions_options_choices_and_files(project: Project) -> None:
     project.collection()
-    assert completed(project, "") == set(cli.COMMANDS)
-    assert completed(project, "s") == {name for name in cli.COMMANDS if name.startswith("s")}
+    assert completed(project, "") == set(COMMANDS)
+    assert completed(project, "s") == {name for name in COMMANDS if name.startswith("s")}
     assert completed(project, "schedule ") == {"run", "list"}
     assert completed(project, "dead r") == {"replay"}
     assert completed(project, "--v") == {"--version"}

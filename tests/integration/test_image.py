@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agentpipe.cli import whole_parser
+from agentpipe.cli.parser import whole_parser
 from agentpipe.engines.process.process_tree import children_of
 from agentpipe.settings import Settings
 from tests.integration.scratch_root import instructions

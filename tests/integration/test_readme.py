@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import agentpipe
-from agentpipe import cli
 from agentpipe.cli import exit_codes
+from agentpipe.cli.commands import COMMANDS, module_of
 from agentpipe.config.collection import Collection
 from agentpipe.config.schema import AgentFileSpec, CollectionSpec, ContextEntry
 from agentpipe.connections.environment import URL_VARIABLES
@@ -217,9 +217,9 @@ def test_make_run_prints_what_the_guide_shows(scratch: Path) -> None:
 def commands() -> list[tuple[str, list[str]]]:
     """Each command with the options in its help, including its actions' options."""
     found = []
-    for name in cli.COMMANDS:
+    for name in COMMANDS:
         parser = argparse.ArgumentParser()
-        import_module(f"agentpipe.cli.{cli.module_of(name)}").add(parser)
+        import_module(f"agentpipe.cli.{module_of(name)}").add(parser)
         helps = [parser.format_help()]
         for action in parser._actions:  # noqa: SLF001 - argparse has no public way
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from agentpipe.brokers.redis import RedisStore
-from agentpipe.cli import main, whole_parser
+from agentpipe.cli import main
+from agentpipe.cli.parser import whole_parser
 from agentpipe.config.collection import load
 from agentpipe.deploy.cluster import Cluster
 from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger

@@ -19,9 +19,10 @@ import pytest
 import yaml
 
 import agentpipe
-from agentpipe import cli
 from agentpipe.brokers.rabbitmq import address as rabbitmq
 from agentpipe.brokers.redis import address as redis
+from agentpipe.cli.commands import COMMANDS, module_of
+from agentpipe.cli.parser import whole_parser
 from agentpipe.compat.old_paths import MOVED
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.schema import AgentFileSpec, CollectionSpec, PolicyDocumentSpec, ScheduleEntry
@@ -52,13 +53,13 @@ VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TARGETS |= {f"{verb}{server}" for verb in ("", "drop") for server in ("redis", "rabbitmq", "kafka")}
 EXTRAS = set(re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE))
-WHOLE = cli.whole_parser()
+WHOLE = whole_parser()
 
 
 def options(name: str) -> set[str]:
     """Every option of a command and of its actions."""
     parser = argparse.ArgumentParser()
-    import_module(f"agentpipe.cli.{cli.module_of(name)}").add(parser)
+    import_module(f"agentpipe.cli.{module_of(name)}").add(parser)
     parsers = [parser]
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
@@ -129,7 +130,7 @@ def mentioned() -> Iterator[tuple[str, str, str]]:
     for document in DOCUMENTS:
         for text in code(document):
             words = text.removeprefix("agentpipe ").split()
-            if words and words[0] in cli.COMMANDS:
+            if words and words[0] in COMMANDS:
                 yield document, words[0], text
 
 
@@ -147,7 +148,7 @@ def test_code_that_starts_with_the_programs_name_is_a_command() -> None:
     for document in DOCUMENTS:
         for text in code(document):
             if match := re.match(r"agentpipe (?!-)(\S+)", text):
-                assert match[1] in {*cli.COMMANDS, "CMD", "help"}, (document, text)
+                assert match[1] in {*COMMANDS, "CMD", "help"}, (document, text)
 
 
 def test_make_targets_in_prose_exist() -> None:

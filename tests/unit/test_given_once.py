@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.cli import main, whole_parser
+from agentpipe.cli import main
 from agentpipe.cli.given_once import GivenOnce
+from agentpipe.cli.parser import whole_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

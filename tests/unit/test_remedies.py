@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import agentpipe
-from agentpipe import cli
+from agentpipe.cli.commands import COMMANDS
+from agentpipe.cli.parser import parser_for
 from agentpipe.core.budgets import HOLDERS, Budget, Spending
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def remedies() -> list[tuple[str, str]]:
         for text in texts_in(ast.parse(source))
         for match in LINE.finditer(text)
     }
-    return sorted(pair for pair in found if pair[0] in cli.COMMANDS)
+    return sorted(pair for pair in found if pair[0] in COMMANDS)
 
 
 @cache
 def parser_of(command: str) -> argparse.ArgumentParser:
-    (commands,) = _subparsers(cli._parser([command]))  # noqa: SLF001 - as `main` makes it
+    (commands,) = _subparsers(parser_for([command]))
     return commands[command]
 
 
