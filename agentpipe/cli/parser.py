@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentpipe import __version__
 from agentpipe.cli.commands import COMMANDS, GROUPS, module_of
@@ -14,10 +14,13 @@ from agentpipe.cli.given_once import GivenOnce
 from agentpipe.cli.help_text import EXIT_CODES, epilog
 from agentpipe.core.did_you_mean import nearest
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 NAME_WIDTH = max(map(len, COMMANDS))
 
 
-def parser_for(arguments: list[str]) -> argparse.ArgumentParser:
+def parser_for(arguments: Collection[str]) -> argparse.ArgumentParser:
     """The program's parser, with the options of the commands in ``arguments``."""
     parser = _Program(
         prog="agentpipe",
@@ -42,11 +45,6 @@ def parser_for(arguments: list[str]) -> argparse.ArgumentParser:
             module.add(command)
             command.set_defaults(run=module.run)
     return parser
-
-
-def whole_parser() -> argparse.ArgumentParser:
-    """The parser with the options of all commands."""
-    return parser_for(list(COMMANDS))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agentpipe.cli.parser import whole_parser
+from agentpipe.cli.commands import COMMANDS
+from agentpipe.cli.parser import parser_for
 from agentpipe.engines.process.process_tree import children_of
 from agentpipe.settings import Settings
 from tests.integration.scratch_root import instructions
@@ -40,8 +41,8 @@ def test_the_image_runs_as_nobody_and_its_commands_exist() -> None:
     assert found["USER"] == "10001:10001"
     assert found["FROM"].endswith("-slim-bookworm")
     assert found["ENTRYPOINT"] == '["agentpipe"]'
-    assert whole_parser().parse_args(["work"]).run
-    assert whole_parser().parse_args(["probe", "live"]).run
+    assert parser_for(COMMANDS).parse_args(["work"]).run
+    assert parser_for(COMMANDS).parse_args(["probe", "live"]).run
 
 
 def test_only_what_the_image_needs_is_sent_to_the_engine() -> None:
@@ -62,7 +63,7 @@ def test_the_services_of_compose_are_commands_with_settings_that_exist() -> None
     assert services.keys() == {"workers", "metrics", "redis", "kafka"}
     for name in ("workers", "metrics"):
         service = services[name]
-        assert whole_parser().parse_args(service["command"]).run
+        assert parser_for(COMMANDS).parse_args(service["command"]).run
         assert service["depends_on"].keys() <= services.keys()
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]

@@ -18,7 +18,8 @@ import yaml
 
 from agentpipe.brokers.redis import RedisStore
 from agentpipe.cli import main
-from agentpipe.cli.parser import whole_parser
+from agentpipe.cli.commands import COMMANDS
+from agentpipe.cli.parser import parser_for
 from agentpipe.config.collection import load
 from agentpipe.deploy.cluster import Cluster
 from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger
@@ -134,7 +135,7 @@ def test_a_pod_drains_before_it_ends_and_is_probed(tmp_path: Path) -> None:
         "readiness": ["agentpipe", "probe", "ready"],
     }
     for name, arguments in (*probes.items(), ("drain", command), ("work", worker["command"])):
-        assert whole_parser().parse_args(arguments[1:]).run, name
+        assert parser_for(COMMANDS).parse_args(arguments[1:]).run, name
 
 
 def test_a_pod_asks_for_the_memory_of_its_runs_and_their_servers(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_schedules_are_sent_by_a_pod_of_their_own(tmp_path: Path) -> None:
     file = container(sender)["volumeMounts"][0]["mountPath"]
     command = ["agentpipe", "schedule", "run", "--collection-file", file]
     assert container(sender)["command"] == command
-    whole_parser().parse_args(command[1:])
+    parser_for(COMMANDS).parse_args(command[1:])
     assert file == container(workers)["volumeMounts"][0]["mountPath"]
     assert sender["spec"]["replicas"] == 1
     assert "lifecycle" not in container(sender)

@@ -22,7 +22,7 @@ import agentpipe
 from agentpipe.brokers.rabbitmq import address as rabbitmq
 from agentpipe.brokers.redis import address as redis
 from agentpipe.cli.commands import COMMANDS, module_of
-from agentpipe.cli.parser import whole_parser
+from agentpipe.cli.parser import parser_for
 from agentpipe.compat.old_paths import MOVED
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.schema import AgentFileSpec, CollectionSpec, PolicyDocumentSpec, ScheduleEntry
@@ -53,7 +53,7 @@ VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TARGETS |= {f"{verb}{server}" for verb in ("", "drop") for server in ("redis", "rabbitmq", "kafka")}
 EXTRAS = set(re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE))
-WHOLE = whole_parser()
+WHOLE = parser_for(COMMANDS)
 
 
 def options(name: str) -> set[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.cli import main
+from agentpipe.cli.commands import COMMANDS
 from agentpipe.cli.given_once import GivenOnce
-from agentpipe.cli.parser import whole_parser
+from agentpipe.cli.parser import parser_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ def test_each_option_with_a_value_is_a_list_or_given_once() -> None:
     lists = {"append", "extend"}
     odd = [
         action.option_strings
-        for action in _options(whole_parser())
+        for action in _options(parser_for(COMMANDS))
         if not isinstance(action, GivenOnce) and not _is_list(action, lists)
     ]
     assert odd == []
@@ -47,7 +48,7 @@ def _is_list(action: argparse.Action, lists: set[str]) -> bool:
     ],
 )
 def test_how_a_command_works_can_be_overridden(argv: list[str], name: str, value: object) -> None:
-    assert getattr(whole_parser().parse_args(argv), name) == value
+    assert getattr(parser_for(COMMANDS).parse_args(argv), name) == value
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from agentpipe.cli.exit_codes import USAGE
 from agentpipe.cli.help_text import EXAMPLES
 from agentpipe.cli.parser import parser_for
 
-WHOLE = parser_for(list(COMMANDS))
+WHOLE = parser_for(COMMANDS)
 SHELL = ("|", ">")
 
 
