@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             print_text(f"{counted(len(removed), 'scratch space')} removed", *removed)
         return OK
     for name in removed:
-        say(f"{name}, left by a trial that was killed, is removed")
+        say(f"{name}, left by a killed trial, is removed")
     report = _interruptible(args, settings, plan)
     if args.json:
         print_json(_record(report))

@@ -154,8 +154,8 @@ def _say_asked_otherwise(args: argparse.Namespace, found: Unpaired) -> None:
         more = ", ..." if found.count > len(found.first) else ""
         say(
             f"warning: {counted(found.count, 'task')} of {args.second} ask another question than "
-            f"in {args.first}, so that they are not pairs: {shown}{more}. A file was edited, or "
-            "its tasks have no ids and another order: give each an id"
+            f"in {args.first}, and are not compared: {shown}{more}. The file was edited, or "
+            "its tasks have no ids and were reordered: give each an id"
         )
 
 

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     print_either(args, record, _text(names, ended=waits and not left))
     if unheard:
         say(
-            f"no answer from {', '.join(unheard)}: they go on to take tasks; they are of an "
+            f"no answer from {', '.join(unheard)}: they still take tasks; they are of an "
             "earlier version, or cannot reach the broker: send them SIGTERM"
         )
     if left:

@@ -58,7 +58,7 @@ def check(args: argparse.Namespace) -> None:
         return
     refuse_below_one("--group", args.group_size)
     if args.samples is not None:
-        raise ConfigError("give --samples for tasks that no one counts, or --group")
+        raise ConfigError("give --samples, or --group for samples that the broker counts")
     if args.group_size + args.spares > MAX_MEMBERS:
         raise ConfigError(f"--group and --spares may be at most {MAX_MEMBERS:,} together")
     plan_of(args)

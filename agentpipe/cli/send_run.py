@@ -127,7 +127,7 @@ def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collecti
     record = record_of(collection, args.run_name, command_line(), args.file, plan)
     kept = dispatcher.begin_run(args.run_name, record)
     if kept is None:
-        say("this broker keeps no runs: only the ids and results name it")
+        say("this broker keeps no runs: only ids and results name the run")
     elif kept != record:
         from agentpipe.operations.run_changes import differences
         from agentpipe.operations.runs import parsed_record

@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not _is_loopback(args.host):
         say(
-            f"warning: all who reach {args.host} can have agents run tasks and read what they "
-            "did: the protocol has neither a password nor encryption"
+            f"warning: anyone who reaches {args.host} can run tasks and read their results: the "
+            "protocol has neither a password nor encryption"
         )
     with EnvServer.open(
         collection_file(args, settings), name=args.name, settings=settings

@@ -107,7 +107,7 @@ def _say_absent(archive: Archive, task_id: str, settings: Settings) -> int:
     from agentpipe.archive.relatives import likely_id
 
     if not _say_state(task_id, settings):
-        say(f"{one_line(task_id, _ID_CHARS)}: no result here, and no broker that says more")
+        say(f"{one_line(task_id, _ID_CHARS)}: no result here, and no broker to ask")
     if likely := likely_id(archive, task_id):
         say(f"did you mean {printable(likely, keep='')}?")
     return FAILED

@@ -50,7 +50,7 @@ def account_of(user: str) -> Account:
             f"no user {user!r:.100} on this machine: create it where the workers run, or correct it"
         ) from None
     if entry.pw_uid == 0:
-        raise ConfigError(f"{user!r} may do everything: name a user that may do little")
+        raise ConfigError(f"{user!r} has all rights: name a user with few")
     if os.geteuid() != 0:
         raise ConfigError(
             f"only root starts programs as {user!r}: run the workers as root, or remove the key"

@@ -51,7 +51,9 @@ def resume(store: Store, targets: Sequence[str], budget: Budget) -> Paused:
         known = {depth.collection for depth in store.stats().queues}
         alone = [target for target in targets if target not in known]
         if alone:
-            raise ConfigError(f"a budget is a collection's or a run's: {', '.join(alone)} is none")
+            raise ConfigError(
+                f"only a collection or a run has a budget: {', '.join(alone)} is neither"
+            )
         for target in targets:
             none = Spending("collection", target, NO_BUDGET)
             before, after = _raise(store, none, budget)
