@@ -48,7 +48,7 @@ def draw_facts(page: Page, result: Result) -> None:
     style = _STYLES.get(result.outcome, "")
     page.line((result.task_id, "bold"), "  ", (result.outcome, style), reward)
     for name, text in facts_of(result):
-        page.line((f"{name:<9} ", "dim"), text)
+        page.block(text, f"{name:<9} ", most=3, label_style="dim")
 
 
 def draw_end(page: Page, result: Result) -> None:
@@ -149,8 +149,14 @@ def _times(result: Result) -> str:
 def _usage(usage: Mapping[str, Any]) -> str:
     named = {name: value for name, value in usage.items() if name != "usd"}
     usd = usage.get("usd")
-    cost = f"${usd:.4g}" if isinstance(usd, (int, float)) else ""
-    return ", ".join(filter(None, (_pairs(named), cost)))
+    cost = _dollars(usd) if isinstance(usd, (int, float)) else ""
+    return ", ".join(filter(None, (cost, _pairs(named))))
+
+
+def _dollars(usd: float) -> str:
+    """Four digits, without an exponent: a cut ``$2.1e-05`` would read as two dollars."""
+    short = f"{usd:.4g}"
+    return f"${usd:.12f}".rstrip("0") if "e-" in short else f"${short}"
 
 
 def _rollout(rollout: Mapping[str, Any]) -> str:

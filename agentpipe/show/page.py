@@ -61,7 +61,15 @@ class Page:
         line.truncate(self.width, overflow="ellipsis")
         self._put(line)
 
-    def block(self, text: str, label: str = "", style: str = "", most: int = 12) -> None:
+    def block(
+        self,
+        text: str,
+        label: str = "",
+        style: str = "",
+        most: int = 12,
+        *,
+        label_style: str = "",
+    ) -> None:
         """Add a text of any length, its first line after the label; ``most`` lines unless full."""
         label = printable(label, keep="")
         room = max(LEAST_WIDTH, self.width - len(self._margin) - len(label))
@@ -70,7 +78,7 @@ class Page:
         is_cut = len(shown) < len(text)
         if not self.full and len(lines) > most:
             lines, is_cut = lines[:most], True
-        before = Text(f"{self._margin}{label}")
+        before = Text(self._margin).append(label, label_style)
         for each in lines:
             self._put(before + Text(each, style) if style or label else Text(before.plain + each))
             before = Text(self._margin + " " * len(label))
@@ -95,8 +103,16 @@ def as_text(value: Any, *, wide: bool = False) -> str:
 
 
 def _parts(line: str, width: int) -> list[str]:
-    """Split a line into parts that fit."""
+    """Split a line into parts that fit, between words where a part is not half empty for that."""
     safe = printable(line.rstrip("\r").expandtabs(_TAB), keep="")
-    if safe.isascii():
-        return [safe[at : at + width] for at in range(0, len(safe), width)] or [""]
-    return chop_cells(safe, width) or [""]
+    parts, at = [], 0
+    while at < len(safe):
+        part = safe[at : at + width]
+        if not part.isascii():
+            part = chop_cells(part, width)[0]
+        after = safe[at + len(part) :][:1]
+        if after not in ("", " ") and (space := part.rfind(" ", width // 2)) > 0:
+            part = part[:space]
+        parts.append(part)
+        at += len(part) + safe.startswith(" ", at + len(part))
+    return parts or [""]

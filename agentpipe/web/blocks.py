@@ -53,6 +53,14 @@ class Blocks(Page):
         tones = [_TONES[style] for _, style in texts if style in _TONES]
         self.blocks.append(Block("", "".join(text for text, _ in texts), "".join(tones[:1])))
 
-    def block(self, text: str, label: str = "", style: str = "", most: int = 0) -> None:  # noqa: ARG002 - for terminals
+    def block(
+        self,
+        text: str,
+        label: str = "",
+        style: str = "",
+        most: int = 0,  # noqa: ARG002 - for terminals
+        *,
+        label_style: str = "",  # noqa: ARG002 - as above
+    ) -> None:
         """Add a text of any length."""
         self.blocks.append(Block(label.strip(), text, _TONES.get(style, "")))

@@ -104,7 +104,7 @@ def test_the_page_has_all_that_is_known() -> None:
         "v2 · group lima, sample 2 of 4",
         "attempt   2",
         "waited 2.0 s, took 4.0 s",
-        "2 requests, $0.0125",
+        "$0.0125, 2 requests",
         "exact",
         "What time is it?",
         "fail    = 9",
@@ -171,6 +171,23 @@ def test_what_was_cut_is_said() -> None:
     assert "trace, the trace had 40 spans: raise max.message.bytes" in drawn
     dropped = _span("a", "a", 1.0, type="llm", dropped="too large: 5 bytes")
     assert "left out: too large: 5 bytes" in _drawn(Result(task_id="t", trace=[dropped]))
+
+
+def test_lines_break_between_words() -> None:
+    page = Page(24)
+    page.block("one word after another, and averyveryverylongone too, 話話話 話話話話話話 話話")
+    assert [line.plain for line in page.lines] == [
+        "one word after another,",
+        "and averyveryverylongone",
+        "too, 話話話 話話話話話話",
+        "話話",
+    ]
+
+
+def test_small_costs_have_no_exponent() -> None:
+    assert "$0.0000216, 2 requests" in _drawn(
+        Result(task_id="t", usage={"requests": 2, "usd": 2.16e-05})
+    )
 
 
 def test_a_long_text_is_cut_unless_all_of_it_is_wanted() -> None:
