@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from typing import TYPE_CHECKING
 
+from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core import caps
 from agentpipe.sinks.seen import submission_in
 
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Record
 
 _COLLECTOR = "collector"
+# Not OR IGNORE, which would lose a record that breaks any other constraint.
+_INSERT = (
+    "INSERT INTO records (task_id, digest, body, published_at)"
+    " SELECT column1, column2, column3, column4 FROM (VALUES {}) WHERE NOT EXISTS"
+    " (SELECT 1 FROM trimmed WHERE task_id = column1 AND digest = column2)"
+    " ON CONFLICT (task_id, digest) DO NOTHING"
+)
 
 
 def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: float) -> None:
     """Add the records that are not stored yet in exactly this form, or were and are trimmed."""
-    # Not OR IGNORE, which would lose a record that breaks any other constraint.
-    db.executemany(
-        "INSERT INTO records (task_id, digest, body, published_at) SELECT ?1, ?2, ?3, ?4"
-        " WHERE NOT EXISTS (SELECT 1 FROM trimmed WHERE task_id = ?1 AND digest = ?2)"
-        " ON CONFLICT (task_id, digest) DO NOTHING",
-        [(each.task_id, _digest(each), each.payload, published_at) for each in records],
-    )
+    rows = [(each.task_id, _digest(each), each.payload, published_at) for each in records]
+    execute_rows(db, _INSERT, rows)
 
 
 def unknown(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
