@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore, direct_results
+from agentpipe.brokers.rabbitmq import RabbitStore, direct_results, sink_speed
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import Unreachable
@@ -41,7 +41,7 @@ def rabbit_url(rabbitmq_server: RabbitServer) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy this machine is, the sink counts as quick."""
-    monkeypatch.setattr(direct_results, "QUICK_S", AGES_S)
+    monkeypatch.setattr(sink_speed, "QUICK_S", AGES_S)
 
 
 @pytest.fixture
@@ -61,14 +61,10 @@ def working(rabbit_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
         yield store, worker
 
 
-def handing_over(store: RabbitStore, worker: Worker) -> threading.Event:
-    """Confirm the first result at once; the returned event is set when results come directly."""
+def handing_over(store: RabbitStore) -> threading.Event:
+    """Begin; the returned event is set when results come directly."""
     hurried = threading.Event()
     store.hand_over(hurried.set)
-    store.offer("one", [Offer("first", b"{}")], round_robin=False)
-    assert store.settle(good(claim_all(1, store, worker))) == [True]
-    confirm(store, worker, taken(store, worker))
-    assert not hurried.is_set()
     return hurried
 
 
@@ -98,7 +94,7 @@ def seen(records: Sequence[OutboxRecord]) -> list[tuple[str, bool]]:
 @pytest.mark.usefixtures("patient")
 def test_a_task_is_settled_once_a_quick_sink_has_its_result(rabbit_url: str) -> None:
     with working(rabbit_url) as (store, worker):
-        hurried = handing_over(store, worker)
+        hurried = handing_over(store)
         _, settled = ended(store, worker)
         assert hurried.is_set()
         records = taken(store, worker)
@@ -115,7 +111,7 @@ def test_a_task_is_settled_once_a_quick_sink_has_its_result(rabbit_url: str) -> 
 @pytest.mark.usefixtures("patient")
 def test_results_on_their_way_to_the_sink_count_towards_the_outbox(rabbit_url: str) -> None:
     with working(rabbit_url) as (store, worker):
-        handing_over(store, worker)
+        handing_over(store)
         _, settled = ended(store, worker)
         store.offer("one", [Offer("c", b"{}")], round_robin=False)
         assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
@@ -126,7 +122,7 @@ def test_results_on_their_way_to_the_sink_count_towards_the_outbox(rabbit_url: s
 
 def test_the_outbox_takes_what_a_slow_sink_does_not_confirm(rabbit_url: str) -> None:
     with working(rabbit_url) as (store, worker):
-        handing_over(store, worker)
+        handing_over(store)
         _, settled = ended(store, worker)
         store.take_outbox(worker, 100, 10**6)  # The sink hangs with these.
         assert settled.result(PATIENCE_S) == [True, True]
@@ -137,7 +133,7 @@ def test_the_outbox_takes_what_a_slow_sink_does_not_confirm(rabbit_url: str) -> 
 
 def test_after_a_slow_result_the_next_ones_use_the_outbox(rabbit_url: str) -> None:
     with working(rabbit_url) as (store, worker):
-        hurried = handing_over(store, worker)
+        hurried = handing_over(store)
         _, settled = ended(store, worker)
         assert settled.result(PATIENCE_S) == [True, True]
         hurried.clear()
@@ -147,11 +143,32 @@ def test_after_a_slow_result_the_next_ones_use_the_outbox(rabbit_url: str) -> No
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_direct_result_does_not_wait_for_those_in_the_outbox(
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_results, "LOOK_EVERY_S", AGES_S)
+    monkeypatch.setattr(direct_results, "BESIDE", 1)
+    with working(rabbit_url) as (store, worker):
+        _, settled = ended(store, worker)
+        assert settled.result(PATIENCE_S) == [True, True]  # By the outbox: there is no sink yet.
+        handing_over(store)
+        (stored,) = taken(store, worker)
+        assert not stored.holds_task
+        _, settled = ended(store, worker)
+        direct = taken(store, worker)
+        assert seen(direct) == [("a", True), ("b", True)]
+        confirm(store, worker, [stored, *direct])
+        assert settled.result(PATIENCE_S) == [True, True]
+        (other,) = taken(store, worker)
+        assert {stored.task_id, other.task_id} == {"a", "b"}
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_task_whose_worker_is_killed_before_the_sink_confirms_runs_again(
     rabbit_url: str,
 ) -> None:
     with working(rabbit_url) as (store, worker):
-        handing_over(store, worker)
+        handing_over(store)
         ended(store, worker)
         assert len(taken(store, worker)) == 2
     with working(rabbit_url) as (store, worker):
@@ -162,7 +179,7 @@ def test_a_task_whose_worker_is_killed_before_the_sink_confirms_runs_again(
 @pytest.mark.usefixtures("patient")
 def test_a_worker_that_leaves_stores_what_the_sink_has_not_confirmed(rabbit_url: str) -> None:
     with working(rabbit_url) as (store, worker):
-        handing_over(store, worker)
+        handing_over(store)
         _, settled = ended(store, worker)
         store.leave(worker)
         assert settled.result(PATIENCE_S) == [True, True]
@@ -175,7 +192,7 @@ def test_what_waits_for_the_sink_when_the_connection_ends_is_settled_by_the_next
     rabbit_url: str,
 ) -> None:
     with working(rabbit_url) as (store, worker):
-        handing_over(store, worker)
+        handing_over(store)
         claims, settled = ended(store, worker)
         session = store._link._session  # noqa: SLF001 - its end stands for an outage
         assert session is not None
@@ -195,7 +212,7 @@ def _settled(store: RabbitStore, claims: Sequence[Claim]) -> bool:
 
 def test_a_large_result_waits_in_the_outbox(rabbit_url: str) -> None:
     with working(rabbit_url) as (store, worker):
-        hurried = handing_over(store, worker)
+        hurried = handing_over(store)
         _, settled = ended(store, worker, bytes(direct_results.MAX_BYTES + 1))
         assert settled.result(PATIENCE_S) == [True, True]
         assert seen(taken(store, worker)) == [("a", False), ("b", False)]

@@ -11,9 +11,10 @@ from agentpipe.worker.outbox.forwarder import BATCH_BYTES, Forwarder
 from tests.stores import claim_up_to, open_any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from agentpipe.brokers.records import OutboxRecord
     from agentpipe.sinks.base import Record
 
 PATIENCE_S = 20.0
@@ -50,3 +51,30 @@ def test_a_large_result_behind_a_small_one_is_forwarded_before_the_end(tmp_path:
         forwarder.start()
         forwarder.stop(PATIENCE_S)
         assert sink.published == sizes
+
+
+class Handing:
+    """A store that would hand results over as soon as it may; it has none."""
+
+    def __init__(self, events: list[str]) -> None:
+        self._events = events
+
+    def hand_over(self, _hurry: Callable[[], None]) -> None:
+        self._events.append("handing over")
+
+    def take_outbox(self, _worker: Worker, _limit: int, _max_bytes: int) -> list[OutboxRecord]:
+        return []
+
+
+def test_results_are_handed_over_once_the_sink_is_open() -> None:
+    """Before that, each would wait for the sink in vain."""
+    events: list[str] = []
+
+    def opened() -> Sizes:
+        events.append("open")
+        return Sizes()
+
+    forwarder = Forwarder(Handing(events), WORKER, opened)  # type: ignore[arg-type]
+    forwarder.start()
+    forwarder.stop(PATIENCE_S)
+    assert events == ["open", "handing over"]

@@ -277,14 +277,14 @@ class RabbitStore(RabbitOperations, Store):
         return self._run(settle)
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
-        async def take(services: Services) -> list[OutboxRecord]:
+        async def take(limit: int, services: Services) -> list[OutboxRecord]:
             if self._alive(worker) is None:
                 return []
             return await services.outbox.take(worker.name, limit, max_bytes)
 
-        direct = self._direct(worker)
-        stored = self._run(take) if direct is None or direct.outbox_is_due() else []
-        return stored if direct is None else direct.take(stored, limit, max_bytes)
+        if direct := self._direct(worker):
+            return direct.take(limit, max_bytes, lambda most: self._run(partial(take, most)))
+        return self._run(partial(take, limit))
 
     def _direct(self, worker: Worker) -> DirectResults | None:
         found = self._workers.get(worker.name)
@@ -296,7 +296,7 @@ class RabbitStore(RabbitOperations, Store):
 
         passed = [number for number in numbers if is_direct(number)]
         if direct := self._direct(worker):
-            direct.note_confirmed(passed)
+            direct.note_confirmed(passed, len(numbers))
             if passed:
                 self._link.soon(partial(direct.confirm, passed))
         if len(passed) < len(numbers):

@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.sink_speed import SinkSpeed
 from agentpipe.brokers.records import OutboxRecord
 
 if TYPE_CHECKING:
@@ -26,12 +27,11 @@ if TYPE_CHECKING:
 
 # A worker that is killed can repeat the runs that ended within this time.
 WITHIN_S = 0.05
-# Results go directly to a sink that has confirmed a batch within this time.
-QUICK_S = 0.025
 # Larger Results would fill the memory.
 MAX_BYTES = 64 * 1024
-# Interval at which the forwarder looks at the outbox while Results pass it.
-LOOK_EVERY_S = 0.25
+# Interval at which the forwarder looks at the outbox while Results pass it, and the most that it
+# takes from it then: those that come meanwhile wait for these.
+LOOK_EVERY_S, BESIDE = 0.1, 128
 
 # Below 0, to differ from the outbox's own; never used again, even after a lost connection.
 _numbers = itertools.count(-1, -1)
@@ -67,9 +67,6 @@ class DirectResults:
 
     Args:
         finish: Settles batches whose Results the sink has confirmed.
-
-    Attributes:
-        is_quick: Whether the sink has confirmed its last batch quickly.
     """
 
     def __init__(self, outbox: Outbox, finish: Callable[[list[Batch]], None]) -> None:
@@ -79,7 +76,12 @@ class DirectResults:
         self._batches: dict[int, Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._taken_at = self._confirmed_at = self._looked_at = float("-inf")
-        self.is_quick = False
+        self._speed = SinkSpeed()
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the sink is quick enough; from any thread."""
+        return self._speed.is_quick
 
     def add(self, batch: Batch) -> None:
         """Lend these Results to the forwarder, for at most ``WITHIN_S``."""
@@ -107,8 +109,9 @@ class DirectResults:
     def _give_up(self, is_given_up: Callable[[Batch], bool]) -> None:
         batches = dict.fromkeys(filter(is_given_up, self._batches.values()))
         self._batches = {it: each for it, each in self._batches.items() if each not in batches}
+        if batches:
+            self._speed.missed()
         for batch in batches:
-            self.is_quick = False
             batch.otherwise()
 
     def confirm(self, numbers: Iterable[int]) -> None:
@@ -123,31 +126,49 @@ class DirectResults:
 
     # The forwarder's thread.
 
-    def outbox_is_due(self) -> bool:
-        """Whether to look at the outbox now; if so, the caller does."""
-        now, last = time.monotonic(), min(self._looked_at, self._confirmed_at)
-        if self.is_quick and now - last < LOOK_EVERY_S and not self._outbox.has_more:
-            return False
-        self._looked_at = now
-        return True
-
     def take(
-        self, stored: Sequence[OutboxRecord], limit: int, max_bytes: int
+        self, limit: int, max_bytes: int, stored: Callable[[int], list[OutboxRecord]]
     ) -> list[OutboxRecord]:
-        """Results of the outbox, then the oldest of these."""
-        taken, size = list(stored), sum(len(record.payload) for record in stored)
+        """The oldest of these for the sink, behind some of the outbox.
+
+        While the sink is quick, these wait for at most a few of the outbox.
+
+        Args:
+            limit: The most Results in total.
+            max_bytes: About their most bytes.
+            stored: Takes up to a number of Results from the outbox.
+        """
+        passing = self._take(limit, max_bytes)
+        most = limit - len(passing)
+        most = min(most, BESIDE) if self.is_quick else most
+        found = stored(most) if self._outbox_is_due(beside=bool(passing)) else []
+        self._taken_at = time.monotonic()
+        return [*found, *passing]
+
+    def _take(self, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        """The oldest of these."""
+        taken: list[OutboxRecord] = []
+        size = 0
         while len(taken) < limit and size < max_bytes and self._waiting:
             record = self._waiting.popleft()
             if record.number in self._batches:  # Otherwise the outbox has it by now.
                 taken.append(record)
                 size += len(record.payload)
-        self._taken_at = time.monotonic()
         return taken
 
-    def note_confirmed(self, direct: Sequence[int]) -> None:
-        """Note that the sink has confirmed what was taken, with these direct Results."""
+    def _outbox_is_due(self, *, beside: bool) -> bool:
+        """Whether to look at the outbox now, ``beside`` Results that pass it."""
         now = time.monotonic()
-        if now - self._taken_at <= QUICK_S:
-            self.is_quick = True
+        last = self._looked_at if beside else min(self._looked_at, self._confirmed_at)
+        is_recent = self.is_quick and now - last < LOOK_EVERY_S
+        if is_recent and (beside or not self._outbox.has_more):
+            return False
+        self._looked_at = now
+        return True
+
+    def note_confirmed(self, direct: Sequence[int], records: int) -> None:
+        """Note that the sink has confirmed the records that were taken, these directly."""
+        now = time.monotonic()
+        self._speed.confirmed(now - self._taken_at, records)
         if direct:
             self._confirmed_at = now

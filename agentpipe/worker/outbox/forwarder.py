@@ -63,8 +63,6 @@ class Forwarder:
 
     def start(self) -> None:
         """Start the thread."""
-        if isinstance(self._store, HandsOver):
-            self._store.hand_over(self.hurry)
         self._thread.start()
 
     def notify(self) -> None:
@@ -109,6 +107,8 @@ class Forwarder:
 
     def _run(self) -> None:
         self._connect()
+        if isinstance(self._store, HandsOver):
+            self._store.hand_over(self.hurry)
         while True:
             self._filled.wait(LOOK_EVERY_S)
             self._filled.clear()
