@@ -45,9 +45,10 @@ class Fixture:
         self.held.add(self.messages)
         self.meanwhile = Meanwhile(cast("Store", self.store), self.held, self.settle, self.fail)
 
-    def settle(self, message: ClaimedMessage, counted: bool) -> None:  # noqa: FBT001 - the store's
-        self.held.remove(message)
-        self.fates.append((message.claim.task_id, counted))
+    def settle(self, batch: Sequence[ClaimedMessage], done: Sequence[bool]) -> None:
+        for message, counted in zip(batch, done, strict=True):
+            self.held.remove(message)
+            self.fates.append((message.claim.task_id, counted))
 
     def fail(self, batch: Sequence[ClaimedMessage]) -> None:
         self.failed += [message.claim.task_id for message in batch]

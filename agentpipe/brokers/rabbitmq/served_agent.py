@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # First offers to prefetch beyond the concurrency limit: as many as the limit, at most AHEAD; always
 # AHEAD if runs are brief, which end faster than the server stores their results.
 AHEAD = 16
-BRIEF_S, BRIEF_RUNS = 0.1, 16
+BRIEF_S, BRIEF_RUNS = 0.1, 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.brokers.records import ClaimRequest
-from agentpipe.worker.claims.meanwhile import Meanwhile
+from agentpipe.worker.claims.meanwhile import Batch, Meanwhile
 from agentpipe.worker.claims.settling import Settling
 from agentpipe.worker.outcomes.follow_ups import offer_all
 from agentpipe.worker.running.message import ClaimedMessage
@@ -179,8 +179,9 @@ class Exchange:
         self._say_what_tripped()
         return messages
 
-    def _note_meanwhile(self, message: ClaimedMessage, settled: bool) -> None:  # noqa: FBT001 - the store's verdict
-        self._note_settled(message, settled)
+    def _note_meanwhile(self, batch: Batch, done: Sequence[bool]) -> None:
+        for message, settled in zip(batch, done, strict=True):
+            self._note_settled(message, settled)
         self._settled()
 
     def _again(self, batch: Sequence[ClaimedMessage]) -> None:

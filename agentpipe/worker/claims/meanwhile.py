@@ -25,7 +25,7 @@ class Meanwhile:
     Args:
         store: Where they are settled.
         held: What the worker holds.
-        settled: Called with each message, and whether its claim counted.
+        settled: Called with messages, and whether the claim of each counted.
         failed: Called with messages that were not settled.
     """
 
@@ -33,7 +33,7 @@ class Meanwhile:
         self,
         store: Store,
         held: HeldClaims,
-        settled: Callable[[ClaimedMessage, bool], None],
+        settled: Callable[[Batch, Sequence[bool]], None],
         failed: Callable[[Batch], None],
     ) -> None:
         self._store = store if isinstance(store, SettlesMeanwhile) else None
@@ -76,8 +76,8 @@ class Meanwhile:
             self._number -= len(batch)
             if failed:
                 self._failed(batch)
-            for message, counted in () if failed else zip(batch, future.result(), strict=True):
-                self._settled(message, counted)
+            else:
+                self._settled(batch, future.result())
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:

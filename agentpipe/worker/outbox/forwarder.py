@@ -35,7 +35,7 @@ FEW, PACE_S, MAX_PACE_S = 2, 0.05, 0.2
 # few requests, however many results it has.
 PACE_PER_COST = 20
 # The pace if tasks are settled only once the sink has their results.
-BRIEF_PACE_S = 0.003
+BRIEF_PACE_S, MAX_BRIEF_PACE_S, BRIEF_PACE_PER_COST = 0.003, 0.01, 10
 PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 STORE_PAUSE_S = 0.25
 
@@ -130,7 +130,7 @@ class Forwarder:
         ``cost_s`` is the processor time of the last batch.
         """
         if self._hold_tasks:
-            self._stopping.wait(BRIEF_PACE_S)
+            self._stopping.wait(_brief_pace_s(cost_s))
         elif not self._stopping.is_set():
             self._hurried.wait(_pace_s(cost_s))
         self._hurried.clear()
@@ -195,6 +195,10 @@ class Forwarder:
 
 def _pace_s(cost_s: float) -> float:
     return min(MAX_PACE_S, max(PACE_S, cost_s * PACE_PER_COST))
+
+
+def _brief_pace_s(cost_s: float) -> float:
+    return min(MAX_BRIEF_PACE_S, max(BRIEF_PACE_S, cost_s * BRIEF_PACE_PER_COST))
 
 
 def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
