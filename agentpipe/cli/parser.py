@@ -12,7 +12,7 @@ from agentpipe.cli.commands import COMMANDS, GROUPS, module_of
 from agentpipe.cli.exit_codes import USAGE
 from agentpipe.cli.given_once import GivenOnce
 from agentpipe.cli.help_text import EXIT_CODES, epilog
-from agentpipe.core.did_you_mean import nearest
+from agentpipe.core.did_you_mean import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,6 +47,13 @@ def parser_for(arguments: Collection[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, got {text[:40]!a}") from None
+
+
 class _Parser(argparse.ArgumentParser):
     """Prints the error first, in one line."""
 
@@ -56,9 +63,10 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, **options)
         for name in (None, "store"):
             self.register("action", name, GivenOnce)
+        self.register("type", int, _integer)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{message}\nSee: {self.prog} --help\n")
+        self.exit(USAGE, f"{message.removeprefix('argument ')}\nSee: {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Allow options between arguments: ``send NAME -c FILE QUESTION``."""
@@ -82,10 +90,9 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(map(str, action.choices or ()))
-        if str(value) not in choices and (near := nearest(value, choices)):
-            names = [*action.option_strings[-1:], action.metavar, action.dest]
-            noun = next(filter(None, names))
-            self.error(f"unknown {noun} {value!r}: did you mean {near!r}?")
+        if choices and str(value) not in choices:
+            noun = next(filter(None, [*action.option_strings[-1:], str(action.metavar).lower()]))
+            self.error(f"unknown {noun} {value!r}: {did_you_mean(value, choices)}")
         super()._check_value(action, value)
 
 

@@ -62,6 +62,9 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"runs": [each.to_dict() for each in found]})
         return OK
+    if not found:
+        say("no run on this broker: `agentpipe send --run NAME` begins one")
+        return OK
     _draw([(*COLUMNS, "begun", "took"), *map(_cells, found)])
     if any(each.archived is None for each in found):
         say("the sink is not an archive: results are as the broker has counted them")

@@ -46,7 +46,15 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 SAVE_AS_UTF8 = "save the file as UTF-8"
 WIDE = f"UTF-16 or UTF-32, not UTF-8: {SAVE_AS_UTF8}"
 _WIDEST = 4  # bytes of a character
-_TAB = "found character '\\t'"
+# The beginnings of PyYAML's messages for the mistakes that people make, in their words.
+_MISTAKES = {
+    "found character '\\t'": "a tab before the text: indent with spaces",
+    "expected <block end>": "not indented like the lines above: align it",
+    "mapping values are not allowed": "a `:` too many, or not indented like the lines above: "
+    "put quotes around the value, or align the line",
+    "expected ',' or": "a `[` or `{` is not closed: close it, or put quotes around the value",
+    "found unexpected end of stream": "a quotation mark is not closed before it: close it",
+}
 _QUOTED_NAME = re.compile(r" '(?!<)[^'\s]{2,}'")
 
 
@@ -208,8 +216,9 @@ def _compose(loader: _Loader) -> list[yaml.Node]:
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark else 1
-    if _TAB in (error.problem or ""):
-        return Problem("not YAML: a tab before the text: indent with spaces", file, line)
+    for beginning, text in _MISTAKES.items():
+        if (error.problem or "").startswith(beginning):
+            return Problem(f"not YAML: {text}", file, line)
     reason = _QUOTED_NAME.sub("", error.problem or error.context or "it cannot be parsed")
     remedy = "fix the line, with quotes around strings that contain special characters"
     return Problem(f"not YAML: {reason}; {remedy}", file, line)

@@ -313,7 +313,7 @@ def test_hostile_words_change_nothing(project: Project) -> None:
         ("show", "mian"): "did you mean 'main'?",
         ("publish", "main", "--version", "-1"): "an integer from 0",
         ("publish", "main", "--version", "9" * 30): "an integer from 0",
-        ("publish", "main", "--version", "x"): "invalid int value",
+        ("publish", "main", "--version", "x"): "--version: expected an integer, got 'x'",
         ("publish", "main", "--version", "0"): "lower",
         ("pause", "main", "--drain-s", "nan"): "seconds from 0",
     }

@@ -1,4 +1,4 @@
-"""Options that a command does not have."""
+"""Options and commands that do not exist, and values of the wrong kind."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from agentpipe.cli import main
         (["send", "toys", "q", "--brokr", "x"], "unknown option --brokr: did you mean --broker?"),
         (["tail", "--limt=3"], "unknown option --limt: did you mean --limit?"),
         (["tail", "--zzz"], "unrecognized arguments: --zzz"),
+        (["tial"], "unknown command 'tial': did you mean 'tail'?"),
+        (["tail", "--limit", "few"], "--limit: expected an integer, got 'few'"),
     ],
 )
-def test_the_nearest_one_is_named(
+def test_the_error_says_what_is_wrong_and_what_is_near(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

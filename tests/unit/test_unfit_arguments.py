@@ -131,7 +131,7 @@ def test_a_misspelt_value_is_named_by_its_option(capsys: pytest.CaptureFixture[s
     said = refused(capsys, "send", "adder", "q", "--on-full", "waits")
     assert said.startswith("unknown --on-full 'waits': did you mean 'wait'?\n")
     said = refused(capsys, "runs", "shw", "v1")
-    assert said.startswith("unknown ACTION 'shw': did you mean 'show'?\n")
+    assert said.startswith("unknown action 'shw': did you mean 'show'?\n")
 
 
 @pytest.mark.parametrize(
