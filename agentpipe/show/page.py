@@ -74,7 +74,7 @@ class Page:
         label = printable(label, keep="")
         room = max(LEAST_WIDTH, self.width - len(self._margin) - len(label))
         shown = text if self.full else text[: most * room]
-        lines = [part for line in shown.split("\n") for part in _parts(line, room)]
+        lines = [part for line in shown.split("\n") for part in in_parts(line, room)]
         is_cut = len(shown) < len(text)
         if not self.full and len(lines) > most:
             lines, is_cut = lines[:most], True
@@ -102,14 +102,14 @@ def as_text(value: Any, *, wide: bool = False) -> str:
         return "(not JSON)"
 
 
-def _parts(line: str, width: int) -> list[str]:
+def in_parts(line: str, width: int) -> list[str]:
     """Split a line into parts that fit, between words where a part is not half empty for that."""
     safe = printable(line.rstrip("\r").expandtabs(_TAB), keep="")
     parts, at = [], 0
     while at < len(safe):
         part = safe[at : at + width]
         if not part.isascii():
-            part = chop_cells(part, width)[0]
+            part = (chop_cells(part, width) or [part])[0]  # Marks alone have no cells.
         after = safe[at + len(part) :][:1]
         if after not in ("", " ") and (space := part.rfind(" ", width // 2)) > 0:
             part = part[:space]

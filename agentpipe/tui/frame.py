@@ -12,6 +12,7 @@ from agentpipe.monitoring import numbers
 from agentpipe.monitoring.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.monitoring.rows import SORTS
+from agentpipe.show.page import LEAST_WIDTH, in_parts
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
 from agentpipe.tui.tasks import agent_tasks, task_page
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 BUCKET_S = 2.0
 SPARK = 20
+# The reason of the bottleneck takes at most this part of the lines.
+BOTTLENECK_PART = 8
 HELP = (
     ("↑ ↓ PgUp PgDn", "select a collection or an agent"),
     ("Enter", "open a collection, an agent's tasks, a task; Esc goes back"),
@@ -107,7 +110,7 @@ def _content(
         return task_page(state, height)
     if history.now is None:
         return [] if history.outage else [Text("connecting ...", FAINT)]
-    lines = _overview(history, history.now, display)
+    lines = _overview(history, history.now, display, width, height)
     return [*lines, *panels(history, history.now, state, width, height - len(lines))]
 
 
@@ -139,7 +142,9 @@ def _help() -> list[Text]:
 # The fleet as a whole.
 
 
-def _overview(history: FleetHistory, now: Snapshot, display: Display) -> list[Text]:
+def _overview(
+    history: FleetHistory, now: Snapshot, display: Display, width: int, height: int
+) -> list[Text]:
     rates = rates_of(history)
     bottleneck = find_bottleneck(now, rates, display.limits)
     return [
@@ -147,7 +152,7 @@ def _overview(history: FleetHistory, now: Snapshot, display: Display) -> list[Te
         _totals(now.stats),
         *map(_policy, now.stats.policies),
         *_flow(now, rates, bottleneck),
-        _bottleneck(bottleneck),
+        *_wrapped(_bottleneck(bottleneck), width, max(1, height // BOTTLENECK_PART)),
         *(Text(plain(words, 400), WARN) for words in _misfits(now.stats)),
     ]
 
@@ -259,6 +264,15 @@ def _bottleneck(bottleneck: Bottleneck) -> Text:
         return Text(f"no bottleneck: {reason}", FAINT)
     label = f"bottleneck: {bottleneck.stage} "
     return Text.assemble((label, BAD if bottleneck.urgent else WARN), (f"({reason})", STRONG))
+
+
+def _wrapped(line: Text, width: int, most: int) -> list[Text]:
+    """The line on as many lines as it needs, up to ``most``; the rest is cut."""
+    lines = []
+    for part in in_parts(line.plain, max(LEAST_WIDTH, width))[: most - 1]:
+        lines.append(line[: len(part)])
+        line = line[len(part) + line.plain.startswith(" ", len(part)) :]
+    return [*lines, line] if line else lines
 
 
 # The line of keys.

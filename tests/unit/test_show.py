@@ -184,6 +184,14 @@ def test_lines_break_between_words() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["a" * 70, "a " * 70, "話" * 70, "\u0301" * 70, "a\u0301話 " * 70])
+def test_a_block_of_any_script_fits_and_is_whole(text: str) -> None:
+    page = Page(21, full=True)
+    page.block(text)
+    assert max(line.cell_len for line in page.lines) <= 21
+    assert "".join(line.plain for line in page.lines).replace(" ", "") == text.replace(" ", "")
+
+
 def test_small_costs_have_no_exponent() -> None:
     assert "$0.0000216, 2 requests" in _drawn(
         Result(task_id="t", usage={"requests": 2, "usd": 2.16e-05})

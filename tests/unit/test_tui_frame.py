@@ -189,6 +189,12 @@ def test_a_collection_that_is_paused_for_its_failures_says_why() -> None:
     assert "paused: 10 runs in a row failed" in line
 
 
+def test_the_reason_of_the_bottleneck_is_whole_at_80_columns() -> None:
+    busy = fleet(agent(waiting=4, running=2), workers=(worker(slots=8, running=2),))
+    said = " ".join(text(busy).split())
+    assert "at its concurrency limit: more workers would not run more)" in said
+
+
 def test_columns_stand_below_their_titles() -> None:
     lines = shown(history(fleet(agent(waiting=12_345, tally=Tally(done=678)))), width=200)
     head = next(line for line in lines if "waiting delayed" in line)
