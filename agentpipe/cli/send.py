@@ -98,7 +98,7 @@ def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
     """Warn of removed agents, of a file older than the fleet's, and of workers with other files."""
     from agentpipe.operations.misfits import misfits
 
-    for sentence in misfits(dispatcher.stats(), collection):
+    for sentence in misfits(dispatcher.stats(), [collection]):
         say(sentence)
 
 

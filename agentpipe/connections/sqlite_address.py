@@ -11,6 +11,8 @@ from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import ConfigError
 
 _SYNCHRONOUS = ("full", "normal")
+# In bytes; systems allow 255 and 4,096, and files beside the database have longer names.
+MAX_NAME, MAX_PATH = 240, 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +46,10 @@ def parse_url(url: str) -> SqliteAddress:
         if value.lower() not in _SYNCHRONOUS:
             raise ConfigError(f"{url}: synchronous is full or normal, not {value!r}")
         synchronous = value.lower()
-    return SqliteAddress(Path(path).absolute(), synchronous)
+    absolute = Path(path).absolute()
+    if max(map(len, os.fsencode(absolute).split(b"/"))) > MAX_NAME or len(path) > MAX_PATH:
+        raise ConfigError(
+            f"{url[:MAX_NAME]}: a name in it is longer than {MAX_NAME} bytes, or the path longer "
+            f"than {MAX_PATH:,}: choose a shorter one"
+        )
+    return SqliteAddress(absolute, synchronous)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_RETRY_DELAY_S = 300.0
 MAX_ERROR_CHARS = 4_000
+# Exception groups with more levels or members than this are not looked at.
+MAX_LEVELS, MAX_MEMBERS = 50, 10_000
 # What calls an agent: agentpipe, and the event loop of its thread.
 CALLERS = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(asyncio.__file__).parent}{os.sep}")
 TOO_BUSY = frozenset({408, 429})
@@ -175,15 +177,29 @@ def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
 
 
 def readable(error: BaseException) -> BaseException:
-    """Return the error, or a stand-in if its class raises on any access."""
+    """Return the error, or a stand-in if its class raises on any access, or it has no end."""
     try:
-        if any(isinstance(each, AgentFailed) for each in causes(error)):
+        if any(isinstance(each, AgentFailed) for each in causes(error)) or _has_an_end(error):
             return error
+        why = f"it holds more than {MAX_MEMBERS:,} errors, or groups in {MAX_LEVELS} levels"
     except Exception:  # noqa: BLE001 - it is the agent's code
-        stand_in: type[Exception] = type(type(error).__name__, (Exception,), {})
-        frames = BaseException.__dict__["__traceback__"].__get__(error)
-        return stand_in("nothing can be read of it: its class raises").with_traceback(frames)
-    return error
+        why = "its class raises"
+    stand_in: type[Exception] = type(type(error).__name__, (Exception,), {})
+    frames = BaseException.__dict__["__traceback__"].__get__(error)
+    return stand_in(f"nothing can be read of it: {why}").with_traceback(frames)
+
+
+def _has_an_end(error: BaseException) -> bool:
+    """Whether its groups can be looked at one by one: they can hold each other many times over."""
+    members, number = [error], 0
+    for _ in range(MAX_LEVELS):
+        found = [each for member in members for each in causes(member)]
+        groups = [each for each in found if isinstance(each, BaseExceptionGroup)]
+        members = [member for group in groups for member in group.exceptions]
+        number += len(members)
+        if not members or number > MAX_MEMBERS:
+            break
+    return not members
 
 
 def error_kind(error: BaseException) -> str:

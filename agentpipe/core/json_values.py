@@ -85,7 +85,8 @@ class JsonRules:
     def _flaw_of_object(self, value: dict[Any, Any], place: str, depth: int) -> str:
         if depth > self.max_depth:
             return self._too_deep(place)
-        for name, item in value.items():
+        # A subclass could override any method, and yield without end.
+        for name, item in dict.items(value):
             if not isinstance(name, str):
                 return f"{place}: keys must be strings, got {type(name).__name__}"
             if not self.nul and "\0" in name:
@@ -97,7 +98,8 @@ class JsonRules:
     def _flaw_of_list(self, value: list[Any] | tuple[Any, ...], place: str, depth: int) -> str:
         if depth > self.max_depth:
             return self._too_deep(place)
-        for index, item in enumerate(value):
+        items = list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value)
+        for index, item in enumerate(items):
             if flaw := self._flaw(item, f"{place}[{index}]", depth + 1):
                 return flaw
         return ""

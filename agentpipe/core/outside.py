@@ -51,9 +51,11 @@ def _repaired(value: Any) -> Any:
     if isinstance(value, str):
         return valid_text(value)
     if isinstance(value, dict):
-        return {_repaired(name): _repaired(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_repaired(item) for item in value]
+        return {_repaired(name): _repaired(item) for name, item in dict.items(value)}
+    if isinstance(value, list):
+        return [_repaired(item) for item in list.__iter__(value)]
+    if isinstance(value, tuple):
+        return [_repaired(item) for item in tuple.__iter__(value)]
     return value
 
 

@@ -94,7 +94,7 @@ def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
         if problems:  # The defaults in place of invalid values would differ from the broker's.
             return []
         stats = store.stats()
-    return [sentence for each in collections if each.name for sentence in misfits(stats, each)]
+    return list(misfits(stats, [each for each in collections if each.name]))
 
 
 def _hidden(

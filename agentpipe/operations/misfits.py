@@ -10,20 +10,27 @@ from agentpipe.sending.source import source_of
 from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
 
 
-def misfits(stats: Stats, collection: Collection) -> Iterator[str]:
+def misfits(stats: Stats, collections: Iterable[Collection]) -> Iterator[str]:
     """One sentence per mismatch, for the user who sends with this file or checks it."""
+    names = set[str]()
+    for each in collections:
+        names.add(each.name)
+        yield from _of_agents(stats, each)
+    yield from sentences(configs_in_use(stats), names)
+
+
+def _of_agents(stats: Stats, collection: Collection) -> Iterator[str]:
     outdated = [*_outdated(stats, collection)]
     kept = None if outdated else {spec.queue for spec in collection.agents}
     for each in removed_agents(stats, [collection.name], kept):
         yield each.sentence
     yield from outdated
-    yield from sentences(configs_in_use(stats), [collection.name])
 
 
 def _outdated(stats: Stats, collection: Collection) -> Iterator[str]:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.core.context import Context
-from agentpipe.core.failures import RateLimit, error_record, is_infra, is_permanent, rate_limit
+from agentpipe.core.failures import (
+    RateLimit,
+    error_kind,
+    error_record,
+    error_text,
+    is_infra,
+    is_permanent,
+    rate_limit,
+    readable,
+)
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.retry_after import MAX_ASKED_DELAY_S, asked_delay_s
 from agentpipe.core.shortage import shortage_of
@@ -439,3 +448,30 @@ def test_an_error_that_no_agent_raised_keeps_its_traceback() -> None:
     while error.__traceback__ and error.__traceback__.tb_frame.f_code.co_filename == __file__:
         error = error.with_traceback(error.__traceback__.tb_next)
     assert "agentpipe/core/" in error_record(error, Redactor(()))["traceback"]
+
+
+def _nested(levels: int, times: int = 1) -> BaseException:
+    error: Exception = ConnectionError("a")
+    for _ in range(levels):
+        error = ExceptionGroup("g", [error] * times)
+    return error
+
+
+def _in_a_cycle() -> BaseException:
+    member = ValueError("a")
+    member.__cause__ = group = ExceptionGroup("g", [member])
+    return group
+
+
+@pytest.mark.parametrize("endless", [_nested(2_000), _nested(40, times=2), _in_a_cycle()])
+def test_groups_without_an_end_are_the_agents_error(endless: BaseException) -> None:
+    """Regression: their result was an `infra_error` of agentpipe, or blocked the loop."""
+    error = readable(endless)
+    assert error_kind(error) == "ExceptionGroup"
+    assert not is_infra(error)
+    assert "nothing can be read of it" in error_text(error)
+
+
+def test_groups_with_an_end_are_read() -> None:
+    error = readable(_nested(5, times=3))
+    assert is_infra(error)

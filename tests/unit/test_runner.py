@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import threading
 import time
@@ -518,6 +519,23 @@ def test_a_lone_surrogate_is_replaced_and_the_answer_kept(value: Any, valid: Any
     answer, text = checked_answer(value)
     assert answer == valid
     assert text == (valid if isinstance(valid, str) else orjson.dumps(valid).decode())
+
+
+class EndlessDict(dict[str, Any]):
+    def items(self) -> Any:
+        return ((str(number), number) for number in itertools.count())
+
+
+class EndlessList(list[Any]):
+    def __iter__(self) -> Any:
+        return itertools.count()
+
+
+@pytest.mark.parametrize("content", [{"a": [1]}, [{"a": 1}], {"\ud800": "b"}, ["\ud800"]])
+def test_an_answer_is_what_it_holds_whatever_its_methods_say(content: Any) -> None:
+    """Regression: the check of an answer that yields without end blocked the worker's loop."""
+    wrapped = EndlessDict(content) if isinstance(content, dict) else EndlessList(content)
+    assert checked_answer(wrapped)[1] == checked_answer(content)[1]
 
 
 def cyclic() -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -140,11 +141,15 @@ def _marked(configs: Iterable[ConfigInUse]) -> Iterator[ConfigInUse]:
         key = (each.collection, each.fingerprint, each.place)
         before = merged.get(key)
         merged[key] = each if before is None else _both(before, each)
-    current = [each for each in merged.values() if not _is_replaced(each, merged.values())]
+    of: defaultdict[str, list[ConfigInUse]] = defaultdict(list)
+    for each in merged.values():
+        of[each.collection].append(each)
+    current = [each for each in merged.values() if not _is_replaced(each, of[each.collection])]
+    known: defaultdict[str, set[str]] = defaultdict(set)
     for each in current:
-        others = (it for it in current if it.collection == each.collection)
-        known = {it.fingerprint for it in others} - {""}
-        yield replace(each, differs=len(known) > 1 and each.fingerprint != "")
+        known[each.collection].update({each.fingerprint} - {""})
+    for each in current:
+        yield replace(each, differs=len(known[each.collection]) > 1 and each.fingerprint != "")
 
 
 def _both(one: ConfigInUse, other: ConfigInUse) -> ConfigInUse:
