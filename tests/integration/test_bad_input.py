@@ -221,6 +221,12 @@ GARBAGE: dict[str, tuple[bytes, str]] = {
         b'{"schema": 1, "question": "hi", "dramatiq": {"on_failure": ["toys_0"]}}',
         "on_failure",
     ),
+    "retries": (b'{"schema": 1, "question": "hi", "dramatiq": {"retries": "many"}}', "retries"),
+    "no retries": (
+        orjson.dumps(FOREIGN | {"actor_name": "toys_0", "options": {"retries": None}}),
+        "retries",
+    ),
+    "fewer retries": (b'{"schema": 1, "question": "a", "dramatiq": {"retries": -1}}', "retries"),
     "list": (b"[]", "list"),
     "bare": (b"{}", "schema None"),
     "newer": (b'{"schema": 99, "question": "hi"}', "schema 99"),

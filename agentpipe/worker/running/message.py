@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from agentpipe.errors import Cancelled, Interrupted
     from agentpipe.worker.running.runner import Completed
 
+# More than any task fails; the sum with a store's own count stays within 64 bits.
+MAX_RETRIES = 2**31
+
 
 class ClaimedMessage(dramatiq.MessageProxy):
     """A message that this worker handles, with its outcome.
@@ -94,8 +97,11 @@ class ClaimedMessage(dramatiq.MessageProxy):
         fields = _parse(claim.payload)
         if "actor_name" in fields:
             return _plain(claim, fields)
-        self.task = Task.decode(fields, shared=True)  # User code gets copies.
-        return _addressed(claim, (fields,), dict(fields.pop("dramatiq", None) or {}))
+        task = Task.decode(fields, shared=True)  # User code gets copies.
+        options = dict(fields.pop("dramatiq", None) or {})
+        _refuse_wrong_retries(options)
+        self.task = task
+        return _addressed(claim, (fields,), options)
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
@@ -139,5 +145,13 @@ def _plain(claim: Claim, fields: dict[str, Any]) -> dramatiq.Message[Any]:
     wrong = [name for name, kind in _PLAIN.items() if not isinstance(fields.get(name), kind)]
     if wrong:
         raise FormatError(f"not a Dramatiq message: {', '.join(wrong)} missing or of another type")
+    _refuse_wrong_retries(fields["options"])
     known = {name: fields[name] for name in _PLAIN}
     return dramatiq.Message(**known, queue_name=claim.queue)
+
+
+def _refuse_wrong_retries(options: dict[str, Any]) -> None:
+    """Raise for the option that is read before anything else looks at the message."""
+    retries = options.get("retries", 0)
+    if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
+        raise FormatError("the message's option retries is not a number of runs")
