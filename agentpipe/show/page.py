@@ -110,8 +110,8 @@ def in_parts(line: str, width: int) -> list[str]:
         part = safe[at : at + width]
         if not part.isascii():
             part = (chop_cells(part, width) or [part])[0]  # Marks alone have no cells.
-        after = safe[at + len(part) :][:1]
-        if after not in ("", " ") and (space := part.rfind(" ", width // 2)) > 0:
+        end = at + len(part)
+        if safe[end : end + 1] not in ("", " ") and (space := part.rfind(" ", width // 2)) > 0:
             part = part[:space]
         parts.append(part)
         at += len(part) + safe.startswith(" ", at + len(part))

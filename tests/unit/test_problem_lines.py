@@ -31,7 +31,7 @@ spec:
     ("key", "said"),
     [
         ("user: nobody-of-that-name", "user: no user"),
-        ("user: 0", "user: '0' may do everything"),
+        ("user: 0", "user: '0' has all rights"),
         ("engine: mcpuniverse", "engine: an agent of type 'command' has its own"),
         ("concurrency: -1", "spec.concurrency"),
         ("schedule: [{cron: '* * * * *', tasks: none.jsonl}]", "spec.schedule[0].tasks"),
