@@ -27,17 +27,6 @@ def embedded_url(name: str, folder: Path | None = None) -> str:
     return f"sqlite:///{quote(bytes((folder or Path.cwd()) / HOME / name))}"
 
 
-def is_unmade(url: str) -> bool:
-    """Whether ``url`` is an embedded store of the current directory that does not exist yet.
-
-    Opening it would create it.
-    """
-    return any(
-        url == embedded_url(name) and not (Path.cwd() / HOME / name).exists()
-        for name in (BROKER_FILE, RESULTS_FILE)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
     """Limits of the outbox; a worker stops claiming when its outbox reaches either."""

@@ -25,6 +25,7 @@ from agentpipe.cli.common import (
     refuse_below_one,
     say,
     settings_of,
+    store_to_read,
 )
 from agentpipe.cli.dead_text import age, as_lines, readable
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
@@ -115,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     require_tasks(args, settings)
     refuse_unknown_run(settings, getattr(args, "run_name", None))
-    with opened_store(settings) as store:
+    reads = args.action in (_list, _show)
+    with store_to_read(settings) if reads else opened_store(settings) as store:
         if not args.undeliverable:
             return int(args.action(args, dead_letters.with_dead_letters(store)))
         keeper = require(store, KeepsUndeliverable, "keep results that the sink refuses")

@@ -1,4 +1,4 @@
-"""The embedded store of the current folder, which commands that only read must not create."""
+"""Embedded stores, which commands that only read must not create."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.connections.environment import URL_VARIABLES
+from agentpipe.connections.sqlite_address import is_absent, parse_url
 from agentpipe.errors import AgentpipeError, ConfigError, Problem
-from agentpipe.settings import BROKER_FILE, HOME, RESULTS_FILE, embedded_url, is_unmade
+from agentpipe.settings import BROKER_FILE, HOME, RESULTS_FILE, embedded_url
 
 if TYPE_CHECKING:
     import argparse
@@ -19,32 +21,33 @@ if TYPE_CHECKING:
 def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
     """Refuse to read tasks from an embedded broker that does not exist.
 
-    Any other broker is named explicitly, and is not checked here.
-
     Raises:
-        AgentpipeError: There is no broker file; the message names the nearest one.
+        AgentpipeError: There is no broker file; the message names the nearest one, or the variable.
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
     if not has_tasks(settings):
-        raise _missing(args, settings, BROKER_FILE, "--broker")
+        raise _missing(args, settings, BROKER_FILE, "broker")
 
 
 def has_tasks(settings: Settings) -> bool:
     """Whether the broker exists; opening an embedded one would create it."""
-    return not is_unmade(settings.broker)
+    return not is_absent(settings.broker)
 
 
 def require_results(args: argparse.Namespace, settings: Settings) -> None:
-    """Refuse to read results if neither the embedded sink nor the embedded broker exists.
+    """Refuse to read results from an embedded sink that does not exist.
+
+    If the broker exists, the first result may still be on its way, unless ``--sink`` is a typo.
 
     Raises:
-        AgentpipeError: There is no results file; the message names the nearest one.
+        AgentpipeError: There is no results file; the message names the nearest one, or the
+            variable.
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
-    if is_unmade(settings.sink) and is_unmade(settings.broker):
-        raise _missing(args, settings, RESULTS_FILE, "--sink")
+    if is_absent(settings.sink) and (args.sink or is_absent(settings.broker)):
+        raise _missing(args, settings, RESULTS_FILE, "sink")
 
 
 def _refuse_absent_file(args: argparse.Namespace) -> None:
@@ -74,14 +77,19 @@ def _exists(folder: Path, name: str) -> bool:
         return False
 
 
-def _missing(
-    args: argparse.Namespace, settings: Settings, name: str, option: str
-) -> AgentpipeError:
+def _missing(args: argparse.Namespace, settings: Settings, name: str, role: str) -> AgentpipeError:
+    url = getattr(settings, role)
+    if url != embedded_url(name):
+        path, variable = parse_url(url).path, URL_VARIABLES[role]
+        return AgentpipeError(
+            f"there is no file {path}: what sends or works makes it; or correct --{role} or "
+            f"{variable}"
+        )
     what = f"there is no {HOME}/{name} in {Path.cwd()}"
     folder = elsewhere(args, settings, name)
     if folder is None:
-        return AgentpipeError(f"{what}: send tasks first, or name a server with {option}")
+        return AgentpipeError(f"{what}: send tasks first, or name a server with --{role}")
     return AgentpipeError(
         f"{what}; the nearest one is in {folder}: run the command there, "
-        f"or add {option} {embedded_url(name, folder)}"
+        f"or add --{role} {embedded_url(name, folder)}"
     )

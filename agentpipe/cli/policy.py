@@ -12,6 +12,7 @@ from agentpipe.cli.common import (
     say_where,
     seconds,
     settings_of,
+    store_to_read,
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.collection_file:
         require_tasks(args, settings)
     say_where(settings)
-    with opened_store(settings) as store:
+    reads = args.action is _show and not args.collection_file
+    with store_to_read(settings) if reads else opened_store(settings) as store:
         if args.collection_file:
             _declare(args, store)
         args.action(args, store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, opened_store, print_either, seconds, settings_of
+from agentpipe.cli.common import add_common, print_either, seconds, settings_of, store_to_read
 from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.cli.home import require_tasks
 from agentpipe.errors import ConfigError
@@ -61,5 +61,5 @@ def _ready(args: argparse.Namespace, settings: Settings) -> Probed:
     from agentpipe.operations.probes import is_ready
 
     require_tasks(args, settings)
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         return is_ready(store.stats(), settings.outbox_limits)

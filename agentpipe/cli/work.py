@@ -10,11 +10,11 @@ from agentpipe.cli.bottom_line import BottomLine, has_rows
 from agentpipe.cli.common import (
     add_common,
     collection_file,
-    opened_store,
     refuse_below_one,
     say,
     say_where,
     settings_of,
+    store_to_read,
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
@@ -129,5 +129,5 @@ def _say_if_nothing(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _stats(settings: Settings) -> Stats:
-    with opened_store(settings) as store:
+    with store_to_read(settings) as store:
         return store.stats()

@@ -53,3 +53,20 @@ def parse_url(url: str) -> SqliteAddress:
             f"than {MAX_PATH:,}: choose a shorter one"
         )
     return SqliteAddress(absolute, synchronous)
+
+
+def is_absent(url: str) -> bool:
+    """Whether the URL names a database file that does not exist; opening it would create it.
+
+    Raises:
+        ConfigError: It is an invalid SQLite URL.
+    """
+    if not url.startswith("sqlite:"):
+        return False
+    try:
+        parse_url(url).path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # Opening it says why.
+        return False
+    return False

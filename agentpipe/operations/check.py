@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers import open_store
+from agentpipe.brokers import open_to_read
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import read
 from agentpipe.config.contexts import resolve_contexts
 from agentpipe.config.mcp_universe import NATIVE_ENGINE, is_theirs
+from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.errors import ConfigError, Problem, StoreError, Unreachable
 from agentpipe.operations.check_servers import check_servers
 from agentpipe.operations.hidden_names import contexts_of, hidden_names
 from agentpipe.operations.misfits import misfits
 from agentpipe.sending.firing import check_files
-from agentpipe.settings import is_unmade
-from agentpipe.sinks import open_sink
+from agentpipe.sinks import is_searchable, open_archive, open_sink
 from agentpipe.worker.broker import make_runners
 
 if TYPE_CHECKING:
@@ -78,15 +78,20 @@ def check(
 
 
 def _check_sink(settings: Settings) -> None:
-    if not is_unmade(settings.sink):
-        open_sink(settings).close()
+    if is_absent(settings.sink):
+        return
+    if is_searchable(settings):
+        with suppress(ConfigError, Unreachable):  # The other way reports what is wrong.
+            open_archive(settings).close()
+            return
+    open_sink(settings).close()
 
 
 def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
     """Open the broker and compare; an invalid file was already reported."""
-    if is_unmade(settings.broker):
+    if is_absent(settings.broker):
         return []
-    with closing(open_store(settings)) as store:
+    with closing(open_to_read(settings)) as store:
         try:
             collections, problems = read(find_file(), settings.max_queue_size)
         except ConfigError:

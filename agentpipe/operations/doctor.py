@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe import __version__
-from agentpipe.brokers import open_store
+from agentpipe.brokers import open_to_read
 from agentpipe.brokers.capabilities import KeepsUndeliverable
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.config.mcp_universe import VERSION
 from agentpipe.connections.health import Examined, Finding, Status, fail, ok, warn
+from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.core.distribution import pip_install
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 from agentpipe.operations.clocks import clocks_in_results, worker_clocks
 from agentpipe.operations.precautions import pinned, transport
-from agentpipe.settings import is_unmade
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.stream import Stream
 
@@ -168,7 +168,7 @@ def _server(
     role: str, url: str, look: Callable[[], list[Finding]], wrong: list[AgentpipeError]
 ) -> Iterator[Finding]:
     """Whether the server answers, and its own findings, named after its role."""
-    if is_unmade(url):
+    if is_absent(url):
         yield ok(role, f"{url}: there is none here yet; what sends or works makes it")
         return
     try:
@@ -185,7 +185,7 @@ def _server(
 
 
 def _of_store(settings: Settings) -> list[Finding]:
-    with closing(open_store(settings)) as store:
+    with closing(open_to_read(settings)) as store:
         return [*_examined(store), *_workers(store), *_undeliverable(store)]
 
 

@@ -135,6 +135,8 @@ class Project:
         shutil.copy(HERE / "toys.py", folder)
         self.write("agent.yaml", _agent("toys:Toy", self.journal_file))
         self.write("plain.yaml", _agent("toys:PlainToy", self.journal_file))
+        if broker_url.startswith("sqlite:"):  # Commands that read create none.
+            open_any(Settings(broker=broker_url)).close()
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file into the project."""

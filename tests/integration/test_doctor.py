@@ -15,6 +15,7 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 from agentpipe.brokers import open_store
 from agentpipe.connections.health import Examined
 from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
 from brokers.server_redis import RedisServer
 from tests.support import wait_until
 
@@ -39,6 +40,7 @@ def checks(done: Done) -> dict[str, dict[str, Any]]:
 
 
 def test_the_embedded_stores_are_well(project: Project) -> None:
+    open_sink(Settings.from_env(project.environ)).close()
     done = project.ok("doctor", "--json")
     assert done.json["ok"]
     found = checks(done)

@@ -58,6 +58,39 @@ def test_a_command_that_reads_creates_no_store(
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
+def test_a_command_that_reads_creates_no_store_of_a_misspelt_url(
+    project: Project, empty: Path, command: tuple[str, ...]
+) -> None:
+    urls = {"AGENTPIPE_BROKER": "sqlite:///brokr.db", "AGENTPIPE_SINK": "sqlite:///reslts.db"}
+    done = project.run(*command, folder=empty, env=NOTHING_SET | urls)
+    assert (done.code, done.out) == (1, "")
+    name, role = ("brokr.db", "broker") if "brokr" in done.err else ("reslts.db", "sink")
+    remedy = f"or correct --{role} or AGENTPIPE_{role.upper()}"
+    assert done.err == f"there is no file {empty / name}: what sends or works makes it; {remedy}\n"
+    assert list(empty.iterdir()) == []
+
+
+def test_a_misspelt_sink_is_refused_though_the_broker_exists(project: Project) -> None:
+    project.collection()
+    project.send("1 and 2")
+    typo = project.folder / "typo.db"
+    for command in (("tail", "--timeout", "0"), ("report",), ("show", "tasks-0")):
+        done = project.run(*command, "--sink", f"sqlite:///{typo}")
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith(f"there is no file {typo}: ")
+    assert not typo.exists()
+    assert project.run("tail", "--timeout", "0").code == 0  # Its first result is on its way.
+
+
+def test_what_examines_creates_no_store_of_a_misspelt_url(project: Project, empty: Path) -> None:
+    urls = {"AGENTPIPE_BROKER": "sqlite:///brokr.db", "AGENTPIPE_SINK": "sqlite:///reslts.db"}
+    done = project.run("doctor", folder=empty, env=NOTHING_SET | urls)
+    assert (done.code, done.out.count("there is none here yet")) == (0, 2)
+    project.run("check", folder=empty, env=NOTHING_SET | urls)
+    assert list(empty.iterdir()) == []
+
+
 def test_what_examines_creates_no_store(project: Project, empty: Path) -> None:
     done = project.run("doctor", folder=empty, env=NOTHING_SET)
     assert done.code == 0

@@ -46,3 +46,23 @@ def test_the_commands_that_read_answer_beside_a_stopped_writer(beside_a_writer: 
     assert project.ok("runs", "--json").json == {"runs": []}
     (explained,) = project.ok("why", "tasks-0", "--json").lines
     assert explained["state"] == "waiting"
+
+
+def test_dead_letters_checks_and_probes_answer_beside_a_stopped_writer(
+    beside_a_writer: Project,
+) -> None:
+    project = beside_a_writer
+    assert project.ok("dead", "list", "--json").json["total"] == 0
+    assert project.run("dead", "show", "tasks-0").code == 1
+    assert project.ok("probe", "ready", "--json").json["good"]
+    assert project.ok("check", "--json").json["problems"] == []
+
+
+def test_doctor_names_a_stopped_writer_and_tells_the_rest(beside_a_writer: Project) -> None:
+    done = beside_a_writer.run("doctor", "--json")
+    found = {each["name"]: each for each in done.json["checks"]}
+    assert done.code == 1
+    assert found["broker"]["status"] == "ok"
+    assert found["broker workers"]["found"] == "none is running"
+    assert found["broker writing"]["status"] == "fail"
+    assert "kill -CONT" in found["broker writing"]["found"]

@@ -155,7 +155,6 @@ def test_vacuum_gives_space_back_beside_a_reader(
         (["trim", "--run", "../x", "--yes"], "a run's name"),
         (["trim", "--run", "v1"], "confirm with --yes"),
         (["vacuum"], "confirm with --yes"),
-        (["info", "--sink", "sqlite:///missing.db"], "there is no file"),
         (["info", "--sink", "kafka://localhost:1/topic"], "not an archive"),
     ],
 )
@@ -169,3 +168,12 @@ def test_a_mistake_is_named_and_removes_nothing(
     assert code == 2
     assert what in capsys.readouterr().err
     assert len(kept()) == 1_200
+
+
+def test_an_archive_that_does_not_exist_is_not_created(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing.db"
+    assert main(["archive", "info", "--sink", f"sqlite:///{missing}"]) == 1
+    assert f"there is no file {missing}" in capsys.readouterr().err
+    assert not missing.exists()

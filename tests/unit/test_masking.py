@@ -120,7 +120,7 @@ ELSEWHERE = {
     "agentpipe.core.did_you_mean": "keys of the collection",
     "agentpipe.brokers.statistics": "a settlement's reason, masked",
     "agentpipe.brokers.breaker": "a settlement's reason, masked",
-    "agentpipe.brokers.redis.decoding": "masked before it was stored",
+    "agentpipe.brokers.redis.queue_rows": "masked before it was stored",
     "agentpipe.engines.mcp.jsonrpc": "more than an error shows",
     "agentpipe.engines.mcp.server_tools": "a number of names, each of them whole",
     "agentpipe.engines.mcp.errors": "more than an error shows",

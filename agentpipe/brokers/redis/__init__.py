@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 LAYOUT = 3
 # Layout of a store that has held groups: versions that know only layout 3 do not count members.
 GROUPS_LAYOUT = 4
+# How often a snapshot is read again that shows none of the tasks that are there.
+STATS_READS = 3
 
 log = logging.getLogger(__name__)
 
@@ -110,12 +112,13 @@ class RedisStore(RedisOperations, Store):
 
     def _declare(self, queues: Collection[Queue], *, only_new: bool) -> int:
         """Declare the queues, part by part; returns how many were unknown."""
-        total = 0
+        total = changes = 0
         for args in declarations(queues):
             more = b"1"
             while more:
-                new, more = self._scripts.run("declare", LAYOUT, int(only_new), *args)
+                new, more, changes = self._scripts.run("declare", LAYOUT, int(only_new), *args)
                 total += new
+        self._apply_changes(changes)
         return total
 
     def _declare_again(self) -> bool:
@@ -244,7 +247,22 @@ class RedisStore(RedisOperations, Store):
         self._scripts.run("drop_outbox", worker.name, *numbers)
 
     def stats(self) -> Stats:
-        return as_stats(self._scripts.run("stats", RECENT_S))
+        """See ``Store.stats``. The queues of a large store are read part by part."""
+        for _ in range(STATS_READS):
+            pages, rest, unsettled = self._read_stats()
+            stats = as_stats(pages, rest)
+            # A task can move from a part that is read later to one that was read before.
+            if len(pages) == 1 or not unsettled or stats.waiting or stats.delayed or stats.running:
+                break
+        return stats
+
+    def _read_stats(self) -> tuple[list[tuple[bytes, bytes]], list[Any], int]:
+        """Read all parts; returns them, the other values, and the number of unsettled tasks."""
+        pages, cursor, rest = list[tuple[bytes, bytes]](), b"0", list[Any]()
+        while not rest:
+            cursor, depths, tallies, *rest = self._scripts.run("stats", RECENT_S, cursor)
+            pages.append((depths, tallies))
+        return pages, rest, rest.pop()
 
     def close(self) -> None:
         self._subscription.close()

@@ -25,7 +25,7 @@ local breaker = on_demand(function()
   local function trip(collection, streak, reason)
     call('SADD', PAUSES, 'collection ' .. collection)
     call('HSET', REASONS, 'collection ' .. collection, reason)
-    apply_pauses()
+    pauses.begin('flags')
     streak.failures, streak.ended, streak.changed = 0, true, true
     tripped[#tripped + 1] = '\n' .. collection
   end

@@ -88,7 +88,7 @@ local budgets = on_demand(function()
       end
     end
     if stops then
-      apply_pauses()
+      pauses.begin('flags')
     end
   end
 

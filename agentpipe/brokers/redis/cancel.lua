@@ -4,18 +4,17 @@
 -- or delayed, s if it is settled, u if it is unknown. Publishes the id of each running task to
 -- workers.
 
-local letters, signalled, held = {}, {}, {}
+local letters, signalled = {}, {}
 end_lapsed(now())
 wake_idle()
 
-for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
-  for _, id in ipairs(call('HKEYS', base .. ':held:' .. worker)) do
-    held[id] = true
-  end
+local function is_running(id, task)
+  return not (call('ZSCORE', place_of(task), task.seq .. id) or call('ZSCORE', DELAYED, id))
 end
+
 local living, settled = read_many('HMGET', TASKS, ARGV), read_many('ZMSCORE', SETTLED, ARGV)
 for index, id in ipairs(ARGV) do
-  if living[index] and held[id] then
+  if living[index] and is_running(id, task_of(living[index])) then
     letters[index], signalled[#signalled + 1] = 't', id
     later('HSET', NOTES, 'cancel ' .. id, '1')
   else

@@ -21,7 +21,7 @@ local claims = (function()
   local MOST_PEERS = 16
 
   local function look_for_rare()
-    has_rare = call('EXISTS', DELAYED, HOLDS, SUSPECTS, OPEN, NOTES, SPENT, FOLLOWERS) > 0
+    has_rare = call('EXISTS', DELAYED, HOLDS, SUSPECTS, OPEN, NOTES, SPENT, FOLLOWERS, CHANGES) > 0
   end
 
   local function reply_of(number, ids, records)
@@ -184,6 +184,40 @@ local claims = (function()
     return number, {id}
   end
 
+  -- Those of the found queues that are ready, by flags that are up to date.
+  local function still_ready(found)
+    local kept = {}
+    for _, queue in ipairs(found) do
+      local gate = queues[queue][GATE]
+      if is_ready(queues[queue]) then
+        kept[#kept + 1] = queue
+      elseif gate ~= '' then
+        spare[gate] = spare[gate] + 1
+      end
+    end
+    save_queues()
+    return kept
+  end
+
+  local MOST_LOOKS = 8
+
+  -- The worker's ready queues.
+  local function queues_to_claim()
+    local found = ready_queues(serves, limit, has_rare)
+    if not has_rare or not pauses.are_incomplete() then
+      return found
+    end
+    for _ = 1, MOST_LOOKS do
+      pauses.correct(found)
+      local kept = still_ready(found)
+      if #kept > 0 or #found == 0 then
+        return kept
+      end
+      found = ready_queues(serves, limit, has_rare)
+    end
+    return {}
+  end
+
   local function claim()
     local worker = call('HMGET', base .. ':worker:' .. name, 'serves', 'last', 'alone')
     serves = worker[1]
@@ -207,7 +241,7 @@ local claims = (function()
       return nil, {}
     end
     may_take = true
-    local ready = ready_queues(serves, limit, has_rare)
+    local ready = queues_to_claim()
     if held >= 0 and #ready > 0 then
       limit = math.min(limit, even_share(#ready) - held)
       share = limit < asked
@@ -233,6 +267,15 @@ local claims = (function()
     end
   end
 
+  local is_changing = false
+
+  local function go_on_with_changes()
+    if call('EXISTS', CHANGES) == 1 then
+      is_changing = pauses.go_on() == 1
+      save_queues()
+    end
+  end
+
   local function make()
     time, time_text = now()
     end_lapsed(time)
@@ -240,6 +283,7 @@ local claims = (function()
     if has_rare then
       due.wake_delayed(time)
       due.end_holds(time)
+      go_on_with_changes()
     end
     if math.floor(time * 1e6) % 8 == 0 then -- Every eighth call on average is enough.
       forget_settled(time)
@@ -250,6 +294,9 @@ local claims = (function()
     local left = kept_back and #ids > 0 and #ids < asked
     if (left or not parked_all) and anything_ready() then
       waking.wake_next(serves, share and parked_all)
+    end
+    if is_changing and serves then -- An idle worker goes on at once.
+      waking.wake_next(serves, false)
     end
     if may_park and parking.siblings_wait() then -- Unparked tasks are due at the next claim.
       waking.wake_next(serves, false)

@@ -9,7 +9,8 @@
 -- for each budget: collection, caps in USD and tokens (-1 for none);
 -- for each queue: name, limit, concurrency, max_crashes, position (-1 outside a group), collection
 -- and gate ('' for none), limit of the gate.
--- Returns how many queues are new, and '1' if more queues leave their groups: repeat the call.
+-- Returns how many queues are new; '1' if more queues leave their groups: repeat the call; and 1 if
+-- there is more to apply: call `apply_changes`.
 
 local STEP, SOURCE_STEP, BUDGET_STEP = 8, 6, 3
 local LEAVING = 1000 -- Queues that leave a group in one call.
@@ -68,7 +69,7 @@ local function change(name, limits)
   for index, value in ipairs(limits) do
     queue[index] = value
   end
-  queue[PAUSED] = is_paused(name, queue[COLLECTION]) and 1 or 0
+  queue[PAUSED] = pauses.is_paused(name, queue[COLLECTION]) and 1 or 0
   if queue[POSITION] >= 0 then
     call('ZADD', base .. ':ring:' .. queue[COLLECTION], queue[POSITION], name)
   end
@@ -217,7 +218,7 @@ for collection, ring in pairs(rings) do
   end
 end
 if budget_changed then
-  apply_pauses()
+  pauses.begin('flags')
 end
 if policy_changed then
   policies.open_all()
@@ -228,4 +229,4 @@ if a_gate_opened or (budget_changed and anything_ready()) then
   ring()
 end
 
-return {new, more and '1' or ''}
+return {new, more and '1' or '', call('EXISTS', CHANGES)}

@@ -14,12 +14,11 @@ from agentpipe.brokers.location import AgentSeen, ClaimSeen, GroupSeen, TaskLoca
 from agentpipe.brokers.measures import Measures, unpack
 from agentpipe.brokers.readable_rows import readable, text_in
 from agentpipe.brokers.records import Claim, OutboxRecord, Source
+from agentpipe.brokers.redis.queue_rows import depths, tallies_of
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import (
-    MAX_LAST_ERROR_CHARS,
     Declared,
     GroupCounts,
-    QueueDepth,
     Stats,
     Tally,
     WorkerSeen,
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Number = TypeVar("Number", int, float)
+
+# Running tasks beside a task that its location names.
+MAX_RUNS = 20
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +114,18 @@ def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, floa
     return task_id, queue, collection or None, outcome, reason, int(died_us) / 1e6
 
 
-def as_location(task_id: str, answer: bytes) -> TaskLocation:
-    """Decode the reply of ``locate``."""
-    values = orjson.loads(answer)
+def as_runs_beside(values: Sequence[bytes]) -> list[ClaimSeen]:
+    """Decode the reply of ``runs_beside`` without its first two values."""
+    return [
+        ClaimSeen(task_id.decode(), queue.decode(), worker.decode(), float(since))
+        for task_id, queue, worker, since in _rows(values, 4)
+    ]
+
+
+def as_location(
+    task_id: str, values: dict[str, Any], runs: Sequence[ClaimSeen] = ()
+) -> TaskLocation:
+    """Decode the object that ``locate`` returns; ``runs`` are those beside the task, sorted."""
     workers = [(_worker_seen(each), each["serves"]) for each in values.pop("workers") or ()]
     agent, run = values.pop("agent", None), values.pop("run", None)
     for name in ("submitted_at", "due_at", "since", "outbox_since"):
@@ -127,7 +138,7 @@ def as_location(task_id: str, answer: bytes) -> TaskLocation:
         group=group and _group_seen(*group),
         policy=policy and _policy([each.encode() for each in policy]),
         spending=spending and _spending(spending),
-        agent=agent and _agent_seen(agent, servers),
+        agent=agent and _agent_seen(agent, servers, runs),
         run=run and _run(run),
         workers=tuple(worker for worker, _ in workers),
         **values,
@@ -144,43 +155,49 @@ def _worker_seen(values: dict[str, Any]) -> WorkerSeen:
     return WorkerSeen(**fields | {"report": values["report"].encode()})
 
 
-def _agent_seen(values: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
+def _agent_seen(
+    values: dict[str, Any], servers: tuple[WorkerSeen, ...], runs: Sequence[ClaimSeen]
+) -> AgentSeen:
     values["collection"] = values["collection"] or None
-    for name in ("runs", "group_runs"):  # Lua encodes an empty list as a JSON object.
-        values[name] = tuple(_run(each) for each in values[name] or ())
-    spending = values.pop("spending", None)
-    return AgentSeen(**values, servers=servers, spending=spending and _spending(spending))
+    gate, spending = values.pop("gate"), values.pop("spending", None)
+    for name in ("running", "group_running"):
+        del values[name]
+    mine = [run for run in runs if run.queue == values["queue"]]
+    return AgentSeen(
+        **values,
+        servers=servers,
+        runs=tuple(mine[:MAX_RUNS]),
+        group_runs=tuple(runs[:MAX_RUNS]) if gate else (),
+        spending=spending and _spending(spending),
+    )
 
 
 def _run(values: dict[str, Any]) -> ClaimSeen:
     return ClaimSeen(**values | {"since": float(values["since"])})
 
 
-def as_stats(answer: Sequence[Any]) -> Stats:
-    """Decode the reply of ``stats``."""
-    counters = {name.decode(): int(value) for name, value in _rows(answer[0], 2)}
-    # Sorted by their position in the group. A queue that left its group shows only if it has tasks.
-    tallies, spendings = dict(_tallies(_listed(answer[5]))), as_spendings(answer[9])
-    placed = sorted(_depths(_listed(answer[3]), tallies), key=lambda entry: entry[0])
-    queues = with_spent((depth for _, depth in placed), spendings)
+def as_stats(pages: Sequence[tuple[bytes, bytes]], rest: Sequence[Any]) -> Stats:
+    """Decode the replies of ``stats``: queues and tallies of each part, and the other values."""
+    counters = {name.decode(): int(value) for name, value in _rows(rest[0], 2)}
+    tallies, spendings = tallies_of(page for _, page in pages), as_spendings(rest[7])
     return Stats.counted(
         counters,
-        queues,
-        outbox=answer[1],
-        groups=GroupCounts.of(counters.get("groups", 0), counters, answer[11]),
-        dead=answer[2],
-        workers=tuple(sorted(_workers(answer[4]), key=lambda worker: worker.name)),
+        with_spent(depths((page for page, _ in pages), tallies), spendings),
+        outbox=rest[1],
+        groups=GroupCounts.of(counters.get("groups", 0), counters, rest[9]),
+        dead=rest[2],
+        workers=tuple(sorted(_workers(rest[3]), key=lambda worker: worker.name)),
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
-        recent=answer[6],
-        undelivered_s=float(answer[7]),
-        declared=tuple(sorted(_declared(answer[8]), key=lambda it: (it.collection, it.by))),
+        recent=rest[4],
+        undelivered_s=float(rest[5]),
+        declared=tuple(sorted(_declared(rest[6]), key=lambda it: (it.collection, it.by))),
         spendings=spendings,
         measures={
             name.decode(): Measures.of(unpack(numbers))
-            for name, numbers in sorted(_rows(answer[10], 2))
+            for name, numbers in sorted(_rows(rest[8], 2))
         },
-        policies=as_policies(answer[12]),
-        loops=as_loops(answer[13]),
+        policies=as_policies(rest[10]),
+        loops=as_loops(rest[11]),
     )
 
 
@@ -231,56 +248,6 @@ def _declared(values: Sequence[bytes]) -> Iterator[Declared]:
         times = int(edited_us), int(config_us)
         source = Source(fingerprint.strip("-"), place, *times, serves=role == "worker")
         yield Declared(collection, role, source)
-
-
-def _listed(encoded: bytes) -> Sequence[Any]:
-    """Decode a list from a script's JSON: an empty one is an object, bytes can be invalid UTF-8."""
-    values: Sequence[Any] = orjson.loads(encoded.decode(errors="replace"))
-    return values or ()
-
-
-def _tallies(values: Sequence[Any]) -> Iterator[tuple[str, Tally]]:
-    for name, done, failed, evaluated, passed, usd, error_s, error in _rows(values, 8):
-        text = error[:MAX_LAST_ERROR_CHARS]
-        since_s = float(error_s) if error_s else None
-        yield name, Tally(done, failed, evaluated, float(passed), float(usd), text, since_s)
-
-
-def _depths(
-    values: Sequence[Any], tallies: Mapping[str, Tally]
-) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
-    """Yield each visible queue with its sort key."""
-    for (
-        queue,
-        owner,
-        position,
-        *numbers,
-        cooldown_s,
-        paused,
-        why,
-        parked,
-        gate,
-        gate_limit,
-    ) in _rows(values, 14):
-        waiting, delayed, running, limit, concurrency = numbers
-        if position >= 0 or not owner or waiting + delayed + running:
-            depth = QueueDepth(
-                queue,
-                owner or None,
-                waiting,
-                delayed,
-                running,
-                limit,
-                concurrency,
-                float(cooldown_s),
-                bool(paused),
-                tallies.get(queue, Tally()),
-                why,
-                (gate, gate_limit) if gate else None,
-                removed=bool(owner) and position < 0,
-                parked=parked,
-            )
-            yield (owner, position, queue), depth
 
 
 def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:

@@ -1,16 +1,19 @@
 #!lua flags=no-writes
--- ARGV: 'unclaimed' and ids of tasks; or 'claimed', '1' to filter by queue, and the queues.
--- Returns five values for each task: number, id, queue, payload, submission time.
+-- needs: held
+-- ARGV: 'unclaimed' and ids of tasks; or 'claimed', maximum bytes, and what `claims_read` takes.
+-- Returns five values for each task: number, id, queue, payload, submission time; for claimed tasks
+-- after what `claims_read` returns.
 
-local reply = {}
+local reply, bytes = {}, 0
 
 local function tell(ids, is_wanted)
   local payloads = read_many('HMGET', PAYLOADS, ids)
   for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
     local task = record and task_of(record)
     if task and is_wanted(task, ids[index]) then
-      for _, value in ipairs({task.seq, ids[index], task.queue, payloads[index] or '',
-        task.submitted}) do
+      local payload = payloads[index] or ''
+      bytes = bytes + #payload
+      for _, value in ipairs({task.seq, ids[index], task.queue, payload, task.submitted}) do
         reply[#reply + 1] = value
       end
     end
@@ -30,13 +33,17 @@ if ARGV[1] == 'unclaimed' then
   return reply
 end
 
-local wanted = ARGV[2] == '1' and {} or nil
-for index = 3, #ARGV do
-  wanted[ARGV[index]] = true
+local function is_any()
+  return true
 end
-for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
-  tell(call('HKEYS', base .. ':held:' .. worker), function(task)
-    return not wanted or wanted[task.queue]
-  end)
-end
+
+reply = {0, 0}
+reply[1], reply[2] = claims_read(3, function(_, held)
+  local ids = {}
+  for index = 1, #held, 2 do
+    ids[#ids + 1] = held[index]
+  end
+  tell(ids, is_any)
+  return bytes >= tonumber(ARGV[2])
+end)
 return reply

@@ -1,9 +1,8 @@
 #!lua flags=no-writes
 -- needs: budgets policies
--- ARGV: id. Returns JSON: where the task is, and what can explain it. Times are strings, because
--- Lua encodes JSON numbers with too few digits.
+-- ARGV: id. Returns JSON: where the task is, and what can explain it, except the running tasks beside
+-- it (see `runs_beside`). Times are strings, because Lua encodes JSON numbers with too few digits.
 
-local MAX_RUNS = 20
 local id = ARGV[1]
 local seen = look()
 local time = seen.time
@@ -11,33 +10,15 @@ local location = {place = 'unknown', workers = {}}
 local record = call('HGET', TASKS, id)
 local settled_at = call('ZSCORE', SETTLED, id)
 
-local function first_of(list)
-  table.sort(list, function(one, other) return tonumber(one.since) < tonumber(other.since) end)
-  for index = #list, MAX_RUNS + 1, -1 do
-    list[index] = nil
-  end
-  return list
-end
-
--- All running tasks of all workers.
-local function all_runs()
-  local runs, names = {}, {}
+-- The task's own claim.
+local function own_run(queue)
   for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
-    local held, ids = call('HGETALL', base .. ':held:' .. worker), {}
-    for index = 1, #held, 2 do
-      ids[#ids + 1] = held[index]
-    end
-    for index, found in ipairs(read_many('HMGET', TASKS, ids)) do
-      if found then
-        local _, queue = last_and_queue(found)
-        names[#names + 1] = queue
-        runs[#runs + 1] = {task_id = ids[index], queue = queue, worker = worker,
-          since = as_wall(held[index * 2]:match(' (.*)$'), seen)}
-      end
+    local held_as = call('HGET', base .. ':held:' .. worker, id)
+    if held_as then
+      return {task_id = id, queue = queue, worker = worker,
+        since = as_wall(held_as:match(' (.*)$'), seen)}
     end
   end
-  read_queues(names)
-  return runs
 end
 
 local function tell_workers()
@@ -62,31 +43,21 @@ local function spending_of(kind, holder)
   return budget and budgets.tell(kind .. ' ' .. holder, budget) or nil
 end
 
-local function tell_agent(name, runs)
+local function tell_agent(name)
   read_queues({name})
   local queue = queues[name]
   if not queue then
     return
   end
-  local gate, mine, its = queue[GATE], {}, {}
-  for _, run in ipairs(runs) do
-    if run.queue == name then
-      mine[#mine + 1] = run
-    end
-    if gate ~= '' and queues[run.queue] and queues[run.queue][GATE] == gate then
-      its[#its + 1] = run
-    end
-    if run.task_id == id then
-      location.run = run
-    end
-  end
+  local gate = queue[GATE]
   location.agent = {
     queue = name, collection = queue[COLLECTION], concurrency = queue[CONCURRENCY],
     waiting = queue[N_WAITING], cooldown_s = math.max(0, queue[HELD_UNTIL] - time),
     paused = call('SISMEMBER', PAUSES, 'queue ' .. name) == 1,
-    pause_reason = reason_of(name, queue[COLLECTION]),
+    pause_reason = pauses.reason_of(name, queue[COLLECTION]),
     collection_paused = call('SISMEMBER', PAUSES, 'collection ' .. queue[COLLECTION]) == 1,
-    runs = first_of(mine), group_runs = first_of(its),
+    gate = gate, running = queue[N_RUNNING],
+    group_running = tonumber(gate ~= '' and call('HGET', GATES, 'running ' .. gate) or 0),
     group_limit = gate ~= '' and tonumber(call('HGET', GATES, 'limit ' .. gate) or 0) or nil,
     run_s = queue[RUN_S] > 0 and queue[RUN_S] or nil,
     spending = spending_of('collection', queue[COLLECTION]),
@@ -202,14 +173,15 @@ tell_group()
 local dead = call('HMGET', base .. ':dead:' .. id, 'queue', 'outcome', 'reason')
 if record then
   local task = task_of(record)
-  tell_agent(task.queue, all_runs())
+  tell_agent(task.queue)
+  location.run = own_run(task.queue)
   tell_position(task)
   location.spending = spending_of('run', id:match('^([^/]+)/') or '')
   location.submitted_at, location.failures, location.crashes = task.submitted, task.failures, task.crashes
   location.cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
   location.error = call('HGET', NOTES, 'error ' .. id) or ''
 elseif dead[1] then
-  tell_agent(dead[1], {})
+  tell_agent(dead[1])
   location.place, location.outcome, location.error = 'dead', dead[2], dead[3]
   location.since = string.format('%.6f', call('ZSCORE', DEAD, id) / 1e6)
 elseif settled_at then

@@ -1,11 +1,12 @@
 #!lua
 -- needs: rooms
--- ARGV: collection, limit, and agents that left it. Moves up to `limit` of their tasks to the
--- collection's current agents, round-robin, as far as there is room. Returns how many it moved.
+-- ARGV: collection, limit, rank in DELAYED to begin at, and agents that left it. Moves up to `limit`
+-- of their tasks to the collection's current agents, round-robin, as far as there is room. Returns
+-- how many it moved, and the rank to go on at if none was moved; 0 at the end.
 
 local collection, limit = ARGV[1], tonumber(ARGV[2])
 local agents, removed, moved = {}, {}, 0
-for index = 3, #ARGV do
+for index = 4, #ARGV do
   agents[#agents + 1] = ARGV[index]
 end
 read_queues(agents)
@@ -64,29 +65,31 @@ local function move_waiting(place)
   end
 end
 
--- Delayed tasks of all queues share one set, so scan it.
+local PARTS = 2 -- Of CHUNK delayed tasks, in one call.
+
+-- Delayed tasks of all queues share one set, so scan it. Returns the rank to go on at, 0 at the end.
 local function move_delayed()
-  local left = 0
+  local left, from = 0, tonumber(ARGV[3])
   for _, name in ipairs(removed) do
     left = left + queues[name][N_DELAYED]
   end
-  local from = 0
-  while left > 0 and moved < limit do
-    local ids = call('ZRANGE', DELAYED, from, from + CHUNK - 1)
+  for _ = 1, PARTS do
+    local ids = left > 0 and moved < limit and call('ZRANGE', DELAYED, from, from + CHUNK - 1) or {}
     for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
       local _, name = last_and_queue(record or '')
       if name and removed[name] and moved < limit then
         left = left - 1
         if not move(ids[index], record, N_DELAYED) then
-          return
+          return 0
         end
       end
     end
     if #ids == 0 then
-      return
+      return 0
     end
     from = from + CHUNK
   end
+  return from
 end
 
 for _, name in ipairs(removed) do
@@ -96,10 +99,10 @@ for _, name in ipairs(removed) do
     end
   end
 end
-move_delayed()
+local go_on_at = move_delayed()
 if moved > 0 then
   call('HSET', STORE, cursor, string.format('%d', rooms.cursor))
   save_queues()
   wake_idle()
 end
-return moved
+return {moved, go_on_at}

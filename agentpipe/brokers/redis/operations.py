@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,6 +15,7 @@ from agentpipe.brokers.redis.decoding import (
     as_loops,
     as_policies,
     as_runs,
+    as_runs_beside,
     as_spendings,
     as_tasks,
 )
@@ -26,9 +28,9 @@ from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
 from agentpipe.errors import LoopTaken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.location import ClaimSeen, TaskLocation
     from agentpipe.brokers.records import Refusal, Worker
     from agentpipe.brokers.redis.asking import Asking
     from agentpipe.brokers.redis.letters import Letters
@@ -56,13 +58,26 @@ class RedisOperations(WithDeadLetters):
 
     def tasks(self, query: TaskQuery) -> list[TaskSeen]:
         if query.state == "running":
-            found = as_tasks(self._scripts.run("find", "claimed", *_wanted(query.queues)))
+            found = self._running()
         elif query.task_ids is not None:
             found = self._unclaimed_by_id(query.task_ids)
         else:
             found = self._unclaimed(query)
-        found = sorted(filter(query.selects, found), key=lambda task: task.number)
-        return found[: query.limit]
+        return sorted(_selected(found, query), key=lambda task: task.number)[: query.limit]
+
+    def _running(self) -> list[TaskSeen]:
+        """Read the running tasks; one that changes its worker meanwhile can be missed."""
+        pages = self._claims_read("find", "claimed", PAGE_BYTES)
+        return list({task.task_id: task for page in pages for task in as_tasks(page)}.values())
+
+    def _claims_read(self, script: str, *args: Argument) -> Iterator[Sequence[bytes]]:
+        """Yield what a script tells of the claims of all workers, part by part."""
+        left: list[bytes] = self._scripts.call("ZRANGE", f"{self._scripts.base}:workers", 0, -1)
+        cursor = b"0"
+        while left:
+            done, cursor, *values = self._scripts.run(script, *args, cursor, *left)
+            del left[:done]
+            yield values
 
     def _unclaimed_by_id(self, task_ids: Sequence[str]) -> list[TaskSeen]:
         found: list[TaskSeen] = []
@@ -80,7 +95,7 @@ class RedisOperations(WithDeadLetters):
             seen, *values = self._scripts.run("peek", *args)
             if not seen:
                 break
-            found += as_tasks(values)
+            found += _selected(as_tasks(values), query)
             after = int(seen)
         return found
 
@@ -93,7 +108,14 @@ class RedisOperations(WithDeadLetters):
         return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        return int(self._scripts.run("move", collection, limit, *agents))
+        parts = (agents[first : first + PORTION] for first in range(0, len(agents), PORTION))
+        return next((moved for part in parts if (moved := self._move(collection, part, limit))), 0)
+
+    def _move(self, collection: str, agents: Sequence[str], limit: int) -> int:
+        moved, rank = self._scripts.run("move", collection, limit, 0, *agents)
+        while rank and not moved:
+            moved, rank = self._scripts.run("move", collection, limit, rank, *agents)
+        return int(moved)
 
     def pause(
         self,
@@ -104,7 +126,15 @@ class RedisOperations(WithDeadLetters):
         reason: str = "",
     ) -> None:
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
-        self._scripts.run("pause", int(paused), reason, *names)
+        parts = [names[first : first + PORTION] for first in range(0, max(1, len(names)), PORTION)]
+        for part in parts:
+            more = self._scripts.run("pause", int(paused), reason, *part)
+        self._apply_changes(more)
+
+    def _apply_changes(self, more: int) -> None:
+        """Apply the rest of what pauses and budgets have changed; workers go on if it is killed."""
+        while more:
+            more = self._scripts.run("apply_changes")
 
     def drain(self, workers: Collection[str]) -> None:
         self._scripts.run("drain", *workers)
@@ -119,7 +149,7 @@ class RedisOperations(WithDeadLetters):
         return int(self._scripts.run("last_drain", host, DRAIN_NOTED_S))
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
-        self._scripts.run("set_budget", f"{kind} {name}", *caps(budget))
+        self._apply_changes(self._scripts.run("set_budget", f"{kind} {name}", *caps(budget)))
 
     def spendings(self) -> tuple[Spending, ...]:
         return as_spendings(self._scripts.run("spendings"))
@@ -165,7 +195,19 @@ class RedisOperations(WithDeadLetters):
         return fates
 
     def locate(self, task_id: str) -> TaskLocation:
-        return as_location(task_id, self._scripts.run("locate", task_id))
+        values = orjson.loads(self._scripts.run("locate", task_id))
+        agent = values.get("agent")
+        return as_location(task_id, values, self._runs_beside(agent) if agent else [])
+
+    def _runs_beside(self, agent: Mapping[str, Any]) -> list[ClaimSeen]:
+        """Read the running tasks of the agent and of its concurrency group, oldest first."""
+        found: list[ClaimSeen] = []
+        expected = agent["group_running"] if agent["gate"] else agent["running"]
+        for page in self._claims_read("runs_beside", agent["queue"], agent["gate"]):
+            if len(found) >= expected:
+                break
+            found += as_runs_beside(page)
+        return sorted(found, key=lambda run: run.since or 0.0)
 
     def _drop_letters(self, kind: str, task_ids: Sequence[str]) -> int:
         return int(self._asking.ask("drop_dead", (kind, *task_ids), kind, *task_ids))
@@ -209,4 +251,11 @@ def hold_args(hold: LoopHold | None) -> tuple[str, str]:
 
 
 def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:
-    return (0,) if queues is None else (1, *queues)
+    """Return the filter of a page, which each page repeats: only one of few queues."""
+    return (0,) if queues is None or len(queues) > PORTION else (1, *queues)
+
+
+def _selected(tasks: Sequence[TaskSeen], query: TaskQuery) -> list[TaskSeen]:
+    rest, queues = replace(query, queues=None), frozenset(query.queues or ())
+    fitting = tasks if query.queues is None else [it for it in tasks if it.queue in queues]
+    return list(filter(rest.selects, fitting))

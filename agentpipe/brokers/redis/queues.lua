@@ -156,34 +156,6 @@ local function save_queues()
   save_gates()
 end
 
--- Pauses: PAUSES is a set of 'queue NAME' and 'collection NAME'. Each queue's PAUSED flag is
--- derived from it and from the collections that have spent their budget.
-
-local function is_paused(name, collection)
-  return call('SISMEMBER', PAUSES, 'queue ' .. name) == 1
-    or (collection ~= '' and (call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1
-      or call('SISMEMBER', SPENT, 'collection ' .. collection) == 1))
-end
-
--- Recompute the PAUSED flag of every queue.
-local function apply_pauses()
-  local names = call('HKEYS', QUEUES)
-  read_queues(names)
-  for _, name in ipairs(names) do
-    local queue = queues[name]
-    local flag = is_paused(name, queue[COLLECTION]) and 1 or 0
-    if flag ~= queue[PAUSED] then
-      queue[PAUSED], changed[name] = flag, true
-    end
-  end
-end
-
--- Why a queue is paused, from its collection's pause or its own; empty if there is no reason.
-local function reason_of(name, collection)
-  return collection ~= '' and call('HGET', REASONS, 'collection ' .. collection)
-    or call('HGET', REASONS, 'queue ' .. name) or ''
-end
-
 -- Wake all workers, at most once before the next claim.
 local function ring()
   if call('HSETNX', STORE, 'rung', '1') == 1 then

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Parts that every script contains, in this order, after ``keys``.
 _COMMON = (
     *("modules", "clock", "writes", "requests", "run_counts", "measures"),
-    *("queues", "tasks", "waking"),
+    *("queues", "tasks", "waking", "pauses"),
 )
 _NEEDS = "-- needs: "
 # Parts that a script can need, and that always read the time.

@@ -1,35 +1,71 @@
 #!lua flags=no-writes
 -- needs: budgets policies loops
--- ARGV: how many seconds count as recent. Returns:
--- 1-3: the store's counters by name, number of results, number of dead letters;
--- 4: fourteen values per queue: name, the FIELDS below, seconds left of its cooldown, whether it is
--- paused, why, how many tasks are parked, its gate and the gate's limit ('' and 0 for none);
--- 5: eight values per live worker: name, host, pid, slots, running, seconds since its last
+-- ARGV: how many seconds count as recent, and a cursor, at first '0'. Returns:
+-- 1: the cursor of the next part of the queues; '0' at the end;
+-- 2: fourteen values for each queue of this part: name, the FIELDS below, seconds left of its
+-- cooldown, whether it is paused, why, how many tasks are parked, its gate and the gate's limit (''
+-- and 0 for none);
+-- 3: eight values for each of them that has settled tasks: name, done, failed, evaluated, passed,
+-- cost, seconds since the last failure ('' for none), its error;
+-- and, with the last part:
+-- 4-6: the store's counters by name, number of results, number of dead letters;
+-- 7: eight values per live worker: name, host, pid, slots, running, seconds since its last
 -- heartbeat, report, whether it drains;
--- 6: eight values per queue with settled tasks: name, done, failed, evaluated, passed, cost,
--- seconds since the last failure ('' for none), its error;
--- 7-8: how many tasks ended recently, age in seconds of the oldest result in the outbox;
--- 9: the sources of collections;
--- 10: six values per budget, see `spendings`;
--- 11-14: the measures, number of group records in the outbox, the policies, the rows of loops.
--- 4 and 6 are JSON: a client would parse their thousands of values one by one.
+-- 8-9: how many tasks ended recently, age in seconds of the oldest result in the outbox;
+-- 10: the sources of collections;
+-- 11: six values per budget, see `spendings`;
+-- 12-15: the measures, number of group records in the outbox, the policies, the rows of loops;
+-- 16: number of unsettled tasks.
+-- 2 and 3 are JSON: a client would parse their thousands of values one by one.
 
+local PART = 1000 -- Queues: about 10 ms.
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
-local time, values, depths = look().time, {}, {}
-local found = call('HGETALL', QUEUES)
-for index = 1, #found, 2 do
-  local queue = cmsgpack.unpack(found[index + 1])
-  depths[#depths + 1] = found[index]
-  for _, field in ipairs(FIELDS) do
-    depths[#depths + 1] = queue[field]
-  end
-  depths[#depths + 1] = tostring(math.max(0, queue[HELD_UNTIL] - time))
-  depths[#depths + 1] = queue[PAUSED]
-  depths[#depths + 1] = queue[PAUSED] == 1 and reason_of(found[index], queue[COLLECTION]) or ''
-  depths[#depths + 1] = queue[N_PARKED] or 0
-  depths[#depths + 1] = queue[GATE]
-  depths[#depths + 1] = queue[GATE] ~= '' and tonumber(call('HGET', GATES, 'limit ' .. queue[GATE]) or 0) or 0
+local time, limits = look().time, {}
+
+local function limit_of(gate)
+  limits[gate] = limits[gate] or tonumber(call('HGET', GATES, 'limit ' .. gate) or 0)
+  return limits[gate]
 end
+
+local function tell_depth(depths, name, queue)
+  local at = #depths
+  depths[at + 1] = name
+  for place, field in ipairs(FIELDS) do
+    depths[at + 1 + place] = queue[field]
+  end
+  depths[at + 9] = tostring(math.max(0, queue[HELD_UNTIL] - time))
+  depths[at + 10] = queue[PAUSED]
+  depths[at + 11] = queue[PAUSED] == 1 and pauses.reason_of(name, queue[COLLECTION]) or ''
+  depths[at + 12] = queue[N_PARKED] or 0
+  depths[at + 13] = queue[GATE]
+  depths[at + 14] = queue[GATE] ~= '' and limit_of(queue[GATE]) or 0
+end
+
+local function tell_tally(tallies, name, tally)
+  local since = tally[6] > 0 and tostring(math.max(0, time - tally[6])) or ''
+  for _, value in ipairs({name, tally[1], tally[2], tally[3], tostring(tally[4]),
+    tostring(tally[5]), since, tally[7]}) do
+    tallies[#tallies + 1] = value
+  end
+end
+
+local page = call('HSCAN', QUEUES, ARGV[2], 'COUNT', PART)
+local depths, tallies, names = {}, {}, {}
+for index = 1, #page[2], 2 do
+  names[#names + 1] = page[2][index]
+  tell_depth(depths, page[2][index], cmsgpack.unpack(page[2][index + 1]))
+end
+for index, tally in ipairs(read_many('HMGET', TALLIES, names)) do
+  if tally then
+    tell_tally(tallies, names[index], cmsgpack.unpack(tally))
+  end
+end
+local part = {page[1], cjson.encode(depths), cjson.encode(tallies)}
+if page[1] ~= '0' then
+  return part
+end
+
+local values = {}
 local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
 for index = 1, #living, 2 do
   local name = living[index]
@@ -43,18 +79,6 @@ for index = 1, #living, 2 do
   end
 end
 
-local tallies, packed = {}, call('HGETALL', TALLIES)
-for index = 1, #packed, 2 do
-  local tally = cmsgpack.unpack(packed[index + 1])
-  local since = tally[6] > 0 and tostring(math.max(0, time - tally[6])) or ''
-  for _, value in ipairs({packed[index], tally[1], tally[2], tally[3], tostring(tally[4]),
-    tostring(tally[5]), since, tally[7]}) do
-    tallies[#tallies + 1] = value
-  end
-end
-
-local spendings = budgets.tell_all()
-
 local records = call('SCARD', GROUP_RECORDS)
 
 local function undelivered()
@@ -67,8 +91,10 @@ local function undelivered()
   return '0'
 end
 
-return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), cjson.encode(depths), values,
-  cjson.encode(tallies),
+for _, value in ipairs({call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), values,
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
-  call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records,
-  policies.tell(call('SMEMBERS', policies.names)), loops.rows(time)}
+  call('HGETALL', SOURCES), budgets.tell_all(), call('HGETALL', MEASURES), records,
+  policies.tell(call('SMEMBERS', policies.names)), loops.rows(time), call('HLEN', TASKS)}) do
+  part[#part + 1] = value
+end
+return part

@@ -11,6 +11,7 @@ local suspects = on_demand(function()
   function suspects.queue_of(serves)
     local names = call('SMEMBERS', SUSPECTS)
     read_queues(names)
+    pauses.correct(names)
     for _, queue in ipairs(names) do
       local state = queues[queue]
       if not state or state[N_LAST] == 0 or state[MAX_CRASHES] > 1 then

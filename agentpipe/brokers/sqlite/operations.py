@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite.budgets import read_spendings, set_budget
+from agentpipe.brokers.sqlite.layout import LAYOUT
 from agentpipe.brokers.sqlite.leases import end_lapsed_workers
 from agentpipe.brokers.sqlite.loops import (
     drop_loop,
@@ -31,11 +32,16 @@ from agentpipe.brokers.sqlite.settling import answer_unclaimed, cancel_task
 from agentpipe.brokers.sqlite.tables import RAISE_COUNTER, SELECT_CANCELLED, add_to_counters
 from agentpipe.brokers.sqlite.task_location import locate
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
-from agentpipe.connections.health import examine_folder
+from agentpipe.connections.health import examine_folder, fail
 from agentpipe.connections.private_files import examine_modes
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress
+from agentpipe.connections.wal import WriteAheadLog
+from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
     from agentpipe.brokers.location import TaskLocation
@@ -44,7 +50,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.sqlite.clock import StoreClock
     from agentpipe.brokers.sqlite.dead_letters import Letters
     from agentpipe.connections.health import Finding
-    from agentpipe.connections.sqlite import Database
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.core.loop_holds import LoopHold, LoopState
     from agentpipe.core.policy import PolicyChange, PolicyState
@@ -173,10 +178,21 @@ class SqliteOperations(WithDeadLetters):
             return runs.drop(db, name)
 
     def examine(self) -> list[Finding]:
-        """Return findings about the store's folder and file."""
+        """Return findings about the store's folder and file, and whether it can be written."""
         path = self._database.path
-        return [*examine_folder(path), examine_modes(path), self._database.log.examine()]
+        log = WriteAheadLog(path).examine()
+        return [*examine_folder(path), examine_modes(path), log, *_refused_writes(path)]
 
     def progress(self, name: str, mark: int) -> int | None:
         with self._database.write() as db:
             return int(db.execute(RAISE_COUNTER, (f"schedule:{name}", mark)).fetchone()[0])
+
+
+def _refused_writes(path: Path) -> list[Finding]:
+    """What keeps this process from writing to the file, such as another that holds its lock."""
+    try:
+        Database(SqliteAddress(path), LAYOUT).close()
+    except Unreachable as error:
+        advice = "until then nothing is sent, claimed or settled; commands that read still work"
+        return [fail("writing", str(error), advice)]
+    return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.budgets import spending_of
@@ -65,39 +65,59 @@ _COUNT = (
 )
 
 
+class _Task(NamedTuple):
+    """A task's row."""
+
+    seq: int
+    qid: int
+    state: int
+    priority: int
+    failures: int
+    crashes: int
+    cancelled: int
+    error: str | None
+    due: float | None
+    submitted_at: float
+    settled_at: float | None
+
+
 def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocation:
     """See ``LocatesTasks.locate``."""
     found = replace(_basics(db, task_id, clock), group=group_seen(db, task_id))
     row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
     if row is None:
         return found
-    seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at, at = row
+    task = _Task(*row)
     found = replace(
         found,
-        agent=_agent(db, qid, found.workers, clock),
+        agent=_agent(db, task.qid, found.workers, clock),
         spending=_spending_of_run(db, task_id),
-        submitted_at=submitted_at,
-        failures=failures,
-        crashes=crashes,
-        cancelled=bool(cancelled),
-        error=found.error or error or "",
+        submitted_at=task.submitted_at,
+        failures=task.failures,
+        crashes=task.crashes,
+        cancelled=bool(task.cancelled),
+        error=found.error or task.error or "",
     )
-    if found.place == "dead":
-        return found
-    if state == WAITING:
-        return replace(found, place="waiting", position=_position(db, qid, priority, seq))
-    if state == DELAYED:
+    return found if found.place == "dead" else _placed(db, found, task, clock)
+
+
+def _placed(
+    db: sqlite3.Connection, found: TaskLocation, task: _Task, clock: StoreClock
+) -> TaskLocation:
+    """Add where the task is, by its state."""
+    collection = found.agent.collection if found.agent else None
+    if task.state == WAITING:
+        return replace(found, place="waiting", position=_position(db, task))
+    if task.state == DELAYED:
+        due = task.due or 0.0
         due_at = None if due >= PARKED else clock.as_wall(due)
-        collection = found.agent.collection if found.agent else None
         policy = policy_ahead(db, collection, due)
         return replace(found, place="delayed", due_at=due_at, policy=policy)
-    if state == RUNNING:
-        runs = _runs(db, clock, "t.seq = ?", seq)
-        held_by = pause_of(db, found.agent.collection if found.agent else None)
-        run = runs[0] if runs else None
-        return replace(found, place="running", run=run, held_by=held_by)
+    if task.state == RUNNING:
+        run = next(iter(_runs(db, clock, "t.seq = ?", task.seq)), None)
+        return replace(found, place="running", run=run, held_by=pause_of(db, collection))
     place: Place = "settled" if found.outbox_before is None else "outbox"
-    return replace(found, place=place, since=clock.as_wall(at))
+    return replace(found, place=place, since=clock.as_wall(task.settled_at or 0.0))
 
 
 def _spending_of_run(db: sqlite3.Connection, task_id: str) -> Spending | None:
@@ -139,11 +159,11 @@ def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float 
     return before, oldest and oldest[0]
 
 
-def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
+def _position(db: sqlite3.Connection, task: _Task) -> int:
     """Return the position from 1, counted in an index from the end that is probably nearer."""
-    place = {"qid": qid, "priority": priority, "seq": seq}
+    place = {"qid": task.qid, "priority": task.priority, "seq": task.seq}
     first, last, waiting = db.execute(_SELECT_ENDS, place).fetchone()
-    if seq - first < last - seq:
+    if task.seq - first < last - task.seq:
         return int(db.execute(_COUNT.format("<"), place).fetchone()[0]) + 1
     return int(waiting - db.execute(_COUNT.format(">"), place).fetchone()[0])
 

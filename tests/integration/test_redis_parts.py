@@ -1,0 +1,278 @@
+"""What a large store on Redis does in parts: no call of a script grows with agents and tasks."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from agentpipe.brokers.capabilities import TaskQuery
+from agentpipe.brokers.records import Offer, Queue, RunFailure, Settlement, Worker
+from agentpipe.core.budgets import Budget
+from agentpipe.settings import Settings
+from tests.stores import claim_up_to, open_any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from brokers.server_redis import RedisServer
+    from tests.stores import AnyStore
+
+# More than two parts of any script.
+MANY = 2_100
+PARKED = 1_100
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def store(redis_server: RedisServer, prefix: str) -> Iterator[AnyStore]:
+    with closing(open_any(Settings(broker=f"{redis_server.url}?prefix={prefix}"))) as store:
+        yield store
+
+
+@pytest.fixture
+def raw(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with closing(redis.Redis.from_url(redis_server.url, decode_responses=True)) as client:
+        yield client
+
+
+@contextmanager
+def runs_of_scripts(store: Any) -> Iterator[Counter[str]]:
+    """Count the store's calls by script."""
+    scripts, calls = store._scripts, Counter[str]()  # noqa: SLF001 - nothing public counts them
+    run = scripts.run
+
+    def counted(name: str, *args: Any, **options: Any) -> Any:
+        calls[name] += 1
+        return run(name, *args, **options)
+
+    scripts.run = counted
+    yield calls
+    scripts.run = run
+
+
+def queues(number: int = MANY, collection: str = "crew", **options: Any) -> list[Queue]:
+    return [Queue(f"{collection}_{place}", collection, **options) for place in range(number)]
+
+
+def worker_of(declared: Sequence[Queue], name: str = "w", slots: int = 32) -> Worker:
+    return Worker(name, lease_s=600.0, slots=slots, queues=frozenset(it.name for it in declared))
+
+
+def offer(
+    store: AnyStore, number: int, target: str = "crew", name: str = "t", **options: Any
+) -> None:
+    for first in range(0, number, 500):
+        offers = [
+            Offer(f"{name}-{place}", b"{}", **options)
+            for place in range(first, min(first + 500, number))
+        ]
+        assert set(store.offer(target, offers, round_robin=True).verdicts) == {"accepted"}
+
+
+def claim_all_of(store: AnyStore, worker: Worker, number: int) -> list[Any]:
+    found: list[Any] = []
+    while len(found) < number and (more := claim_up_to(number - len(found), store, worker)):
+        found += more
+    return found
+
+
+def test_a_snapshot_of_many_agents_is_several_calls(store: AnyStore) -> None:
+    store.declare(queues())
+    offer(store, MANY + 5)
+    with runs_of_scripts(store) as calls:
+        stats = store.stats()
+    assert calls["stats"] > 1
+    assert [queue.queue for queue in stats.queues] == [it.name for it in queues()]
+    assert (stats.waiting, stats.queues[0].waiting, stats.queues[-1].waiting) == (MANY + 5, 2, 1)
+
+
+def test_a_snapshot_of_few_agents_is_one_call(store: AnyStore) -> None:
+    store.declare(queues(100))
+    with runs_of_scripts(store) as calls:
+        assert len(store.stats().queues) == 100
+    assert calls["stats"] == 1
+
+
+def test_a_pause_of_many_agents_reaches_each_of_them(store: AnyStore) -> None:
+    store.declare([*queues(), *queues(10, "team")])
+    for paused in (True, False):
+        with runs_of_scripts(store) as calls:
+            store.pause(collections=["crew"], paused=paused)
+        assert calls["apply_changes"] > 2
+        found = Counter((it.collection, it.paused) for it in store.stats().queues)
+        assert found == {("crew", paused): MANY, ("team", False): 10}
+
+
+def test_a_pause_of_some_agents_reads_no_other(store: AnyStore) -> None:
+    store.declare(queues())
+    with runs_of_scripts(store) as calls:
+        store.pause(queues=["crew_7", f"crew_{MANY - 1}"], paused=True)
+    assert calls == {"pause": 1}
+    paused = [it.queue for it in store.stats().queues if it.paused]
+    assert paused == ["crew_7", f"crew_{MANY - 1}"]
+
+
+def begin_to_pause(store: Any) -> None:
+    """Pause the crew, in a process that is killed after the first call."""
+    assert store._scripts.run("pause", 1, "", "collection crew")  # noqa: SLF001 - interrupts it
+
+
+def test_a_pause_whose_command_was_killed_is_kept_and_completed_by_claims(
+    store: AnyStore, raw: redis.Redis, prefix: str
+) -> None:
+    crew, team = queues(), queues(40, "team")
+    store.declare([*crew, *team])
+    offer(store, MANY)
+    offer(store, 40, "team", "of-team")
+    worker = worker_of([*crew, *team])
+    store.join(worker)
+    begin_to_pause(store)
+    claimed: list[str] = []
+    while raw.exists(f"{{{prefix}}}:changes"):
+        claimed += [claim.queue for claim in claim_up_to(32, store, worker)]
+    claimed += [claim.queue for claim in claim_all_of(store, worker, 40 - len(claimed))]
+    assert sorted(claimed) == sorted(it.name for it in team)
+    assert claim_up_to(1, store, worker) == []
+    assert all(it.paused for it in store.stats().queues if it.collection == "crew")
+
+
+def test_no_task_in_a_last_chance_runs_while_a_pause_is_applied(store: AnyStore) -> None:
+    crew = queues(max_crashes=1)
+    store.declare(crew)
+    offer(store, MANY)
+    dying, worker = worker_of(crew, "dying"), worker_of(crew)
+    store.join(dying)
+    begun = [claim.task_id for claim in claim_all_of(store, dying, 64)]
+    store.join(worker)
+    bury: Any = store
+    bury.bury(dying, begun)
+    begin_to_pause(store)
+    assert claim_up_to(1, store, worker) == []
+
+
+def test_a_collection_whose_runs_fail_is_stopped_at_once_however_many_agents_it_has(
+    store: AnyStore,
+) -> None:
+    crew = queues()
+    store.declare(crew)
+    offer(store, MANY)
+    worker = worker_of(crew)
+    store.join(worker)
+    claims = claim_up_to(3, store, worker)
+    failure = RunFailure("boom", 3)
+    store.settle(
+        [Settlement(it, "complete", b"{}", "agent_error", failure=failure) for it in claims]
+    )
+    assert [it.collection for it in store.take_tripped()] == ["crew"]
+    assert claim_up_to(32, store, worker) == []
+
+
+def test_a_run_with_a_higher_budget_goes_on_with_all_of_its_tasks(store: AnyStore) -> None:
+    declared = [Queue("crew_0", "crew", 10_000, 10_000)]
+    store.declare(declared)
+    worker = worker_of(declared, slots=10_000)
+    store.join(worker)
+    for run in ("a", "v1", "v1-b", "z"):
+        store.set_budget("run", run, Budget(usd=1.0))
+        offer(store, 1, name=f"{run}/first")
+        (claim,) = claim_up_to(1, store, worker)
+        store.settle([Settlement(claim, "complete", b"{}", "ok", usd=2.0)])
+        offer(store, PARKED, name=f"{run}/t")
+        while store.stats().waiting:
+            assert claim_up_to(100, store, worker) == []
+    assert store.stats().queues[0].parked == 4 * PARKED
+    with runs_of_scripts(store) as calls:
+        store.set_budget("run", "v1", Budget(usd=5.0))
+    assert calls["apply_changes"] > 1
+    assert store.stats().queues[0].parked == 3 * PARKED
+    claimed = claim_all_of(store, worker, 4 * PARKED)
+    assert sorted(it.task_id for it in claimed) == sorted(f"v1/t-{it}" for it in range(PARKED))
+
+
+@pytest.fixture
+def many_running(store: AnyStore) -> AnyStore:
+    """A store with ``MANY`` running tasks of a large and a small worker, and waiting ones."""
+    limits: dict[str, Any] = {
+        "max_waiting": MANY,
+        "concurrency": MANY,
+        "concurrency_group_limit": 2 * MANY,
+    }
+    crew = queues(10, concurrency_group="key", **limits)
+    store.declare(crew)
+    offer(store, MANY + 5)
+    for name, number in (("large", MANY - 50), ("small", 50)):
+        worker = worker_of(crew, name, slots=MANY)
+        store.join(worker)
+        assert len(claim_all_of(store, worker, number)) == number
+    return store
+
+
+def test_many_running_tasks_are_read_in_several_calls(many_running: AnyStore) -> None:
+    with runs_of_scripts(many_running) as calls:
+        found = many_running.tasks(TaskQuery("running"))
+    assert calls["find"] > 2
+    assert len({task.task_id for task in found}) == len(found) == MANY
+    assert [task.number for task in found] == sorted(task.number for task in found)
+    (one,) = many_running.tasks(TaskQuery("running", task_ids=["t-7"]))
+    assert one.task_id == "t-7"
+    of_one = many_running.tasks(TaskQuery("running", queues=["crew_3"]))
+    assert 0 < len(of_one) < MANY
+    assert {task.queue for task in of_one} == {"crew_3"}
+
+
+def test_a_place_names_the_oldest_of_many_running_tasks(many_running: AnyStore) -> None:
+    with runs_of_scripts(many_running) as calls:
+        found = many_running.locate(f"t-{MANY + 1}")
+    assert calls["locate"] == 1
+    assert calls["runs_beside"] > 2
+    assert found.place == "waiting"
+    assert found.agent is not None
+    (runs, of_group) = (found.agent.runs, found.agent.group_runs)
+    assert (len(runs), len(of_group)) == (20, 20)
+    assert {run.queue for run in runs} == {found.agent.queue}
+    assert [run.since for run in of_group] == sorted(run.since or 0.0 for run in of_group)
+    running = many_running.locate("t-3")
+    assert running.run is not None
+    assert (running.run.task_id, running.run.worker) == ("t-3", "large")
+
+
+def test_running_tasks_are_cancelled_without_reading_the_others(
+    many_running: AnyStore, raw: redis.Redis
+) -> None:
+    ids = ["t-3", "t-4", f"t-{MANY + 1}", "unknown"]
+    before = raw.info("commandstats")
+    assert many_running.cancel(ids) == ["signalled", "signalled", "waiting", "unknown"]
+    after = raw.info("commandstats")
+    read = {
+        name for name in after if after[name]["calls"] > before.get(name, {"calls": 0})["calls"]
+    }
+    assert not {"cmdstat_hkeys", "cmdstat_hgetall"} & read
+
+
+def test_tasks_of_removed_agents_are_found_behind_many_delayed_ones(store: AnyStore) -> None:
+    store.declare([Queue("crew_0", "crew", 100, 1), Queue("team_0", "team", 20_000, 1)])
+    offer(store, 9_000, "team", "others", delay_s=100.0)
+    offer(store, 5, delay_s=200.0)
+    store.declare([Queue("crew_1", "crew", 100, 1)])
+    with runs_of_scripts(store) as calls:
+        assert store.move("crew", ["crew_0"], 100) == 5
+    assert calls["move"] > 1
+    found = {queue.queue: queue.delayed for queue in store.stats().queues}
+    assert found == {"crew_1": 5, "team_0": 9_000}
+    assert store.move("crew", ["crew_0"], 100) == 0
+
+
+def test_a_full_group_of_many_agents_says_how_full_it_is(store: AnyStore) -> None:
+    store.declare(queues(max_waiting=1))
+    offer(store, MANY)
+    refused = store.offer("crew", [Offer("more", b"{}")], round_robin=True)
+    assert (refused.verdicts, refused.depth, refused.bound) == (("refused",), MANY, MANY)
