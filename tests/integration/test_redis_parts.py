@@ -276,3 +276,20 @@ def test_a_full_group_of_many_agents_says_how_full_it_is(store: AnyStore) -> Non
     offer(store, MANY)
     refused = store.offer("crew", [Offer("more", b"{}")], round_robin=True)
     assert (refused.verdicts, refused.depth, refused.bound) == (("refused",), MANY, MANY)
+
+
+def test_a_cooldown_of_many_agents_begins_for_each_of_them(store: AnyStore) -> None:
+    crew = queues()
+    store.declare(crew)
+    offer(store, MANY)
+    worker = worker_of(crew)
+    store.join(worker)
+    (claim,) = claim_up_to(1, store, worker)
+    others = tuple(it.name for it in crew)
+    with runs_of_scripts(store) as calls:
+        given = Settlement(claim, "cooldown", delay_s=60.0, cooldown_queues=others)
+        assert store.settle([given]) == [True]
+    assert calls["hold"] > 2
+    assert claim_up_to(32, store, worker) == []
+    assert all((it.cooldown_s or 0) > 30 for it in store.stats().queues)
+    assert store.stats().waiting == MANY

@@ -18,7 +18,7 @@ _COMMON = (
 )
 _NEEDS = "-- needs: "
 # Parts that a script can need, and that always read the time.
-_TIMED = frozenset(("settling", "claiming"))
+_TIMED = frozenset(("settling", "claiming", "holding"))
 # The server creates all functions of a script again for each call, and captures each local that a
 # function uses. So constants are written into the text: locals that hold numbers, and in the most
 # frequent scripts the names of keys. Neither a string nor a part of another name is a constant.

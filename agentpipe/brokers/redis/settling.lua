@@ -1,4 +1,5 @@
--- Shared by the scripts that settle, after `ending`, `budgets`, `policies`, `groups` and `breaker`.
+-- Shared by the scripts that settle, after `ending`, `budgets`, `policies`, `groups`, `breaker` and
+-- `holding`.
 
 local settlements = (function()
   local settlements = {}
@@ -48,24 +49,14 @@ local settlements = (function()
       call('ZADD', DEAD, endings.moment_of_death(), id)
     end
 
-    local function hold(queue, held_until)
-      if queues[queue] and queues[queue][HELD_UNTIL] < held_until then
-        queues[queue][HELD_UNTIL], changed[queue] = held_until, true
-        later('ZADD', HOLDS, string.format('%.6f', held_until), queue)
-      end
-    end
-
     local function cool_down(each)
       local delay, names = each[MORE].delay or 0, each[MORE].queues or {}
       if delay <= 0 then
         return
       end
       call('HINCRBYFLOAT', NOTES, 'cooled ' .. each[ID], string.format('%.17g', delay))
-      hold(each.queue, time + delay)
-      read_queues(names)
-      for _, name in ipairs(names) do
-        hold(name, time + delay)
-      end
+      hold({each.queue}, delay)
+      hold(names, delay)
     end
 
     -- Apply an action that requeues the task.

@@ -11,7 +11,7 @@ from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.measures import counts_of, observed_by
 from agentpipe.brokers.redis.decoding import as_claims
 from agentpipe.brokers.redis.groups import said_of
-from agentpipe.brokers.redis.settling import Settler
+from agentpipe.brokers.redis.settling import PORTION, Settler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def _more(each: Settlement, parts: list[Argument]) -> dict[str, Any]:
         more["usd"] = float(each.usd)
     if each.tokens:
         more["tokens"] = float(each.tokens)
-    if each.cooldown_queues:
+    if 0 < len(each.cooldown_queues) <= PORTION:
         more["queues"] = each.cooldown_queues
     if each.failure is not None:
         more |= {"digest": each.failure.digest, "limit": each.failure.limit}
