@@ -98,9 +98,11 @@ async def done_within(run: asyncio.Future[Any], limit_s: float) -> bool:
     since the run can have caused the stall itself. Time counted by the run's ``HeldTime`` is added
     in full.
     """
-    before_s = _stalled_s()
+    before_s, ends_at = _stalled_s(), asyncio.get_running_loop().time() + limit_s
+    if not run.done():  # Many a run ends in its first step: a timer would take longer than that.
+        await asyncio.sleep(0)
     if not run.done():  # Checked here too: each waiting run would keep the frame of ``_ended``.
-        with _Waiting(run, limit_s) as ended:
+        with _Waiting(run, ends_at - asyncio.get_running_loop().time()) as ended:
             await ended
     if not run.done() and (held := held_time()) is not None:
         await _after_holding(run, held)
