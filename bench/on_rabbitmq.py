@@ -6,12 +6,13 @@ import json
 import os
 import tempfile
 from base64 import b64encode
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from bench import asking, rivals, servers
+from bench import asking, crowds, rivals, servers
 from bench.figures import bulk_per_s, show, show_latencies, show_rounds, single_per_s
 from bench.fleet import fleet
 from bench.recording import attempt
@@ -30,6 +31,7 @@ def measure() -> None:
     ):
         attempt("sending", sending, server.url)
         attempt("instant agents", running, server.url)
+        attempt("agents waiting", crowds.turns, partial(servers.fresh, server.url))
         attempt("1,000 queues", idle, server)
         attempt("    Dramatiq's, one queue", waiting, server.url)
         servers.killed(server.url)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe import Settings
 from agentpipe.brokers import open_store
 from agentpipe.sending.admission import admit
-from bench import asking, rivals, servers
+from bench import asking, crowds, rivals, servers
 from bench.figures import (
     bulk_per_s,
     per_s,
@@ -40,6 +41,7 @@ def measure() -> None:
     ):
         attempt("sending", sending, server.url)
         attempt("instant agents", running, server.url)
+        attempt("agents waiting", crowds.turns, partial(servers.fresh, server.url))
         attempt("1,000 queues", servers.idle, server, server.url)
         for rival in (rivals.TASKIQ, rivals.DRAMATIQ):
             attempt(f"    {rival.name}'s, one queue", waiting, rival, server.url)

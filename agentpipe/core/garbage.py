@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 
-# Allocations that trigger a young collection, which pauses all threads for about a millisecond.
-NEW_OBJECTS = 5_000
+# Net allocations that trigger a young collection. It walks what was created since the last one and
+# still lives, and all threads wait: a few milliseconds while a thousand agents start, ten and more
+# once each runs task after task. The more allocations, the fewer of these pauses, and the longer
+# while much is created.
+NEW_OBJECTS = 20_000
 # Young collections before a middle one. At Python's defaults of 700 and 10, a thousand concurrent
 # agent requests trigger hundreds of middle collections. Each walks everything that those requests
 # hold, which takes over a third of the process's time.
-YOUNG_COLLECTIONS = 100
+YOUNG_COLLECTIONS = 25
 
 
 def collect_rarely() -> None:

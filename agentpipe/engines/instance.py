@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread, end_run
-from agentpipe.core.loop_turns import done_within
+from agentpipe.core.loop_turns import begun, done_within
 from agentpipe.engines.programs import Programs
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 
@@ -48,8 +48,7 @@ class Instance:
             Exception: Whatever the agent raises; AnswerError for SystemExit and KeyboardInterrupt.
         """
         answering = self._answer(task, context or self._context)
-        # Without a name, asyncio would generate one per task.
-        run = asyncio.get_running_loop().create_task(answering, name=self._name)
+        run = begun(answering, self._name)  # Without a name, asyncio would generate one per task.
         try:
             done = await done_within(run, limit_s)
         except asyncio.CancelledError:

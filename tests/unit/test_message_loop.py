@@ -16,7 +16,10 @@ import pytest
 
 from agentpipe.core import loop_turns
 from agentpipe.core.background import cancel_background, in_background
+from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.loop_turns import STALL_S, CountedLoop, done_within, within
+from agentpipe.core.task import Task
+from agentpipe.engines.instance import Instance
 from agentpipe.worker.loop.event_loop import make_task
 from agentpipe.worker.loop.message_loop import (
     MessageLoop,
@@ -321,6 +324,30 @@ def test_what_is_called_first_precedes_everything_that_is_ready(loop: MessageLoo
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert order == ["start", "a", "b", "ready"]
+
+
+class Asking:
+    """Notes what it is asked."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+
+    async def execute(self, task: Task, _context: Any) -> None:
+        self.order.append(task.question)
+
+
+def test_an_agent_begins_before_everything_that_is_ready(loop: MessageLoop) -> None:
+    order: list[str] = []
+    engine: Any = SimpleNamespace(build=lambda: Asking(order))
+
+    async def run(question: str) -> None:
+        agent = Instance("agent", engine, NO_CONTEXT, in_thread=False)
+        await agent.answer(Task(question=question), PATIENCE_S)
+
+    runs = [loop.create_task(run(question)) for question in ("first", "second")]
+    loop.call_soon(order.append, "ready")
+    loop.run_until_complete(asyncio.wait(runs))
+    assert order == ["first", "second", "ready"]
 
 
 def test_nothing_is_called_first_on_a_closed_loop(loop: MessageLoop) -> None:

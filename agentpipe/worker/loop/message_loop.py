@@ -75,10 +75,6 @@ class MessageLoop(CountedLoop):
         self._ready.appendleft(handle)  # type: ignore[attr-defined]  # as in ``end_copy``
         self._write_to_self()  # type: ignore[attr-defined]  # as in ``end_copy``
 
-    def bring_forward(self, number: int) -> None:
-        """Call the last ``number`` ready callbacks next; called on the loop's thread."""
-        self._ready.rotate(number)  # type: ignore[attr-defined]  # as in ``end_copy``
-
     def end_copy(self) -> None:
         """End the process at the next turn; called in a child that a run's ``os.fork`` made.
 
