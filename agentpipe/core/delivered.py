@@ -12,7 +12,9 @@ class Delivered(NamedTuple):
         task_id: The task's id.
         number: The store's delivery number; changes after each worker death that counts against the
             task.
+        begun: Whether its run had begun and not ended when its worker did.
     """
 
     task_id: str
     number: int
+    begun: bool = False

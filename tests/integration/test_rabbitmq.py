@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -423,13 +424,15 @@ def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_ur
     """Regression: after each worker's death they followed returned tasks, and counted a crash."""
     queue = Queue("toys", None, 10, 1, 9)
     with closing(open_store(Settings(broker=broker_url))) as store:
-        store.declare([queue])
+        store.declare([replace(queue, concurrency=2)])
         store.offer("toys", [Offer(task_id, b"{}") for task_id in "ab"], round_robin=False)
         first = _joined(store)
-        (claimed,) = wait_until(lambda: claim_up_to(1, store, first), 30, "a claim")
-        assert store.settle([Settlement(claimed, "release")]) == [True]
-        wait_until(lambda: store.stats().queues[0].waiting == 2, 30, "it is back")
+        both: list[Claim] = []
+        for _ in "ab":
+            both += wait_until(lambda: claim_up_to(1, store, first), 30, "a claim")
+        assert store.settle([Settlement(each, "release") for each in both]) == [True, True]
         store.leave(first)
+        store.declare([queue])
         store.offer("toys", [Offer("c", b"{}")], round_robin=False)
         for _ in "ab":  # A task with two crashes would move back.
             _claim_and_die(broker_url, queue)

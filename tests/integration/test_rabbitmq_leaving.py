@@ -11,8 +11,8 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore
-from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import Offer, Queue, Worker
+from agentpipe.connections.amqp.channel import Channel
 from agentpipe.settings import Settings
 from tests.stores import claim_up_to
 from tests.support import wait_until
@@ -88,15 +88,17 @@ def test_a_worker_leaves_while_it_gives_an_agent_back(
     """Regression: copies of its tasks were published, and the originals delivered again."""
     with monkeypatch.context() as slow, working(broker_url) as (store, worker):
         joined, begun = with_tasks(store, worker), []
-        publish = WorkerChannel.publish
+        publish = Channel.publish
 
-        async def slowly(channel: WorkerChannel, messages: Any) -> None:
-            await publish(channel, messages)
-            begun.append(messages)
-            while not joined._reception.is_closed:  # noqa: ASYNC110, SLF001 - another thread makes it leave
-                await asyncio.sleep(0.005)
+        async def slowly(channel: Channel, messages: Any) -> Any:
+            fates = await publish(channel, messages)
+            if any(message.lasting for message in messages):
+                begun.append(messages)
+                while not joined._reception.is_closed:  # noqa: ASYNC110, SLF001 - another thread makes it leave
+                    await asyncio.sleep(0.005)
+            return fates
 
-        slow.setattr(WorkerChannel, "publish", slowly)
+        slow.setattr(Channel, "publish", slowly)
         store._link.soon(joined.drain)  # noqa: SLF001 - as on another process's request
         wait_until(lambda: begun, 30, "it has begun to give back")
         store.leave(worker)

@@ -173,6 +173,34 @@ def test_agents_of_a_worker_that_is_cut_off_are_free_when_its_lease_is_over(
         assert time.monotonic() >= cut_at + lease_s
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_worker_that_joins_leaves_agents_of_one_that_is_cut_off_alone(
+    broker_url: str,
+    rabbitmq_server: RabbitServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_known: bool,
+) -> None:
+    """Regression: it did not know of it, and ran its tasks beside it."""
+    if not is_known:  # The other worker has not looked since, and does so as this one joins.
+        monkeypatch.setattr(rabbit_worker, "TICK_S", LONG_S)
+    with (
+        cut_off(rabbitmq_server, broker_url, LONG_S) as store,
+        closing(opened(broker_url)) as joining,
+        closing(opened(broker_url)) as watcher,
+    ):
+        first = store._workers["a"]._membership  # noqa: SLF001 - no public name shows what it knows
+        theirs = first.members["b"].owned
+        if is_known:
+            wait_until(lambda: first.awake == [], 30, "the loss is noticed")
+        joined(joining, "c")
+        rounds = Rounds(joining._workers["c"])  # noqa: SLF001 - as above
+        wait_until(lambda: rounds.number > 2, 30, "it has looked for agents")
+        assert not served(joining, "c") & theirs
+        watcher.leave(Worker("b"))
+        wait_until(lambda: served(store, "a") | served(joining, "c") == AGENTS, 30, "all agents")
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_what_a_dead_worker_ran_comes_before_first_offers_of_other_agents(
     broker_url: str, *, counts: bool
@@ -186,7 +214,7 @@ def test_what_a_dead_worker_ran_comes_before_first_offers_of_other_agents(
     with closing(opened(broker_url)) as store:
         for agent in new:
             store.offer(agent, [Offer(f"new of {agent}", b"{}")], round_robin=False)
-        known = [Delivered("begun", 0)]
+        known = [Delivered("begun", 0, begun=True)]
         store.spare(*([], known) if counts else (known, []))
         worker = joined(store, "new")
         deliveries = store._workers["new"]._deliveries  # noqa: SLF001 - no public name shows them

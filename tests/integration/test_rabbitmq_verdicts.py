@@ -72,8 +72,8 @@ def claimed(store: RabbitStore, worker: Worker, number: int) -> dict[str, Claim]
 
 
 def first(*task_ids: str) -> list[Delivered]:
-    """The first delivery of each of these tasks."""
-    return [Delivered(task_id, 0) for task_id in task_ids]
+    """The first delivery of each of these tasks, which all run."""
+    return [Delivered(task_id, 0, begun=True) for task_id in task_ids]
 
 
 def had(store: RabbitStore, worker: Worker) -> list[Delivered]:
@@ -172,7 +172,8 @@ def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str
         store.offer("one", [Offer("new", b"{}")], round_robin=False)
         found |= claimed(store, worker, 1)
         there = {each.task_id: each for each in had(store, worker)}
-        store.spare([there["new"]], [there["culprit"]])  # As the worker's supervisor does.
+        new = there["new"]._replace(begun=True)
+        store.spare([new], [there["culprit"]])  # As the worker's supervisor does.
     with working(broker_url) as (store, worker):
         assert list(claimed(store, worker, 2)) == ["new", "culprit"]
 

@@ -25,4 +25,4 @@ def test_a_guard_speaks_of_what_only_lay_with_its_worker(
     monkeypatch.setattr(guard, "_bury_dead", lambda seen, *_: spoken.append(seen.read().ahead))
     monkeypatch.setattr(os, "environ", {})
     guard._watch(NO_WORKER, LastWordFile.open(word.path))  # noqa: SLF001 - needs no process
-    assert spoken == ([(("t", 1),)] if lies_there else [])
+    assert spoken == ([(Delivered("t", 1),)] if lies_there else [])

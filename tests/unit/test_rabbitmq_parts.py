@@ -379,7 +379,7 @@ class Wire:
 
     async def publish(self, messages: list[OutgoingMessage]) -> list[str]:
         request = decode(Request, messages[0].body)
-        if request and request.kind == "probe":
+        if request and request.kind == "probe" and request.to:
             self.asked += 1
             self.hear("gone")
         return ["routed"]

@@ -3,8 +3,9 @@
 Workers send to each other through a fanout exchange. Each has its own queue there, which disappears
 with its connection: an undeliverable message shows that the worker is lost. It has ended, or is cut
 off and its runs continue until its lease is over. So it keeps its agents for that long, unless it
-or its watcher has said that it has ended. A worker that does not answer is silent: a frozen one
-keeps its connection and its agents until it is ended.
+or its watcher has said that it has ended; those that join meanwhile learn this from the others. A
+worker that does not answer is silent: a frozen one keeps its connection and its agents until it is
+ended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.confirmations import Fate
 
 # A member that leaves a probe unanswered for this long is silent; members are probed every second.
 SILENT_S = 1.0
 # How often, and how many times, a member is probed whose end a watcher has reported.
 END_EVERY_S, END_PROBES = 0.1, 30
+# How long a worker that joins waits for the others to answer.
+MEET_S = 0.5
 
 
 @dataclass(slots=True)
@@ -69,8 +74,11 @@ class Membership:
         self.address = self._name = ""
         self._channel, self._me, self._heard, self._lease_s = channel, me, heard, lease_s
         self._contacts: dict[str, Contact] = defaultdict(Contact)
-        # Members whose end a watcher has reported.
-        self._ended: set[str] = set()
+        # When a watcher reported the end of a worker, which need not be a member yet.
+        self._ended: dict[str, float] = {}
+        # Workers that others know to answer; None while nobody has answered.
+        self._named: set[str] | None = None
+        self._heard_one = asyncio.Event()
 
     @property
     def awake(self) -> list[Member]:
@@ -88,23 +96,33 @@ class Membership:
         own = await raw.call("queue_declare", "", exclusive=True, auto_delete=True)
         self.address, self._name = str(own.queue), self._me().name
         await raw.consume(self.address, 0, self._receive)
+        if await self._say(Request("probe")) == ["unroutable"]:  # No worker has a queue there.
+            self._named = set()
         await raw.call("queue_bind", self.address, fleet)
         await self.say_hello(reply=True)
+
+    async def meet(self) -> None:
+        """Wait until the members that answer have answered, with the losses that they know."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MEET_S):
+                while self._named is None or self._named - self.members.keys():
+                    await self._heard_one.wait()
 
     async def say_hello(self, *, reply: bool = False) -> None:
         """Announce this worker and the agents that it serves."""
         await self._say(Request("hello", self._me(), greet=reply))
 
-    async def _say(self, request: Request) -> None:
-        fleet = self._channel.services.topology.fleet
-        await self._channel.raw.publish([encode(request, exchange=fleet)])
+    async def _say(self, request: Request, address: str = "") -> list[Fate]:
+        """Send a request to all workers, or to one."""
+        fleet = "" if address else self._channel.services.topology.fleet
+        return await self._channel.raw.publish([encode(request, key=address, exchange=fleet)])
 
     def _receive(self, delivery: Delivery) -> None:
         self._channel.raw.ack(delivery.tag)
         request = decode(Request, delivery.body)
         if request is None or (request.member and request.member.name == self._name):
             return
-        if request.kind in ("hello", "gone"):
+        if request.kind in ("hello", "gone", "lost"):
             self._hear_member(request)
         elif request.kind in ("probe", "here", "silent", "ended"):
             self._hear_names(request)
@@ -112,10 +130,29 @@ class Membership:
             self._heard(request)
 
     def _hear_member(self, request: Request) -> None:
-        if request.member and request.kind == "hello":
+        if request.member is None:
+            return
+        if request.kind == "hello":
             self._meet(request.member, greet=request.greet)
-        elif request.member:
+            self._note_named(request.workers)
+        elif request.kind == "gone":
             self._forget(request.member)
+        else:
+            self._learn_loss(request.member, request.lost_s)
+
+    def _note_named(self, others: frozenset[str]) -> None:
+        if others:
+            self._named = (self._named or set()) | (others - {self._name})
+        self._heard_one.set()
+        self._heard_one = asyncio.Event()
+
+    def _learn_loss(self, lost: Member, lost_s: float) -> None:
+        """Learn of a worker that was lost before this one knew it."""
+        if lost.name not in self.members and lost.name not in self._ended:
+            self.members[lost.name] = lost
+            since = time.monotonic() - lost_s
+            self._contacts[lost.name] = Contact(silent_since=since, is_lost=True)
+            self._channel.look.set()
 
     def _meet(self, member: Member, *, greet: bool) -> None:
         self.members[member.name] = member
@@ -124,7 +161,21 @@ class Membership:
             self._heard(Request("cooldown", queues=frozenset({queue}), cooldown_s=left_s))
         self._channel.look.set()
         if greet:
-            self._channel.begin(self.say_hello())
+            self._channel.begin(self._greet(member))
+
+    async def _greet(self, joined: Member) -> None:
+        """Answer a worker that joins: first with what is lost, as it takes over agents then."""
+        await self.probe()
+        for name in [name for name, contact in self._contacts.items() if contact.is_lost]:
+            await self._say_lost(name, joined.address)
+        others = frozenset(it.name for it in self.awake)
+        await self._say(Request("hello", self._me(), workers=others), joined.address)
+
+    async def _say_lost(self, name: str, address: str = "") -> None:
+        lost, since = self.members.get(name), self._contacts[name].silent_since
+        if lost is not None and since is not None and name not in self._ended:
+            lost_s = time.monotonic() - since
+            await self._say(Request("lost", lost, lost_s=lost_s), address)
 
     def _hear_of(self, name: str) -> None:
         """Note that the member lives and answers."""
@@ -140,7 +191,6 @@ class Membership:
             return False
         del self.members[gone.name]
         self._contacts.pop(gone.name, None)
-        self._ended.discard(gone.name)
         self._channel.look.set()
         return True
 
@@ -152,13 +202,19 @@ class Membership:
             for name in request.workers & self.members.keys():
                 self._hear_of(name)
         elif request.kind == "ended":
+            self._note_ended(request.workers)
             for name in request.workers & self.members.keys():
-                self._ended.add(name)
                 self._channel.begin(self._await_end(name))
         elif request.kind == "silent" and self._name in request.workers:
             self._channel.begin(self.say_hello())
         elif request.kind == "silent":
             self._note_silence(request.workers)
+
+    def _note_ended(self, names: frozenset[str]) -> None:
+        """Note that these workers have ended; forgets those whose lease would be over, too."""
+        now = time.monotonic()
+        recent = {it: at for it, at in self._ended.items() if now - at < self._lease_s}
+        self._ended = recent | dict.fromkeys(names, now)
 
     async def _answer(self, address: str) -> None:
         here = Request("here", workers=frozenset({self._name}))
@@ -219,10 +275,13 @@ class Membership:
         known = self.members.get(member.name)
         if known is None or known.address != member.address:
             return
-        self._contacts[member.name].is_lost = True
+        contact = self._contacts[member.name]
+        is_new, contact.is_lost = not contact.is_lost, True
         self._note_silence([member.name])
         if self._has_ended(member.name) and self._forget(member):
             await self._say(Request("gone", member))
+        elif is_new:
+            await self._say_lost(member.name)
 
     def _has_ended(self, lost: str) -> bool:
         """Whether no run of a lost member can continue.

@@ -133,9 +133,9 @@ class Message:
         return Delivered(self.task_id, self.judged_ms)
 
     @property
-    def has_only_crashed(self) -> bool:
-        """Whether its worker died once, and nothing else has happened to it."""
-        return self.crashes == 1 and not (self.failures or self.cooled_ms)
+    def has_only_lost_workers(self) -> bool:
+        """Whether nothing but the end of workers has brought it back, and at most one counted."""
+        return self.crashes <= 1 and not (self.failures or self.cooled_ms)
 
     def judged(self) -> Self:
         """A copy after it was blamed for a worker's death; see ``Verdicts``."""
@@ -153,9 +153,10 @@ class Message:
         """A copy with another ticket, or without."""
         return self if self.ticket == name else replace(self, ticket=name)
 
-    def to(self, queue: Declaration) -> OutgoingMessage:
-        """The message to publish to that queue."""
-        level = 1 + (self.priority < 0) - (self.priority > 0)
+    def to(self, queue: Declaration, level: int | None = None) -> OutgoingMessage:
+        """The message to publish to that queue, at another level than its priority's if given."""
+        own = 1 + (self.priority < 0) - (self.priority > 0)
+        level = own if level is None else level
         return OutgoingMessage(queue.name, self.payload, self._headers(), priority=level)
 
     def delayed(self, topology: Topology, delay_s: float) -> OutgoingMessage:

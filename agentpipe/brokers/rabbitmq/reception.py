@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.message import OutgoingMessage
 
 # Longest delay of a task that has crashed again and again.
 MAX_APART_S = 60.0
@@ -45,19 +46,22 @@ class Reception:
         self._deliveries, self._consumption = deliveries, consumption
         # Tasks that are being replaced, and their copies that were delivered meanwhile.
         self._replacing: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
+        self._copies: list[tuple[OutgoingMessage, int]] = []
+        self._publishing = asyncio.Lock()
+        self._next_batch: asyncio.Task[None] | None = None
 
     def receive(self, agent: ServedAgent, delivery: Delivery, *, returned: bool) -> None:
         """Receive a delivery; ``returned`` if the task was accepted before."""
         message = Message.read(delivery, agent.queue.name)
         if message.ticket and not delivery.redelivered:
             self._channel.begin(self._services.tickets.take([message.ticket]))
-        recovers = returned and message.has_only_crashed
+        recovers = returned and message.has_only_lost_workers
         prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned, recovers)
         if self._deliveries.resume(agent, prefetched):
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
         if lost:
-            agent.undecided.add(self._channel.begin(self._judge(agent, prefetched)))
+            self._channel.begin(self._judge(agent, prefetched))
         elif message.task_id in self._replacing:
             self._replacing[message.task_id].append((agent, prefetched))
         else:
@@ -73,21 +77,18 @@ class Reception:
             raise
         finally:
             agent.judging -= 1
-            self._decided(agent)
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
         if not await self._services.verdicts.blame(message.delivered, patience_s):
             await self._spare(agent, lost)
             return
-        self._decided(agent)
         if not agent.suspects(message):
             judged = message.lost(agent.queue.max_crashes)
         elif await self._services.suspects.is_marked(message):
             judged = message.crashed()
         else:
             judged = message
-        await self._let_others_first(agent)
         await self._replace(lost, judged)
 
     async def _spare(self, agent: ServedAgent, lost: Prefetched) -> None:
@@ -95,44 +96,51 @@ class Reception:
             await self._replace(lost, lost.message.given_back())
             return
         self._deliveries.note(lost)  # If this worker dies too, the task had not begun.
+        begun = self._services.verdicts.had_begun(lost.message.delivered)
         await self._services.carry_out(lost.message.delivered)
-        self._admit(agent, replace(lost, returned=True, recovers=True))
-
-    def _decided(self, agent: ServedAgent) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        agent.undecided.discard(task)
-
-    async def _let_others_first(self, agent: ServedAgent) -> None:
-        """Wait until tasks that died with it are requeued: it may kill the same ones each time."""
-        for source in self._services.registry.sources(agent.queue):
-            if source.name in agent.consumers:  # The queue answers after all its deliveries.
-                await self._channel.raw.declare(source)
-        await self._channel.raw.catch_up()  # The channel answers after everything sent on it.
-        if agent.undecided:
-            await asyncio.wait(set(agent.undecided))
+        self._admit(agent, replace(lost, returned=lost.returned or begun, recovers=begun))
 
     async def _replace(self, lost: Prefetched, judged: Message) -> None:
         """Replace the task by a copy that no verdict refers to yet.
 
         The copy can arrive before the original is acknowledged. If it ran at once and killed this
-        worker too, both would exist; so it waits. A task that crashes again is delayed behind its
-        neighbours, some of which can be first offers. The delay doubles with each crash: an agent
-        has one worker, so a task that ends it each time holds up the whole agent.
+        worker too, both would exist; so it waits.
         """
-        topology, message = self._services.topology, judged.judged()
-        arrived = self._replacing.setdefault(message.task_id, [])
+        copy = self._copy(lost, judged.judged())
+        arrived = self._replacing.setdefault(judged.task_id, [])
         try:
-            copy = message.to(topology.back(message.queue))
-            if message.crashes > max(1, lost.message.crashes):
-                apart_s = delay_s(message.crashes - 1, APART_S, MAX_APART_S)
-                copy = message.delayed(topology, apart_s)
-            await self._channel.replace([(copy, lost.tag)])
-            await self._channel.raw.catch_up()
+            await self._replaced(copy, lost.tag)
         finally:
-            self._replacing.pop(message.task_id, None)
+            self._replacing.pop(judged.task_id, None)
         for agent, prefetched in arrived:
             self._admit(agent, prefetched)
+
+    async def _replaced(self, copy: OutgoingMessage, tag: int) -> None:
+        """Replace a task together with others: a dead worker can have had a thousand."""
+        self._copies.append((copy, tag))
+        if self._next_batch is None:
+            self._next_batch = asyncio.get_running_loop().create_task(self._replace_all())
+        await self._next_batch
+
+    async def _replace_all(self) -> None:
+        async with self._publishing:
+            copies, self._copies, self._next_batch = self._copies, [], None
+            await self._channel.replace(copies)
+            await self._channel.raw.catch_up()
+
+    def _copy(self, lost: Prefetched, judged: Message) -> OutgoingMessage:
+        """The message that replaces the task.
+
+        A known culprit, and a task that crashes again, are delayed behind their neighbours, some of
+        which can be first offers. The delay doubles with each crash: an agent has one worker, so a
+        task that ends it each time holds up the whole agent.
+        """
+        topology = self._services.topology
+        is_culprit = self._services.verdicts.is_culprit(lost.message.delivered)
+        if judged.crashes > max(0 if is_culprit else 1, lost.message.crashes):
+            apart_s = delay_s(max(1, judged.crashes - 1), APART_S, MAX_APART_S)
+            return judged.delayed(topology, apart_s)
+        return judged.to(topology.back(judged.queue))
 
     def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         if self.is_closed or agent.leaving or self._consumption.is_left_alone(agent):

@@ -81,11 +81,13 @@ class Request:
     """A message to all workers; they reply to those that name a queue in ``to``.
 
     Attributes:
-        kind: ``hello``: a ``member`` joined, or serves other queues. ``gone``: the ``member`` has
-            ended, or its lease is over. ``ended``: a watcher says that ``workers`` have ended.
-            ``silent``: ``workers`` do not answer. ``here``: ``workers`` answer a probe. ``runs``:
-            how ``runs`` ended, as ``number`` of its ``origin``. ``judged``: ``marks`` are
-            ``Verdicts``. ``change``: the registry changed. ``cooldown``: of ``queues``. ``probe``:
+        kind: ``hello``: a ``member`` joined, or serves other queues; a reply names in ``workers``
+            those that answer. ``gone``: the ``member`` has ended, or its lease is over. ``lost``:
+            its connection was lost ``lost_s`` ago, and its runs may continue. ``ended``: a watcher
+            says that ``workers`` have ended. ``silent``: ``workers`` do not answer. ``here``:
+            ``workers`` answer a probe. ``runs``: how ``runs`` ended, as ``number`` of its
+            ``origin``. ``judged``: ``marks`` are ``Verdicts``. ``change``: the registry changed.
+            ``cooldown``: of ``queues``. ``probe``:
             tests whether it arrives, and whether the worker answers. ``members``: describe
             yourself. ``tallies``: report your counters. ``cancel``: by ``marks``. ``put_back``: the
             prefetched tasks of ``queues``. ``locate``: the task with this id. ``drain``: take
@@ -94,8 +96,8 @@ class Request:
     """
 
     kind: Literal[
-        "hello", "gone", "ended", "silent", "here", "judged", "change", "cooldown", "probe", "runs",
-        "members", "tallies", "cancel", "put_back", "locate", "drain",
+        "hello", "gone", "lost", "ended", "silent", "here", "judged", "change", "cooldown", "probe",
+        "runs", "members", "tallies", "cancel", "put_back", "locate", "drain",
     ]  # fmt: skip
     member: Member | None = None
     greet: bool = False
@@ -109,6 +111,7 @@ class Request:
     origin: str = ""
     number: int = 0
     workers: frozenset[str] = frozenset()
+    lost_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
-    import asyncio
-
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.records import Queue
 
@@ -26,7 +24,7 @@ class Prefetched:
 
     Attributes:
         returned: Whether it was accepted before.
-        recovers: Whether it comes from a worker that died, and has not come back before.
+        recovers: Whether it ran on a worker that died, and has counted at most that crash.
     """
 
     message: Message
@@ -61,8 +59,6 @@ class ServedAgent:
         is_withheld: Whether first offers are not consumed, because returned tasks wait.
         ahead: The number of first offers to prefetch beyond the concurrency limit.
         judging: The number of redelivered tasks whose worker died and that are being judged.
-        undecided: Judgements that have not decided yet whether the death counts, or decided that it
-            does not.
         running: The number of its claims.
         active: The number of claims whose runs have not ended, as far as we know.
         resting: Whether nothing can be claimed now, although tasks were delivered.
@@ -81,7 +77,6 @@ class ServedAgent:
     is_withheld: bool = False
     ahead: int = 0
     judging: int = 0
-    undecided: set[asyncio.Task[None]] = field(default_factory=set)
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
     active: int = 0

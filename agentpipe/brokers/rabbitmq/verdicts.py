@@ -40,7 +40,8 @@ def patience_s(lease_s: float) -> float:
 class Verdicts:
     """The verdicts known to one process: when each was published, in Unix ms; negative for blame.
 
-    A second key stores the time of the verdict that was carried out.
+    Further keys of a task store the same time if it is spared although its run had begun, or if it
+    is known to have ended its worker, and the time of the verdict that was carried out.
     """
 
     def __init__(self, session: Session, topology: Topology) -> None:
@@ -50,14 +51,26 @@ class Verdicts:
 
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
         """Store a verdict on each task; returns what other processes have to note."""
-        now = now_ms()
+        now, spared, blamed = now_ms(), list(spared), list(blamed)
+        begun = [it for it in spared if it.begun]
         said = dict.fromkeys(map(_key, spared), now) | dict.fromkeys(map(_key, blamed), -now)
+        said |= dict.fromkeys(map(_begun, begun), now)
+        if begun:  # Only a watcher that knows the culprit spares other runs.
+            said |= dict.fromkeys(map(_culprit, blamed), now)
         await self._add(said)
         return said
 
+    def had_begun(self, spared: Delivered) -> bool:
+        """Whether the task's run had begun when its worker, or an earlier one, died."""
+        return _begun(spared) in self._said
+
+    def is_culprit(self, blamed: Delivered) -> bool:
+        """Whether this task is known to have ended its worker, beside others that ran."""
+        return self._said.get(_culprit(blamed), 0) == -self._said.get(_key(blamed), 0) > 0
+
     async def carry_out(self, spared: Iterable[Delivered]) -> dict[str, int]:
         """Mark these verdicts as carried out; returns what other processes have to note."""
-        done = {_done(key): abs(self._said[key]) for key in map(_key, spared) if self._is_open(key)}
+        done = {_done(it): abs(self._said[_key(it)]) for it in spared if self._is_open(it)}
         await self._add(done)
         return done
 
@@ -84,24 +97,31 @@ class Verdicts:
 
     async def blame(self, delivered: Delivered, patience_s: float) -> bool:
         """Whether the death of the worker that had this counts; without a verdict it does."""
-        key = _key(delivered)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                while not self._is_open(key):
+                while not self._is_open(delivered):
                     await self._heard.wait()
-        return self._said.get(key, 0) < 0 or not self._is_open(key)
+        return self._said.get(_key(delivered), 0) < 0 or not self._is_open(delivered)
 
-    def _is_open(self, key: str) -> bool:
+    def _is_open(self, delivered: Delivered) -> bool:
         """Whether there is a verdict that was not carried out yet."""
-        return abs(self._said.get(key, 0)) > self._said.get(_done(key), 0)
+        return abs(self._said.get(_key(delivered), 0)) > self._said.get(_done(delivered), 0)
 
 
 def _key(delivered: Delivered) -> str:
     return f"{delivered.number} {delivered.task_id}"
 
 
-def _done(key: str) -> str:
-    return f"done {key}"
+def _done(delivered: Delivered) -> str:
+    return f"done {_key(delivered)}"
+
+
+def _begun(delivered: Delivered) -> str:
+    return f"begun {_key(delivered)}"
+
+
+def _culprit(delivered: Delivered) -> str:
+    return f"culprit {_key(delivered)}"
 
 
 def _later(one: int, other: int) -> int:

@@ -71,10 +71,9 @@ class RabbitWorker:
         self.worker, self.wakeup = worker, wakeup
         self._services, self._topology = services, services.topology
         self._deliveries = Deliveries(worker, services.marks, wakeup.set, Ahead(notes))
-        self._tallies = TallyKeeper()
         self._members: dict[str, Member] = {}
         self._steward: asyncio.Task[None] | None = None
-        self._look = asyncio.Event()
+        self._tallies, self._look = TallyKeeper(), asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced = self.draining = False
         self._report = b""
@@ -151,6 +150,7 @@ class RabbitWorker:
             await services.marks.read()
             await services.verdicts.read()
             self._answers.end(services.marks.until_ms)
+            await self._membership.meet()
             services.listeners.add(self._look.set)
             self._steward = self._channel.begin(self._keep_balance())
 
@@ -317,7 +317,7 @@ class RabbitWorker:
     async def _give_back(self) -> None:
         await self._consumption.stop(*self._deliveries.agents.values())
         running = self._deliveries.held.values()
-        held = [Prefetched(each.message.given_back(), each.tag) for each in running]
+        held = [Prefetched(each.message.given_back(), each.tag, returned=True) for each in running]
         unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
         await self._channel.put_back([*held, *unclaimed])
         # A task that is not acknowledged in time would be delivered twice.

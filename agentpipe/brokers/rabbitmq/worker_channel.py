@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.rabbitmq.topology import make_delays
+from agentpipe.brokers.rabbitmq.topology import PRIORITIES, make_delays
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.rabbitmq.services import Services
@@ -61,10 +61,34 @@ class WorkerChannel:
         await self.publish([message for message, _ in pairs])
         self.raw.ack_all([tag for _, tag in pairs])
 
-    async def put_back(self, prefetched: Iterable[Prefetched]) -> None:
-        """Return tasks as if never delivered: as copies, because a requeue looks like a crash."""
+    async def put_back(self, prefetched: Sequence[Prefetched]) -> None:
+        """Return tasks as if never delivered: as copies, because a requeue looks like a crash.
+
+        First offers return to the head of their queue. Among returned tasks they would hold up
+        those that ran on a worker that has died.
+        """
+        first = await self._put_first([it for it in prefetched if not it.returned])
         back = self.services.topology.back
-        await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in prefetched])
+        rest = [it for it in prefetched if it.tag not in first]
+        await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in rest])
+
+    async def _put_first(self, offers: Sequence[Prefetched]) -> set[int]:
+        """Return first offers to their queue; returns the tags of those that had room there.
+
+        Quorum queues have no priorities, and would deliver them last.
+        """
+        registry, topology = self.services.registry, self.services.topology
+        if topology.quorum or not offers:
+            return set()
+        queues = [registry.limits(it.message.queue) for it in offers]
+        copies = [
+            it.message.to(topology.admission(queue.name, queue.max_waiting), PRIORITIES)
+            for it, queue in zip(offers, queues, strict=True)
+        ]
+        fates = await self.raw.publish(copies)
+        put = [it.tag for it, fate in zip(offers, fates, strict=True) if fate == "taken"]
+        self.raw.ack_all(put)
+        return set(put)
 
 
 @asynccontextmanager

@@ -161,10 +161,12 @@ def _blamed(said: Said, culprits: frozenset[int]) -> list[str]:
 
 
 def _by_blame(said: Said, blamed: Collection[str]) -> tuple[list[Delivered], list[Delivered]]:
-    """Deliveries of all other tasks, and of these."""
+    """Deliveries of all other tasks, and of these, each with whether it had begun."""
+    begun = {held.task_id for held in said.claims.values() if held.begun}
+    ahead = [it._replace(begun=it.task_id in begun) for it in said.ahead]
     return (
-        [it for it in said.ahead if it.task_id not in blamed],
-        [it for it in said.ahead if it.task_id in blamed],
+        [it for it in ahead if it.task_id not in blamed],
+        [it for it in ahead if it.task_id in blamed],
     )
 
 

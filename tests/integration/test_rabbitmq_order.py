@@ -1,0 +1,147 @@
+"""On RabbitMQ, what ran on a worker that died comes before tasks that never began."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.rabbitmq.rpc import Request
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.core.delivered import Delivered
+from agentpipe.settings import Settings
+from tests.stores import claim_up_to
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+    from agentpipe.brokers.rabbitmq.services import Services
+    from brokers.server_rabbitmq import RabbitServer
+
+# Longer than any test: a task without a verdict would count a crash only after it.
+LONG_S = 600.0
+ONE = frozenset({"one"})
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def working(broker_url: str, bound: int = 100) -> Iterator[tuple[RabbitStore, Worker]]:
+    """A worker that dies at the end; its agent runs one task at a time."""
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([Queue("one", None, bound, 1, max_crashes=9)])
+        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=ONE, lease_s=60)
+        store.join(worker)
+        yield store, worker
+
+
+def deliveries(store: RabbitStore, worker: Worker) -> Deliveries:
+    return store._workers[worker.name]._deliveries  # noqa: SLF001 - no public name shows them
+
+
+def offer(store: RabbitStore, *task_ids: str) -> None:
+    store.offer("one", [Offer(task_id, b"{}") for task_id in task_ids], round_robin=False)
+
+
+def claimed(store: RabbitStore, worker: Worker, *, settles: bool = False) -> str:
+    """The next task that the worker claims."""
+    found: list[str] = []
+
+    def one() -> bool:
+        claims = claim_up_to(1, store, worker)
+        found.extend(claim.task_id for claim in claims)
+        if settles:
+            store.settle([Settlement(claim, "complete", b"{}", "ok") for claim in claims])
+        return bool(found)
+
+    wait_until(one, 30, "a claim")
+    return found[0]
+
+
+def order(broker_url: str, number: int, bound: int = 100) -> list[str]:
+    """The tasks in the order in which a new worker claims them."""
+    with working(broker_url, bound) as (store, worker):
+        return [claimed(store, worker, settles=True) for _ in range(number)]
+
+
+def has_ready(store: RabbitStore, worker: Worker, number: int) -> bool:
+    return len(deliveries(store, worker).ready()) == number
+
+
+def begun(*task_ids: str) -> list[Delivered]:
+    return [Delivered(task_id, 0, begun=True) for task_id in task_ids]
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_returns_while_its_agent_is_handed_over_is_not_behind_first_offers(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, *, counts: bool
+) -> None:
+    """Regression: the same handover put first offers among the returned tasks, before it."""
+    monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
+    with working(broker_url) as (store, worker):
+        offer(store, "begun")
+        assert claimed(store, worker) == "begun"
+    with working(broker_url) as (store, worker):
+        wait_until(lambda: "one" in deliveries(store, worker).agents, 30, "it serves the agent")
+        agent = deliveries(store, worker).agents["one"]
+        wait_until(lambda: agent.judging, 30, "it was delivered again")
+        offer(store, "new")
+        wait_until(lambda: agent.ready, 30, "the new one is delivered")
+
+        async def hand_over(services: Services) -> None:
+            await services.ask(Request("put_back", queues=ONE))
+
+        store._run(hand_over)  # noqa: SLF001 - as an operator's command does
+        store.spare(*([], begun("begun")) if counts else (begun("begun"), []))
+        assert claimed(store, worker) == "begun"
+
+
+def test_a_run_that_was_ended_comes_before_what_only_waited_with_it(broker_url: str) -> None:
+    """Regression: what was delivered ahead came first, as if it had run."""
+    with working(broker_url) as (store, worker):
+        offer(store, "begun", "ahead")
+        assert claimed(store, worker) == "begun"
+        wait_until(lambda: deliveries(store, worker).ready(), 30, "the other was delivered")
+        store.spare([Delivered("ahead", 0)], begun("begun"))  # As the worker's supervisor does.
+    with working(broker_url) as (store, worker):
+        agents = deliveries(store, worker).agents
+        wait_until(
+            lambda: "one" in agents and len(agents["one"].ready) == 2, 30, "both lie there again"
+        )
+        assert claimed(store, worker) == "begun"
+
+
+def test_a_known_culprit_comes_behind_those_that_it_ended(broker_url: str) -> None:
+    """Otherwise it could end them once more."""
+    with closing(open_store(Settings(broker=broker_url))) as watcher:
+        assert isinstance(watcher, RabbitStore)
+        with working(broker_url) as (store, worker):
+            offer(store, "culprit")
+            assert claimed(store, worker) == "culprit"
+        offer(watcher, "new")
+        watcher.spare(begun("of another agent"), begun("culprit"))
+    assert order(broker_url, 2) == ["new", "culprit"]
+
+
+@pytest.mark.parametrize("bound", [100, 1])
+def test_first_offers_keep_their_places_when_a_worker_leaves(broker_url: str, bound: int) -> None:
+    """Beyond the bound there is no room for them; they go before the others all the same."""
+    with working(broker_url, bound) as (store, worker):
+        for number, task_id in enumerate(("a", "b"), 1):
+            offer(store, task_id)
+            all_there = partial(has_ready, store, worker, number)
+            wait_until(all_there, 30, "it is delivered")
+        offer(store, "c")
+        store.leave(worker)
+    assert order(broker_url, 3, bound) == ["a", "b", "c"]
