@@ -127,6 +127,24 @@ def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
         assert len(set(results(store, worker))) == 100
 
 
+def test_more_lies_ready_at_once_although_a_run_is_always_being_settled(
+    broker_url: str, disk: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with brief runs would otherwise pause until all of them are settled."""
+    monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
+    with working(broker_url) as (store, worker):
+        offered(store, 100)
+        disk.set()
+        _settled_in_turn(store, worker, BRIEF_RUNS - 1)
+        disk.clear()
+        begun = store.settle_meanwhile(good(claim_all(1, store, worker)), None)
+        assert begun is not None
+        wait_until(lambda: _ready(store, worker) > AHEAD, PATIENCE_S, "many lie ready")
+        assert not begun[0].done()
+        disk.set()
+        assert begun[0].result(PATIENCE_S) == [True]
+
+
 def test_a_worker_leaves_when_what_it_settles_is_settled(
     broker_url: str, disk: threading.Event
 ) -> None:

@@ -42,14 +42,18 @@ class Consumption:
 
     async def adjust(self, agents: Sequence[ServedAgent]) -> None:
         """Consume from all queues of these agents, within their limits."""
+        again = []
         for agent in agents:
             agent.resting = self.is_left_alone(agent)
             limits = self._services.registry.limits(agent.queue.name)
             ahead = self._deliveries.ahead_of(agent, limits.concurrency)
-            if (limits.concurrency, ahead) != (agent.queue.concurrency, agent.ahead):
+            if limits.concurrency != agent.queue.concurrency:
                 await self.stop(agent)
+            elif ahead != agent.ahead:
+                again.append(agent)
             agent.ahead = ahead
             self._deliveries.set_limits(agent, limits)
+        await self._stop_first_offers(again)
         await self._consume([agent for agent in agents if not self.is_left_alone(agent)])
         for agent in agents:
             if self.is_left_alone(agent):  # Its state may have just changed.
@@ -117,6 +121,20 @@ class Consumption:
         for agent in agents:
             agent.consumers, agent.is_consumed, agent.is_withheld = {}, False, False
         await self._channel.raw.cancel(consumers)
+
+    async def _stop_first_offers(self, agents: Sequence[ServedAgent]) -> None:
+        """Stop deliveries of first offers, to begin again with another prefetch.
+
+        Those of returned tasks go on: beginning them again withholds first offers until then.
+        """
+        consumers = []
+        for agent in agents:
+            agent.is_consumed = False
+            _, *waiting = self._services.registry.sources(agent.queue)
+            tags = (agent.consumers.pop(source.name, None) for source in waiting)
+            consumers += [tag for tag in tags if tag is not None]
+        if consumers:
+            await self._channel.raw.cancel(consumers)
 
     async def withdraw(self, agent: ServedAgent) -> None:
         """Stop deliveries of this agent, and put back what is not claimed."""
