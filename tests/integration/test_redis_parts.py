@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -293,3 +294,22 @@ def test_a_cooldown_of_many_agents_begins_for_each_of_them(store: AnyStore) -> N
     assert claim_up_to(32, store, worker) == []
     assert all((it.cooldown_s or 0) > 30 for it in store.stats().queues)
     assert store.stats().waiting == MANY
+
+
+def test_workers_that_died_with_many_tasks_are_ended_one_after_another(store: AnyStore) -> None:
+    crew = queues(10, max_waiting=MANY, concurrency=MANY)
+    store.declare(crew)
+    offer(store, MANY)
+    alive = worker_of(crew, "alive", slots=MANY)
+    store.join(alive)
+    for name in ("one", "two", "three"):
+        dying = worker_of(crew, name, slots=MANY)
+        store.join(dying)
+        assert len(claim_all_of(store, dying, MANY // 3)) == MANY // 3
+    for name in ("one", "two", "three"):
+        store.heartbeat(replace(alive, name=name, lease_s=0.0))
+    store.cancel(["unknown"])
+    assert store.stats().waiting == MANY // 3
+    claimed = claim_all_of(store, alive, MANY)
+    assert {claim.crashes for claim in claimed} == {1}
+    assert len(claimed) == MANY

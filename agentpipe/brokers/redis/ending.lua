@@ -120,14 +120,17 @@ local endings = on_demand(function()
   return endings
 end)
 
--- End workers whose lease expired, and requeue their tasks.
+-- End workers whose lease expired, and requeue their tasks. After a worker that held
+-- many, the next call ends the others.
 local function end_lapsed(time)
-  local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
+  local lapsed, held = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10), 0
   if #lapsed == 0 then
     return
   end
   for _, name in ipairs(lapsed) do
-    endings.end_worker(name)
+    if held < PORTION then
+      held = held + endings.end_worker(name)
+    end
   end
   save_queues()
 end
