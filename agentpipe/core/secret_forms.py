@@ -25,6 +25,8 @@ MIN_NORMAL = 12
 # Shorter lines of a multi-line secret are not treated as secrets.
 MIN_LINE = 8
 _LONGEST_PIECE = 8
+# So few keys are found faster one by one: a text's blocks are objects, a search is not.
+FEW_KEYS = 8
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,13 @@ class FormIndex:
     def __init__(self, forms: Iterable[Form], width: Literal[4, 8]) -> None:
         self._width = width
         table: dict[int, list[Form]] = defaultdict(list)
+        by_key: dict[bytes, list[Form]] = defaultdict(list)
         for form in forms:
+            by_key[form.key].append(form)
             for start in range(len(form.key) - width + 1):
                 table[self._pieces(form.key[start : start + width])[0]].append(form)
         self._table, self._known = dict(table), frozenset(table)
+        self._by_key = list(by_key.items())
 
     def __bool__(self) -> bool:
         """Whether the index has any form."""
@@ -152,8 +157,9 @@ class FormIndex:
 
     def found(self, views: Sequence[bytes]) -> set[Form]:
         """Return the forms whose letters and digits occur in one of ``views``."""
-        if not self._known:
-            return set()
+        if len(self._by_key) <= FEW_KEYS:
+            occurring = [forms for key, forms in self._by_key if any(key in it for it in views)]
+            return {form for forms in occurring for form in forms}
         return {
             form
             for view in views
