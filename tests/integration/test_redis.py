@@ -615,6 +615,10 @@ def use_every_operation(store: AnyStore) -> None:
     assert store.take_outbox(worker, 1, 100)
     assert store.leave(worker)
     assert store.tasks(TaskQuery(limit=10))
+    store.pause(collections=["crew"], queues=["crew_1"], paused=True)
+    assert store.cancel(["unknown"]) == ["unknown"]
+    assert store.tasks(TaskQuery("running")) == []
+    assert store.locate("unknown").place == "unknown"
     (letter,) = store.dead_letters(DeadFilter(), "", 10).letters
     assert letter.task_id == claims[0].task_id
     assert store.count_dead(DeadFilter()) == len(store.read_dead([letter.task_id])) == 1
