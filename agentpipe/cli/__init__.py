@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if not _is_of_output(error):
             raise
         _drop_output(sys.stdout)
-        from agentpipe.cli.common import say
+        from agentpipe.cli.output import say
 
         try:
             say(f"cannot write the output: {error.strerror}: make room for it")
@@ -92,7 +92,7 @@ def _run(arguments: list[str]) -> int:
         args = parser.parse_args(arguments)
         return int(args.run(args))
     except AgentpipeError as error:
-        from agentpipe.cli.common import say
+        from agentpipe.cli.output import say
 
         say(*error.lines)
         return exit_code(error)
@@ -100,7 +100,7 @@ def _run(arguments: list[str]) -> int:
         if _is_of_output(error):
             raise
         if said := _unfit(error, arguments):
-            from agentpipe.cli.common import say
+            from agentpipe.cli.output import say
 
             say(said)
             return USAGE

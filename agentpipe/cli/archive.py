@@ -6,18 +6,13 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from agentpipe.cli.common import (
-    add_common,
-    add_run,
-    confirm,
-    print_either,
-    say,
-    settings_of,
-)
 from agentpipe.cli.dead import moment_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_results
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common, add_run
+from agentpipe.cli.output import confirm, print_either, say
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError

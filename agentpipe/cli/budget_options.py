@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.core.budgets import Budget
 
 if TYPE_CHECKING:
-    from agentpipe.cli.common import ArgumentGroup
+    from agentpipe.cli.options import ArgumentGroup
 
 
 def add_budget(parser: ArgumentGroup, whose: str) -> None:

@@ -6,21 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import ReadsTasks
-from agentpipe.cli.common import (
-    add_common,
-    add_run,
-    confirm,
-    opened_sink,
-    opened_store,
-    print_json,
-    print_text,
-    say,
-    say_where,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import unknown_run
+from agentpipe.cli.opening import opened_sink, opened_store, settings_of
+from agentpipe.cli.options import add_common, add_run
+from agentpipe.cli.output import confirm, print_json, print_text, say, say_where
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, print_json, print_text, say, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_json, print_text, say
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError

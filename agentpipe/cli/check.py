@@ -8,15 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli.common import (
-    add_common,
-    collection_file,
-    print_json,
-    print_text,
-    say,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK, UNREACHABLE, USAGE
+from agentpipe.cli.opening import collection_file, settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_json, print_text, say
 from agentpipe.core.text import counted, encodable
 from agentpipe.errors import ConfigError
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import collection_file, opened_store, say, say_where
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.mcp_universe import add_options, settings_of
+from agentpipe.cli.opening import collection_file, opened_store
+from agentpipe.cli.output import say, say_where
 from agentpipe.cli.purge import print_purged
 
 if TYPE_CHECKING:

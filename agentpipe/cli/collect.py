@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from agentpipe.archive.collect import Collector
-from agentpipe.cli.common import (
-    add_common,
-    opened_sink,
-    print_either,
-    say,
-    seconds,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.cli.home import require_results
+from agentpipe.cli.opening import opened_sink, settings_of
+from agentpipe.cli.options import add_common, seconds
 from agentpipe.cli.otlp import add_content, group_of, trace_sender
+from agentpipe.cli.output import print_either, say
 from agentpipe.cli.progress import progress_bar
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core import logs

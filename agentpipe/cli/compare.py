@@ -5,17 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli.columns import table
-from agentpipe.cli.common import (
-    add_common,
-    print_json,
-    print_text,
-    run_name,
-    say,
-    say_skipped,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK, PARTLY
 from agentpipe.cli.home import require_results
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common, run_name
+from agentpipe.cli.output import print_json, print_text, say, say_skipped
 from agentpipe.cli.run_notes import no_results_of, say_drift
 from agentpipe.core.text import counted, one_line
 from agentpipe.operations.judging.comparing import compare, compare_by

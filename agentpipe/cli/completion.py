@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_json, collection_file, print_json
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.given_once import GivenOnce
+from agentpipe.cli.opening import collection_file
+from agentpipe.cli.options import add_json
+from agentpipe.cli.output import print_json
 from agentpipe.errors import AgentpipeError
 from agentpipe.settings import Settings
 

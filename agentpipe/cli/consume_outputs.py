@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import seconds
 from agentpipe.cli.mcp_universe import add_options, settings_of
+from agentpipe.cli.options import seconds
 from agentpipe.cli.tail import follow
 from agentpipe.connections.environment import PEER_GROUP
 

@@ -12,26 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.capabilities import KeepsUndeliverable, require
 from agentpipe.brokers.dead_letter import DeadFilter
-from agentpipe.cli.common import (
-    add_common,
-    add_on_full,
-    add_run,
-    collections_of,
-    confirms,
-    opened_store,
-    print_either,
-    print_json,
-    print_text,
-    refuse_below_one,
-    say,
-    settings_of,
-    store_to_read,
-)
 from agentpipe.cli.dead_text import age, as_lines, readable
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import refuse_unknown_run
+from agentpipe.cli.opening import collections_of, opened_store, settings_of, store_to_read
+from agentpipe.cli.options import add_common, add_on_full, add_run, refuse_below_one
+from agentpipe.cli.output import confirms, print_either, print_json, print_text, say
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line

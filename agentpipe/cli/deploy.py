@@ -5,16 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli.common import (
-    add_collection_file,
-    add_json,
-    collection_file,
-    print_json,
-    print_text,
-    refuse_below_one,
-    say,
-)
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.opening import collection_file
+from agentpipe.cli.options import add_collection_file, add_json, refuse_below_one
+from agentpipe.cli.output import print_json, print_text, say
 from agentpipe.core.redaction import without_password
 from agentpipe.deploy.keda import TRIGGERS
 from agentpipe.errors import ConfigError
@@ -23,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from agentpipe.cli.common import ArgumentGroup
+    from agentpipe.cli.options import ArgumentGroup
     from agentpipe.config.collection import Collection
     from agentpipe.deploy.cluster import Cluster
     from agentpipe.deploy.keda import Scaling

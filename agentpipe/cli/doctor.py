@@ -8,8 +8,10 @@ import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, print_json, print_text, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK, UNREACHABLE, USAGE
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_json, print_text
 
 if TYPE_CHECKING:
     import argparse

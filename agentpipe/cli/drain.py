@@ -5,17 +5,11 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    opened_store,
-    print_either,
-    say,
-    say_where,
-    seconds,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK, PARTLY
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import opened_store, settings_of
+from agentpipe.cli.options import add_common, seconds
+from agentpipe.cli.output import print_either, say, say_where
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, cast
 
 from agentpipe.archive import Archive
 from agentpipe.archive.export.formats import FORMATS, Options
-from agentpipe.cli.common import add_common, add_run, finite, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.known_runs import refuse_unknown_run
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common, add_run, finite
 from agentpipe.cli.otlp import OTLP, add_content, trace_sender
+from agentpipe.cli.output import print_either, say
 from agentpipe.connections.new_file import new_file, refuse_existing
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.result import OUTCOMES

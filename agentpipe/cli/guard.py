@@ -1,6 +1,6 @@
 """Wraps stdout and stderr, so that nothing a command prints can control the terminal.
 
-Commands print with ``agentpipe.cli.common``, which escapes first. The guard covers all other
+Commands print with ``agentpipe.cli.output``, which escapes first. The guard covers all other
 output: argparse, warnings, logging libraries, tracebacks.
 """
 

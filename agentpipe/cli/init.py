@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.check import add_run_code, file_as_dict
-from agentpipe.cli.common import add_json, print_json, print_text, say
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.options import add_json
+from agentpipe.cli.output import print_json, print_text, say
 from agentpipe.core.text import encodable
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, warn_of_password
+from agentpipe.cli.opening import warn_of_password
+from agentpipe.cli.options import add_common
 from agentpipe.connections.environment import MQ_TYPES, URL_VARIABLES, names_a_queue
 from agentpipe.settings import Settings
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_address, add_common, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_address, add_common
+from agentpipe.cli.output import print_either, say
 from agentpipe.connections.url import host_in_url
 from agentpipe.core.distribution import needs_extra
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import say
+from agentpipe.cli.output import say
 from agentpipe.core.distribution import needs_extra
 from agentpipe.core.redaction import without_password
 

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    collections_of,
-    opened_store,
-    print_either,
-    say_where,
-    seconds,
-    settings_of,
-    store_to_read,
-)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import collections_of, opened_store, settings_of, store_to_read
+from agentpipe.cli.options import add_common, seconds
+from agentpipe.cli.output import print_either, say_where
 from agentpipe.core.policy import PolicyChange
 from agentpipe.core.text import counted
 from agentpipe.operations.policies import (

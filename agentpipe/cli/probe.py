@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, print_either, seconds, settings_of, store_to_read
 from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import settings_of, store_to_read
+from agentpipe.cli.options import add_common, seconds
+from agentpipe.cli.output import print_either
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    opened_sink,
-    opened_store,
-    print_either,
-    say_where,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.opening import opened_sink, opened_store, settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_either, say_where
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:

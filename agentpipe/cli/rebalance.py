@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    collections_of,
-    opened_store,
-    print_either,
-    say_where,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FULL, OK, PARTLY
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import collections_of, opened_store, settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_either, say_where
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:

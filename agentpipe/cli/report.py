@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.columns import table
-from agentpipe.cli.common import (
-    add_common,
-    add_run,
-    print_json,
-    print_text,
-    say,
-    say_skipped,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common, add_run
+from agentpipe.cli.output import print_json, print_text, say, say_skipped
 from agentpipe.cli.run_notes import no_results_of, say_drift
 from agentpipe.core.distribution import needs_extra
 from agentpipe.core.redaction import without_password

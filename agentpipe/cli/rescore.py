@@ -8,18 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    add_run,
-    collections_of,
-    opened_sink,
-    print_either,
-    run_name,
-    say,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_results
+from agentpipe.cli.opening import collections_of, opened_sink, settings_of
+from agentpipe.cli.options import add_common, add_run, run_name
+from agentpipe.cli.output import print_either, say
 from agentpipe.cli.run_notes import no_results_of
 from agentpipe.core.run_names import is_run_name
 from agentpipe.errors import ConfigError

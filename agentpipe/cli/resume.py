@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli import pause
 from agentpipe.cli.budget_options import add_budget, budget_of
-from agentpipe.cli.common import add_run, opened_store, print_either, say_where, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import opened_store, settings_of
+from agentpipe.cli.options import add_run
+from agentpipe.cli.output import print_either, say_where
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    add_on_full,
-    add_run,
-    collections_of,
-    opened_store,
-    print_either,
-    print_json,
-    print_text,
-    say,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.home import require_results
+from agentpipe.cli.opening import collections_of, opened_store, settings_of
+from agentpipe.cli.options import add_common, add_on_full, add_run
+from agentpipe.cli.output import print_either, print_json, print_text, say
 from agentpipe.cli.run_notes import no_results_of
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import say
 from agentpipe.cli.known_runs import unknown_run
+from agentpipe.cli.output import say
 from agentpipe.errors import AgentpipeError, ConfigError
 
 if TYPE_CHECKING:

@@ -6,20 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.cli.common import (
-    add_common,
-    confirm,
-    opened_store,
-    print_either,
-    print_json,
-    print_text,
-    run_name,
-    say,
-    settings_of,
-    store_to_read,
-)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.opening import opened_store, settings_of, store_to_read
+from agentpipe.cli.options import add_common, run_name
+from agentpipe.cli.output import confirm, print_either, print_json, print_text, say
 from agentpipe.cli.run_notes import say_drift
 from agentpipe.core.text import duration, one_line
 from agentpipe.errors import ConfigError

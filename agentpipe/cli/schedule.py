@@ -7,19 +7,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli.common import (
-    add_common,
-    collection_file,
-    collections_of,
-    opened_store,
-    print_either,
-    print_json,
-    print_text,
-    say,
-    say_where,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.opening import collection_file, collections_of, opened_store, settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_either, print_json, print_text, say, say_where
 from agentpipe.core import logs
 from agentpipe.errors import ConfigError
 

@@ -10,19 +10,10 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.cli import send_group, send_run
-from agentpipe.cli.common import (
-    add_common,
-    add_on_full,
-    collections_of,
-    named_collection,
-    opened_sink,
-    print_either,
-    say,
-    say_where,
-    seconds,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
+from agentpipe.cli.opening import collections_of, named_collection, opened_sink, settings_of
+from agentpipe.cli.options import add_common, add_on_full, seconds
+from agentpipe.cli.output import print_either, say, say_where
 from agentpipe.cli.progress import progress_bar
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, QueueFull, TaskError, Unreachable

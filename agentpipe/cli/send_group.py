@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import refuse_below_one
+from agentpipe.cli.options import refuse_below_one
 from agentpipe.errors import ConfigError
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 

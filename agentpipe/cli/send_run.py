@@ -7,7 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.budget_options import add_budget, budget_of
-from agentpipe.cli.common import add_run, refuse_below_one, say
+from agentpipe.cli.options import add_run, refuse_below_one
+from agentpipe.cli.output import say
 from agentpipe.core.run_plan import RunPlan
 from agentpipe.errors import ConfigError
 from agentpipe.sending.run_tasks import in_run, random_part

@@ -7,15 +7,10 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_address,
-    add_common,
-    collection_file,
-    print_either,
-    say,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.opening import collection_file, settings_of
+from agentpipe.cli.options import add_address, add_common
+from agentpipe.cli.output import print_either, say
 from agentpipe.primerl.server import EnvServer
 
 if TYPE_CHECKING:

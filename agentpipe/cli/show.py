@@ -6,10 +6,12 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from agentpipe.cli.common import add_common, print_json, say, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common
+from agentpipe.cli.output import print_json, say
 from agentpipe.core.text import counted, encodable, one_line, printable
 from agentpipe.errors import AgentpipeError, ConfigError
 

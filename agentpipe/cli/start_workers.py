@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.clean_tasks import clean
-from agentpipe.cli.common import collection_file, refuse_below_one
 from agentpipe.cli.mcp_universe import add_options, settings_of
+from agentpipe.cli.opening import collection_file
+from agentpipe.cli.options import refuse_below_one
 from agentpipe.cli.work import serve_here
 
 if TYPE_CHECKING:

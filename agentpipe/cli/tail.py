@@ -9,22 +9,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.cli.common import (
-    add_common,
-    add_run,
-    finite,
-    print_json,
-    print_text,
-    refuse_below_one,
-    say,
-    say_skipped,
-    seconds,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.known_runs import refuse_unknown_run, unknown_run
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common, add_run, finite, refuse_below_one, seconds
+from agentpipe.cli.output import print_json, print_text, say, say_skipped
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line, printable

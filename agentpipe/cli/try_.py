@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import orjson
 
-from agentpipe.cli.common import (
-    add_collection_file,
-    add_json,
-    collections_of,
-    named_collection,
-    say,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK
 from agentpipe.cli.guard import unguarded
+from agentpipe.cli.opening import collections_of, named_collection, settings_of
+from agentpipe.cli.options import add_collection_file, add_json
+from agentpipe.cli.output import say
 from agentpipe.core import logs
 from agentpipe.core.text import printable_json
 from agentpipe.errors import ConfigError

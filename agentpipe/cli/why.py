@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import (
-    add_common,
-    add_run,
-    print_either,
-    say,
-    say_where,
-    settings_of,
-)
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import refuse_unknown_run
+from agentpipe.cli.opening import settings_of
+from agentpipe.cli.options import add_common, add_run
+from agentpipe.cli.output import print_either, say, say_where
 from agentpipe.core.text import encodable, printable
 from agentpipe.errors import ConfigError
 

@@ -7,18 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.bottom_line import BottomLine, has_rows
-from agentpipe.cli.common import (
-    add_common,
-    collection_file,
-    refuse_below_one,
-    say,
-    say_where,
-    settings_of,
-    store_to_read,
-)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import elsewhere
+from agentpipe.cli.opening import collection_file, settings_of, store_to_read
+from agentpipe.cli.options import add_common, refuse_below_one
+from agentpipe.cli.output import say, say_where
 from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted

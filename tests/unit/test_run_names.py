@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentpipe.cli.common import add_run
+from agentpipe.cli.options import add_run
 from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of, run_of
 from agentpipe.core.task import Task
 from agentpipe.errors import TaskError

@@ -13,8 +13,8 @@ import pytest
 import agentpipe
 from agentpipe import cli
 from agentpipe.cli import status
-from agentpipe.cli.common import print_json, print_text, say
 from agentpipe.cli.guard import guarded_output
+from agentpipe.cli.output import print_json, print_text, say
 from agentpipe.cli.tail import _line
 from agentpipe.core.outside import valid_text
 from agentpipe.core.result import Result
@@ -84,7 +84,7 @@ def test_what_is_printed_is_harmless(capsys: pytest.CaptureFixture[str]) -> None
 # Each of them escapes its output, or writes only for a program of ours.
 DOORS = {
     "actors.py",
-    "cli/common.py",
+    "cli/output.py",
     "cli/completion.py",
     "cli/progress.py",
     "config/hide_password.py",  # A server's stderr, which is treated like any other.
