@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from agentpipe.connections import file_notify, private_files, wal
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
-from agentpipe.connections.sqlite_errors import is_outage
+from agentpipe.connections.sqlite_errors import is_of_disk, is_outage
 from agentpipe.connections.version_probe import VersionProbe
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 
@@ -211,6 +211,8 @@ class Database:
         except (sqlite3.Error, OSError, Unreachable) as error:
             if isinstance(error, Unreachable) or is_outage(error):
                 self.failing_since = since if self._has_stored else -math.inf
+            if is_of_disk(error):
+                self._write_back.begin_anew()
             raise
 
     @contextmanager

@@ -25,3 +25,9 @@ def is_outage(error: sqlite3.Error | OSError) -> bool:
         return True
     code = getattr(error, "sqlite_errorcode", None)  # Errors that Python raises have no code.
     return code is not None and code & 0xFF in _OUTAGES
+
+
+def is_of_disk(error: BaseException | None) -> bool:
+    """Whether the disk is full or broken."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return bool(code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))

@@ -137,6 +137,15 @@ class WriteBack:
         except RuntimeError:  # No more threads available.
             self._lock.release()
 
+    def begin_anew(self) -> None:
+        """Checkpoint the log at once, so that the next write reuses its space.
+
+        On a full disk it cannot grow: what is in it already would keep writers from removing what
+        fills the disk.
+        """
+        self._lock.acquire()
+        self._write()
+
     def _write(self) -> None:
         try:
             with suppress(sqlite3.Error):

@@ -105,6 +105,8 @@ class WorkerMiddleware(dramatiq.Middleware):
         quote_output()
         self._word = LastWord.of("") if self._pulse is None else self._pulse.word
         self._forwarder = Forwarder(broker.store, self._worker, self._open_sink)
+        self._forwarder.failed = partial(self._contact.failed, "forwarder")
+        self._forwarder.answered = partial(self._contact.answered, "forwarder")
         self._consumer = self._made_consumer(broker)
         self._end_process = ProcessEnd(self._consumer, self._results.released)
         self._loop = self._made_loop(broker, self._consumer)

@@ -334,9 +334,7 @@ class SqliteStore(SqliteOperations, Store):
             return borrowed(db, taken)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
-        with self._database.write(durable=False) as db:
-            drop(db, worker, numbers)
-            self._wake_if_needed(db)
+        drop(self._database, worker, numbers, self._wake_if_needed)
 
     def stats(self) -> Stats:
         with self._database.read() as db:

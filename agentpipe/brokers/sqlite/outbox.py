@@ -9,12 +9,15 @@ import orjson
 from agentpipe.brokers.records import OutboxRecord
 from agentpipe.brokers.sqlite.groups import forget_records
 from agentpipe.brokers.sqlite.tables import add_to_counters
+from agentpipe.connections.sqlite_errors import is_of_disk
+from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from agentpipe.brokers.records import Worker
+    from agentpipe.connections.sqlite import Database
 
 
 # All bodies as one blob, with their sizes to split it.
@@ -51,11 +54,30 @@ def borrowed(db: sqlite3.Connection, numbers: Sequence[int]) -> list[OutboxRecor
     return records
 
 
-def drop(db: sqlite3.Connection, worker: Worker, numbers: Sequence[int]) -> None:
-    """Delete delivered records.
+def drop(
+    database: Database,
+    worker: Worker,
+    numbers: Sequence[int],
+    then: Callable[[sqlite3.Connection], None],
+) -> None:
+    """Delete delivered records, and call ``then`` in the same transaction.
 
     Only the worker that leased a record can drop it; after its lease expires, another may have it.
+    On a full disk, records are dropped in ever smaller parts: the log has room for those.
     """
+    try:
+        with database.write(durable=False) as db:
+            _drop(db, worker, numbers)
+            then(db)
+    except Unreachable as error:
+        half = len(numbers) // 2
+        if not half or not is_of_disk(error.__cause__):
+            raise
+        for part in (numbers[:half], numbers[half:]):
+            drop(database, worker, part, then)
+
+
+def _drop(db: sqlite3.Connection, worker: Worker, numbers: Sequence[int]) -> None:
     (found,) = db.execute(
         "SELECT json_group_array(json_array(seq, bytes)) FROM outbox"
         " WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?",

@@ -43,9 +43,16 @@ log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """Forwards in its own thread, which opens and closes the sink."""
+    """Forwards in its own thread, which opens and closes the sink.
+
+    Attributes:
+        failed: Called when the store cannot be reached.
+        answered: Called when it answers.
+    """
 
     def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
+        self.failed: Callable[[AgentpipeError], None] = lambda _: None
+        self.answered: Callable[[], None] = lambda: None
         self._store, self._worker, self._open_sink = store, worker, open_sink
         self._sink: Sink | None = None
         self._batch: list[OutboxRecord] = []
@@ -149,16 +156,19 @@ class Forwarder:
                     self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
                 self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
+                self.answered()
                 return False
             self._published = self._published or self._publish()
             if self._published:
                 done_with(self._store, self._worker, self._batch, self._refused)
+                self.answered()
                 self._forwarded = len(self._batch)
                 self._hold_tasks = self._batch[-1].holds_task
                 more = self._stopping.is_set() or _may_leave_more(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return more
-        except Unreachable:  # The consumer calls the same store, and logs it.
+        except Unreachable as error:
+            self.failed(error)
             self._stopping.wait(STORE_PAUSE_S)
         except AgentpipeError as error:
             log.error("the broker answers the forwarder with an error: %s", error)  # noqa: TRY400 - the error's text is enough
