@@ -167,6 +167,7 @@ def test_a_collection_that_has_left_its_file_is_known_by_its_tasks_and_results(
     for file in (project.folder / "store").iterdir():
         file.unlink()
     assert project.ok("report", "--collection", "others", "--json").json["results"] == 1
+    project.send("echo hi")  # A new broker, which does not know it either.
     assert project.ok("purge", "others", "--json").json == {"purged": 0}
 
 
