@@ -6,13 +6,15 @@ import threading
 import time
 import uuid
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq import RabbitStore, membership
 from agentpipe.brokers.rabbitmq import worker as rabbit_worker
+from agentpipe.brokers.rabbitmq.rpc import Request, encode
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
@@ -23,6 +25,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from brokers.server_rabbitmq import RabbitServer
 
@@ -67,6 +70,16 @@ def fleet(broker_url: str) -> Iterator[dict[str, RabbitStore]]:
 def served(store: RabbitStore, name: str) -> frozenset[str]:
     deliveries = store._workers[name]._deliveries  # noqa: SLF001 - no public name shows them at once
     return frozenset(deliveries.agents)
+
+
+def is_gone(store: RabbitStore, address: str) -> bool:
+    """Whether the server has deleted the queue of a worker with its connection."""
+
+    async def publish(services: Services) -> bool:
+        probe = encode(Request("probe"), key=address)
+        return await services.connection.publisher.publish([probe]) == ["unroutable"]
+
+    return store._run(publish)  # noqa: SLF001 - no operation shows it
 
 
 class Rounds:
@@ -182,6 +195,7 @@ def test_a_worker_that_joins_leaves_agents_of_one_that_is_cut_off_alone(
     is_known: bool,
 ) -> None:
     """Regression: it did not know of it, and ran its tasks beside it."""
+    monkeypatch.setattr(membership, "MEET_S", LONG_S)  # However busy the machine is.
     if not is_known:  # The other worker has not looked since, and does so as this one joins.
         monkeypatch.setattr(rabbit_worker, "TICK_S", LONG_S)
     with (
@@ -191,6 +205,8 @@ def test_a_worker_that_joins_leaves_agents_of_one_that_is_cut_off_alone(
     ):
         first = store._workers["a"]._membership  # noqa: SLF001 - no public name shows what it knows
         theirs = first.members["b"].owned
+        gone = partial(is_gone, store, first.members["b"].address)
+        wait_until(gone, 30, "the server has noticed the end of the connection")
         if is_known:
             wait_until(lambda: first.awake == [], 30, "the loss is noticed")
         joined(joining, "c")

@@ -164,9 +164,12 @@ class Membership:
             self._channel.begin(self._greet(member))
 
     async def _greet(self, joined: Member) -> None:
-        """Answer a worker that joins: first with what is lost, as it takes over agents then."""
+        """Answer a worker that joins: first with what is lost, as it takes over agents then.
+
+        The server can notice the end of a silent worker's connection later.
+        """
         await self.probe()
-        for name in [name for name, contact in self._contacts.items() if contact.is_lost]:
+        for name in [name for name in self.members if self._is_silent(name)]:
             await self._say_lost(name, joined.address)
         others = frozenset(it.name for it in self.awake)
         await self._say(Request("hello", self._me(), workers=others), joined.address)
