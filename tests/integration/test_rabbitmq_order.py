@@ -11,6 +11,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.rpc import Request
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.connections.amqp.message import OutgoingMessage
     from brokers.server_rabbitmq import RabbitServer
 
 # Longer than any test: a task without a verdict would count a crash only after it.
@@ -79,6 +83,10 @@ def has_ready(store: RabbitStore, worker: Worker, number: int) -> bool:
     return len(deliveries(store, worker).ready()) == number
 
 
+def is_ready(agent: ServedAgent, task_id: str) -> bool:
+    return any(each.message.task_id == task_id for each in agent.ready)
+
+
 def begun(*task_ids: str) -> list[Delivered]:
     return [Delivered(task_id, 0, begun=True) for task_id in task_ids]
 
@@ -104,6 +112,8 @@ def test_what_returns_while_its_agent_is_handed_over_is_not_behind_first_offers(
 
         store._run(hand_over)  # noqa: SLF001 - as an operator's command does
         store.spare(*([], begun("begun")) if counts else (begun("begun"), []))
+        back = partial(is_ready, agent, "begun")
+        wait_until(back, 30, "it is delivered, and no first offer before it")
         assert claimed(store, worker) == "begun"
 
 
@@ -122,16 +132,24 @@ def test_a_run_that_was_ended_comes_before_what_only_waited_with_it(broker_url: 
         assert claimed(store, worker) == "begun"
 
 
-def test_a_known_culprit_comes_behind_those_that_it_ended(broker_url: str) -> None:
-    """Otherwise it could end them once more."""
-    with closing(open_store(Settings(broker=broker_url))) as watcher:
-        assert isinstance(watcher, RabbitStore)
-        with working(broker_url) as (store, worker):
-            offer(store, "culprit")
-            assert claimed(store, worker) == "culprit"
-        offer(watcher, "new")
-        watcher.spare(begun("of another agent"), begun("culprit"))
-    assert order(broker_url, 2) == ["new", "culprit"]
+def test_a_known_culprit_comes_back_later_at_its_first_crash(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it could end the same neighbours once more."""
+    delays: list[float] = []
+    delayed = Message.delayed
+
+    def note(message: Message, topology: Topology, after_s: float) -> OutgoingMessage:
+        delays.append(after_s)
+        return delayed(message, topology, 0.0)
+
+    monkeypatch.setattr(Message, "delayed", note)
+    with working(broker_url) as (store, worker):
+        offer(store, "culprit")
+        assert claimed(store, worker) == "culprit"
+        store.spare(begun("of another agent"), begun("culprit"))
+    assert order(broker_url, 1) == ["culprit"]
+    assert delays == [2.0]
 
 
 @pytest.mark.parametrize("bound", [100, 1])
