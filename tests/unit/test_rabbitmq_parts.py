@@ -370,7 +370,7 @@ class Wire:
     def ack(self, _: int) -> None:
         pass
 
-    def hear(self, kind: Literal["hello", "gone"]) -> None:
+    def hear(self, kind: Literal["hello", "gone", "lost"]) -> None:
         for name in (
             "c",
             "b",
@@ -397,3 +397,21 @@ def test_a_worker_that_goes_while_another_is_asked_is_no_error() -> None:
     membership = Membership(channel, lambda: Member("a", "a"), lambda _: None, 30.0)
     asyncio.run(look_round(wire, membership))
     assert (wire.asked, membership.members) == (len("bc"), {})
+
+
+async def hear_of_ends(wire: Wire, membership: Membership, *, says_goodbye: bool) -> None:
+    await membership.open()
+    if says_goodbye:
+        wire.hear("hello")
+        wire.hear("gone")
+    wire.hear("lost")
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+def test_a_worker_that_said_goodbye_is_not_lost_as_well(*, says_goodbye: bool) -> None:
+    """Regression: one that had found it lost said so later; its agents waited for a lease."""
+    wire = Wire()
+    channel = cast("WorkerChannel", wire)
+    membership = Membership(channel, lambda: Member("a", "a"), lambda _: None, 30.0)
+    asyncio.run(hear_of_ends(wire, membership, says_goodbye=says_goodbye))
+    assert membership.members.keys() == (set() if says_goodbye else {"b", "c"})

@@ -74,7 +74,8 @@ class Membership:
         self.address = self._name = ""
         self._channel, self._me, self._heard, self._lease_s = channel, me, heard, lease_s
         self._contacts: dict[str, Contact] = defaultdict(Contact)
-        # When a watcher reported the end of a worker, which need not be a member yet.
+        # When a watcher reported the end of a worker, by name, or one said goodbye, by address.
+        # The worker need not be a member yet.
         self._ended: dict[str, float] = {}
         # Workers that others know to answer; None while nobody has answered.
         self._named: set[str] | None = None
@@ -136,6 +137,7 @@ class Membership:
             self._meet(request.member, greet=request.greet)
             self._note_named(request.workers)
         elif request.kind == "gone":
+            self._note_ended([request.member.address])
             self._forget(request.member)
         else:
             self._learn_loss(request.member, request.lost_s)
@@ -147,8 +149,12 @@ class Membership:
         self._heard_one = asyncio.Event()
 
     def _learn_loss(self, lost: Member, lost_s: float) -> None:
-        """Learn of a worker that was lost before this one knew it."""
-        if lost.name not in self.members and lost.name not in self._ended:
+        """Learn of a worker that was lost before this one knew it.
+
+        Another can find it lost between the end of its queue and its goodbye, and say so later.
+        """
+        known = self.members.keys() | self._ended.keys()
+        if known.isdisjoint((lost.name, lost.address)):
             self.members[lost.name] = lost
             since = time.monotonic() - lost_s
             self._contacts[lost.name] = Contact(silent_since=since, is_lost=True)
@@ -213,7 +219,7 @@ class Membership:
         elif request.kind == "silent":
             self._note_silence(request.workers)
 
-    def _note_ended(self, names: frozenset[str]) -> None:
+    def _note_ended(self, names: Iterable[str]) -> None:
         """Note that these workers have ended; forgets those whose lease would be over, too."""
         now = time.monotonic()
         recent = {it: at for it, at in self._ended.items() if now - at < self._lease_s}
