@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
-from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.rabbitmq.messages import HEADERS, Message
+from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 from agentpipe.brokers.records import Queue, Worker
+from agentpipe.connections.amqp.arrivals import Delivery
 
 
 class NoMarks(CancelMarks):
@@ -25,6 +30,23 @@ def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> 
         deliveries.put(agent, Prefetched(Message(task_id, "c_0", b""), tag, returned))
     claims = deliveries.claim(9, lambda: True)
     assert [it.task_id for it in claims] == ["killed", "killed later", "new", "newer"]
+
+
+def test_only_what_ran_on_a_dead_worker_precedes_other_agents() -> None:
+    """Regression: whatever was returned did, also follow-ups and delayed first offers."""
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    verdicts = SimpleNamespace(had_begun=lambda delivered: delivered.task_id == "spared")
+    channel: Any = SimpleNamespace(services=SimpleNamespace(verdicts=verdicts))
+    consumption: Any = SimpleNamespace(is_left_alone=lambda _: False)
+    reception = Reception(channel, deliveries, consumption, 0.0)
+    arriving = [("new", "c_0", 0), ("follow-up", "c_1", 0), ("killed", "c_2", 1)]
+    arriving += [("killed twice", "c_3", 2), ("spared", "c_4", 0)]
+    for tag, (task_id, name, crashes) in enumerate(arriving):
+        agent = deliveries.add(Queue(name, "c", max_crashes=9), name, str)
+        headers = {HEADERS["task_id"]: task_id, HEADERS["crashes"]: crashes}
+        reception.receive(agent, Delivery(tag, False, headers), returned=task_id != "new")
+    claims = deliveries.claim(9, lambda: True)
+    assert [it.task_id for it in claims] == ["killed", "spared", "new", "follow-up", "killed twice"]
 
 
 def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() -> None:

@@ -134,7 +134,7 @@ class Message:
 
     @property
     def has_only_lost_workers(self) -> bool:
-        """Whether nothing but the end of workers has brought it back, and at most one counted."""
+        """Whether it has neither failed nor met a cooldown, and at most one crash counted."""
         return self.crashes <= 1 and not (self.failures or self.cooled_ms)
 
     def judged(self) -> Self:

@@ -55,7 +55,7 @@ class Reception:
         message = Message.read(delivery, agent.queue.name)
         if message.ticket and not delivery.redelivered:
             self._channel.begin(self._services.tickets.take([message.ticket]))
-        recovers = returned and message.has_only_lost_workers
+        recovers = returned and self._recovers(message)
         prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned, recovers)
         if self._deliveries.resume(agent, prefetched):
             return
@@ -66,6 +66,11 @@ class Reception:
             self._replacing[message.task_id].append((agent, prefetched))
         else:
             self._admit(agent, prefetched)
+
+    def _recovers(self, message: Message) -> bool:
+        """Whether a returned task ran on a worker that died: most others never began."""
+        has_run = message.crashes > 0 or self._services.verdicts.had_begun(message.delivered)
+        return has_run and message.has_only_lost_workers
 
     async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
         """Decide about a task whose worker died: it may be to blame."""
