@@ -154,9 +154,9 @@ class Forwarder:
             if not self._batch:
                 with self._taking:
                     self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+                self.answered()  # Also if the sink takes nothing for a long time.
                 self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
-                self.answered()
                 return False
             self._published = self._published or self._publish()
             if self._published:
