@@ -188,6 +188,9 @@ def test_a_signal_ends_a_supervisor_that_still_starts_workers(
             started.append(self)
             os.kill(os.getpid(), 15)
 
+        def check(self) -> None:
+            assert self in started
+
         def end_unserved(self) -> None:
             assert self in started
 

@@ -91,7 +91,8 @@ class ChildProcess:
     @property
     def owes_verdict(self) -> bool:
         """Whether it is not stored yet what the tasks of its dead worker count."""
-        return self._storing is not None and self._storing.is_alive()
+        threads = (self._ending, self._storing)
+        return any(each is not None and each.is_alive() for each in threads)
 
     @property
     def worker_lives(self) -> bool:

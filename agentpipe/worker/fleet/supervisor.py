@@ -219,14 +219,19 @@ class Supervisor:
                 passed_on, again_at = len(self._signals), time.monotonic() + 3.0
                 self._signal(signal.SIGTERM)
             self._beat()
-            for child in self._children():
-                child.check()
             time.sleep(LOOK_EVERY_S / 2)
 
     def _is_unfinished(self) -> bool:
-        """Whether a worker runs, or a verdict is not stored; a second signal waits for neither."""
-        owed = any(child.owes_verdict for child in self._children())
-        return bool(self._living()) or (owed and len(self._signals) <= 1)
+        """Whether a worker runs, or a verdict is not stored, also on one that has just died.
+
+        A second signal waits for no verdict.
+        """
+        lives = bool(self._living())
+        if not lives and len(self._signals) > 1:
+            return False
+        for child in self._children():
+            child.check()
+        return lives or any(child.owes_verdict for child in self._children())
 
     def _children(self) -> list[ChildProcess]:
         return [*self._left, *(place.process for place in self._places)]
