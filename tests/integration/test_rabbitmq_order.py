@@ -80,11 +80,12 @@ def order(broker_url: str, number: int, bound: int = 100) -> list[str]:
 
 
 def has_ready(store: RabbitStore, worker: Worker, number: int) -> bool:
-    return len(deliveries(store, worker).ready()) == number
+    agents = list(deliveries(store, worker).agents.values())  # Another thread changes them.
+    return sum(len(agent.ready) for agent in agents) == number
 
 
 def is_ready(agent: ServedAgent, task_id: str) -> bool:
-    return any(each.message.task_id == task_id for each in agent.ready)
+    return any(each.message.task_id == task_id for each in list(agent.ready))
 
 
 def begun(*task_ids: str) -> list[Delivered]:

@@ -164,7 +164,11 @@ def test_a_server_of_a_model_runs_as_the_user(whose: Project) -> None:
 @needs_root
 @pytest.mark.parametrize(
     ("user", "words"),
-    [("none-such-user", "no user 'none-such-user'"), (4123456789, "no user"), (0, "has all rights")],
+    [
+        ("none-such-user", "no user 'none-such-user'"),
+        (4123456789, "no user"),
+        (0, "has all rights"),
+    ],
 )
 def test_a_user_that_cannot_be_had_is_told_before_anything_runs(
     project: Project, user: str | int, words: str

@@ -83,15 +83,15 @@ class Request:
     Attributes:
         kind: ``hello``: a ``member`` joined, or serves other queues; a reply names in ``workers``
             those that answer. ``gone``: the ``member`` has ended, or its lease is over. ``lost``:
-            its connection was lost ``lost_s`` ago, and its runs may continue. ``ended``: a watcher
-            says that ``workers`` have ended. ``silent``: ``workers`` do not answer. ``here``:
-            ``workers`` answer a probe. ``runs``: how ``runs`` ended, as ``number`` of its
-            ``origin``. ``judged``: ``marks`` are ``Verdicts``. ``change``: the registry changed.
-            ``cooldown``: of ``queues``. ``probe``:
-            tests whether it arrives, and whether the worker answers. ``members``: describe
-            yourself. ``tallies``: report your counters. ``cancel``: by ``marks``. ``put_back``: the
-            prefetched tasks of ``queues``. ``locate``: the task with this id. ``drain``: take
-            nothing new, if your name is in ``workers``.
+            it has not answered for ``lost_s``, its connection may be lost, and its runs may go on.
+            ``ended``: a watcher says that ``workers`` have ended. ``silent``: ``workers`` do not
+            answer. ``here``: ``workers`` answer a probe. ``runs``: how ``runs`` ended, as
+            ``number`` of its ``origin``. ``judged``: ``marks`` are ``Verdicts``. ``change``: the
+            registry changed. ``cooldown``: of ``queues``. ``probe``: tests whether it arrives, and
+            whether the worker answers. ``members``: describe yourself. ``tallies``: report your
+            counters. ``cancel``: by ``marks``. ``put_back``: the prefetched tasks of ``queues``.
+            ``locate``: the task with this id. ``drain``: take nothing new, if your name is in
+            ``workers``.
         greet: With ``hello``: reply with a ``hello``.
     """
 
