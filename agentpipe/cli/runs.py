@@ -12,6 +12,7 @@ from agentpipe.cli.opening import opened_store, settings_of, store_to_read
 from agentpipe.cli.options import add_common, run_name
 from agentpipe.cli.output import confirm, print_either, print_json, print_text, say
 from agentpipe.cli.run_notes import say_drift
+from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.core.text import duration, one_line
 from agentpipe.errors import ConfigError
 
@@ -57,7 +58,7 @@ def _list(args: argparse.Namespace) -> int:
         say("no run on this broker: `agentpipe send --run NAME` begins one")
         return OK
     _draw([(*COLUMNS, "begun", "took"), *map(_cells, found)])
-    if any(each.archived is None for each in found):
+    if any(each.archived is None for each in found) and not is_absent(settings.sink):
         say("the sink is not an archive: results are as the broker has counted them")
     for each in found:
         _say_flaws(each)

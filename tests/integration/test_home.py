@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentpipe.connections.sqlite_address import is_absent
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -81,6 +83,23 @@ def test_a_misspelt_sink_is_refused_though_the_broker_exists(project: Project) -
         assert done.err.startswith(f"there is no file {typo}: ")
     assert not typo.exists()
     assert project.run("tail", "--timeout", "0").code == 0  # Its first result is on its way.
+
+
+def test_before_the_first_result_a_run_has_none_and_nothing_creates_its_file(
+    project: Project,
+) -> None:
+    project.collection()
+    project.ok("send", "toys", "1 and 2", "--run", "v1")
+    for command in (("report", "--run", "v1"), ("compare", "v1", "v1-b"), ("retry", "--run", "v1")):
+        done = project.run(*command)
+        assert (done.code, done.err) == (
+            1,
+            "the run 'v1' has no results here: wait for its tasks\n",
+        )
+    assert project.run("report", "--run", "v2").code == 2  # Its name is misspelt.
+    assert project.run("why", "unknown").code == 1
+    assert "not an archive" not in project.ok("runs").err
+    assert is_absent(project.environ["AGENTPIPE_SINK"])
 
 
 def test_what_examines_creates_no_store_of_a_misspelt_url(project: Project, empty: Path) -> None:

@@ -137,6 +137,8 @@ def test_a_pause_whose_command_was_killed_is_kept_and_completed_by_claims(
     worker = worker_of([*crew, *team])
     store.join(worker)
     begin_to_pause(store)
+    shown = Counter((it.collection, it.paused) for it in store.stats().queues)
+    assert shown == {("crew", True): MANY, ("team", False): 40}
     claimed: list[str] = []
     while raw.exists(f"{{{prefix}}}:changes"):
         claimed += [claim.queue for claim in claim_up_to(32, store, worker)]

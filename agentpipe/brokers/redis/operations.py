@@ -201,13 +201,13 @@ class RedisOperations(WithDeadLetters):
 
     def _runs_beside(self, agent: Mapping[str, Any]) -> list[ClaimSeen]:
         """Read the running tasks of the agent and of its concurrency group, oldest first."""
-        found: list[ClaimSeen] = []
+        found: dict[str, ClaimSeen] = {}  # A page can have claims of the one before again.
         expected = agent["group_running"] if agent["gate"] else agent["running"]
         for page in self._claims_read("runs_beside", agent["queue"], agent["gate"]):
             if len(found) >= expected:
                 break
-            found += as_runs_beside(page)
-        return sorted(found, key=lambda run: run.since or 0.0)
+            found |= {run.task_id: run for run in as_runs_beside(page)}
+        return sorted(found.values(), key=lambda run: run.since or 0.0)
 
     def _drop_letters(self, kind: str, task_ids: Sequence[str]) -> int:
         return int(self._asking.ask("drop_dead", (kind, *task_ids), kind, *task_ids))

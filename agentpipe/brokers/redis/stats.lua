@@ -21,6 +21,15 @@
 local PART = 1000 -- Queues: about 10 ms.
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, limits = look().time, {}
+-- The flags of queues can be out of date while a pause is applied; a killed command leaves it so.
+local is_behind = pauses.are_incomplete()
+
+local function is_paused(name, queue)
+  if is_behind then
+    return pauses.is_paused(name, queue[COLLECTION])
+  end
+  return queue[PAUSED] == 1
+end
 
 local function limit_of(gate)
   limits[gate] = limits[gate] or tonumber(call('HGET', GATES, 'limit ' .. gate) or 0)
@@ -28,14 +37,14 @@ local function limit_of(gate)
 end
 
 local function tell_depth(depths, name, queue)
-  local at = #depths
+  local at, paused = #depths, is_paused(name, queue)
   depths[at + 1] = name
   for place, field in ipairs(FIELDS) do
     depths[at + 1 + place] = queue[field]
   end
   depths[at + 9] = tostring(math.max(0, queue[HELD_UNTIL] - time))
-  depths[at + 10] = queue[PAUSED]
-  depths[at + 11] = queue[PAUSED] == 1 and pauses.reason_of(name, queue[COLLECTION]) or ''
+  depths[at + 10] = paused and 1 or 0
+  depths[at + 11] = paused and pauses.reason_of(name, queue[COLLECTION]) or ''
   depths[at + 12] = queue[N_PARKED] or 0
   depths[at + 13] = queue[GATE]
   depths[at + 14] = queue[GATE] ~= '' and limit_of(queue[GATE]) or 0

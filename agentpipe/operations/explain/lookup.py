@@ -21,6 +21,7 @@ from agentpipe.brokers.capabilities import (
 )
 from agentpipe.brokers.removed import removed_agents
 from agentpipe.connections.plugins import load_for_url
+from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.core.run_names import is_of_run, run_of
 from agentpipe.errors import AgentpipeError
 from agentpipe.operations.explain import explain, explain_group
@@ -134,6 +135,8 @@ def _stream_position(facts: TaskLocation, settings: Settings) -> int | None:
     try:
         if not hasattr(load_for_url("agentpipe.sinks", settings.sink), "find"):
             return None  # No need to connect.
+        if is_absent(settings.sink):  # Opening it would create it.
+            return None
         with closing(open_sink(settings)) as sink:
             return sink.find(facts.task_id) if isinstance(sink, Index) else None
     except AgentpipeError:

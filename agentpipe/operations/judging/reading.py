@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.archive import Archive
+from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.sinks import is_searchable
 from agentpipe.sinks.stream import Stream
 
@@ -34,6 +35,8 @@ class ResultsOfRuns:
             yield result
 
     def _found(self) -> Iterator[Result]:
+        if is_absent(self._settings.sink):  # The first result is on its way.
+            return
         with Archive.open(self._settings) as archive:
             for run in dict.fromkeys(self._runs):
                 yield from archive.results(run=run)
