@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
@@ -46,6 +48,8 @@ class ScriptRunner:
         # and the command itself detects a dead connection anyway.
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
+        # Connections to a server that has the scripts of transactions.
+        self._loaded = WeakSet[Any]()
         self._closed = False
         self.losses = 0
         # When the last script that recorded the server's time was sent.
@@ -65,8 +69,9 @@ class ScriptRunner:
     ) -> Any:
         """Run a script with these arguments, followed by ``more``; returns its reply.
 
-        ``before`` has encoded commands: they and the script are one transaction. ``sent`` is called
-        once everything is sent.
+        ``before`` has encoded commands: they and the script are one transaction, whose server gets
+        the script first, since without it the commands would be carried out alone. ``sent`` is
+        called once everything is sent.
 
         Raises:
             Unreachable: The server does not answer, or refuses everything for now.
@@ -78,8 +83,9 @@ class ScriptRunner:
         # under it.
         waited = "" if self._noted_at is None else f"{begun - self._noted_at:.3f}"
         command = ("EVALSHA", script.sha, 2, self.key, f"{self.base}:waited:{waited}", *args)
+        loads: Sequence[bytes] = command_of(("SCRIPT", "LOAD", script.text)) if before else ()
         try:
-            answer = self.call(*command, more=more, before=before, sent=sent)
+            answer = self.call(*command, more=more, before=before, loads=loads, sent=sent)
         except NoScriptError:
             self._load(script)
             answer = self.call(*command, more=more, before=before)
@@ -101,9 +107,13 @@ class ScriptRunner:
         *command: Argument,
         more: Packed = NOTHING,
         before: Sequence[list[bytes]] = (),
+        loads: Sequence[bytes] = (),
         sent: Callable[[], None] | None = None,
     ) -> Any:
-        """Run an idempotent command; returns its reply. See ``run``."""
+        """Run an idempotent command; returns its reply. See ``run``.
+
+        ``loads`` is an encoded command that precedes it once on each connection.
+        """
         if self._closed:
             raise Unreachable(f"{self.address.url}: this store has been closed")
         pieces = command_of(command, more)
@@ -112,23 +122,34 @@ class ScriptRunner:
         replies = len(before) + 3 if before else 1
         with translated(self.address):
             try:
-                return self._call_once(pieces, replies, sent)
+                return self._call_once(pieces, replies, loads, sent)
             except redis.TimeoutError:
                 self.losses += 1
                 raise
             except redis.ConnectionError:
                 self.losses += 1
                 self._drop_idle()
-                return self._call_once(pieces, replies)
+                return self._call_once(pieces, replies, loads)
 
     def _call_once(
-        self, pieces: list[bytes], replies: int, sent: Callable[[], None] | None = None
+        self,
+        pieces: list[bytes],
+        replies: int,
+        loads: Sequence[bytes],
+        sent: Callable[[], None] | None = None,
     ) -> Any:
         connection = self._connection()
+        is_unloaded = bool(loads) and connection not in self._loaded
         try:
+            if is_unloaded:
+                pieces = [b"".join((*loads, *pieces))]
             connection.send_packed_command(pieces, check_health=False)
             if sent is not None:
                 sent()
+            if is_unloaded:
+                with suppress(ResponseError):  # The script's own reply reports what fails.
+                    connection.read_response()
+                self._loaded.add(connection)
             answer = connection.read_response() if replies == 1 else _executed(connection, replies)
         except ResponseError:
             self._idle.append(connection)
