@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action on the embedded sink."""
     settings = settings_of(args)
-    require_results(args, settings)
+    require_results(args, settings, now=True)
     _require_file(settings)
     with closing(open_sink(settings)) as sink:
         args.action(args, cast("Trimmable", sink))

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     form, options = FORMATS[args.format], _options(args)
     _refuse_without_effect(args.format, options)
     _refuse_path(args, form)
-    require_results(args, settings)
+    require_results(args, settings, now=True)
     refuse_unknown(args, settings, args.collection)
     refuse_unknown_run(settings, args.run_name)
     with Archive.open(settings) as archive:
@@ -85,7 +85,7 @@ def _send(args: argparse.Namespace, settings: Settings) -> int:
     for name in (*_NAMES.values(), "--force"):
         if getattr(args, name[2:].replace("-", "_")):
             raise ConfigError(f"{name} has no effect on {OTLP}")
-    require_results(args, settings)
+    require_results(args, settings, now=True)
     refuse_unknown(args, settings, args.collection)
     refuse_unknown_run(settings, args.run_name)
     sender = trace_sender(args.path, content=args.content)

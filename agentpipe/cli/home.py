@@ -35,10 +35,11 @@ def has_tasks(settings: Settings) -> bool:
     return not is_absent(settings.broker)
 
 
-def require_results(args: argparse.Namespace, settings: Settings) -> None:
+def require_results(args: argparse.Namespace, settings: Settings, *, now: bool = False) -> None:
     """Refuse to read results from an embedded sink that does not exist.
 
-    If the broker exists, the first result may still be on its way, unless ``--sink`` is a typo.
+    If the broker exists, the first result may still be on its way, unless ``--sink`` is a typo or
+    the command needs it ``now``.
 
     Raises:
         AgentpipeError: There is no results file; the message names the nearest one, or the
@@ -46,8 +47,15 @@ def require_results(args: argparse.Namespace, settings: Settings) -> None:
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
-    if is_absent(settings.sink) and (args.sink or is_absent(settings.broker)):
+    if not is_absent(settings.sink):
+        return
+    if args.sink or is_absent(settings.broker):
         raise _missing(args, settings, RESULTS_FILE, "sink")
+    if now:
+        raise AgentpipeError(
+            f"there is no file {parse_url(settings.sink).path} yet: the first result makes it; or "
+            f"correct {URL_VARIABLES['sink']}"
+        )
 
 
 def _refuse_absent_file(args: argparse.Namespace) -> None:

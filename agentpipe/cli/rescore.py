@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if names.run == names.to_run:
         raise ConfigError("--to-run: it is the run itself, whose results stay as they are")
     settings = settings_of(args)
-    require_results(args, settings)
+    require_results(args, settings, now=True)
     collections = collections_of(args, settings)
     evaluators = _evaluators(Path(args.evaluators), collections)
     return _report(args, names, asyncio.run(_rescored(names, evaluators, collections, settings)))

@@ -90,12 +90,15 @@ def test_before_the_first_result_a_run_has_none_and_nothing_creates_its_file(
 ) -> None:
     project.collection()
     project.ok("send", "toys", "1 and 2", "--run", "v1")
-    for command in (("report", "--run", "v1"), ("compare", "v1", "v1-b"), ("retry", "--run", "v1")):
-        done = project.run(*command)
+    for command in ("report --run v1", "compare v1 v1-b", "retry --run v1"):
+        done = project.run(*command.split())
         assert (done.code, done.err) == (
             1,
             "the run 'v1' has no results here: wait for its tasks\n",
         )
+    for command in ("export --to jsonl -", "archive info"):
+        done = project.run(*command.split())
+        assert (done.code, done.err.partition("results.db")[2][:5]) == (1, " yet:")
     assert project.run("report", "--run", "v2").code == 2  # Its name is misspelt.
     assert project.run("why", "unknown").code == 1
     assert "not an archive" not in project.ok("runs").err
