@@ -20,6 +20,8 @@ import redis
 from agentpipe.brokers.capabilities import Answer, TaskQuery
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.records import Group, Offer, Queue, Settlement, Worker
+from agentpipe.brokers.redis.address import parse_url
+from agentpipe.brokers.redis.client import translated
 from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.core.budgets import Budget
@@ -465,6 +467,22 @@ def test_full_memory_refuses_tasks_and_nothing_else(own_server: OwnServer) -> No
         assert (stats.accepted, stats.delivered) == (3, 3)
         client.config_set("maxmemory", 0)
         assert put(store, "xyz") == ("accepted",) * 3
+
+
+def test_memory_that_is_full_when_a_transaction_begins_is_an_outage(own_server: OwnServer) -> None:
+    url = own_server(RedisServer).url
+    with (
+        redis.Redis.from_url(url) as other,
+        redis.Redis.from_url(url, single_connection_client=True) as client,
+    ):
+        client.execute_command("MULTI")
+        client.execute_command("HSET", "key", "name", "value")
+        other.config_set("maxmemory", 1)
+        with (
+            pytest.raises(Unreachable, match="memory is full, nothing was stored"),
+            translated(parse_url(url)),
+        ):
+            client.execute_command("EXEC")
 
 
 # URLs.

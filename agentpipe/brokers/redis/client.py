@@ -148,14 +148,25 @@ _UNABLE: tuple[type[Exception], ...] = (
     ClusterDownError,
     TryAgainError,
 )
-_UNABLE_WORDS = ("MISCONF", "BUSY ", "NOREPLICAS", "max number of clients", "unauthenticated")
-
+# A transaction's error has the class of none of these, but its text names the reason.
+_OF_TRANSACTIONS = ("OOM ", "READONLY ", "CLUSTERDOWN ")
+_UNABLE_WORDS = (
+    *("MISCONF", "BUSY ", "NOREPLICAS", "max number of clients", "unauthenticated"),
+    *_OF_TRANSACTIONS,
+)
+_FULL = (
+    "the server's memory is full, nothing was stored: raise its maxmemory, or wait until tasks "
+    "have run"
+)
+_REPLICA = "this is a replica that takes no writes: name the primary"
 
 # Remedies by a substring of the message, for errors whose class is not specific enough.
 _BY_TEXT = {
     "unauthenticated": "wrong user or password: write USER:PASSWORD@ before the host",
     "SSL": "TLS failed: write redis:// for a server without it, or name its CA with ssl_ca_certs",
     "DB index": "there is no such database",
+    "OOM ": _FULL,
+    "READONLY ": _REPLICA,
     "MISCONF": "the server cannot write to its disk; see its log",
     "MOVED": "this node of a cluster has not these keys: name the one that has",
     "CLUSTERDOWN": "the cluster is down",
@@ -169,9 +180,8 @@ _BY_TEXT = {
 _BY_KIND: dict[type[Exception], str] = {
     redis.AuthenticationError: "wrong user or password: write USER:PASSWORD@ before the host",
     redis.BusyLoadingError: "it is still loading its data: try again in a moment",
-    redis.ReadOnlyError: "this is a replica that takes no writes: name the primary",
-    OutOfMemoryError: "the server's memory is full, nothing was stored: raise its maxmemory, "
-    "or wait until tasks have run",
+    redis.ReadOnlyError: _REPLICA,
+    OutOfMemoryError: _FULL,
     NoPermissionError: "the user may not do this: give it ~* &* +@all, or only the prefix's keys "
     "and channels",
     InvalidResponse: "what answers there is no Redis",
