@@ -287,7 +287,7 @@ class RabbitStore(RabbitOperations, Store):
         return self._run(partial(take, limit))
 
     def _direct(self, worker: Worker) -> DirectResults | None:
-        found = self._workers.get(worker.name)
+        found = self._workers.get(worker.name) if self._hurry else None
         return None if found is None else found.settling.direct
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
