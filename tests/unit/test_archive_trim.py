@@ -112,6 +112,16 @@ def test_the_end_of_a_group_goes_with_its_last_result(capsys: pytest.CaptureFixt
     assert archive(capsys, "info")["results"] == 600
 
 
+def test_the_end_of_a_group_whose_results_have_not_arrived_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with closing(SqliteSink("sqlite:///results.db")) as sink:
+        sink.publish([Record("v3/p", GroupEnd("v3/p", "complete", 1, ("v3/p/0",)).encode())])
+    assert archive(capsys, "trim", "--before", "1d", "--yes")["removed"] == 1_200
+    assert archive(capsys, "info")["results"] == 1
+    assert archive(capsys, "trim", "--run", "v3", "--yes") == {"removed": 1, "kept": 0}
+
+
 def test_a_result_that_is_published_again_after_it_was_removed_does_not_come_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -126,7 +126,7 @@ class SqliteSink:
         self.index()
         with self._database.read() as db:
             found = positions_of(db, query)
-            return sorted({*found, *trimming.ends_without(db, found, query.run)})
+            return sorted({*found, *trimming.ends_without(db, found, query)})
 
     def unread(self, positions: Sequence[int]) -> list[int]:
         """See ``Trimmable``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from agentpipe.core.run_names import run_of
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.connections.sqlite import Database
+    from agentpipe.sinks.base import Query
 
 # Records per transaction, which blocks writers.
 STEP = 500
@@ -25,21 +27,23 @@ _REMEMBER = (
 _FORGET = "DELETE FROM trimmed WHERE position <= (SELECT max(position) FROM trimmed) - ?"
 
 
-def ends_without(db: sqlite3.Connection, found: Sequence[int], run: str | None) -> list[int]:
-    """The records of how groups of ``run`` ended, if no Result of the group is left but ``found``.
+def ends_without(db: sqlite3.Connection, found: Sequence[int], query: Query) -> list[int]:
+    """The records of how groups of the query's run ended that no Result is left for but ``found``.
 
     Such a record has no time and no run of its own. A reader that met it alone would wait for the
-    group's Results.
+    group's Results. Where none is there, they can be on their way: it counts by when it came.
     """
     rows = db.execute(
-        "SELECT position, CAST(group_id AS TEXT) FROM facts"
-        " WHERE outcome IS NULL AND group_id IS NOT NULL"
+        "SELECT position, CAST(group_id AS TEXT), published_at < ?"
+        " FROM facts JOIN records USING (position) WHERE outcome IS NULL AND group_id IS NOT NULL",
+        (math.inf if query.finished_before is None else query.finished_before,),
     ).fetchall()
     gone = set(found)
     return [
         position
-        for position, group in rows
-        if (run is None or run_of(group) == run) and gone.issuperset(_results_of(db, group))
+        for position, group, is_old in rows
+        if (query.run is None or run_of(group) == query.run)
+        and (gone.issuperset(results) if (results := _results_of(db, group)) else is_old)
     ]
 
 
