@@ -249,7 +249,10 @@ class RabbitWorker:
             return []
         if self._deliveries.has_suspect:
             return None
-        return self._deliveries.claim(limit, self._consumption.is_isolated)
+        claims = self._deliveries.claim(limit, self._consumption.is_isolated)
+        if any(self._deliveries.agents[it.queue].is_withheld for it in claims):
+            self._look.set()  # First offers follow the last returned task.
+        return claims
 
     async def claim(self, limit: int) -> list[Claim]:
         """Claim up to ``limit`` tasks; a suspect only alone, once nothing else runs here."""
