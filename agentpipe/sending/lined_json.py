@@ -33,7 +33,7 @@ class LinedReader:
         self.lines: dict[KeyPath, int] = {}
         self._text, self._file = text, file
         self._decoder = json.JSONDecoder(
-            object_pairs_hook=_once, parse_constant=_no_constant, parse_int=exact
+            object_pairs_hook=once, parse_constant=_no_constant, parse_int=exact
         )
         self._seen = (0, 1)  # A position and its line.
         self._parts = 0
@@ -127,7 +127,8 @@ class LinedReader:
         return self._seen[1]
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; refuse a key that is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

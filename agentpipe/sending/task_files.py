@@ -16,7 +16,7 @@ from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import SAVE_AS_UTF8, WIDE, is_wide, read_text
 from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
-from agentpipe.sending.lined_json import LinedReader, RefusedError, exact
+from agentpipe.sending.lined_json import LinedReader, RefusedError, exact, once
 from agentpipe.sending.task_ids import TaskIds
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ _UNKNOWN = re.compile(r"unknown key '([^']*)'")
 # An integer beyond 64 bits has at least this many digits. A regex takes ten times as long.
 _LONG_NUMBER = b"0" * 19
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+# What JSON can write in another way than `orjson.dumps`: the end of a key, or either of its signs.
+_OTHER_KEY_ENDS = re.compile(rb'"[ \t\r]+:|\\u00(?:22|3[aA])')
+_KEY_END = b'":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +209,27 @@ def _parsed(line: bytes) -> Any:
         data = _json(line)
     except orjson.JSONDecodeError as error:
         raise TaskError(f"not JSON: {_why_not_json(line, error)}") from error
-    if _LONG_NUMBER in line.translate(_DIGITS_ALIKE):
+    if _LONG_NUMBER in line.translate(_DIGITS_ALIKE) or _may_repeat_keys(line, data):
         _refuse_inexact(line)
     return data
 
 
+def _may_repeat_keys(line: bytes, data: Any) -> bool:
+    """Whether a key can be there twice, of which the parser keeps the last without a word."""
+    try:
+        kept = orjson.dumps(data).count(_KEY_END)
+    except orjson.JSONEncodeError:  # It nests too deeply.
+        return True
+    return line.count(_KEY_END) != kept or _OTHER_KEY_ENDS.search(line) is not None
+
+
 def _refuse_inexact(line: bytes) -> None:
     try:
-        json.loads(line.removeprefix(BOM_UTF8), parse_int=exact)
+        json.loads(line.removeprefix(BOM_UTF8), parse_int=exact, object_pairs_hook=once)
     except RefusedError as error:
         raise TaskError(f"not taken: {error}") from error
+    except RecursionError as error:
+        raise TaskError("not a task: nested too deeply") from error
 
 
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,47 @@ def test_what_is_no_json_is_told_with_its_line(tmp_path: Path, text: str) -> Non
     (problem,) = caught.value.problems
     assert words in problem.message
     assert (problem.file, problem.line) == (str(path), line)
+
+
+TWICE = [
+    '{"question": "x", "question": "y"}',
+    '{"question" : "x", "question" :"y"}',
+    '{"question": "x", "q\\u0075estion": "y"}',
+    # Neither the number of `":` nor that of the keys shows these.
+    '{"a" : 1, "b": 2, "b": 3}',
+    '{"a": "\\u0022:", "b": 2, "b": 3}',
+    '{"a": "\\"\\u003A", "b": 2, "b": 3}',
+    '{"question": "x", "evaluators": [{"func": "json"}, {"op": "=", "op": ">"}]}',
+    '{"a": ' + "[" * 300 + '{"x": 1, "x": 2}' + "]" * 300 + "}",
+]
+
+
+@pytest.mark.parametrize("text", TWICE, ids=lambda text: text[:20])
+def test_a_key_that_a_line_has_twice_is_refused_with_its_line(text: str) -> None:
+    found = list(read_lines("t.jsonl", io.BytesIO(b'{"question": "a"}\n' + text.encode())))
+    assert [entry.line for entry in found] == [1, 2]
+    assert [bool(entry.error) for entry in found] == [False, True]
+    assert re.match("not taken: duplicate key '.*': keep one", found[1].error)
+
+
+ONCE = [
+    '{"question": "x", "metadata": {"question": "y"}}',
+    '{"question" : "\\":", "output_format"\t: {"a": {"a": 1}}}',
+    '{"question": "a\\u0022: b", "category": "\\"\\u003a"}',
+    '[{"question": "x"}, {"question": "x"}]',
+]
+
+
+@pytest.mark.parametrize("text", ONCE)
+def test_a_key_that_several_objects_of_a_line_have_is_read(text: str) -> None:
+    (entry,) = read_lines("t.jsonl", io.BytesIO(text.encode()))
+    assert (entry.data, entry.error) == (json.loads(text), "")
+
+
+def test_a_line_that_nests_too_deeply_is_told_with_its_line() -> None:
+    deep = b"[" * 1_010 + b"1" * 20 + b"]" * 1_010
+    (entry,) = read_lines("t.jsonl", io.BytesIO(deep))
+    assert "nested too deeply" in entry.error
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
