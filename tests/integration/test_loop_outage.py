@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # Longer than a request's timeout, and than all prefetched groups take to run.
 OUTAGE_S = 12.0
 AWAY, BACK = "the broker does not answer, the ", "the broker answers again"
+# Each of them waits for itself, and says so once an outage: what changes the policy, and what sends
+# groups. A batch that was whole before the outage lets the trainer reach the other one in it.
+WAITING = tuple(f"{AWAY}{name} waits for it" for name in ("trainer", "loop"))
 # Before a policy change, and before a group is sent.
 POINTS = ("used-0", "saved-1")
 
@@ -43,17 +46,19 @@ def test_a_loop_waits_for_a_broker_that_is_away_and_sends_nothing_twice(
         (tmp_path / f"meet-{point}").touch()
     with working(settings, tmp_path):
         process = trainer(settings, tmp_path)
-        for number, point in enumerate(POINTS, 1):
+        for point in POINTS:
             reach(process, tmp_path, point)
             server.stop()
+            noticed = said(tmp_path, AWAY) + 1
             (tmp_path / f"go-{point}").touch()
-            wait_until(partial(has_said, tmp_path, AWAY, number), 60, "it has noticed")
+            wait_until(partial(has_said, tmp_path, AWAY, noticed), 60, "it has noticed")
             wait_until(partial(is_past, time.monotonic() + OUTAGE_S), 2 * OUTAGE_S, "the outage")
             assert process.poll() is None
             server.start()
         end = end_of(process)
     assert_each_once(end["used"], tmp_path)
-    assert (said(tmp_path, AWAY), said(tmp_path, BACK)) == (len(POINTS), len(POINTS))
+    assert said(tmp_path, AWAY) == said(tmp_path, BACK) >= len(POINTS)
+    assert all(said(tmp_path, waits) <= len(POINTS) for waits in WAITING)
     assert not said(tmp_path, "Traceback")
 
 
