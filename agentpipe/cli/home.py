@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentpipe.settings import Settings
+
+LOOK_EVERY_S = 0.1
 
 
 def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
@@ -56,6 +60,16 @@ def require_results(args: argparse.Namespace, settings: Settings, *, now: bool =
             f"there is no file {parse_url(settings.sink).path} yet: the first result makes it; or "
             f"correct {URL_VARIABLES['sink']}"
         )
+
+
+def await_results(settings: Settings, timeout_s: float | None) -> bool:
+    """Wait until the first result has made an embedded sink; false if the time was too short."""
+    until = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
+    while is_absent(settings.sink):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(LOOK_EVERY_S)
+    return True
 
 
 def _refuse_absent_file(args: argparse.Namespace) -> None:

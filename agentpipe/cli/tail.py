@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_results
+from agentpipe.cli.home import await_results, require_results
 from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.known_runs import refuse_unknown_run, unknown_run
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run, finite, refuse_below_one, seconds
 from agentpipe.cli.output import print_json, print_text, say, say_skipped
+from agentpipe.connections.sqlite_address import is_absent, parse_url
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line, printable
@@ -92,18 +93,28 @@ def follow(args: argparse.Namespace, settings: Settings) -> int:
     unknown = unknown_run(settings, args.run_name)
     if unknown:  # The run can still be sent later.
         say(f"{unknown}; waiting for its results")
+    printed = _print_stream(args, settings)
+    if unknown and not printed:
+        refuse_unknown_run(settings, args.run_name)
+    return OK
+
+
+def _print_stream(args: argparse.Namespace, settings: Settings) -> int:
+    start: Start = args.start
+    if is_absent(settings.sink):
+        say(f"there is no {parse_url(settings.sink).path} yet; waiting for the first result")
+        if not await_results(settings, args.timeout):
+            return 0
+        start = "beginning" if start == "now" else start  # All that is there is new.
     with Stream.open(
         settings,
         group=args.group,
-        start=args.start,
+        start=start,
         timeout_s=args.timeout,
         commit_every=args.commit_every,
         patient=True,
     ) as stream:
-        printed = _print_all(args, stream)
-    if unknown and not printed:
-        refuse_unknown_run(settings, args.run_name)
-    return OK
+        return _print_all(args, stream)
 
 
 def _print_all(args: argparse.Namespace, stream: Stream) -> int:

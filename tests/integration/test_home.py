@@ -82,7 +82,25 @@ def test_a_misspelt_sink_is_refused_though_the_broker_exists(project: Project) -
         assert (done.code, done.out) == (1, "")
         assert done.err.startswith(f"there is no file {typo}: ")
     assert not typo.exists()
-    assert project.run("tail", "--timeout", "0").code == 0  # Its first result is on its way.
+    done = project.run("tail", "--timeout", "0")  # Its first result is on its way.
+    assert (done.code, done.out) == (0, "")
+    assert "yet; waiting for the first result" in done.err
+    assert is_absent(project.environ["AGENTPIPE_SINK"])
+
+
+@pytest.mark.parametrize("options", [(), ("--group", "g"), ("--from", "beginning")])
+def test_tail_waits_for_the_first_result_and_prints_it(
+    project: Project, options: tuple[str, ...]
+) -> None:
+    project.collection()
+    project.send("echo early")
+    tail = project.start("tail", "--limit", "1", *options)
+    assert tail.stderr is not None
+    assert "waiting for the first result" in tail.stderr.readline()
+    assert is_absent(project.environ["AGENTPIPE_SINK"])
+    project.burst("--processes", "1")
+    out, _ = tail.communicate(timeout=60)
+    assert (tail.returncode, out.count("\n"), "early" in out) == (0, 1, True)
 
 
 def test_before_the_first_result_a_run_has_none_and_nothing_creates_its_file(
