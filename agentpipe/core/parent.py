@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from dataclasses import dataclass
 
+from agentpipe.core.prctl import prctl
 from agentpipe.core.processes import is_alive
 
 PR_SET_PDEATHSIG = 1
@@ -46,5 +45,4 @@ def continue_when_orphaned() -> None:
     A stopped process could not notice it, and would stay for ever. It also continues when only the
     thread that started it ends.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGCONT)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.core.credential_names import reads_like_secret
+from agentpipe.core.prctl import prctl
 from agentpipe.core.processes import Stat
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def harden() -> None:
 
     Debuggers and profilers of the same user cannot attach either, unless ``DUMPABLE`` is set to 1.
     """
-    if sys.platform == "linux" and os.environ.get(DUMPABLE) != "1":
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if os.environ.get(DUMPABLE) != "1":
+        prctl(PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
