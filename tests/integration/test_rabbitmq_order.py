@@ -11,11 +11,11 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
-from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.rpc import Request
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
+from tests.integration.rabbit_delays import skipped_delays
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
-    from agentpipe.brokers.rabbitmq.topology import Topology
-    from agentpipe.connections.amqp.message import OutgoingMessage
     from brokers.server_rabbitmq import RabbitServer
 
 # Longer than any test: a task without a verdict would count a crash only after it.
@@ -137,14 +135,7 @@ def test_a_known_culprit_comes_back_later_at_its_first_crash(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise it could end the same neighbours once more."""
-    delays: list[float] = []
-    delayed = Message.delayed
-
-    def note(message: Message, topology: Topology, after_s: float) -> OutgoingMessage:
-        delays.append(after_s)
-        return delayed(message, topology, 0.0)
-
-    monkeypatch.setattr(Message, "delayed", note)
+    delays = skipped_delays(monkeypatch)
     with working(broker_url) as (store, worker):
         offer(store, "culprit")
         assert claimed(store, worker) == "culprit"

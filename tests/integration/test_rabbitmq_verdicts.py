@@ -12,11 +12,11 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
-from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
 from tests.integration.proxy import Proxy
+from tests.integration.rabbit_delays import skipped_delays
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentpipe.brokers.rabbitmq.services import Services
-    from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.brokers.records import Claim
-    from agentpipe.connections.amqp.message import OutgoingMessage
     from brokers.server_rabbitmq import RabbitServer
     from tests.integration.project import Project
 
@@ -182,14 +180,7 @@ def test_a_task_comes_back_later_after_each_crash(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: it came back after 2 s each time, and its agent did little else."""
-    delays: list[float] = []
-    delayed = Message.delayed
-
-    def note(message: Message, topology: Topology, after_s: float) -> OutgoingMessage:
-        delays.append(after_s)
-        return delayed(message, topology, 0.0)
-
-    monkeypatch.setattr(Message, "delayed", note)
+    delays = skipped_delays(monkeypatch)
     with opened(broker_url, MANY) as store:
         store.offer("one", [Offer("culprit", b"{}")], round_robin=False)
     for crashes in range(6):
