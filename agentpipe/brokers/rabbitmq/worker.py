@@ -125,12 +125,8 @@ class RabbitWorker:
             self._alone = SuspectRun(self._channel, self._deliveries)
             waits_s = patience_s(self.worker.lease_s)
             self._reception = Reception(self._channel, self._deliveries, self._consumption, waits_s)
-            self._answers = Answers(
-                self._channel,
-                self._deliveries,
-                self._consumption,
-                Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup),
-            )
+            own = Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup)
+            self._answers = Answers(self._channel, self._deliveries, self._consumption, own)
             self.settling = Settling(
                 self._channel,
                 self._deliveries,
@@ -224,13 +220,12 @@ class RabbitWorker:
         registry = self._services.registry
         units = {name: registry.unit_of(name) for name in names}
         locked = await self._services.locks.take(list(dict.fromkeys(units.values())), self)
-        ours = [name for name, unit in units.items() if unit in locked]
-        await self._consumption.adjust(
-            [
-                self._deliveries.add(registry.limits(name), units[name], registry.unit_of)
-                for name in ours
-            ]
-        )
+        ours = [
+            self._deliveries.add(registry.limits(name), unit, registry.unit_of)
+            for name, unit in units.items()
+            if unit in locked
+        ]
+        await self._consumption.adjust(ours)
         self.wakeup.set()
 
     # Tasks.

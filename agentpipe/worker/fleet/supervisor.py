@@ -213,7 +213,7 @@ class Supervisor:
         self._signal(signal.SIGTERM)
         passed_on, again_at = 0, float("inf")
         deadline = time.monotonic() + self._settings.grace_s + 4 * SHUTDOWN_S
-        while self._is_unfinished() and time.monotonic() < deadline:
+        while self._look_after_all() and time.monotonic() < deadline:
             if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:
                 # A busy process merges two signals into one: send another to those that still run.
                 passed_on, again_at = len(self._signals), time.monotonic() + 3.0
@@ -221,10 +221,10 @@ class Supervisor:
             self._beat()
             time.sleep(LOOK_EVERY_S / 2)
 
-    def _is_unfinished(self) -> bool:
-        """Whether a worker runs, or a verdict is not stored, also on one that has just died.
+    def _look_after_all(self) -> bool:
+        """Check every child; returns whether a worker runs, or its verdict is not stored yet.
 
-        A second signal waits for no verdict.
+        One that has died since the last look gets its verdict here. A second signal waits for none.
         """
         lives = bool(self._living())
         if not lives and len(self._signals) > 1:
