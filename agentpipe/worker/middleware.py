@@ -29,9 +29,9 @@ from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.boot_end import ended_on_failure
 from agentpipe.worker.claims.configs import say_conflicts
 from agentpipe.worker.claims.consumer import Consumer
-from agentpipe.worker.claims.contact import Contact
 from agentpipe.worker.claims.exchange import most_held
 from agentpipe.worker.claims.lease_keeper import LeaseKeeper
+from agentpipe.worker.contact import Contact
 from agentpipe.worker.ending.cut_off import CutOff
 from agentpipe.worker.ending.drained_end import DrainedEnd
 from agentpipe.worker.ending.process_end import ProcessEnd
@@ -104,9 +104,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         assert isinstance(broker, StoreBroker)
         quote_output()
         self._word = LastWord.of("") if self._pulse is None else self._pulse.word
-        self._forwarder = Forwarder(broker.store, self._worker, self._open_sink)
-        self._forwarder.failed = partial(self._contact.failed, "forwarder")
-        self._forwarder.answered = partial(self._contact.answered, "forwarder")
+        self._forwarder = Forwarder(broker.store, self._worker, self._open_sink, self._contact)
         self._consumer = self._made_consumer(broker)
         self._end_process = ProcessEnd(self._consumer, self._results.released)
         self._loop = self._made_loop(broker, self._consumer)

@@ -11,7 +11,7 @@ from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.claims.consumer import Consumer
-from agentpipe.worker.claims.contact import Contact
+from agentpipe.worker.contact import Contact
 from agentpipe.worker.running.capacity import Capacity
 from agentpipe.worker.watch.last_word import LastWord
 from tests.stores import open_any

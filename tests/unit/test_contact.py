@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from agentpipe.errors import StoreError, Unreachable
-from agentpipe.worker.claims.contact import Contact
+from agentpipe.worker.contact import Contact
 from agentpipe.worker.ending.cut_off import SILENT_AFTER_S, CutOff
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 from agentpipe.errors import Unreachable
 from agentpipe.worker.claims import disk_wait
-from agentpipe.worker.claims.contact import Contact
 from agentpipe.worker.claims.disk_wait import DiskWait
+from agentpipe.worker.contact import Contact
 from tests.support import wait_until
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
+from agentpipe.worker.contact import Contact
 from agentpipe.worker.outbox.forwarder import BATCH_BYTES, Forwarder
 from tests.stores import claim_up_to, open_any
 
@@ -47,7 +48,7 @@ def test_a_large_result_behind_a_small_one_is_forwarded_before_the_end(tmp_path:
             for claim, size in zip(claims, sizes, strict=True)
         ]
         store.settle(ends)
-        forwarder = Forwarder(store, WORKER, lambda: sink)  # type: ignore[arg-type, return-value]
+        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
         forwarder.start()
         forwarder.stop(PATIENCE_S)
         assert sink.published == sizes
@@ -74,7 +75,7 @@ def test_results_are_handed_over_once_the_sink_is_open() -> None:
         events.append("open")
         return Sizes()
 
-    forwarder = Forwarder(Handing(events), WORKER, opened)  # type: ignore[arg-type]
+    forwarder = Forwarder(Handing(events), WORKER, opened, Contact())  # type: ignore[arg-type]
     forwarder.start()
     forwarder.stop(PATIENCE_S)
     assert events == ["open", "handing over"]

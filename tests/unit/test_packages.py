@@ -53,6 +53,7 @@ PACKAGES = (
 # The parts of a worker, under the same rule.
 WORKER = (
     "times",
+    "contact",
     "watch",
     "running",
     "outcomes",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
     from agentpipe.engines.policies import LivePolicies
     from agentpipe.settings import Settings
-    from agentpipe.worker.claims.contact import Contact
+    from agentpipe.worker.contact import Contact
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.outbox.forwarder import Forwarder
     from agentpipe.worker.running.capacity import Capacity

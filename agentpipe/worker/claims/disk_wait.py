@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.base import Store
-    from agentpipe.worker.claims.contact import Contact
+    from agentpipe.worker.contact import Contact
 
 # One sync covers everything that was settled since the last one.
 PACE_S = 0.01

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from agentpipe.worker.claims.consumer import Consumer
-    from agentpipe.worker.claims.contact import Contact
+    from agentpipe.worker.contact import Contact
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.outbox.forwarder import Forwarder
     from agentpipe.worker.running.message import ClaimedMessage

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import OutboxRecord, Refusal, Worker
     from agentpipe.sinks.base import Sink
+    from agentpipe.worker.contact import Contact
 
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
@@ -38,22 +39,20 @@ PACE_PER_COST = 20
 BRIEF_PACE_S, MAX_BRIEF_PACE_S, BRIEF_PACE_PER_COST = 0.003, 0.01, 10
 PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 STORE_PAUSE_S = 0.25
+# This thread, for ``Contact``.
+_WHO = "forwarder"
 
 log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """Forwards in its own thread, which opens and closes the sink.
+    """Forwards in its own thread, which opens and closes the sink."""
 
-    Attributes:
-        failed: Called when the store cannot be reached.
-        answered: Called when it answers.
-    """
-
-    def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
-        self.failed: Callable[[AgentpipeError], None] = lambda _: None
-        self.answered: Callable[[], None] = lambda: None
+    def __init__(
+        self, store: Store, worker: Worker, open_sink: Callable[[], Sink], contact: Contact
+    ) -> None:
         self._store, self._worker, self._open_sink = store, worker, open_sink
+        self._contact = contact
         self._sink: Sink | None = None
         self._batch: list[OutboxRecord] = []
         self._refused: list[Refusal] = []
@@ -154,21 +153,21 @@ class Forwarder:
             if not self._batch:
                 with self._taking:
                     self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
-                self.answered()  # Also if the sink takes nothing for a long time.
+                self._contact.answered(_WHO)  # Also if the sink takes nothing for a long time.
                 self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
                 return False
             self._published = self._published or self._publish()
             if self._published:
                 done_with(self._store, self._worker, self._batch, self._refused)
-                self.answered()
+                self._contact.answered(_WHO)
                 self._forwarded = len(self._batch)
                 self._hold_tasks = self._batch[-1].holds_task
                 more = self._stopping.is_set() or _may_leave_more(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return more
         except Unreachable as error:
-            self.failed(error)
+            self._contact.failed(_WHO, error)
             self._stopping.wait(STORE_PAUSE_S)
         except AgentpipeError as error:
             log.error("the broker answers the forwarder with an error: %s", error)  # noqa: TRY400 - the error's text is enough
