@@ -74,7 +74,7 @@ class Page:
         label = printable(label, keep="")
         room = max(LEAST_WIDTH, self.width - len(self._margin) - len(label))
         shown = text if self.full else text[: most * room]
-        lines = [part for line in shown.split("\n") for part in in_parts(line, room)]
+        lines = [part for line in shown.split("\n") for part in _parts(line, room)]
         is_cut = len(shown) < len(text)
         if not self.full and len(lines) > most:
             lines, is_cut = lines[:most], True
@@ -102,17 +102,21 @@ def as_text(value: Any, *, wide: bool = False) -> str:
         return "(not JSON)"
 
 
-def in_parts(line: str, width: int) -> list[str]:
-    """Split a line into parts that fit, between words where a part is not half empty for that."""
+def _parts(line: str, width: int) -> list[str]:
+    """Split a line into parts that fit."""
     safe = printable(line.rstrip("\r").expandtabs(_TAB), keep="")
-    parts, at = [], 0
+    return [safe[start:end] for start, end in spans(safe, width)] or [""]
+
+
+def spans(safe: str, width: int) -> Iterator[tuple[int, int]]:
+    """Start and end of parts that fit, between words where a part is not half empty for that."""
+    at = 0
     while at < len(safe):
         part = safe[at : at + width]
         if not part.isascii():
             part = (chop_cells(part, width) or [part])[0]  # Marks alone have no cells.
         end = at + len(part)
         if safe[end : end + 1] not in ("", " ") and (space := part.rfind(" ", width // 2)) > 0:
-            part = part[:space]
-        parts.append(part)
-        at += len(part) + safe.startswith(" ", at + len(part))
-    return parts or [""]
+            end = at + space
+        yield at, end
+        at = end + safe.startswith(" ", end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -12,7 +13,7 @@ from agentpipe.monitoring import numbers
 from agentpipe.monitoring.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.monitoring.rows import SORTS
-from agentpipe.show.page import LEAST_WIDTH, in_parts
+from agentpipe.show.page import LEAST_WIDTH, spans
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
 from agentpipe.tui.tasks import agent_tasks, task_page
@@ -267,12 +268,10 @@ def _bottleneck(bottleneck: Bottleneck) -> Text:
 
 
 def _wrapped(line: Text, width: int, most: int) -> list[Text]:
-    """The line on as many lines as it needs, up to ``most``; the rest is cut."""
-    lines = []
-    for part in in_parts(line.plain, max(LEAST_WIDTH, width))[: most - 1]:
-        lines.append(line[: len(part)])
-        line = line[len(part) + line.plain.startswith(" ", len(part)) :]
-    return [*lines, line] if line else lines
+    """A line that is not empty, on as many as it needs, up to ``most``; the rest is cut."""
+    found = spans(line.plain, max(LEAST_WIDTH, width))
+    *first, (last, _) = islice(found, most)
+    return [*(line[start:end] for start, end in first), line[last:]]
 
 
 # The line of keys.
