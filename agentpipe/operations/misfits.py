@@ -10,19 +10,17 @@ from agentpipe.sending.source import source_of
 from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
 
 
-def misfits(stats: Stats, collections: Iterable[Collection]) -> Iterator[str]:
+def misfits(stats: Stats, collections: Sequence[Collection]) -> Iterator[str]:
     """One sentence per mismatch, for the user who sends with this file or checks it."""
-    names = set[str]()
     for each in collections:
-        names.add(each.name)
         yield from _of_agents(stats, each)
-    yield from sentences(configs_in_use(stats), names)
+    yield from sentences(configs_in_use(stats), {each.name for each in collections})
 
 
 def _of_agents(stats: Stats, collection: Collection) -> Iterator[str]:
