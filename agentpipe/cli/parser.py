@@ -91,7 +91,7 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(map(str, action.choices or ()))
         if choices and str(value) not in choices:
-            noun = next(filter(None, [*action.option_strings[-1:], str(action.metavar).lower()]))
+            noun = [str(action.metavar).lower(), *action.option_strings][-1]
             self.error(f"unknown {noun} {value!r}: {did_you_mean(value, choices)}")
         super()._check_value(action, value)
 
