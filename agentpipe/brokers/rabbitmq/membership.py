@@ -77,7 +77,7 @@ class Membership:
         # When a watcher reported the end of a worker, by name, or one said goodbye, by address.
         # The worker need not be a member yet.
         self._ended: dict[str, float] = {}
-        # Workers that others know to answer; None while nobody has answered.
+        # Workers that others know to answer; None until one of them has answered.
         self._named: set[str] | None = None
         self._heard_one = asyncio.Event()
 

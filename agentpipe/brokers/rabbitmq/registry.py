@@ -180,7 +180,7 @@ class RegistryEntry:
 
 
 def _later_than(moment: float) -> float:
-    """Now, but after ``moment``, which another machine's clock, or this one's before, has told."""
+    """Now, but after ``moment``, which can be of a clock that is ahead of this one."""
     return max(time.time(), moment + STEP_S)
 
 

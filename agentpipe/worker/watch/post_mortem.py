@@ -63,8 +63,8 @@ class Verdict:
         """Repeat it until the store has it; give up after the lease and ``patience_s``.
 
         While nothing can be stored, no lease ends: a verdict that is given up then would count a
-        crash for each task, by the lease, once the store is back. An error that is no outage would
-        come again: it is given up with the lease.
+        crash for each task, by the lease, once the store is back. Any other error would come
+        again: the verdict is given up with the lease.
         """
         began, has_said = time.monotonic(), False
         while (error := self._tried()) is not None:
