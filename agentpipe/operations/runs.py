@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.capabilities import KeepsRuns, require
+from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.core.budgets import tokens_in
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.errors import ConfigError
@@ -86,12 +87,10 @@ def summary(store: Store, settings: Settings, name: str) -> RunSummary:
 
 
 def _summaries(found: list[KeptRun], settings: Settings) -> list[RunSummary]:
-    if not found or not is_searchable(settings):
+    # Until the first result arrives, the archive has no file.
+    if not found or not is_searchable(settings) or is_absent(settings.sink):
         return [by_store(each) for each in found]
-    try:
-        return [_by_archive(each, settings) for each in found]
-    except ConfigError:  # No result has arrived yet, so there is no file.
-        return [by_store(each) for each in found]
+    return [_by_archive(each, settings) for each in found]
 
 
 def kept_runs(store: Store) -> list[KeptRun]:
