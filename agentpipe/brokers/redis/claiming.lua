@@ -199,16 +199,26 @@ local claims = (function()
     return kept
   end
 
+  -- Whether a change is not applied yet.
+  local is_changing = false
+
+  local function go_on_with_changes()
+    if call('EXISTS', CHANGES) == 1 then
+      is_changing = pauses.go_on() == 1
+      save_queues()
+    end
+  end
+
   local MOST_LOOKS = 8
 
   -- The worker's ready queues.
   local function queues_to_claim()
     local found = ready_queues(serves, limit, has_rare)
-    if not has_rare or not pauses.are_incomplete() then
+    if not is_changing or not pauses.are_incomplete() then
       return found
     end
     for _ = 1, MOST_LOOKS do
-      pauses.correct(found)
+      pauses.set_flags(found)
       local kept = still_ready(found)
       if #kept > 0 or #found == 0 then
         return kept
@@ -264,15 +274,6 @@ local claims = (function()
       end
     elseif serves then
       call('ZREM', idle_index(serves), name)
-    end
-  end
-
-  local is_changing = false
-
-  local function go_on_with_changes()
-    if call('EXISTS', CHANGES) == 1 then
-      is_changing = pauses.go_on() == 1
-      save_queues()
     end
   end
 
