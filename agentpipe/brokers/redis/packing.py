@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Argument = str | bytes | float
 
 _SIZES = tuple(b"$%d" % size for size in range(128))
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,21 @@ class Packed:
 NOTHING = Packed(0, b"")
 
 
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Encoded commands that are sent at once.
+
+    Attributes:
+        pieces: Their bytes.
+        replies: How many replies they get.
+        script: Text of a script that precedes them once on each connection; empty for none.
+    """
+
+    pieces: list[bytes]
+    replies: int = 1
+    script: str = ""
+
+
 def packed(arguments: Iterable[Argument]) -> Packed:
     """Encode arguments to be appended to a command."""
     parts = _parts(arguments)
@@ -40,6 +57,12 @@ def command_of(arguments: tuple[Argument, ...], more: Packed = NOTHING) -> list[
     head = b"*%d" % (len(arguments) + more.number)
     first = b"\r\n".join((head, *_parts(arguments), b""))
     return [first, more.data] if more.number else [first]
+
+
+def transaction(commands: Sequence[list[bytes]], script: str) -> Commands:
+    """Make encoded commands a transaction, whose server gets the script first."""
+    pieces = b"".join((_MULTI, *chain.from_iterable(commands), _EXEC))
+    return Commands([pieces], len(commands) + 2, script)
 
 
 def _parts(arguments: Iterable[Argument]) -> list[bytes]:

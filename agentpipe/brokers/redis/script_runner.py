@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -14,7 +13,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from agentpipe.brokers.redis.client import greet, open_client, translated
-from agentpipe.brokers.redis.packing import NOTHING, command_of
+from agentpipe.brokers.redis.packing import NOTHING, Commands, command_of, transaction
 from agentpipe.brokers.redis.scripts import Scripts
 from agentpipe.errors import Unreachable
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.address import RedisAddress
     from agentpipe.brokers.redis.packing import Argument, Packed
     from agentpipe.brokers.redis.scripts import Script
-
-_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
 
 class ScriptRunner:
@@ -82,13 +79,14 @@ class ScriptRunner:
         # Formatted as a key of this store, so that clusters and ACLs accept it. Nothing is stored
         # under it.
         waited = "" if self._noted_at is None else f"{begun - self._noted_at:.3f}"
-        command = ("EVALSHA", script.sha, 2, self.key, f"{self.base}:waited:{waited}", *args)
-        loads: Sequence[bytes] = command_of(("SCRIPT", "LOAD", script.text)) if before else ()
+        keys = (self.key, f"{self.base}:waited:{waited}")
+        command = command_of(("EVALSHA", script.sha, len(keys), *keys, *args), more)
+        commands = transaction((*before, command), script.text) if before else Commands(command)
         try:
-            answer = self.call(*command, more=more, before=before, loads=loads, sent=sent)
+            answer = self._answer(commands, sent)
         except NoScriptError:
             self._load(script)
-            answer = self.call(*command, more=more, before=before)
+            answer = self._answer(commands)
         if script.notes_time:
             self._noted_at = max(begun, self._noted_at or begun)
         return answer
@@ -102,47 +100,30 @@ class ScriptRunner:
         for each in self._scripts.ending():  # Load all: a missing one must mean a new restart.
             self.call("SCRIPT", "LOAD", each.text)
 
-    def call(
-        self,
-        *command: Argument,
-        more: Packed = NOTHING,
-        before: Sequence[list[bytes]] = (),
-        loads: Sequence[bytes] = (),
-        sent: Callable[[], None] | None = None,
-    ) -> Any:
-        """Run an idempotent command; returns its reply. See ``run``.
+    def call(self, *command: Argument) -> Any:
+        """Run an idempotent command; returns its reply. See ``run``."""
+        return self._answer(Commands(command_of(command)))
 
-        ``loads`` is an encoded command that precedes it once on each connection.
-        """
+    def _answer(self, commands: Commands, sent: Callable[[], None] | None = None) -> Any:
         if self._closed:
             raise Unreachable(f"{self.address.url}: this store has been closed")
-        pieces = command_of(command, more)
-        if before:
-            pieces = [b"".join((_MULTI, *chain.from_iterable(before), *pieces, _EXEC))]
-        replies = len(before) + 3 if before else 1
         with translated(self.address):
             try:
-                return self._call_once(pieces, replies, loads, sent)
+                return self._answer_once(commands, sent)
             except redis.TimeoutError:
                 self.losses += 1
                 raise
             except redis.ConnectionError:
                 self.losses += 1
                 self._drop_idle()
-                return self._call_once(pieces, replies, loads)
+                return self._answer_once(commands)
 
-    def _call_once(
-        self,
-        pieces: list[bytes],
-        replies: int,
-        loads: Sequence[bytes],
-        sent: Callable[[], None] | None = None,
-    ) -> Any:
-        connection = self._connection()
-        is_unloaded = bool(loads) and connection not in self._loaded
+    def _answer_once(self, commands: Commands, sent: Callable[[], None] | None = None) -> Any:
+        connection, pieces, replies = self._connection(), commands.pieces, commands.replies
+        is_unloaded = bool(commands.script) and connection not in self._loaded
         try:
             if is_unloaded:
-                pieces = [b"".join((*loads, *pieces))]
+                pieces = [*command_of(("SCRIPT", "LOAD", commands.script)), *pieces]
             connection.send_packed_command(pieces, check_health=False)
             if sent is not None:
                 sent()
