@@ -38,11 +38,7 @@ local function is_any()
 end
 
 reply = {0, 0}
-reply[1], reply[2] = claims_read(3, function(_, held)
-  local ids = {}
-  for index = 1, #held, 2 do
-    ids[#ids + 1] = held[index]
-  end
+reply[1], reply[2] = claims_read(3, function(_, ids)
   tell(ids, is_any)
   return bytes >= tonumber(ARGV[2])
 end)

@@ -10,11 +10,8 @@ local function is_beside(queue)
   return queue == name or (gate ~= '' and queues[queue] and queues[queue][GATE] == gate)
 end
 
-local function queues_of(held)
-  local ids, found, names = {}, {}, {}
-  for index = 1, #held, 2 do
-    ids[#ids + 1] = held[index]
-  end
+local function queues_of(ids)
+  local found, names = {}, {}
   for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
     local _, queue = last_and_queue(record or '')
     found[index], names[#names + 1] = queue or false, queue
@@ -25,11 +22,11 @@ local function queues_of(held)
   return found
 end
 
-reply[1], reply[2] = claims_read(3, function(worker, held)
-  for index, queue in ipairs(queues_of(held)) do
+reply[1], reply[2] = claims_read(3, function(worker, ids, claims)
+  for index, queue in ipairs(queues_of(ids)) do
     if queue and is_beside(queue) then
-      local since = as_wall(held[2 * index]:match(' (.*)$'), seen)
-      for _, value in ipairs({held[2 * index - 1], queue, worker, since}) do
+      local since = as_wall(claims[index]:match(' (.*)$'), seen)
+      for _, value in ipairs({ids[index], queue, worker, since}) do
         reply[#reply + 1] = value
       end
     end
