@@ -95,7 +95,7 @@ local function tell_position(task)
     location.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)
       + count_before(base .. ':last:' .. task.queue, task)
   else
-    location.place = 'running'
+    location.place, location.run = 'running', own_run(task.queue)
     local follows = call('HGET', FOLLOWERS, queues[task.queue] and queues[task.queue][COLLECTION] or '')
     if follows and call('HGET', policies.key(follows), 'paused') == '1' then
       location.held_by = follows
@@ -174,7 +174,6 @@ local dead = call('HMGET', base .. ':dead:' .. id, 'queue', 'outcome', 'reason')
 if record then
   local task = task_of(record)
   tell_agent(task.queue)
-  location.run = own_run(task.queue)
   tell_position(task)
   location.spending = spending_of('run', id:match('^([^/]+)/') or '')
   location.submitted_at, location.failures, location.crashes = task.submitted, task.failures, task.crashes
