@@ -122,9 +122,7 @@ def as_runs_beside(values: Sequence[bytes]) -> list[ClaimSeen]:
     ]
 
 
-def as_location(
-    task_id: str, values: dict[str, Any], runs: Sequence[ClaimSeen] = ()
-) -> TaskLocation:
+def as_location(task_id: str, values: dict[str, Any], runs: Sequence[ClaimSeen]) -> TaskLocation:
     """Decode the object that ``locate`` returns; ``runs`` are those beside the task, sorted."""
     workers = [(_worker_seen(each), each["serves"]) for each in values.pop("workers") or ()]
     agent, run = values.pop("agent", None), values.pop("run", None)

@@ -45,7 +45,7 @@ class PackedOffers(list[Offer]):
         self.plain = not any(offer.priority or offer.delay_s for offer in offers)
         self.bounded = all(offer.bounded for offer in offers)
         ids = [offer.task_id for offer in offers]
-        self.is_staged = self.plain and len(set(ids)) == len(ids) and len(ids) in STAGED
+        self.is_staged = self.plain and len(ids) in STAGED and len(set(ids)) == len(ids)
         self.arguments: Packed = packed(ids if self.is_staged else self._values())
         self._payloads = packed(self._values()) if self.is_staged else NOTHING
 
