@@ -7,9 +7,11 @@ fixture ``server`` gets its own server, which it can stop and kill.
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
@@ -18,6 +20,7 @@ from brokers.server_redis import RedisServer
 from tests.integration.llm_bench import Bench
 from tests.integration.plain import Plain
 from tests.integration.project import Project
+from tests.stores import open_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Sink
     from brokers.server import Server
     from tests.servers import OwnServer
+    from tests.stores import AnyStore
 
 
 def _sqlite(_: pytest.FixtureRequest, folder: Path) -> str:
@@ -108,6 +112,26 @@ def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]
     finally:
         made.show_logs()
         made.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix on the shared Redis for this test alone."""
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def store(redis_server: RedisServer, prefix: str) -> Iterator[AnyStore]:
+    """The store on the shared Redis with the test's prefix."""
+    with closing(open_any(Settings(broker=f"{redis_server.url}?prefix={prefix}"))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def raw(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the shared Redis whose replies are text."""
+    with closing(redis.Redis.from_url(redis_server.url, decode_responses=True)) as client:
+        yield client
 
 
 @pytest.fixture

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import uuid
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.brokers.redis.declaring import PORTION, declarations
-from agentpipe.settings import Settings
-from tests.stores import claim_up_to, open_any
+from tests.stores import claim_up_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from brokers.server_redis import RedisServer
+    import redis
+
     from tests.stores import AnyStore
 
 MANY = 2 * PORTION + PORTION // 2
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def store(redis_server: RedisServer, prefix: str) -> Iterator[AnyStore]:
-    with closing(open_any(Settings(broker=f"{redis_server.url}?prefix={prefix}"))) as store:
-        yield store
-
-
-@pytest.fixture
-def raw(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with closing(redis.Redis.from_url(redis_server.url, decode_responses=True)) as client:
-        yield client
 
 
 def queues(numbers: Sequence[int], collection: str = "crew") -> list[Queue]:

@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import uuid
 from collections import Counter
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -43,11 +42,6 @@ class BothStore(AnyStore, SettlesAndClaims, Protocol):
 def opened(url: str) -> Iterator[BothStore]:
     with closing(cast("BothStore", open_any(Settings(broker=url)))) as store:
         yield store
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
