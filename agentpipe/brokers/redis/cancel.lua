@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending
+-- needs: ending unclaimed
 -- ARGV: ids of tasks. Returns a letter for each: t if its worker is signalled, w if it is waiting
 -- or delayed, s if it is settled, u if it is unknown. Publishes the id of each running task to
 -- workers.
@@ -8,13 +8,9 @@ local letters, signalled = {}, {}
 end_lapsed(now())
 wake_idle()
 
-local function is_running(id, task)
-  return not (call('ZSCORE', place_of(task), task.seq .. id) or call('ZSCORE', DELAYED, id))
-end
-
 local living, settled = read_many('HMGET', TASKS, ARGV), read_many('ZMSCORE', SETTLED, ARGV)
 for index, id in ipairs(ARGV) do
-  if living[index] and is_running(id, task_of(living[index])) then
+  if living[index] and not is_unclaimed(task_of(living[index]), id) then
     letters[index], signalled[#signalled + 1] = 't', id
     later('HSET', NOTES, 'cancel ' .. id, '1')
   else

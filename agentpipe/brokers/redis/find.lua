@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- needs: held
+-- needs: held unclaimed
 -- ARGV: 'unclaimed' and ids of tasks; or 'claimed', maximum bytes, and what `claims_read` takes.
 -- Returns five values for each task: number, id, queue, payload, submission time; for claimed tasks
 -- after what `claims_read` returns.
@@ -18,10 +18,6 @@ local function tell(ids, is_wanted)
       end
     end
   end
-end
-
-local function is_unclaimed(task, id)
-  return call('ZSCORE', place_of(task), task.seq .. id) or call('ZSCORE', DELAYED, id)
 end
 
 if ARGV[1] == 'unclaimed' then

@@ -1,4 +1,5 @@
 #!lua flags=no-writes
+-- needs: unclaimed
 -- ARGV: number to start after, limit, maximum bytes, '1' to filter by queue, and the queues.
 -- Returns the number after which the next page starts ('' at the end), then five values for each
 -- unclaimed task: number, id, queue, payload, submission time. Scans a bounded number of tasks.
@@ -11,16 +12,12 @@ if ARGV[4] == '1' then
   end
 end
 
-local function is_unclaimed(id, task)
-  return call('ZSCORE', place_of(task), task.seq .. id) or call('ZSCORE', DELAYED, id)
-end
-
 local after, reply, found, bytes = '', {''}, 0, 0
 local ids = call('ZRANGEBYSCORE', ORDER, '(' .. ARGV[1], '+inf', 'LIMIT', 0, CHUNK)
 for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
   local id, task = ids[index], task_of(record)
   after = task.seq
-  if (not wanted or wanted[task.queue]) and is_unclaimed(id, task) then
+  if (not wanted or wanted[task.queue]) and is_unclaimed(task, id) then
     local payload = call('HGET', PAYLOADS, id) or ''
     for _, value in ipairs({task.seq, id, task.queue, payload, task.submitted}) do
       reply[#reply + 1] = value
