@@ -26,8 +26,7 @@ from agentpipe.brokers.redis.notifications import Subscription
 from agentpipe.brokers.redis.offering import PackedOffers, admission_of
 from agentpipe.brokers.redis.operations import RedisOperations, hold_args
 from agentpipe.brokers.redis.script_runner import ScriptRunner
-from agentpipe.brokers.redis.settling import PORTION as HELD_AT_ONCE
-from agentpipe.brokers.redis.turns import Turns
+from agentpipe.brokers.redis.turns import Turns, cooldowns_apart
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.core.closing import closed_on_error
 from agentpipe.errors import Unreachable
@@ -237,11 +236,8 @@ class RedisStore(RedisOperations, Store):
         return self._turns.settle_and_claim(settlements, request)
 
     def _begin_cooldowns(self, settlements: Sequence[Settlement]) -> None:
-        """Begin the cooldowns of many queues, part by part, before the settlements themselves."""
-        for each in settlements:
-            names = each.cooldown_queues if each.action == "cooldown" else ()
-            for first in range(0, len(names), HELD_AT_ONCE) if len(names) > HELD_AT_ONCE else ():
-                self._scripts.run("hold", each.delay_s, *names[first : first + HELD_AT_ONCE])
+        for delay_s, names in cooldowns_apart(settlements):
+            self._scripts.run("hold", delay_s, *names)
 
     def take_tripped(self) -> list[Tripped]:
         return self._turns.take_tripped()

@@ -21,7 +21,7 @@ from agentpipe.brokers.redis.decoding import (
 )
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.letters import PAGE_BYTES, READ_AT_ONCE
-from agentpipe.brokers.redis.settling import PORTION
+from agentpipe.brokers.redis.portions import PORTION, portions_of
 from agentpipe.brokers.redis.turns import packed_counts
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
@@ -81,8 +81,7 @@ class RedisOperations(WithDeadLetters):
 
     def _unclaimed_by_id(self, task_ids: Sequence[str]) -> list[TaskSeen]:
         found: list[TaskSeen] = []
-        for first in range(0, len(task_ids), PORTION):
-            part = task_ids[first : first + PORTION]
+        for part in portions_of(task_ids):
             found += as_tasks(self._scripts.run("find", "unclaimed", *part))
         return found
 
@@ -108,8 +107,8 @@ class RedisOperations(WithDeadLetters):
         return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        parts = (agents[first : first + PORTION] for first in range(0, len(agents), PORTION))
-        return next((moved for part in parts if (moved := self._move(collection, part, limit))), 0)
+        moved = (self._move(collection, part, limit) for part in portions_of(agents))
+        return next(filter(None, moved), 0)
 
     def _move(self, collection: str, agents: Sequence[str], limit: int) -> int:
         moved, rank = self._scripts.run("move", collection, limit, 0, *agents)
@@ -126,8 +125,7 @@ class RedisOperations(WithDeadLetters):
         reason: str = "",
     ) -> None:
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
-        parts = [names[first : first + PORTION] for first in range(0, max(1, len(names)), PORTION)]
-        for part in parts:
+        for part in portions_of(names) or [names]:
             more = self._scripts.run("pause", int(paused), reason, *part)
         self._apply_changes(more)
 
@@ -189,8 +187,8 @@ class RedisOperations(WithDeadLetters):
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []
-        for first in range(0, len(task_ids), PORTION):
-            letters = self._scripts.run("cancel", *task_ids[first : first + PORTION])
+        for part in portions_of(task_ids):
+            letters = self._scripts.run("cancel", *part)
             fates += [_FATES[letter] for letter in letters]
         return fates
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.redis.portions import PORTION
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     Ask = Callable[[Sequence[Settlement]], list[bool]]
 
-PORTION = 500
 PORTION_BYTES = 8 * 1024 * 1024
 
 

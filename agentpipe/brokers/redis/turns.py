@@ -11,10 +11,11 @@ from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.measures import counts_of, observed_by
 from agentpipe.brokers.redis.decoding import as_claims
 from agentpipe.brokers.redis.groups import said_of
-from agentpipe.brokers.redis.settling import PORTION, Settler
+from agentpipe.brokers.redis.portions import PORTION, portions_of
+from agentpipe.brokers.redis.settling import Settler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agentpipe.brokers.records import Claim, ClaimRequest, Settlement
     from agentpipe.brokers.redis.asking import Asking
@@ -86,6 +87,20 @@ class Turns:
         return [letter in b"dt" for letter in letters]
 
 
+def cooldowns_apart(settlements: Sequence[Settlement]) -> Iterator[tuple[float, Sequence[str]]]:
+    """Yield the cooldowns of many queues, part by part: seconds, and queues.
+
+    They begin before their settlements, which do not name the queues.
+    """
+    for each in filter(_begins_apart, settlements):
+        for part in portions_of(each.cooldown_queues):
+            yield each.delay_s, part
+
+
+def _begins_apart(each: Settlement) -> bool:
+    return each.action == "cooldown" and len(each.cooldown_queues) > PORTION
+
+
 def packed_counts(counts: Mapping[int, float]) -> list[float]:
     """Return increments of measures as a flat list: a position, its number, the next position."""
     return [number for pair in counts.items() for number in pair]
@@ -132,7 +147,7 @@ def _more(each: Settlement, parts: list[Argument]) -> dict[str, Any]:
         more["usd"] = float(each.usd)
     if each.tokens:
         more["tokens"] = float(each.tokens)
-    if 0 < len(each.cooldown_queues) <= PORTION:
+    if each.cooldown_queues and not _begins_apart(each):
         more["queues"] = each.cooldown_queues
     if each.failure is not None:
         more |= {"digest": each.failure.digest, "limit": each.failure.limit}
