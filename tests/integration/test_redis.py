@@ -298,9 +298,8 @@ def test_a_bulk_without_a_reply_is_repeated_after_its_tasks_have_ended(
         with opened(f"redis://{HOST}:{proxy.port}/0?prefix={prefix}") as cut_off:
             elsewhere = [Offer(f"e{number}", b"") for number in range(BULK)]
             refused = cut_off.offer("nowhere", elsewhere, round_robin=False)
-            assert set(refused.verdicts) == {
-                "refused"
-            }  # The connection has its script from now on.
+            # The connection has its script from now on.
+            assert set(refused.verdicts) == {"refused"}
             proxy.may_lose = 2  # The call repeats itself once.
             with pytest.raises(Unreachable):
                 bulk(cut_off, 0, b"payload")

@@ -120,8 +120,8 @@ local endings = on_demand(function()
   return endings
 end)
 
--- End workers whose lease expired, and requeue their tasks. After a worker that held
--- many, the next call ends the others.
+-- End workers whose lease expired, and requeue their tasks. After a worker that held many, the next
+-- call ends the others.
 local function end_lapsed(time)
   local lapsed, held = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10), 0
   if #lapsed == 0 then
