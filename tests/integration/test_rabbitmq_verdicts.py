@@ -190,6 +190,20 @@ def test_a_task_comes_back_later_after_each_crash(
     assert delays == [2.0, 4.0, 8.0, 16.0]
 
 
+def test_tasks_whose_worker_dies_beside_others_are_not_delayed_longer_each_time(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a task that only happened to run there waited for half a minute."""
+    delays = skipped_delays(monkeypatch)
+    with opened(broker_url, MANY) as store:
+        store.offer("one", [Offer(task_id, b"{}") for task_id in TASKS], round_robin=False)
+    for _ in range(5):
+        with working(broker_url, MANY) as (store, worker):
+            claimed(store, worker, len(TASKS))
+            store.spare([], had(store, worker))  # As the worker's supervisor does.
+    assert set(delays) == {2.0}
+
+
 @pytest.mark.parametrize("is_late", [True, False])
 @pytest.mark.parametrize("is_blame", [True, False])
 def test_a_verdict_is_not_about_a_later_end(

@@ -134,18 +134,26 @@ class Reception:
             await self._channel.raw.catch_up()
 
     def _copy(self, lost: Prefetched, judged: Message) -> OutgoingMessage:
-        """The message that replaces the task.
-
-        A known culprit, and a task that crashes again, are delayed behind their neighbours, some of
-        which can be first offers. The delay doubles with each crash: an agent has one worker, so a
-        task that ends it each time holds up the whole agent.
-        """
+        """The message that replaces the task: to come back at once, or after a delay."""
         topology = self._services.topology
-        is_culprit = self._services.verdicts.is_culprit(lost.message.delivered)
-        if judged.crashes > max(0 if is_culprit else 1, lost.message.crashes):
-            apart_s = delay_s(max(1, judged.crashes - 1), APART_S, MAX_APART_S)
+        if apart_s := self._apart_s(lost.message, judged):
             return judged.delayed(topology, apart_s)
         return judged.to(topology.back(judged.queue))
+
+    def _apart_s(self, lost: Message, judged: Message) -> float:
+        """How long to delay a task, so that it comes back behind its neighbours.
+
+        A known culprit is delayed, and a task that crashes again: some neighbours can be first
+        offers. The delay doubles with each crash if no other task can have ended the worker: an
+        agent has one worker, so a task that ends it each time holds up the whole agent. Most tasks
+        that died beside others only happened to be there.
+        """
+        verdicts, delivered = self._services.verdicts, lost.delivered
+        is_culprit = verdicts.is_culprit(delivered)
+        if judged.crashes <= max(0 if is_culprit else 1, lost.crashes):
+            return 0.0
+        doubles = is_culprit or verdicts.is_only_suspect(delivered)
+        return delay_s(max(1, judged.crashes - 1) if doubles else 1, APART_S, MAX_APART_S)
 
     def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         if self.is_closed or agent.leaving or self._consumption.is_left_alone(agent):

@@ -40,8 +40,9 @@ def patience_s(lease_s: float) -> float:
 class Verdicts:
     """The verdicts known to one process: when each was published, in Unix ms; negative for blame.
 
-    Further keys of a task store the same time if it is spared although its run had begun, or if it
-    is known to have ended its worker, and the time of the verdict that was carried out.
+    Further keys of a task store the same time if it is spared although its run had begun, if it is
+    known to have ended its worker, or if no other task can have ended it, and the time of the
+    verdict that was carried out.
     """
 
     def __init__(self, session: Session, topology: Topology) -> None:
@@ -57,6 +58,8 @@ class Verdicts:
         said |= dict.fromkeys(map(_begun, begun), now)
         if begun:  # Only a watcher that knows the culprit spares other runs.
             said |= dict.fromkeys(map(_culprit, blamed), now)
+        if len(blamed) == 1:
+            said |= dict.fromkeys(map(_alone, blamed), now)
         await self._add(said)
         return said
 
@@ -66,7 +69,15 @@ class Verdicts:
 
     def is_culprit(self, blamed: Delivered) -> bool:
         """Whether this task is known to have ended its worker, beside others that ran."""
-        return self._said.get(_culprit(blamed), 0) == -self._said.get(_key(blamed), 0) > 0
+        return self._is_said(_culprit(blamed), blamed)
+
+    def is_only_suspect(self, blamed: Delivered) -> bool:
+        """Whether no other task can have ended its worker."""
+        return self._is_said(_alone(blamed), blamed)
+
+    def _is_said(self, key: str, blamed: Delivered) -> bool:
+        """Whether the verdict that blames the task says this, too."""
+        return self._said.get(key, 0) == -self._said.get(_key(blamed), 0) > 0
 
     async def carry_out(self, spared: Iterable[Delivered]) -> dict[str, int]:
         """Mark these verdicts as carried out; returns what other processes have to note."""
@@ -122,6 +133,10 @@ def _begun(delivered: Delivered) -> str:
 
 def _culprit(delivered: Delivered) -> str:
     return f"culprit {_key(delivered)}"
+
+
+def _alone(delivered: Delivered) -> str:
+    return f"alone {_key(delivered)}"
 
 
 def _later(one: int, other: int) -> int:
