@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import dramatiq
 import orjson
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.results import Results
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Offer
@@ -55,6 +56,11 @@ _taking: ContextVar[tuple[frozenset[str], list[tuple[str, Offer]]]] = ContextVar
 log = logging.getLogger(__name__)
 
 
+def _is_true_here(record: logging.LogRecord) -> bool:
+    """Dramatiq's warning that an answer is discarded: here each answer goes to the stream."""
+    return "the value has been discarded" not in str(record.msg)
+
+
 class StoreBroker(dramatiq.Broker):
     """Sends to one store, and knows its actors.
 
@@ -88,6 +94,8 @@ class StoreBroker(dramatiq.Broker):
         with self._said_at_boot():
             refuse(middleware)
         super().add_middleware(middleware, before=before, after=after)
+        if isinstance(middleware, Results):
+            middleware.logger.addFilter(_is_true_here)
         if self._booted:
             # `dramatiq` imports users' modules after this signal, so their middleware missed it.
             middleware.after_process_boot(self)

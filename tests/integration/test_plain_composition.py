@@ -291,6 +291,18 @@ def test_a_store_that_is_away_at_the_end_of_a_run_loses_and_repeats_nothing(
 # Stored results and groups.
 
 
+@pytest.mark.usefixtures("results")
+def test_an_answer_that_nobody_waits_for_is_not_said_to_be_discarded(
+    plain: Plain, caplog: pytest.LogCaptureFixture
+) -> None:
+    add = add_of(plain)
+    add.send(1, 2)
+    plain.agent.send("hi")
+    plain.start()
+    assert {it.outcome for it in plain.results(2).values()} == {"ok"}
+    assert "discarded" not in caplog.text
+
+
 def test_waiters_get_answers_and_final_failures(plain: Plain, results: StubBackend) -> None:
     add = add_of(plain, store_results=True)
 

@@ -223,9 +223,24 @@ def test_a_layout_of_another_version_is_refused(
     store: AnyStore, url: str, raw: redis.Redis
 ) -> None:
     put(store, "a")
-    raw.hset(f"{keys_of(url)}:store", "layout", "99")
-    with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 3 and 4"):
-        open_any(Settings(broker=url))
+    for layout in ("99", "theirs"):
+        raw.hset(f"{keys_of(url)}:store", "layout", layout)
+        with pytest.raises(Unreachable, match=f"has layout {layout}, this agentpipe knows 3 and 4"):
+            open_any(Settings(broker=url))
+
+
+@pytest.mark.parametrize("key", ["store", "sources", "measures", "budgets", "clock"])
+def test_what_others_put_into_a_key_leaves_the_rest_readable(
+    store: AnyStore, url: str, raw: redis.Redis, key: str
+) -> None:
+    put(store, "ab")
+    raw.hset(f"{keys_of(url)}:{key}", mapping={b"\xff\xfe": b"\x80", "theirs": "not ours", "": ""})
+    if key == "clock":
+        raw.hset(f"{keys_of(url)}:{key}", mapping={"skew": "not", "seen": b"\xff", "lease": ""})
+    with opened(url) as later:
+        stats = later.stats()
+    assert (stats.accepted, stats.waiting) == (2, 2)
+    assert len(claim_up_to(2, store, joined(store))) == 2
 
 
 def test_more_tasks_of_others_than_one_look_can_see_are_passed_over(store: AnyStore) -> None:

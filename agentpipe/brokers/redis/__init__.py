@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 LAYOUT = 3
 # Layout of a store that has held groups: versions that know only layout 3 do not count members.
 GROUPS_LAYOUT = 4
+_KNOWN_LAYOUTS = tuple(b"%d" % layout for layout in (LAYOUT, GROUPS_LAYOUT))
 # How often a snapshot is read again that shows none of the tasks that are there.
 STATS_READS = 3
 
@@ -95,10 +96,11 @@ class RedisStore(RedisOperations, Store):
 
     def _check_layout(self) -> None:
         found = self._scripts.call("HGET", self._scripts.key, "layout")
-        if found is not None and int(found) not in (LAYOUT, GROUPS_LAYOUT):
+        if found is not None and found not in _KNOWN_LAYOUTS:
             raise Unreachable(
-                f"{self._scripts.address.url} has layout {int(found)}, this agentpipe knows "
-                f"{LAYOUT} and {GROUPS_LAYOUT}: use the version that made it, or another prefix"
+                f"{self._scripts.address.url} has layout {found.decode(errors='replace')}, this "
+                f"agentpipe knows {LAYOUT} and {GROUPS_LAYOUT}: use the version that made it, or "
+                "another prefix"
             )
 
     def declare(self, queues: Sequence[Queue]) -> None:

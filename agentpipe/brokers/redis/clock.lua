@@ -10,7 +10,8 @@ local SILENCE = 2 -- Seconds; in this time plus a third of a lease, some live wo
 local function look()
   local time, found = call('TIME'), call('HMGET', CLOCK, 'skew', 'seen', 'lease')
   local wall = time[1] + time[2] / 1e6
-  local skew, passed = tonumber(found[1] or 0), wall - tonumber(found[2] or wall)
+  -- Another program can have written them.
+  local skew, passed = tonumber(found[1] or 0) or 0, wall - (tonumber(found[2] or wall) or wall)
   local waited, jump = tonumber((KEYS[2] or ''):match('[%d.]+$')), math.min(passed, 0)
   if waited and passed > waited + LATENCY then
     jump = passed - waited
@@ -18,7 +19,7 @@ local function look()
   local seen = {
     wall = wall, wall_text = time[1] .. '.' .. ('00000' .. time[2]):sub(-6), jump = jump,
     skew = skew - jump, is_noted = found[2] and passed <= 0.5,
-    is_silent = passed - jump > SILENCE + tonumber(found[3] or 0) / 3,
+    is_silent = passed - jump > SILENCE + (tonumber(found[3] or 0) or 0) / 3,
   }
   seen.time = wall + seen.skew
   -- Formatting a number is slower than a command.

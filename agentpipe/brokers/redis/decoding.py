@@ -90,23 +90,32 @@ def as_outbox(entries: Sequence[bytes], payloads: Sequence[bytes | None]) -> lis
 
 def as_tasks(values: Sequence[bytes]) -> list[TaskSeen]:
     """Decode the reply of ``find``, or that of ``peek`` without its first value."""
-    return [
-        TaskSeen(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
-        for number, task_id, queue, payload, submitted_at in _rows(values, 5)
-    ]
+    return list(readable("tasks", _rows(values, 5), _task_seen))
+
+
+def _task_seen(row: Sequence[bytes]) -> TaskSeen:
+    number, task_id, queue, payload, submitted_at = row
+    return TaskSeen(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
 
 
 def as_dead_page(after: bytes, values: Sequence[bytes]) -> DeadPage:
     """Decode the reply of ``dead_letters``."""
-    letters = (DeadSummary(*_summary(row)) for row in _rows(values, 6))
+    letters = readable("dead letters", _rows(values, 6), _dead_summary)
     return DeadPage(tuple(letters), after.decode() or None)
+
+
+def _dead_summary(row: Sequence[bytes]) -> DeadSummary:
+    return DeadSummary(*_summary(row))
 
 
 def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
     """Decode the reply of ``read_dead`` without its first value."""
-    return [
-        DeadLetter(*_summary(row), payload, result) for *row, payload, result in _rows(values, 8)
-    ]
+    return list(readable("dead letters", _rows(values, 8), _dead_letter))
+
+
+def _dead_letter(values: Sequence[bytes]) -> DeadLetter:
+    *row, payload, result = values
+    return DeadLetter(*_summary(row), payload, result)
 
 
 def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, float]:
@@ -176,7 +185,9 @@ def _run(values: dict[str, Any]) -> ClaimSeen:
 
 def as_stats(pages: Sequence[tuple[bytes, bytes]], rest: Sequence[Any]) -> Stats:
     """Decode the replies of ``stats``: queues and tallies of each part, and the other values."""
-    counters = {name.decode(): int(value) for name, value in _rows(rest[0], 2)}
+    counters = dict(readable("counters", _rows(rest[0], 2), _counter))
+    declared = readable("declarations", _rows(rest[6], 2), _declared)
+    measures = readable("measures", sorted(_rows(rest[8], 2)), _measures)
     tallies, spendings = tallies_of(page for _, page in pages), as_spendings(rest[7])
     return Stats.counted(
         counters,
@@ -188,15 +199,22 @@ def as_stats(pages: Sequence[tuple[bytes, bytes]], rest: Sequence[Any]) -> Stats
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=rest[4],
         undelivered_s=float(rest[5]),
-        declared=tuple(sorted(_declared(rest[6]), key=lambda it: (it.collection, it.by))),
+        declared=tuple(sorted(declared, key=lambda it: (it.collection, it.by))),
         spendings=spendings,
-        measures={
-            name.decode(): Measures.of(unpack(numbers))
-            for name, numbers in sorted(_rows(rest[8], 2))
-        },
+        measures=dict(measures),
         policies=as_policies(rest[10]),
         loops=as_loops(rest[11]),
     )
+
+
+def _counter(row: Sequence[bytes]) -> tuple[str, int]:
+    name, value = row
+    return name.decode(), int(value)
+
+
+def _measures(row: Sequence[bytes]) -> tuple[str, Measures]:
+    collection, numbers = row
+    return collection.decode(), Measures.of(unpack(numbers))
 
 
 def as_loops(rows: Sequence[Sequence[bytes]]) -> tuple[LoopState, ...]:
@@ -224,9 +242,12 @@ def _policy(values: Sequence[bytes]) -> PolicyState:
 
 def as_spendings(values: Sequence[bytes]) -> tuple[Spending, ...]:
     """Decode the reply of ``spendings``."""
-    rows = _rows([value.decode() for value in values], 6)
-    found = readable("budgets", rows, _spending)
+    found = readable("budgets", _rows(values, 6), _budget)
     return tuple(sorted(found, key=lambda it: (it.kind, it.name)))
+
+
+def _budget(values: Sequence[bytes]) -> Spending:
+    return _spending([value.decode() for value in values])
 
 
 def _spending(values: Sequence[Any]) -> Spending:
@@ -239,27 +260,31 @@ def _cap(number: Number) -> Number | None:
     return None if number < 0 else number
 
 
-def _declared(values: Sequence[bytes]) -> Iterator[Declared]:
-    for field, value in _rows(values, 2):
-        role, _, collection = field.decode().partition(" ")
-        edited_us, config_us, fingerprint, place = value.decode().split(" ", 3)
-        times = int(edited_us), int(config_us)
-        source = Source(fingerprint.strip("-"), place, *times, serves=role == "worker")
-        yield Declared(collection, role, source)
+def _declared(row: Sequence[Any]) -> Declared:
+    field, value = row
+    role, _, collection = field.decode().partition(" ")
+    edited_us, config_us, fingerprint, place = value.decode().split(" ", 3)
+    times = int(edited_us), int(config_us)
+    source = Source(fingerprint.strip("-"), place, *times, serves=role == "worker")
+    return Declared(collection, role, source)
 
 
 def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
-    for name, host, pid, slots, running, seen_s, report, draining in _rows(values, 8):
-        yield WorkerSeen(
-            name.decode(),
-            host.decode(),
-            int(pid),
-            int(slots),
-            int(running),
-            max(0.0, float(seen_s)),
-            report,
-            bool(draining),
-        )
+    return readable("workers", _rows(values, 8), _worker)
+
+
+def _worker(row: Sequence[bytes]) -> WorkerSeen:
+    name, host, pid, slots, running, seen_s, report, draining = row
+    return WorkerSeen(
+        name.decode(),
+        host.decode(),
+        int(pid),
+        int(slots),
+        int(running),
+        max(0.0, float(seen_s)),
+        report,
+        bool(draining),
+    )
 
 
 def as_runs(values: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[KeptRun]:
