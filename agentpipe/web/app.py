@@ -45,6 +45,7 @@ NO_ARCHIVE = (
     "This sink is a server and cannot be searched: collect its results into a file with "
     "agentpipe collect --to results.db, and name that with --sink sqlite:///results.db."
 )
+ONE_RUN = "A comparison needs two runs: open one of them, and choose the other on its page."
 # While results are being read, the browser reloads the page.
 AGAIN = {"refresh": "1"}
 _EVENTS = {"x-accel-buffering": "no"}
@@ -154,6 +155,8 @@ class Site:
         if not is_searchable(self._settings):
             return self.pages.message(503, NO_ARCHIVE)
         names = {side: request.query_params.get(side, "") for side in ("a", "b")}
+        if not all(names.values()):
+            return self.pages.message(200, ONE_RUN, "Which runs?")
         a, b = (self.results.view(name) for name in names.values())
         for view in (a, b):
             if view.complete and not view.samples:

@@ -101,10 +101,17 @@ def test_one_task_alone_has_no_error() -> None:
     assert (estimate.mean, estimate.se, estimate.low, estimate.method) == (0.5, None, None, None)
 
 
-def test_nothing_that_is_rewarded_has_no_mean_and_no_bounds() -> None:
+@pytest.mark.parametrize("number", [*range(1, 200), 5_000])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_wilsons_interval_of_none_or_all_ends_there(share: float, number: int) -> None:
+    low, high = wilson_interval(share, number)
+    assert 0 <= low <= share <= high <= 1
+
+
+def test_nothing_that_is_rewarded_has_no_mean_and_the_widest_bounds() -> None:
     none = rewards(a=[None, None])
-    assert (none.estimate(), none.bounds(), none.missing) == (None, None, 2)
-    assert Rewards().estimate() is None
+    assert (none.estimate(), none.bounds(), none.missing) == (None, (0.0, 1.0), 2)
+    assert (Rewards().estimate(), Rewards().bounds()) == (None, None)
 
 
 def test_what_is_missing_may_be_all_wrong_or_all_right() -> None:

@@ -130,6 +130,7 @@ def test_the_token_of_the_address_becomes_a_cookie_and_leaves_the_address(app: A
     assert answer.status == 200
     assert TOKEN not in answer.text
     assert 'content="0; url=/task?id=a%2Fb"' in answer.text
+    assert 'rel="icon" href="/static/icon.svg"' in answer.text, "or browsers ask for a favicon"
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()

@@ -194,6 +194,14 @@ def test_a_comparison_with_a_run_that_is_not_there_says_so(tmp_path: Path) -> No
     assert "<script>alert" not in ask(app, hostile).text
 
 
+@pytest.mark.parametrize("query", ["", "?a=v1", "?b=v1", "?a=v1&b="])
+def test_a_comparison_with_one_run_asks_for_the_other(tmp_path: Path, query: str) -> None:
+    app = site(tmp_path, result("v1/t", reward=1.0), result("alone", reward=1.0))
+    answer = ask(app, f"/compare{query}")
+    assert answer.status == 200
+    assert "A comparison needs two runs" in answer.text
+
+
 @pytest.mark.parametrize("reward", [0.25, 1.0])
 def test_an_interval_has_the_unit_of_its_mean(tmp_path: Path, reward: float) -> None:
     results = [result(f"v1/t{n}", reward=reward * (n % 2)) for n in range(40)]

@@ -22,11 +22,15 @@ def t_interval(mean: float, standard_error: float, degrees: int) -> Interval:
 
 
 def wilson_interval(share: float, number: float) -> Interval:
-    """Wilson's score interval (1927) of a proportion; also valid near 0 and 1."""
+    """Wilson's score interval (1927) of a proportion; also valid near 0 and 1.
+
+    Contains ``share`` despite rounding: it ends at 0 or 1 if none, or all, passed.
+    """
     middle = share + Z * Z / (2 * number)
     half = Z * math.sqrt(share * (1 - share) / number + Z * Z / (4 * number * number))
     scale = 1 + Z * Z / number
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return min(share, max(0.0, low)), max(share, min(1.0, high))
 
 
 def effective_number(share: float, standard_error: float, number: int, groups: int) -> float:

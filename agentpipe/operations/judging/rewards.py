@@ -121,9 +121,9 @@ class Rewards:
         return math.sqrt(squares * groups / (groups - 1)) / number
 
     def bounds(self) -> tuple[float, float] | None:
-        """The mean if each missing reward were 0, and if each were 1; None without any reward."""
+        """The mean if each missing reward were 0, and if each were 1; None without a result."""
         number = self.rewarded + self.missing
-        if not self._groups:
+        if not number:
             return None
         total = self._total()
         return total / number, (total + self.missing) / number
