@@ -175,6 +175,20 @@ def test_a_full_context_window_is_a_limit(bench: Bench, way: Way) -> None:
         {"message": "Please reduce the length of the messages or completion."},
         {"message": "The input (9000 tokens) is longer than the model's context length (8192)."},
         {"message": "the request exceeds the available context size. try increasing it"},
+        # vLLM's engine, TGI, DashScope, Moonshot, LM Studio, MiniMax, Ollama, Poolside, Vertex.
+        {"message": "The decoder prompt (length 5016) is longer than the maximum model length of"},
+        {"message": "max_tokens must be at least 1, got -186."},
+        {"message": "The prompt (total length 25938) is too long to fit into the model (context"},
+        {"message": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096."},
+        {"message": "Input validation error: `inputs` must have less than 4096 tokens."},
+        {"message": "Range of input length should be [1, 30720]"},
+        {"message": "Invalid request: Your request exceeded model token limit: 8192"},
+        {"message": "The number of tokens to keep is greater than the context length."},
+        {"message": "invalid params, context window exceeds limit (2013)"},
+        {"message": "prompt too long; exceeded max context length by 12 tokens"},
+        {"message": "Input length 131393 exceeds the maximum allowed input length of 131040."},
+        {"message": "Input tokens exceed the configured limit of 272000 tokens."},
+        {"message": "the input token count is 32825 but model only supports up to 32768"},
     ],
 )
 def test_a_conversation_beyond_the_context_window_is_a_limit(
@@ -183,6 +197,20 @@ def test_a_conversation_beyond_the_context_window_is_a_limit(
     (end,) = whole.ask(bench, [fail(400, {"error": error})])
     assert isinstance(end, RunLimitExceeded)
     assert error["message"] in str(end)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_tokens must be at least 1, got 0.",
+        "Range of max_tokens should be [1, 8192]",
+        "temperature exceeds the maximum allowed value of 2",
+    ],
+)
+def test_a_wrong_setting_is_no_full_context_window(bench: Bench, whole: Way, text: str) -> None:
+    (end,) = whole.ask(bench, [fail(400, {"error": {"message": text}})])
+    assert isinstance(end, AgentFailed)
+    assert not end.infra
 
 
 # Fields that the engine does not need.

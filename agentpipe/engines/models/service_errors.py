@@ -95,13 +95,19 @@ _CONTEXT_STATUSES = frozenset({400, 413, 422})
 _CONTEXT_CODES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
 )
-# Messages of OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp and Bedrock.
+# Messages of OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp and Bedrock;
+# then of vLLM's engine, TGI, DashScope, Moonshot, LM Studio, MiniMax, Ollama, Poolside and Vertex.
 _CONTEXT_WORDS = re.compile(
     "maximum context length|prompt is too long|exceeds? (the )?context (limit|window|length)"
     r"|too large for model with \d+ maximum context"
     "|input token count.{0,40}exceeds the maximum|maximum prompt length"
     "|reduce the length of the (messages|input|prompt)|longer than the model's context"
     "|exceeds? the (available |model's )(maximum )?context|input is too long"
+    r"|longer than the maximum model length|max_tokens must be at least 1, got -\d"
+    r"|too long to fit into the model|\binputs` (tokens \+ `max_new_tokens` must be|must have less)"
+    "|range of input length should be|exceeded model token limit|greater than the context length"
+    "|context window exceeds limit|prompt too long; exceeded|exceeds the maximum allowed input len"
+    "|input tokens exceed the configured limit|input token count.{0,40}only supports up to"
 )
 # OpenRouter's moderation refuses input with the status of an invalid credential.
 _FLAGGED = "flagged_input"
