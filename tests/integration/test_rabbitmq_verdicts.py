@@ -12,6 +12,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.rabbitmq.ahead import unread
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
@@ -230,6 +231,62 @@ def test_a_verdict_is_not_about_a_later_end(
             twice = {it.crashes for it in claimed(store, worker, len(TASKS)).values()}
     counted = int(is_blame or is_late)
     assert (once, twice) == ({counted}, {counted + (not is_blame)})
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_what_a_worker_had_not_read_is_spared_once_its_end_is_reported(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, *, is_late: bool
+) -> None:
+    """Regression: it had no verdict, and counted a crash after two seconds."""
+    die_with_all(broker_url)
+    with opened(broker_url) as watcher:
+
+        def report() -> None:
+            watcher.spare([unread("one")], first("culprit"))
+
+        if not is_late:
+            report()
+        monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
+        with working(broker_url) as (store, worker):
+            if is_late:
+                agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - no public name shows it
+                wait_until(
+                    lambda: "one" in agents and agents["one"].judging == len(TASKS), 30, "all wait"
+                )
+                report()
+            once = {it: each.crashes for it, each in claimed(store, worker, len(TASKS)).items()}
+            wait_until(lambda: not says(watcher, unread("one")), 30, "the report is carried out")
+        monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
+        with working(broker_url) as (store, worker):
+            twice = {it.crashes for it in claimed(store, worker, len(TASKS)).values()}
+    assert once == {"culprit": 1, "neighbour": 0, "unknown": 0}
+    assert twice == {1, 2}  # The report says nothing of the second end.
+
+
+def says(store: RabbitStore, delivered: Delivered) -> bool:
+    """Whether there is a verdict on the delivery that was not carried out, by the server."""
+
+    async def read(services: Services) -> bool:
+        await services.verdicts.read()
+        return services.verdicts.is_open(delivered)
+
+    return store._run(read)  # noqa: SLF001 - no operation shows it
+
+
+def test_what_lay_unread_in_a_killed_workers_connection_counts_no_crash(project: Project) -> None:
+    """Regression: its watcher did not know of it, and it counted a crash like a running task."""
+    project.environ |= {"AGENTPIPE_LEASE_S": "120"}  # A stopped worker is not ended meanwhile.
+    project.collection(number=1)
+    fleet = project.work("--processes", "1").ready(1)
+    project.send({"task_id": "read", "question": "echo a"})
+    project.until(delivered=1)
+    (worker,) = fleet.pids
+    os.kill(worker, signal.SIGSTOP)
+    project.send({"task_id": "unread", "question": "echo b"})
+    wait_until(lambda: all_delivered(project), 30, "it is delivered")
+    os.kill(worker, signal.SIGKILL)
+    project.until(delivered=2)
+    assert {result["attempt"] for result in project.by_id().values()} == {1}
 
 
 @pytest.mark.long

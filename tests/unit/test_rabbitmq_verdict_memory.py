@@ -32,7 +32,7 @@ def test_a_verdict_is_about_one_delivery(sign: int) -> None:
     assert after.judged().delivered != after.delivered
 
     async def judge(delivered: Delivered) -> bool:
-        on = asyncio.ensure_future(verdicts.blame(delivered, 600))
+        on = asyncio.ensure_future(verdicts.blame(delivered, 600, lambda: False))
         await asyncio.sleep(0)
         verdicts.note({"0 t": -sign * now_ms()})
         verdicts.note({f"{after.judged_ms} t": sign * now_ms()})

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.location import ClaimSeen
 from agentpipe.brokers.rabbitmq.cancel_marks import covers
 from agentpipe.brokers.rabbitmq.rpc import Member, Reply, Request, TaskHeld, encode
+from agentpipe.brokers.rabbitmq.verdicts import reported_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
@@ -47,6 +48,9 @@ class Respondent:
 class Answers:
     """The answers of one worker.
 
+    Args:
+        learn_reports: Called with the agents whose earlier worker's end was reported.
+
     Attributes:
         under_way: Tasks that are preparing replies.
     """
@@ -57,11 +61,12 @@ class Answers:
         deliveries: Deliveries,
         consumption: Consumption,
         worker: Respondent,
+        learn_reports: Callable[[Iterable[str]], None],
     ) -> None:
         self.under_way: set[asyncio.Task[None]] = set()
         self._channel, self._services = channel, channel.services
         self._deliveries, self._consumption = deliveries, consumption
-        self._worker = worker
+        self._worker, self._learn_reports = worker, learn_reports
 
     def hear(self, request: Request) -> None:
         """Handle a request, and reply if it names a queue for the reply."""
@@ -69,6 +74,7 @@ class Answers:
             self._channel.begin(self._services.reread())
         elif request.kind == "judged":
             self._services.verdicts.note(request.marks)
+            self._learn_reports(reported_in(request.marks))
         elif request.kind == "runs":
             self._channel.begin(self._services.hear_runs(request))
         elif request.kind == "cooldown":

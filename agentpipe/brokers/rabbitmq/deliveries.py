@@ -94,11 +94,13 @@ class Deliveries:
             agent.group = self._groups.setdefault(unit, group)
             agent.group.agents[queue.name] = agent
         self.agents[queue.name] = agent
+        self._ahead.serve(queue.name)
         return agent
 
     def remove(self, agent: ServedAgent) -> None:
         """Stop serving the agent."""
         del self.agents[agent.queue.name]
+        self._ahead.give_up([agent.queue.name])
         if agent.group is not None:
             agent.group.agents.pop(agent.queue.name, None)
         if all(other.unit != agent.unit for other in self.agents.values()):

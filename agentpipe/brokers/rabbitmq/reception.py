@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.ahead import unread
 from agentpipe.brokers.rabbitmq.consumption import APART_S
 from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.served_agent import Prefetched
@@ -13,6 +15,8 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.core.backoff import delay_s
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agentpipe.brokers.rabbitmq.consumption import Consumption
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
@@ -67,6 +71,19 @@ class Reception:
         else:
             self._admit(agent, prefetched)
 
+    def learn_reports(self, queues: Iterable[str]) -> None:
+        """Use the reports of the ends of these agents' earlier workers.
+
+        They do not cover the end of this worker, so they are carried out at once.
+        """
+        served = filter(None, map(self._deliveries.agents.get, queues))
+        reports = {unread(agent.queue.name): agent for agent in served}
+        found = list(filter(self._services.verdicts.is_open, reports))
+        for report in found:
+            reports[report].is_reported = True
+        if found:
+            self._channel.begin(self._services.carry_out(*found))
+
     def _recovers(self, message: Message) -> bool:
         """Whether a returned task ran on a worker that died: most others never began."""
         has_run = message.crashes > 0 or self._services.verdicts.had_begun(message.delivered)
@@ -85,7 +102,8 @@ class Reception:
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
-        if not await self._services.verdicts.blame(message.delivered, patience_s):
+        is_reported = partial(getattr, agent, "is_reported")
+        if not await self._services.verdicts.blame(message.delivered, patience_s, is_reported):
             await self._spare(agent, lost)
             return
         if not agent.suspects(message):

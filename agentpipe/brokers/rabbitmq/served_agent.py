@@ -58,6 +58,8 @@ class ServedAgent:
         is_consumed: Whether each queue of its tasks has a consumer.
         is_withheld: Whether first offers are not consumed, because returned tasks wait.
         ahead: The number of first offers to prefetch beyond the concurrency limit.
+        is_reported: Whether a watcher has reported the end of an earlier worker of the agent: what
+            came back from there without a verdict had not begun.
         judging: The number of redelivered tasks whose worker died and that are being judged.
         running: The number of its claims.
         active: The number of claims whose runs have not ended, as far as we know.
@@ -76,6 +78,7 @@ class ServedAgent:
     is_consumed: bool = False
     is_withheld: bool = False
     ahead: int = 0
+    is_reported: bool = False
     judging: int = 0
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0

@@ -107,9 +107,9 @@ class Services:
         """Store and announce verdicts on the tasks that a dead worker had."""
         await self._tell(Request("judged", marks=await self.verdicts.add(spared, blamed)))
 
-    async def carry_out(self, spared: Delivered) -> None:
-        """Store and announce that this verdict was used, so that it covers no later death."""
-        self._spared.append(spared)
+    async def carry_out(self, *spared: Delivered) -> None:
+        """Store and announce that these verdicts were used, so that they cover no later death."""
+        self._spared.extend(spared)
         async with self._sparing:  # Tasks of the same dead worker are stored together.
             spared_now, self._spared = self._spared, []
             if spared_now:

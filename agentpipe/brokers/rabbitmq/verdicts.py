@@ -4,6 +4,10 @@ The end of a connection does not show what ran on it. The worker's watcher knows
 verdict when it ends the worker, or as soon as the worker has died. A task without a verdict counts
 a crash.
 
+A worker notes what is delivered as it reads it, so it can die with deliveries that have no note:
+these had not begun. The verdict names the agents that it served, and the next worker of such an
+agent spares what it finds without a verdict of its own.
+
 A verdict applies to the task as it was delivered to one worker. A verdict on an earlier death, or a
 late one, must not apply to the next death. So a blamed task is replaced by a copy with another
 number. A spared task, unless it is a suspect, is not copied, because both copies would exist if its
@@ -16,11 +20,12 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.ahead import UNREAD
 from agentpipe.brokers.rabbitmq.messages import now_ms
 from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 2.0
 # The worker that receives the tasks may have to boot first.
 KEPT_MS = 60_000
+_REPORT = f"{UNREAD} "
 
 
 def patience_s(lease_s: float) -> float:
@@ -81,8 +87,9 @@ class Verdicts:
 
     async def carry_out(self, spared: Iterable[Delivered]) -> dict[str, int]:
         """Mark these verdicts as carried out; returns what other processes have to note."""
-        done = {_done(it): abs(self._said[_key(it)]) for it in spared if self._is_open(it)}
-        await self._add(done)
+        done = {_done(it): abs(self._said[_key(it)]) for it in spared if self.is_open(it)}
+        if done:
+            await self._add(done)
         return done
 
     async def _add(self, said: Mapping[str, int]) -> None:
@@ -106,17 +113,29 @@ class Verdicts:
 
         self.note((await self._state.change(drop_old))[0])
 
-    async def blame(self, delivered: Delivered, patience_s: float) -> bool:
-        """Whether the death of the worker that had this counts; without a verdict it does."""
+    async def blame(
+        self, delivered: Delivered, patience_s: float, is_reported: Callable[[], bool]
+    ) -> bool:
+        """Whether the death of the worker that had this counts.
+
+        Without a verdict it does, unless the death was reported: then the task lay unread there.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                while not self._is_open(delivered):
+                while not (self.is_open(delivered) or is_reported()):
                     await self._heard.wait()
-        return self._said.get(_key(delivered), 0) < 0 or not self._is_open(delivered)
+        if self.is_open(delivered):
+            return self._said[_key(delivered)] < 0
+        return not is_reported()
 
-    def _is_open(self, delivered: Delivered) -> bool:
+    def is_open(self, delivered: Delivered) -> bool:
         """Whether there is a verdict that was not carried out yet."""
         return abs(self._said.get(_key(delivered), 0)) > self._said.get(_done(delivered), 0)
+
+
+def reported_in(said: Iterable[str]) -> list[str]:
+    """The agents whose worker's end these verdicts report."""
+    return [key.removeprefix(_REPORT) for key in said if key.startswith(_REPORT)]
 
 
 def _key(delivered: Delivered) -> str:

@@ -126,7 +126,8 @@ class RabbitWorker:
             waits_s = patience_s(self.worker.lease_s)
             self._reception = Reception(self._channel, self._deliveries, self._consumption, waits_s)
             own = Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup)
-            self._answers = Answers(self._channel, self._deliveries, self._consumption, own)
+            learn = self._reception.learn_reports
+            self._answers = Answers(self._channel, self._deliveries, self._consumption, own, learn)
             self.settling = Settling(
                 self._channel,
                 self._deliveries,
@@ -225,6 +226,7 @@ class RabbitWorker:
             for name, unit in units.items()
             if unit in locked
         ]
+        self._reception.learn_reports(agent.queue.name for agent in ours)
         await self._consumption.adjust(ours)
         self.wakeup.set()
 
