@@ -136,6 +136,8 @@ class Deliveries:
         again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
         self.held[before.claim.number] = again
         self.note(prefetched)
+        if not self.awaited:  # Until now nothing was claimed.
+            self._wake()
         return True
 
     def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:

@@ -241,8 +241,12 @@ class RabbitWorker:
         return self._deliveries.has_nothing
 
     def claim_at_once(self, limit: int) -> list[Claim] | None:
-        """Claim up to ``limit`` tasks, one per agent in turn; None if a suspect comes first."""
-        if not self.is_alive or limit <= 0:
+        """Claim up to ``limit`` tasks, one per agent in turn; None if a suspect comes first.
+
+        Claims nothing while runs of the last connection are awaited: if one does not come, all
+        claims are lost with it, and would be paid for twice.
+        """
+        if not self.is_alive or limit <= 0 or self._deliveries.awaited:
             return []
         if self._deliveries.has_suspect:
             return None
