@@ -10,6 +10,8 @@ from agentpipe.brokers.removed import removed_agents
 from agentpipe.operations.names import refuse_unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.statistics import QueueDepth, Stats
 
@@ -55,11 +57,19 @@ def rebalance(store: Store, collection: str, *, dry_run: bool = False) -> Rebala
     if dry_run:
         moved = min(tasks, _room(stats, collection))
         return Rebalanced(collection, agents, moved, tasks - moved, dry_run)
-    moved = 0
-    while agents and (now := mover.move(collection, agents, PORTION)):
+    moved, there, left = 0, agents, tasks
+    while there and (now := _move_all(mover, collection, there)):
         moved += now
-    left = _removed(store.stats(), collection)[1] if moved < tasks else 0
+        # Delayed tasks that fell due meanwhile can have escaped.
+        there, left = _removed(store.stats(), collection)
     return Rebalanced(collection, agents, moved, left, dry_run)
+
+
+def _move_all(mover: MovesTasks, collection: str, agents: Sequence[str]) -> int:
+    moved = 0
+    while now := mover.move(collection, agents, PORTION):
+        moved += now
+    return moved
 
 
 def _removed(stats: Stats, collection: str) -> tuple[tuple[str, ...], int]:

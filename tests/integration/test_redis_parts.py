@@ -12,6 +12,7 @@ import pytest
 from agentpipe.brokers.capabilities import TaskQuery
 from agentpipe.brokers.records import Offer, Queue, RunFailure, Settlement, Worker
 from agentpipe.core.budgets import Budget
+from agentpipe.operations.rebalance import rebalance
 from tests.stores import claim_up_to
 
 if TYPE_CHECKING:
@@ -248,11 +249,39 @@ def test_tasks_of_removed_agents_are_found_behind_many_delayed_ones(store: AnySt
     offer(store, 5, delay_s=200.0)
     store.declare([Queue("crew_1", "crew", 100, 1)])
     with runs_of_scripts(store) as calls:
-        assert store.move("crew", ["crew_0"], 100) == 5
+        assert rebalance(store, "crew").moved == 5
     assert calls["move"] > 1
     found = {queue.queue: queue.delayed for queue in store.stats().queues}
     assert found == {"crew_1": 5, "team_0": 9_000}
     assert store.move("crew", ["crew_0"], 100) == 0
+
+
+def test_tasks_are_moved_although_others_fall_due_between_the_calls(store: Any) -> None:
+    """Regression: tasks at the ranks of those that had fallen due were passed over."""
+    team = Queue("team_0", "team", 20_000, 1)
+    store.declare([Queue("crew_0", "crew", 1_000, 1), team])
+    offer(store, 8_100, "team", "others", delay_s=0.001)
+    offer(store, 5, delay_s=200.0)
+    store.declare([Queue("crew_1", "crew", 1_000, 1)])
+    worker = worker_of([team], slots=MANY)
+    store.join(worker)
+    scripts = store._scripts  # noqa: SLF001 - a claim between two calls
+    run = scripts.run
+
+    def run_and_claim(name: str, *args: Any, **options: Any) -> Any:
+        found = run(name, *args, **options)
+        if name == "move":
+            claim_up_to(1, store, worker)
+        return found
+
+    scripts.run = run_and_claim
+    assert rebalance(store, "crew").to_dict() == {
+        "collection": "crew",
+        "agents": ["crew_0"],
+        "moved": 5,
+        "left": 0,
+        "dry_run": False,
+    }
 
 
 def test_a_full_group_of_many_agents_says_how_full_it_is(store: AnyStore) -> None:

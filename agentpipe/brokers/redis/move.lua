@@ -1,8 +1,8 @@
 #!lua
 -- needs: rooms
--- ARGV: collection, limit, rank in DELAYED to begin at, and agents that left it. Moves up to `limit`
--- of their tasks to the collection's current agents, round-robin, as far as there is room. Returns
--- how many it moved, and the rank to go on at if none was moved; 0 at the end.
+-- ARGV: collection, limit, cursor of DELAYED, and agents that left it. Moves up to `limit` of their
+-- tasks to the collection's current agents, round-robin, as far as there is room. Returns how many it
+-- moved, and the cursor to go on at if none was moved; '0' at the end.
 
 local collection, limit = ARGV[1], tonumber(ARGV[2])
 local agents, removed, moved = {}, {}, 0
@@ -67,29 +67,36 @@ end
 
 local PARTS = 2 -- Of CHUNK delayed tasks, in one call.
 
--- Delayed tasks of all queues share one set, so scan it. Returns the rank to go on at, 0 at the end.
+-- Delayed tasks of all queues share one set, so scan it: not by rank, because those that fall due
+-- between two calls leave it. Returns the cursor to go on at, '0' at the end.
 local function move_delayed()
-  local left, from = 0, tonumber(ARGV[3])
+  local left, cursor, seen = 0, ARGV[3], {}
   for _, name in ipairs(removed) do
     left = left + queues[name][N_DELAYED]
   end
   for _ = 1, PARTS do
-    local ids = left > 0 and moved < limit and call('ZRANGE', DELAYED, from, from + CHUNK - 1) or {}
+    if left <= 0 or moved == limit then
+      return '0'
+    end
+    local page, ids = call('ZSCAN', DELAYED, cursor, 'COUNT', CHUNK), {}
+    for index = 1, #page[2], 2 do
+      ids[#ids + 1] = page[2][index]
+    end
     for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
-      local _, name = last_and_queue(record or '')
-      if name and removed[name] and moved < limit then
-        left = left - 1
-        if not move(ids[index], record, N_DELAYED) then
-          return 0
+      local id, _, name = ids[index], last_and_queue(record or '')
+      if name and removed[name] and not seen[id] and moved < limit then
+        left, seen[id] = left - 1, true -- A scan can yield a task twice.
+        if not move(id, record, N_DELAYED) then
+          return '0'
         end
       end
     end
-    if #ids == 0 then
-      return 0
+    cursor = page[1]
+    if cursor == '0' then
+      return cursor
     end
-    from = from + CHUNK
   end
-  return from
+  return cursor
 end
 
 for _, name in ipairs(removed) do

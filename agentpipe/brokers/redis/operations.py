@@ -111,9 +111,9 @@ class RedisOperations(WithDeadLetters):
         return next(filter(None, moved), 0)
 
     def _move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        moved, rank = self._scripts.run("move", collection, limit, 0, *agents)
-        while rank and not moved:
-            moved, rank = self._scripts.run("move", collection, limit, rank, *agents)
+        moved, cursor = self._scripts.run("move", collection, limit, 0, *agents)
+        while cursor != b"0" and not moved:
+            moved, cursor = self._scripts.run("move", collection, limit, cursor, *agents)
         return int(moved)
 
     def pause(
