@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.packing import Argument
 
 # How many offers are staged: fewer cost less in the script, and Lua's stack limits `unpack`.
-STAGED = range(16, 4_001)
+STAGED = range(20, 4_001)
 # Keeps the payloads of known tasks, which the next command replaces; `offer` restores them. Sent as
 # text: a server that did not have it would carry out the next command all the same.
 _KEEP = """#!lua

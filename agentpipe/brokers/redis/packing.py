@@ -38,12 +38,10 @@ class Commands:
     Attributes:
         pieces: Their bytes.
         replies: How many replies they get.
-        script: Text of a script that precedes them once on each connection; empty for none.
     """
 
     pieces: list[bytes]
     replies: int = 1
-    script: str = ""
 
 
 def packed(arguments: Iterable[Argument]) -> Packed:
@@ -59,10 +57,10 @@ def command_of(arguments: tuple[Argument, ...], more: Packed = NOTHING) -> list[
     return [first, more.data] if more.number else [first]
 
 
-def transaction(commands: Sequence[list[bytes]], script: str) -> Commands:
-    """Make encoded commands a transaction, whose server gets the script first."""
+def transaction(commands: Sequence[list[bytes]]) -> Commands:
+    """Make encoded commands a transaction."""
     pieces = b"".join((_MULTI, *chain.from_iterable(commands), _EXEC))
-    return Commands([pieces], len(commands) + 2, script)
+    return Commands([pieces], len(commands) + 2)
 
 
 def _parts(arguments: Iterable[Argument]) -> list[bytes]:

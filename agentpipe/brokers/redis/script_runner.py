@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
@@ -45,8 +43,6 @@ class ScriptRunner:
         # and the command itself detects a dead connection anyway.
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
-        # Connections to a server that has the scripts of transactions.
-        self._loaded = WeakSet[Any]()
         self._closed = False
         self.losses = 0
         # When the last script that recorded the server's time was sent.
@@ -66,9 +62,9 @@ class ScriptRunner:
     ) -> Any:
         """Run a script with these arguments, followed by ``more``; returns its reply.
 
-        ``before`` has encoded commands: they and the script are one transaction, whose server gets
-        the script first, since without it the commands would be carried out alone. ``sent`` is
-        called once everything is sent.
+        ``before`` has encoded commands: they and the script are one transaction. It has the
+        script's text, since on a server without the script the commands would be carried out
+        alone. ``sent`` is called once everything is sent.
 
         Raises:
             Unreachable: The server does not answer, or refuses everything for now.
@@ -80,8 +76,9 @@ class ScriptRunner:
         # under it.
         waited = "" if self._noted_at is None else f"{begun - self._noted_at:.3f}"
         keys = (self.key, f"{self.base}:waited:{waited}")
-        command = command_of(("EVALSHA", script.sha, len(keys), *keys, *args), more)
-        commands = transaction((*before, command), script.text) if before else Commands(command)
+        how = ("EVAL", script.text) if before else ("EVALSHA", script.sha)
+        command = command_of((*how, len(keys), *keys, *args), more)
+        commands = transaction((*before, command)) if before else Commands(command)
         try:
             answer = self._answer(commands, sent)
         except NoScriptError:
@@ -120,17 +117,10 @@ class ScriptRunner:
 
     def _answer_once(self, commands: Commands, sent: Callable[[], None] | None = None) -> Any:
         connection, pieces, replies = self._connection(), commands.pieces, commands.replies
-        is_unloaded = bool(commands.script) and connection not in self._loaded
         try:
-            if is_unloaded:
-                pieces = [*command_of(("SCRIPT", "LOAD", commands.script)), *pieces]
             connection.send_packed_command(pieces, check_health=False)
             if sent is not None:
                 sent()
-            if is_unloaded:
-                with suppress(ResponseError):  # The script's own reply reports what fails.
-                    connection.read_response()
-                self._loaded.add(connection)
             answer = connection.read_response() if replies == 1 else _executed(connection, replies)
         except ResponseError:
             self._idle.append(connection)
