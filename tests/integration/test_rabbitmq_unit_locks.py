@@ -10,6 +10,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq.locks import PORTION
 from agentpipe.settings import Settings
 from tests.support import wait_until
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from brokers.server_rabbitmq import RabbitServer
 
 PATIENCE_S = 30.0
-MANY = [f"agent {number}" for number in range(50)]
+MANY = [f"agent {number}" for number in range(2 * PORTION + 20)]
 
 
 @pytest.fixture(params=["classic", "quorum"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.rabbitmq.locks import QueueLocks
+from agentpipe.brokers.rabbitmq.locks import PORTION, QueueLocks
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.connections.amqp.channel import LOCKED, ChannelClosed
 
@@ -87,5 +87,25 @@ def test_a_worker_that_ends_while_it_asks_keeps_no_lock() -> None:
             await taking
         assert server.locks == set()
         assert await locks.take(["a"], "other") == {"a"}
+
+    asyncio.run(end())
+
+
+def test_a_worker_that_ends_while_it_asks_for_many_keeps_none() -> None:
+    """Portions are locked at the same time: none may be locked after the worker's end."""
+
+    async def end() -> None:
+        server = Server()
+        server.hangs = True
+        locks = locks_on(server)
+        many = [f"agent {number}" for number in range(2 * PORTION + 1)]
+        taking = asyncio.ensure_future(locks.take(many, "w"))
+        await server.asked.wait()
+        server.hangs = False
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        assert server.locks == set()
+        assert await locks.take(many, "other") == {*many}
 
     asyncio.run(end())

@@ -6,6 +6,7 @@ it, over all processes: the server gives a lock to one connection, until that co
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.connection import Connection
     from agentpipe.connections.amqp.channel import Channel
+
+# Units to lock per channel. The server makes the queues of several channels at the same time.
+PORTION = 50
 
 
 class UnitLocks(ABC):
@@ -32,7 +36,7 @@ class UnitLocks(ABC):
         self._owners.update(dict.fromkeys(free, owner))  # Keeps other workers of this process away.
         locked: Sequence[str] = ()
         try:
-            locked = await self._locked(free)
+            locked = await self._locked_in_portions(free)
         except BaseException:  # The connection can outlive the owner, and would keep the locks.
             await self._unlock(free)
             raise
@@ -40,6 +44,17 @@ class UnitLocks(ABC):
             for unit in {*free}.difference(locked):
                 self._owners.pop(unit, None)
         return {unit for unit in units if self._owners.get(unit) is owner}
+
+    async def _locked_in_portions(self, units: Sequence[str]) -> list[str]:
+        """Lock all portions at the same time; returns or raises once none is under way."""
+        portions = [units[first : first + PORTION] for first in range(0, len(units), PORTION)]
+        found = await asyncio.gather(*map(self._locked, portions), return_exceptions=True)
+        locked: list[str] = []
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+            locked += each
+        return locked
 
     async def _locked(self, units: Sequence[str]) -> Sequence[str]:
         """Lock all units at once, or else those of each half that no other connection has."""

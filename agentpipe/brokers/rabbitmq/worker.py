@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import Comparison
+from agentpipe.brokers.rabbitmq import locks
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.answers import Answers, Respondent
 from agentpipe.brokers.rabbitmq.assignment import share_of
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 # Another worker still holds this agent's lock.
 RETRY_S = 0.1
-# Agents to take over per round.
-PORTION = 50
+# Agents to take over per round: several portions of locks.
+PORTION = 20 * locks.PORTION
 # Interval at which workers introduce themselves again, for those that missed a message.
 HELLO_EVERY_S = 10.0
 # Time for all workers to resume their runs after a lost connection.
