@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import KeepsDeadLetters
     from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
     from agentpipe.operations.dead_letters import DeadStore
+    from agentpipe.operations.replay import Replayed
 
 ACTIONS = {
     "list": "list dead letters, oldest first",
@@ -247,13 +248,14 @@ def _show(args: argparse.Namespace, store: KeepsDeadLetters) -> int:
 
 
 def _replay(args: argparse.Namespace, store: DeadStore) -> int:
+    from agentpipe.operations.replay import Replay
     from agentpipe.sending.dispatcher import Dispatcher
 
     dispatcher = Dispatcher(store)
     settings = settings_of(args)
     if args.collection_file or settings.collection_file:
         dispatcher.declare(collections_of(args, settings))
-    replay = dead_letters.Replay(store, dispatcher, to=args.to, on_full=args.on_full)
+    replay = Replay(store, dispatcher, to=args.to, on_full=args.on_full)
     done = replay.run(_select(args, store, "replay"))
     if done.failed and not done.replayed and not done.refused:
         say(*done.problems)
@@ -266,7 +268,7 @@ def _replay(args: argparse.Namespace, store: DeadStore) -> int:
     return PARTLY if done.replayed else FULL
 
 
-def _print_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> None:
+def _print_replayed(args: argparse.Namespace, done: Replayed) -> None:
     counts = {"replayed": done.replayed, "refused": done.refused, "failed": done.failed}
     failed = f", {done.failed} failed" if done.failed else ""
     text = f"{done.replayed} replayed, {done.refused} refused{failed}"

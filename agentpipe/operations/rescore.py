@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.errors import ConfigError, TaskError
 from agentpipe.evaluation.evaluators import reward, rewards
+from agentpipe.operations.unhandled import Unhandled
 from agentpipe.sinks.base import Record
 from agentpipe.worker.outcomes.unjudged import evaluation_error
 
@@ -34,32 +35,21 @@ if TYPE_CHECKING:
 
 BATCH = 32
 JUDGED = ("ok", "eval_error")
-MAX_PROBLEMS = 20
 
 
 @dataclass(slots=True)
-class Rescored:
-    """The outcome for a run's results.
+class Rescored(Unhandled):
+    """The outcome for a run's results. The new run lacks answers that cannot be judged.
 
     Attributes:
         judged: Answers that were judged again.
         carried: Results without an answer, carried over.
         known: Results that an earlier call already handled.
-        failed: Answers that cannot be judged; the new run lacks them.
-        problems: Why answers failed, up to ``MAX_PROBLEMS``.
     """
 
     judged: int = 0
     carried: int = 0
     known: int = 0
-    failed: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def note(self, problem: str) -> None:
-        """Count an answer that cannot be judged."""
-        self.failed += 1
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ and an attempt that ended well is the last one.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -20,6 +19,8 @@ from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, FormatError, TaskError
 from agentpipe.evaluation.kept_answer import begun_again
 from agentpipe.operations.judging.samples import Sample, families
+from agentpipe.operations.resend import Resend, Target
+from agentpipe.operations.unhandled import Unhandled
 from agentpipe.sending.admission import admit
 
 if TYPE_CHECKING:
@@ -28,15 +29,14 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.dead_letter import DeadLetter
     from agentpipe.core.result import Result
+    from agentpipe.operations.resend import OnFull
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher
-    from agentpipe.sending.sent import Sent
 
 # Failures not due to the answer, or that may be chance; a judged answer is never retried.
 USUAL = ("agent_error", "limit", "eval_error", "infra_error")
 ALLOWED = tuple(each for each in OUTCOMES if each != "ok")
 BATCH = 20
-MAX_PROBLEMS = 20
 _SUFFIX = "~r"
 
 
@@ -54,28 +54,18 @@ class Ended:
 
 
 @dataclass(slots=True)
-class Retried:
+class Retried(Unhandled):
     """The outcome of a retry.
 
     Attributes:
         task_ids: Ids of the accepted attempts.
         duplicate_ids: Ids of attempts that were sent before and are under way.
         refused: Number of attempts refused because the queues are full.
-        failed: Number of attempts that cannot be sent.
-        problems: Why attempts failed, up to ``MAX_PROBLEMS``.
     """
 
     task_ids: list[str] = field(default_factory=list)
     duplicate_ids: list[str] = field(default_factory=list)
     refused: int = 0
-    failed: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def note(self, problem: str, number: int = 1) -> None:
-        """Count attempts that cannot be sent."""
-        self.failed += number
-        if number and len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
 
 
 def ended_badly(
@@ -114,32 +104,27 @@ def _error_of(result: Result) -> str:
 class Retry:
     """Sends the next attempts, a few at a time; a dead letter holds the complete original task."""
 
-    def __init__(
-        self,
-        store: Store,
-        dispatcher: Dispatcher,
-        *,
-        on_full: Literal["refuse", "wait"] = "refuse",
-    ) -> None:
+    def __init__(self, store: Store, dispatcher: Dispatcher, *, on_full: OnFull = "refuse") -> None:
         self._letters = store if isinstance(store, KeepsDeadLetters) else None
-        self._dispatcher, self._on_full = dispatcher, on_full
+        self._dispatcher = dispatcher
         self._done = Retried()
+        self._resend = Resend(dispatcher, self._letters, on_full, self._done)
 
     def run(self, ended: Sequence[Ended]) -> Retried:
         """Send all attempts."""
         for at in range(0, len(ended), BATCH):
-            self._send_all(ended[at : at + BATCH])
+            for _, sent in self._resend.send(self._tasks(ended[at : at + BATCH])):
+                self._done.task_ids += sent.task_ids
+                self._done.duplicate_ids += sent.duplicate_ids
+                self._done.refused += sent.refused
         return self._done
 
-    def _send_all(self, ended: Sequence[Ended]) -> None:
+    def _tasks(self, ended: Sequence[Ended]) -> Iterator[tuple[Target, AdmittedTask]]:
         dead = self._dead([each.result.task_id for each in ended])
-        by_target: dict[tuple[str, bool], list[AdmittedTask]] = defaultdict(list)
         for each in ended:
             letter = dead.get(each.result.task_id)
             if task := self._task(each, letter):
-                by_target[_target_of(each.result, letter, task.task)].append(task)
-        for (target, round_robin), tasks in by_target.items():
-            self._send(target, tasks, round_robin=round_robin)
+                yield _target_of(each.result, letter, task.task), task
 
     def _dead(self, task_ids: Sequence[str]) -> dict[str, DeadLetter]:
         if self._letters is None:
@@ -153,26 +138,6 @@ class Retry:
         except (TaskError, FormatError, orjson.JSONDecodeError) as error:
             self._done.note(f"{ended.result.task_id} is not sent again: {error}")
             return None
-
-    def _send(self, target: str, tasks: Sequence[AdmittedTask], *, round_robin: bool) -> None:
-        try:
-            sent = self._dispatcher.send_many(
-                target, tasks, on_full=self._on_full, round_robin=round_robin
-            )
-        except ConfigError as error:  # The target is not declared.
-            self._done.note(str(error), len(tasks))
-            return
-        self._done.task_ids += sent.task_ids
-        self._done.duplicate_ids += sent.duplicate_ids
-        self._done.refused += sent.refused
-        self._drop(sent, tasks)
-
-    def _drop(self, sent: Sent, tasks: Iterable[AdmittedTask]) -> None:
-        """Drop the letters that were retried: replaying one would add a further attempt."""
-        taken = {*sent.task_ids, *sent.duplicate_ids}
-        followed = (each.task.retry_of for each in tasks if each.task_id in taken)
-        if self._letters is not None:
-            self._letters.drop_dead([task_id for task_id in followed if task_id])
 
 
 def again(ended: Ended, letter: DeadLetter | None) -> Task:
@@ -213,11 +178,11 @@ def _carried(result: Result) -> dict[str, Any]:
     return {"task_id": result.task_id, **{name: getattr(result, name) for name in names}}
 
 
-def _target_of(result: Result, letter: DeadLetter | None, task: Task) -> tuple[str, bool]:
-    """The target, and whether any agent will do; an answer is judged by the agent that gave it."""
+def _target_of(result: Result, letter: DeadLetter | None, task: Task) -> Target:
+    """The collection; for a kept answer, the agent that gave it, whose context judges it."""
     if task.answered is not None and letter is not None:
-        return letter.queue, False
-    return result.collection or result.agent or "", True
+        return Target(letter.queue, round_robin=False)
+    return Target(result.collection or result.agent or "")
 
 
 def checked_outcomes(text: str) -> tuple[str, ...]:

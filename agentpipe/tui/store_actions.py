@@ -17,9 +17,10 @@ from agentpipe.core.text import one_line
 from agentpipe.core.timestamps import seconds_of
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations.cancel import CancelReport, cancel_matching
-from agentpipe.operations.dead_letters import Replay, named, pages, with_dead_letters
+from agentpipe.operations.dead_letters import named, pages, with_dead_letters
 from agentpipe.operations.explain.lookup import look_up
 from agentpipe.operations.pause import pause
+from agentpipe.operations.replay import Replay
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.show.card import draw_result
 from agentpipe.show.page import Page, as_text

@@ -168,7 +168,8 @@ REPLAY = textwrap.dedent("""
     import os, signal
     from agentpipe.brokers import open_store
     from agentpipe.brokers.dead_letter import DeadFilter
-    from agentpipe.operations.dead_letters import Replay, pages
+    from agentpipe.operations.dead_letters import pages
+    from agentpipe.operations.replay import Replay
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.settings import Settings
 
