@@ -6,12 +6,11 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from agentpipe.cli.dead import moment_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import settings_of
-from agentpipe.cli.options import add_common, add_run
+from agentpipe.cli.options import add_common, add_run, age_or_time
 from agentpipe.cli.output import confirm, print_either, say
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.text import counted
@@ -73,7 +72,7 @@ def _require_file(settings: Settings) -> None:
 
 
 def _trim(args: argparse.Namespace, archive: Trimmable) -> None:
-    before = moment_of("--before", args.before)
+    before = age_or_time("--before", args.before)
     if before is None and args.run_name is None:
         raise ConfigError("say what to remove: --before TIME, --run NAME, or both")
     found = archive.matching(Query(run=args.run_name, finished_before=before))

@@ -10,6 +10,7 @@ from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_json, print_text, say
+from agentpipe.cli.signals import handled_by
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
@@ -73,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
         return OK
     for name in removed:
         say(f"{name}, left by a killed trial, is removed")
-    report = _interruptible(args, settings, plan)
+    # Clean up as on Ctrl-C.
+    with handled_by(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+        report = _tried(args, settings, plan)
     if args.json:
         print_json(_record(report))
     else:
@@ -90,17 +93,6 @@ def _plan(args: argparse.Namespace) -> Plan:
     if negative := [number for number in numbers.values() if number < 0]:
         raise ConfigError(f"a number of faults must be at least 0, got {negative[0]}")
     return Plan(args.tasks, **numbers)
-
-
-def _interruptible(args: argparse.Namespace, settings: Settings, plan: Plan) -> Report:
-    """Clean up on SIGTERM and SIGHUP as on Ctrl-C."""
-    kinds = (signal.SIGTERM, signal.SIGHUP)
-    before = {kind: signal.signal(kind, signal.default_int_handler) for kind in kinds}
-    try:
-        return _tried(args, settings, plan)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def _tried(args: argparse.Namespace, settings: Settings, plan: Plan) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from contextlib import closing
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from agentpipe.archive.collect import Collector
-from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import opened_sink, settings_of
 from agentpipe.cli.options import add_common, seconds
 from agentpipe.cli.otlp import add_content, group_of, trace_sender
 from agentpipe.cli.output import print_either, say
 from agentpipe.cli.progress import progress_bar
+from agentpipe.cli.signals import stopping
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
@@ -77,15 +76,15 @@ def run(args: argparse.Namespace) -> int:
     target = _target(settings, _archive_url(args.to))
     logs.configure(settings.log_level, settings.log_format)
     say(f"from {without_password(settings.sink)} to {_path(target)}")
-    begun, ended_by = time.monotonic(), list[int]()
+    begun = time.monotonic()
     with opened_sink(settings) as sink, opened_sink(target) as archive:
         assert isinstance(archive, Keeper)
         group = args.group or archive.reader_group()
         with closing(sink.follow(group, "beginning")) as reader:
-            done = _collect(args, Collector(reader, archive), ended_by)
+            done, code = _collect(args, Collector(reader, archive))
         archive.index()
     _print(args, done, path=_path(target), group=group, took_s=time.monotonic() - begun)
-    return INTERRUPTED if signal.SIGINT in ended_by else OK
+    return code
 
 
 def _send(args: argparse.Namespace, settings: Settings) -> int:
@@ -95,12 +94,12 @@ def _send(args: argparse.Namespace, settings: Settings) -> int:
     sender = trace_sender(args.otlp, content=args.content)
     logs.configure(settings.log_level, settings.log_format)
     say(f"from {without_password(settings.sink)} to {sender.shown}")
-    begun, ended_by = time.monotonic(), list[int]()
+    begun = time.monotonic()
     group = args.group or group_of(sender.shown)
     with opened_sink(settings) as sink, closing(sink.follow(group, "beginning")) as reader:
-        done = _collect(args, Collector(reader, sender), ended_by)
+        done, code = _collect(args, Collector(reader, sender))
     _print(args, done, path=sender.shown, group=group, took_s=time.monotonic() - begun)
-    return INTERRUPTED if signal.SIGINT in ended_by else OK
+    return code
 
 
 def _archive_url(path: str | None) -> str:
@@ -130,22 +129,14 @@ def _target(settings: Settings, url: str) -> Settings:
     return replace(settings, sink=url)
 
 
-def _collect(args: argparse.Namespace, collector: Collector, ended_by: list[int]) -> Collected:
-    """Collect until a signal: the first ends after the current batch, the second ends at once."""
-
-    def stop(number: int, _frame: object) -> None:
-        ended_by.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        collector.stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+def _collect(args: argparse.Namespace, collector: Collector) -> tuple[Collected, int]:
+    """Collect until the end or a signal, which ends after the current batch; and the exit code."""
     shown = sys.stderr.isatty() and not args.json
-    try:
-        with progress_bar("collected", shown=shown, redirect=False) as progress:
-            return collector.run(None if args.follow else args.timeout, progress)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with (
+        stopping(collector.stop) as heard,
+        progress_bar("collected", shown=shown, redirect=False) as progress,
+    ):
+        return collector.run(None if args.follow else args.timeout, progress), heard.exit_code
 
 
 def _print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli.columns import table
+from agentpipe.cli.columns import divided, pairs
 from agentpipe.cli.exit_codes import OK, PARTLY
 from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import settings_of
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         _draw(args, whole)
         if by:
-            _draw_parts(args.by, by)
+            cells = {name: _cells(part) for name, part in by.items()}
+            print_text(*divided(args.by, COLUMNS, cells), "")
         print_text(_verdict(args, whole.difference))
     _say_asked_otherwise(args, whole.asked_otherwise)
     say_drift(args.first, whole.a.config_hashes)
@@ -105,8 +106,7 @@ def _draw(args: argparse.Namespace, whole: Comparison) -> None:
         rows += _alone(name, alone)
     for name, report in zip(_names(args), (whole.a, whole.b), strict=True):
         rows.append((f"{name} took", _cost(report)))
-    width = max(len(name) for name, _ in rows)
-    print_text("", *(f"  {name:<{width}}   {value}" for name, value in rows), "")
+    print_text("", *pairs(rows), "")
 
 
 def _compared(args: argparse.Namespace, found: Delta) -> Iterator[tuple[str, str]]:
@@ -163,12 +163,6 @@ def _cost(report: Report) -> str:
     if report.retried:
         parts.append(f"{report.retried:,} retried")
     return ", ".join(parts)
-
-
-def _draw_parts(field: str, parts: Mapping[str, Comparison]) -> None:
-    rows: list[tuple[str, ...]] = [(one_line(field, 40), *COLUMNS)]
-    rows += [(one_line(name, 60), *_cells(part)) for name, part in parts.items()]
-    print_text(*table(rows), "")
 
 
 def _cells(part: Comparison) -> Sequence[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-import time
 from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,13 +15,13 @@ from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import refuse_unknown_run
-from agentpipe.cli.opening import collections_of, opened_store, settings_of, store_to_read
-from agentpipe.cli.options import add_common, add_on_full, add_run, refuse_below_one
+from agentpipe.cli.opening import declare_named, opened_store, settings_of, store_to_read
+from agentpipe.cli.options import add_common, add_on_full, add_run, age_or_time, refuse_below_one
 from agentpipe.cli.output import confirms, print_either, print_json, print_text, say
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
-from agentpipe.core.timestamps import seconds_of, utc
+from agentpipe.core.timestamps import utc
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations import dead_letters
 
@@ -45,8 +43,6 @@ ACTIONS = {
 # Up to this many dead letters are replayed or dropped without confirmation.
 FEW = 3
 PAGE = 1_000
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
-_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([smhdw])")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -125,25 +121,10 @@ def _filter(args: argparse.Namespace) -> DeadFilter:
         collection=args.collection,
         outcome=args.outcome,
         error=args.error or "",
-        since=moment_of("--newer-than", args.newer_than),
-        until=moment_of("--older-than", args.older_than),
+        since=age_or_time("--newer-than", args.newer_than),
+        until=age_or_time("--older-than", args.older_than),
         run=args.run_name,
     )
-
-
-def moment_of(option: str, text: str | None) -> float | None:
-    """Unix seconds of an age such as ``3d``, or of an ISO 8601 time with a zone."""
-    if text is None:
-        return None
-    if found := _AGE.fullmatch(text):
-        return time.time() - float(found[1]) * _UNITS_S[found[2]]
-    moment = seconds_of(text)
-    if moment is None:
-        raise ConfigError(
-            f"{option} {text[:40]!r}: write an age such as 10m, 3h or 2d, "
-            "or a time such as 2026-01-31T08:00Z"
-        )
-    return moment
 
 
 def _select(
@@ -252,9 +233,7 @@ def _replay(args: argparse.Namespace, store: DeadStore) -> int:
     from agentpipe.sending.dispatcher import Dispatcher
 
     dispatcher = Dispatcher(store)
-    settings = settings_of(args)
-    if args.collection_file or settings.collection_file:
-        dispatcher.declare(collections_of(args, settings))
+    declare_named(dispatcher, args, settings_of(args))
     replay = Replay(store, dispatcher, to=args.to, on_full=args.on_full)
     done = replay.run(_select(args, store, "replay"))
     if done.failed and not done.replayed and not done.refused:

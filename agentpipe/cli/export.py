@@ -11,7 +11,7 @@ from agentpipe.archive.export.formats import FORMATS, Options
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
-from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run, finite
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse_without_effect(args.format, options)
     _refuse_path(args, form)
     require_results(args, settings, now=True)
-    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_collection(args, settings, args.collection)
     refuse_unknown_run(settings, args.run_name)
     with Archive.open(settings) as archive:
         find = _find(args, archive)
@@ -86,7 +86,7 @@ def _send(args: argparse.Namespace, settings: Settings) -> int:
         if getattr(args, name[2:].replace("-", "_")):
             raise ConfigError(f"{name} has no effect on {OTLP}")
     require_results(args, settings, now=True)
-    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_collection(args, settings, args.collection)
     refuse_unknown_run(settings, args.run_name)
     sender = trace_sender(args.path, content=args.content)
     with Archive.open(settings) as archive:

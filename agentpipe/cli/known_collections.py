@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 
-def refuse_unknown(args: argparse.Namespace, settings: Settings, name: str | None) -> None:
+def refuse_unknown_collection(
+    args: argparse.Namespace, settings: Settings, name: str | None
+) -> None:
     """Refuse a name that is not in the collection file, on the broker or in the sink.
 
     If the file is not readable and the broker has no names, every name passes: there is nothing to

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
+    from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sinks.base import Sink
 
 
@@ -70,6 +71,12 @@ def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collec
     from agentpipe.config.collection import load
 
     return load(collection_file(args, settings), settings.max_queue_size)
+
+
+def declare_named(dispatcher: Dispatcher, args: argparse.Namespace, settings: Settings) -> None:
+    """Declare the collections of the file that the user names; a usual file here is not named."""
+    if args.collection_file or settings.collection_file:
+        dispatcher.declare(collections_of(args, settings))
 
 
 def named_collection(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+import time
 from typing import TYPE_CHECKING
 
 from agentpipe.core.run_names import RUN_NAME, is_run_name
+from agentpipe.core.timestamps import seconds_of
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 USUAL_FILE = "collection.yaml"
 LOCALHOST = "127.0.0.1"
 _MAX_PORT = 65_535
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([smhdw])")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -122,3 +127,18 @@ def refuse_below_one(option: str, value: int | None) -> None:
     """Raise ``ConfigError`` if the option is given and less than 1."""
     if value is not None and value < 1:
         raise ConfigError(f"{option} must be at least 1, got {value}")
+
+
+def age_or_time(option: str, text: str | None) -> float | None:
+    """Unix seconds of an age such as ``3d``, or of an ISO 8601 time with a zone."""
+    if text is None:
+        return None
+    if found := _AGE.fullmatch(text):
+        return time.time() - float(found[1]) * _UNITS_S[found[2]]
+    moment = seconds_of(text)
+    if moment is None:
+        raise ConfigError(
+            f"{option} {text[:40]!r}: write an age such as 10m, 3h or 2d, "
+            "or a time such as 2026-01-31T08:00Z"
+        )
+    return moment

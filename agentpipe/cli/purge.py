@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
-from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.opening import opened_sink, opened_store, settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_either, say_where
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     require_tasks(args, settings)
-    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_collection(args, settings, args.collection)
     say_where(settings)
     with opened_store(settings) as store, opened_sink(settings) as sink:
         purged = purge(store, args.collection)

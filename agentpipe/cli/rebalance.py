@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.exit_codes import FULL, OK, PARTLY
 from agentpipe.cli.home import require_tasks
-from agentpipe.cli.opening import collections_of, opened_store, settings_of
+from agentpipe.cli.opening import declare_named, opened_store, settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_either, say_where
 from agentpipe.core.text import counted
@@ -14,9 +14,7 @@ from agentpipe.core.text import counted
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.brokers.base import Store
     from agentpipe.operations.rebalance import Rebalanced
-    from agentpipe.settings import Settings
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,26 +29,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Move the tasks; return 5 if some have no room, 3 if none has."""
     from agentpipe.operations.rebalance import rebalance
+    from agentpipe.sending.dispatcher import Dispatcher
 
     settings = settings_of(args)
     require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store:
         if not args.dry_run:
-            _declare(args, settings, store)
+            declare_named(Dispatcher(store), args, settings)
         done = rebalance(store, args.collection, dry_run=args.dry_run)
     print_either(args, done.to_dict(), _text(done))
     if not done.left:
         return OK
     return PARTLY if done.moved else FULL
-
-
-def _declare(args: argparse.Namespace, settings: Settings, store: Store) -> None:
-    """Declare the file's agents, which can be fewer than the broker knows."""
-    from agentpipe.sending.dispatcher import Dispatcher
-
-    if args.collection_file or settings.collection_file:
-        Dispatcher(store).declare(collections_of(args, settings))
 
 
 def _text(done: Rebalanced) -> str:

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.columns import table
+from agentpipe.cli.columns import divided, pairs
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
-from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run
 from agentpipe.cli.output import print_json, print_text, say, say_skipped
@@ -70,7 +70,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> int:
     """Read the stream from its beginning to its current end, or a run from the archive."""
     settings = settings_of(args)
-    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_collection(args, settings, args.collection)
     key = key_of(args.by) if args.by else None
     require_results(args, settings)
     found, rescored = ResultsOfRuns(settings, _runs(args)), list[str]()
@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         _draw(whole)
         if by:
-            _draw_parts(args.by, by)
+            cells = {name: _cells(part) for name, part in by.items()}
+            print_text(*divided(args.by, COLUMNS, cells), "")
         print_text(f"Results: {without_password(settings.sink)}")
     _say_what_to_know(args, whole, rescored)
     say_skipped(found)
@@ -130,8 +131,7 @@ def _draw(report: Report) -> None:
         ("throughput", f"{report.per_s:,.1f} results/s"),
         ("time", f"{report.duration_s:.1f} s"),
     ]
-    width = max(len(name) for name, _ in rows)
-    print_text("", *(f"  {name:<{width}}   {value}" for name, value in rows), "")
+    print_text("", *pairs(rows), "")
 
 
 def _tried_again(report: Report) -> Iterator[tuple[str, str]]:
@@ -186,12 +186,6 @@ def _chances(each: PassK) -> str:
     left_out = f"; {each.left_out:,} have fewer samples" if each.left_out else ""
     tasks = counted(each.groups, "task")
     return f"{each.any_passes:.1%}, {each.all_pass:.1%} of {tasks}{left_out}"
-
-
-def _draw_parts(field: str, parts: dict[str, Report]) -> None:
-    rows: list[tuple[str, ...]] = [(one_line(field, 40), *COLUMNS)]
-    rows += [(one_line(name, 60), *_cells(part)) for name, part in parts.items()]
-    print_text(*table(rows), "")
 
 
 def _cells(part: Report) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.home import require_results
-from agentpipe.cli.opening import collections_of, opened_store, settings_of
+from agentpipe.cli.opening import declare_named, opened_store, settings_of
 from agentpipe.cli.options import add_common, add_on_full, add_run
 from agentpipe.cli.output import print_either, print_json, print_text, say
 from agentpipe.cli.run_notes import no_results_of
@@ -71,8 +71,7 @@ def _send(args: argparse.Namespace, settings: Settings, ended: Sequence[Ended]) 
 
     with opened_store(settings) as store:
         dispatcher = Dispatcher(store)
-        if args.collection_file or settings.collection_file:
-            dispatcher.declare(collections_of(args, settings))
+        declare_named(dispatcher, args, settings)
         return Retry(store, dispatcher, on_full=args.on_full).run(ended)
 
 

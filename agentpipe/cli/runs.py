@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.cli.columns import listing
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import opened_store, settings_of, store_to_read
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 ACTIONS = ("show", "drop")
-COLUMNS = ("run", "collection", "tasks", "done", "ok", "reward", "95 % interval", "tokens", "usd")
+COLUMNS = (
+    "run",
+    "collection",
+    "tasks",
+    "done",
+    "ok",
+    "reward",
+    "95 % interval",
+    "tokens",
+    "usd",
+    "begun",
+    "took",
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +70,7 @@ def _list(args: argparse.Namespace) -> int:
     if not found:
         say("no run on this broker: `agentpipe send --run NAME` begins one")
         return OK
-    _draw([(*COLUMNS, "begun", "took"), *map(_cells, found)])
+    print_text(*listing([COLUMNS, *map(_cells, found)]))
     if any(each.archived is None for each in found) and not is_absent(settings.sink):
         say("the sink is not an archive: results are as the broker has counted them")
     for each in found:
@@ -85,19 +98,9 @@ def show_one(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         print_json(found.to_dict())
     else:
-        _draw([(*COLUMNS, "begun", "took"), _cells(found)])
+        print_text(*listing([COLUMNS, _cells(found)]))
     _say_flaws(found)
     return OK
-
-
-def _draw(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print_text(
-        *(
-            "  ".join(f"{it:<{w}}" for it, w in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
-    )
 
 
 def _cells(each: RunSummary) -> tuple[str, ...]:

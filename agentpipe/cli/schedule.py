@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.opening import collection_file, collections_of, opened_store, settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_either, print_json, print_text, say, say_where
+from agentpipe.cli.signals import stopping
 from agentpipe.core import logs
 from agentpipe.errors import ConfigError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import argparse
 
     from agentpipe.sending.firing import Fired
-    from agentpipe.sending.scheduler import WallClock
 
 MAX_COUNT = 1_000
 
@@ -52,26 +51,13 @@ def _run(args: argparse.Namespace) -> int:
     check_files(collections)
     logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
-    clock, ended_by = WallClock(), list[int]()
-    _stop_on_signals(clock, ended_by)
-    with opened_store(settings) as store:
+    clock = WallClock()
+    with stopping(clock.stop) as heard, opened_store(settings) as store:
         dispatcher = Dispatcher(store)
         dispatcher.declare(collections)
         schedules = schedules_of(collections, dispatcher, store, partial(_print_fired, args))
         Scheduler(schedules, clock).run(once=args.once)
-    return INTERRUPTED if signal.SIGINT in ended_by else OK
-
-
-def _stop_on_signals(clock: WallClock, ended_by: list[int]) -> None:
-    """Stop after the current round trip; a second signal ends at once."""
-
-    def stop(number: int, _frame: object) -> None:
-        ended_by.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        clock.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    return heard.exit_code
 
 
 def _print_fired(args: argparse.Namespace, fired: Fired) -> None:

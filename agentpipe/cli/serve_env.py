@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.opening import collection_file, settings_of
 from agentpipe.cli.options import add_address, add_common
 from agentpipe.cli.output import print_either, say
+from agentpipe.connections.url import is_loopback
 from agentpipe.primerl.server import EnvServer
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     def announce(address: str) -> None:
         print_either(args, {"address": address}, address)
 
-    if not _is_loopback(args.host):
+    if not is_loopback(args.host):
         say(
             f"warning: anyone who reaches {args.host} can run tasks and read their results: the "
             "protocol has neither a password nor encryption"
@@ -47,9 +46,3 @@ def run(args: argparse.Namespace) -> int:
     ) as server:
         asyncio.run(server.serve(args.host, args.port, announce))
     return OK
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"

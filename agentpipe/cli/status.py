@@ -12,6 +12,7 @@ from agentpipe.cli.output import print_json, print_text, say_where
 from agentpipe.cli.runs import show_one
 from agentpipe.core.budgets import budget_line
 from agentpipe.core.text import duration
+from agentpipe.operations.misfits import misfits_of_fleet
 from agentpipe.operations.stats import as_dict
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         *_budgets(stats),
         *_policies(stats),
         *_loops(stats),
-        *_misfits(stats),
+        *misfits_of_fleet(stats),
     )
     for line in (*_lines(status), *warnings):
         print_text(line, head=len(line))
@@ -65,17 +66,6 @@ def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[st
             f"outbox full ({records:,} of {limits.records:,} records, {size:,} of "
             f"{limits.size_bytes:,} bytes): workers claim nothing until the sink accepts results"
         )
-
-
-def _misfits(stats: Stats) -> Iterator[str]:
-    """Tasks of removed agents, and configs that differ between workers."""
-    from agentpipe.brokers.removed import removed_agents
-    from agentpipe.worker.claims.configs import configs_in_use, sentences
-
-    collections = {depth.collection for depth in stats.queues if depth.collection}
-    for each in removed_agents(stats, collections):
-        yield each.sentence
-    yield from sentences(configs_in_use(stats))
 
 
 def _undeliverable(status: dict[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import orjson
 
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import await_results, require_results
-from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.known_runs import refuse_unknown_run, unknown_run
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run, finite, refuse_below_one, seconds
@@ -80,7 +80,7 @@ def _start(text: str) -> Start:
 def run(args: argparse.Namespace) -> int:
     """Print results until the limit, the timeout or Ctrl-C."""
     settings = settings_of(args)
-    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_collection(args, settings, args.collection)
     require_results(args, settings)
     return follow(args, settings)
 

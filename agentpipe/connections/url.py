@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -110,6 +111,14 @@ def split_url(url: str) -> SplitResult:
 def host_in_url(host: str) -> str:
     """A host as written in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and "[" not in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def with_parameters(url: str, **values: str) -> str:

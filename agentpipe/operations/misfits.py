@@ -1,4 +1,4 @@
-"""Misfits: mismatches between a collection file and the fleet that serves it."""
+"""Misfits: mismatches within a fleet, and between it and a collection file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
+
+
+def misfits_of_fleet(stats: Stats) -> Iterator[str]:
+    """One sentence per collection with tasks of removed agents or with different configs."""
+    collections = {depth.collection for depth in stats.queues if depth.collection}
+    for each in removed_agents(stats, collections):
+        yield each.sentence
+    yield from sentences(configs_in_use(stats))
 
 
 def misfits(stats: Stats, collections: Sequence[Collection]) -> Iterator[str]:

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from agentpipe.brokers.removed import removed_agents
 from agentpipe.monitoring import numbers
 from agentpipe.monitoring.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.monitoring.rows import SORTS
+from agentpipe.operations.misfits import misfits_of_fleet
 from agentpipe.show.page import LEAST_WIDTH, spans
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
 from agentpipe.tui.tasks import agent_tasks, task_page
-from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,15 +153,8 @@ def _overview(
         *map(_policy, now.stats.policies),
         *_flow(now, rates, bottleneck),
         *_wrapped(_bottleneck(bottleneck), width, max(1, height // BOTTLENECK_PART)),
-        *(Text(plain(words, 400), WARN) for words in _misfits(now.stats)),
+        *(Text(plain(words, 400), WARN) for words in misfits_of_fleet(now.stats)),
     ]
-
-
-def _misfits(stats: Stats) -> list[str]:
-    """Tasks of removed agents, and configs that differ between workers."""
-    collections = {depth.collection for depth in stats.queues if depth.collection}
-    removed = [each.sentence for each in removed_agents(stats, collections)]
-    return [*removed, *sentences(configs_in_use(stats))]
 
 
 def _speed(history: FleetHistory, rates: Rates) -> Text:

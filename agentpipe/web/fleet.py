@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.removed import removed_agents
 from agentpipe.core.text import one_line
 from agentpipe.monitoring import numbers
 from agentpipe.monitoring.bottleneck import find_bottleneck
@@ -16,8 +15,8 @@ from agentpipe.monitoring.fetch import Fetcher
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of
 from agentpipe.monitoring.rows import NO_COLLECTION, rows_of
 from agentpipe.operations.loops import loops_seen
+from agentpipe.operations.misfits import misfits_of_fleet
 from agentpipe.web.hour import Hour
-from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -179,15 +178,12 @@ def _rate(per_s: float | None) -> str:
 
 def _warnings(stats: Stats) -> list[str]:
     """Tasks of removed agents, configs that differ between workers, and spent budgets."""
-    collections = {depth.collection for depth in stats.queues if depth.collection}
-    removed = [each.sentence for each in removed_agents(stats, collections)]
     spent = [
         f"the budget of {spending.kind} {spending.name} is spent"
         for spending in stats.spendings
         if spending.is_spent
     ]
-    found = [*removed, *sentences(configs_in_use(stats)), *spent]
-    return [one_line(each, _REASON_CHARS) for each in found]
+    return [one_line(each, _REASON_CHARS) for each in (*misfits_of_fleet(stats), *spent)]
 
 
 def _collections(history: FleetHistory) -> list[tuple[Row, list[Row], int]]:

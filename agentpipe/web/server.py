@@ -5,13 +5,12 @@ from __future__ import annotations
 import secrets
 import socket
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import uvicorn
 
-from agentpipe.connections.url import host_in_url
+from agentpipe.connections.url import host_in_url, is_loopback
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.web.access import Access, refuse_bad_names
 from agentpipe.web.app import application
@@ -85,14 +84,6 @@ def refuse_open(place: Place) -> None:
             "--token or --token-file, or put a proxy before them and name its header with "
             "--trust-header"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listening(place: Place) -> socket.socket:

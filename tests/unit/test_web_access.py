@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.cli import main
+from agentpipe.connections.url import is_loopback
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 from agentpipe.web.access import Access
 from agentpipe.web.app import application
-from agentpipe.web.server import LEAST_TOKEN, Place, access_of, is_loopback, refuse_open
+from agentpipe.web.server import LEAST_TOKEN, Place, access_of, refuse_open
 from tests.web_client import BEARER, TOKEN, ask
 
 if TYPE_CHECKING:
