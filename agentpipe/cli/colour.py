@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
 
-_GREEN, _RED, _YELLOW, _DIM = "32", "31", "33", "2"
-_COLOURS = {
-    "ok": _GREEN,
-    **dict.fromkeys(("agent_error", "limit", "WARN", "cooldown", "paused"), _YELLOW),
-    **dict.fromkeys(("infra_error", "eval_error", "crashed", "FAIL", "dead"), _RED),
-    **dict.fromkeys(("cancelled", "stale"), _DIM),
+from agentpipe.show.tones import TONES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.show.tones import Tone
+
+_TONES: Mapping[str, Tone] = {
+    **TONES,
+    **dict.fromkeys(("WARN", "cooldown", "paused"), "fair"),
+    **dict.fromkeys(("FAIL", "dead"), "bad"),
 }
-_WORD = re.compile(r"(?<![\w:])(" + "|".join(_COLOURS) + r")(?![\w:])(?! 0\b)")
+# Green, yellow, red and dim.
+_CODES: Mapping[Tone, str] = {"good": "32", "fair": "33", "bad": "31", "faint": "2"}
+_WORD = re.compile(r"(?<![\w:])(" + "|".join(_TONES) + r")(?![\w:])(?! 0\b)")
 
 
 def shows_colours() -> bool:
@@ -24,4 +32,4 @@ def shows_colours() -> bool:
 
 def coloured(text: str) -> str:
     """Colour each outcome and state in ``text``, except those with a count of 0."""
-    return _WORD.sub(lambda match: f"\x1b[{_COLOURS[match[1]]}m{match[1]}\x1b[0m", text)
+    return _WORD.sub(lambda match: f"\x1b[{_CODES[_TONES[match[1]]]}m{match[1]}\x1b[0m", text)

@@ -13,18 +13,16 @@ from agentpipe.core.transcript import Conversations, transcripts
 from agentpipe.show.page import Page, as_text
 from agentpipe.show.steps import draw_message, draw_step, title_of
 from agentpipe.show.timeline import bar, nodes, total_s
+from agentpipe.show.tones import tone_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.core.result import Result
     from agentpipe.show.timeline import Node
+    from agentpipe.show.tones import Tone
 
-_STYLES = {
-    "ok": "green",
-    **dict.fromkeys(("agent_error", "limit"), "yellow"),
-    **dict.fromkeys(("infra_error", "eval_error", "crashed"), "red"),
-}
+_STYLES: Mapping[Tone, str] = {"good": "green", "fair": "yellow", "bad": "red", "faint": ""}
 MAX_SPANS = 200
 _BAR_CELLS = 16
 _ANSWER_LINES = 40
@@ -45,7 +43,7 @@ def draw_result(page: Page, result: Result) -> None:
 def draw_facts(page: Page, result: Result) -> None:
     """Draw what the task is, how it ended, and what it cost."""
     reward = "" if result.reward is None else f"  reward {result.reward:.4g}"
-    style = _STYLES.get(result.outcome, "")
+    style = _STYLES[tone_of(result.outcome)]
     page.line((result.task_id, "bold"), "  ", (result.outcome, style), reward)
     for name, text in facts_of(result):
         page.block(text, f"{name:<9} ", most=3, label_style="dim")

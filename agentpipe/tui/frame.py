@@ -15,7 +15,7 @@ from agentpipe.monitoring.rows import SORTS
 from agentpipe.operations.misfits import misfits_of_fleet
 from agentpipe.show.page import LEAST_WIDTH, spans
 from agentpipe.tui.panels import dead_letters, panels
-from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
+from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, outcome_style, plain
 from agentpipe.tui.tasks import agent_tasks, task_page
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _speed(history: FleetHistory, rates: Rates) -> Text:
     bars = numbers.sparkline(throughput(history, SPARK, BUCKET_S))
     line = Text.assemble("now    ", (f"{numbers.rate(rates.ended):>7} ", STRONG), (bars, GOOD))
     for name, per_s in _by_number(outcome_rates(history)):
-        line.append(f"  {plain(name, 20)} ", _outcome_style(name))
+        line.append(f"  {plain(name, 20)} ", outcome_style(name))
         line.append(numbers.rate(per_s))
     if (left_s := eta_s(history, rates)) is not None:
         line.append(f"  ETA {numbers.duration(left_s)}", STRONG)
@@ -172,7 +172,7 @@ def _speed(history: FleetHistory, rates: Rates) -> Text:
 def _totals(stats: Stats) -> Text:
     line = Text("total  ")
     for name, number in _by_number(stats.outcomes):
-        line.append(f"{plain(name, 20)} ", _outcome_style(name))
+        line.append(f"{plain(name, 20)} ", outcome_style(name))
         line.append(f"{numbers.count(int(number))}  ")
     for name, lost in (("dead", stats.dead), ("undeliverable", stats.undeliverable)):
         if lost:
@@ -205,10 +205,6 @@ def _policy(state: PolicyState) -> Text:
 
 def _by_number(numbers: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _outcome_style(name: str) -> str:
-    return {"ok": GOOD, "cancelled": FAINT, "stale": FAINT}.get(name, BAD)
 
 
 def _flow(now: Snapshot, rates: Rates, bottleneck: Bottleneck) -> list[Text]:

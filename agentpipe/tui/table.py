@@ -9,12 +9,16 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from agentpipe.core.text import one_line, printable
+from agentpipe.show.tones import tone_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from agentpipe.show.tones import Tone
 
 GOOD, BAD, WARN, FAINT, STRONG = "green", "bold red", "bold yellow", "dim", "bold"
 HEAD, CHOSEN = "bold underline", "reverse"
+_TONES: Mapping[Tone, str] = {"good": GOOD, "fair": WARN, "bad": BAD, "faint": FAINT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,11 @@ class Column:
     title: str
     width: int
     align: Literal["left", "right"] = "right"
+
+
+def outcome_style(outcome: str) -> str:
+    """The style of an outcome's name."""
+    return _TONES[tone_of(outcome)]
 
 
 def plain(text: str, room: int) -> str:

@@ -8,15 +8,13 @@ from rich.text import Text
 
 from agentpipe.monitoring import numbers
 from agentpipe.tui.table import (
-    BAD,
     FAINT,
-    GOOD,
     STRONG,
-    WARN,
     Column,
     fill,
     header,
     highlight,
+    outcome_style,
     plain,
     row,
     visible,
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from agentpipe.monitoring.history import Snapshot
     from agentpipe.tui.state import ScreenState
     from agentpipe.tui.task_rows import TaskRow
-
-_STYLES = {"ok": GOOD, "cancelled": FAINT, "limit": WARN}
 
 
 def agent_tasks(
@@ -96,7 +92,7 @@ def _values(each: TaskRow) -> list[tuple[str, str]]:
     said = plain(ended.said, 400) if ended.said else ""
     return [
         name,
-        (plain(ended.outcome, 20), _STYLES.get(ended.outcome, BAD)),
+        (plain(ended.outcome, 20), outcome_style(ended.outcome)),
         (f"{numbers.duration(each.age_s)} ago", FAINT),
         (reward, ""),
         (f"{took}{said}", FAINT),

@@ -20,12 +20,13 @@ from agentpipe.core.redaction import without_password
 from agentpipe.core.text import one_line
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations.explain import explain
+from agentpipe.show.tones import tone_of
 from agentpipe.sinks import is_searchable
 from agentpipe.web import run_list, task
 from agentpipe.web.access import Guard
 from agentpipe.web.comparison import Comparisons
 from agentpipe.web.fleet import Fleet
-from agentpipe.web.pages import Pages, tone, url
+from agentpipe.web.pages import Pages, url
 from agentpipe.web.results import Results
 from agentpipe.web.samples import REWARDS, SORTS, Wanted, find, page_of
 
@@ -193,7 +194,7 @@ class Site:
             result = None
         if result is None:
             return self.pages.message(404, self._where(task_id))
-        values = task.values_of(result) | {"tone": tone(result.outcome), "here": "runs"}
+        values = task.values_of(result) | {"tone": tone_of(result.outcome), "here": "runs"}
         if request.query_params.get("view") == "conversation":
             return self.pages.response(
                 "conversation.html", **values, messages=task.conversation(result)

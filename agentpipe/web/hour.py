@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from agentpipe.monitoring import numbers
+from agentpipe.show.tones import tone_of
 from agentpipe.web.charts import Caption, lined, stacked
-from agentpipe.web.pages import tone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,13 +69,13 @@ def _outcomes(marks: tuple[Mark, ...], span_s: float) -> Chart:
             if (gain := number - before.outcomes.get(name, 0)) > 0:
                 column[name] = column.get(name, 0.0) + gain
     names = {name for column in columns for name in column}
-    order = sorted(names, key=lambda name: (_TONES.index(tone(name)), name))
+    order = sorted(names, key=lambda name: (_TONES.index(tone_of(name)), name))
     total = sum(sum(column.values()) for column in columns)
     step = "minute" if span_s == SPANS_S[-1] else numbers.duration(span_s / _COLUMNS)
     what = f"tasks that ended, by outcome: {total:,.0f} in the last {numbers.duration(span_s)}"
     return stacked(
         columns,
-        {name: tone(name) for name in order},
+        {name: tone_of(name) for name in order},
         [_ago(place, span_s) for place in range(_COLUMNS)],
         Caption(f"ended per {step}", what, f"{numbers.duration(span_s)} ago", "now"),
     )

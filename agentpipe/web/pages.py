@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 
 from agentpipe.core.text import counted, one_line, printable
 from agentpipe.monitoring import numbers
+from agentpipe.show.tones import tone_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 # Longer texts are cut, with a link to the full text.
 MAX_CHARS = 20_000
 _NAME_CHARS = 120
-_GOOD, _FAINT = ("ok",), ("cancelled", "stale")
-_FAIR = ("agent_error", "limit")
 
 
 class Pages:
@@ -91,15 +90,6 @@ def share(value: float | None) -> str:
     return numbers.NONE if value is None else f"{value:.1%}"
 
 
-def tone(outcome: str | None) -> str:
-    """The CSS class of an outcome's colour."""
-    if outcome in _GOOD:
-        return "good"
-    if outcome in _FAIR:
-        return "fair"
-    return "faint" if outcome in _FAINT else "bad"
-
-
 def _reward(value: float | None) -> str:
     return numbers.NONE if value is None else f"{value:.3g}"
 
@@ -125,5 +115,5 @@ _FILTERS = {
     "share": share,
     "reward": _reward,
     "signed": _signed,
-    "tone": tone,
+    "tone": tone_of,
 }
