@@ -34,8 +34,8 @@ class StillPaused(Exception):  # noqa: N818 - not an error: the client asks agai
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """What one request of a run uses.
+class Route:
+    """Where one request of a run goes.
 
     Attributes:
         version: The policy's version when the request began; None for a model without a policy.
@@ -189,8 +189,8 @@ class RunPolicy:
         self._live, self._place = live, task.group_id or task.task_id
 
     @asynccontextmanager
-    async def request(self, *, patient: bool = False) -> AsyncIterator[Lease]:
-        """Lease the policy for one request, after waiting for a pause to end.
+    async def request(self, *, patient: bool = False) -> AsyncIterator[Route]:
+        """Where to send one request, after waiting for a pause to end; the policy counts it.
 
         Raises:
             StillPaused: The pause lasts longer than ``hold_s``, unless the request is ``patient``.
@@ -200,7 +200,7 @@ class RunPolicy:
             await self._hold(math.inf if patient else self._live.hold_s)
             state = self._live.begin()
         try:
-            yield Lease(
+            yield Route(
                 state.version, endpoint_for(state.spec.endpoints, self._place), state.spec.model
             )
         finally:

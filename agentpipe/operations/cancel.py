@@ -17,7 +17,8 @@ from agentpipe.brokers.capabilities import (
 )
 from agentpipe.core.run_names import is_of_run
 from agentpipe.operations.names import refuse_unknown
-from agentpipe.sending.purge import PAGE, cancelled, collections_of, purge_queues, task_of
+from agentpipe.sending.purge import cancelled, collections_of, purge_queues, task_of
+from agentpipe.sending.unclaimed import PAGE, unclaimed_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -152,9 +153,8 @@ class _Canceller:
         return whole + self._unclaimed(reads, wanted)
 
     def _unclaimed(self, reads: ReadsTasks, wanted: TaskFilter) -> CancelReport:
-        whole, after = CancelReport(), -1
-        while page := reads.tasks(TaskQuery(queues=wanted.queues, after=after, limit=PAGE)):
-            after = page[-1].number
+        whole = CancelReport()
+        for page in unclaimed_pages(reads, wanted.queues):
             found = [it for it in page if _fits(it, wanted)]
             answered = self._answer(reads, found)
             begun = [it.task_id for it in found if it.task_id not in set(answered)]

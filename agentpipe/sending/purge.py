@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.capabilities import Answer, CancelsUnread, ReadsTasks, TaskQuery, require
+from agentpipe.brokers.capabilities import Answer, CancelsUnread, ReadsTasks, require
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.task import Task
 from agentpipe.errors import FormatError
+from agentpipe.sending.unclaimed import unclaimed_pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import TaskSeen
 
     Collections = Mapping[str, str | None]
-
-PAGE = 500
 
 
 def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
@@ -33,11 +32,8 @@ def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
     if isinstance(store, CancelsUnread):
         return store.purge(queues, lambda task: cancelled(task, owners))
     reads = require(store, ReadsTasks, "purge tasks")
-    purged, after = 0, -1
-    while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
-        after = page[-1].number
-        purged += sum(reads.answer([cancelled(task, owners) for task in page]))
-    return purged
+    pages = unclaimed_pages(reads, queues)
+    return sum(sum(reads.answer([cancelled(task, owners) for task in page])) for page in pages)
 
 
 # A sender has no context's secrets, but recognizes keys of well-known services.

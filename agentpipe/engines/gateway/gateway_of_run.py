@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agentpipe.core.rollout import Rollout
     from agentpipe.core.task import Task
     from agentpipe.engines.gateway.http_server import Reply, Request
-    from agentpipe.engines.gateway.relay import Answer
+    from agentpipe.engines.gateway.relay import KeptReply
     from agentpipe.engines.gateway.upstreams import Upstream
     from agentpipe.errors import AgentFailed
 
@@ -76,7 +76,7 @@ class RunGateway:
         self._traced = own is None
         self._client: httpx2.AsyncClient | None = None
         self._relays: dict[tuple[str, bool], Relay] = {}
-        self._answers: dict[bytes, Answer] = {}
+        self._answers: dict[bytes, KeptReply] = {}
 
     @property
     def env(self) -> dict[str, str]:

@@ -44,7 +44,7 @@ from agentpipe.engines.models.service_errors import (
     failure_of,
 )
 from agentpipe.engines.models.token_mode import root_of, token_mode
-from agentpipe.engines.policies import Lease, StillPaused, paused_for_long
+from agentpipe.engines.policies import Route, StillPaused, paused_for_long
 from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ if TYPE_CHECKING:
     from agentpipe.engines.policies import RunPolicy
 
 _FAULTS = (UnreadableResponse, CapExceeded, ServiceError, httpx2.HTTPError)
-_OWN = Lease(None, "")
+_OWN = Route(None, "")
 _CONTENT = ("messages", "tools", "system", "stream", "stream_options")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeptReply:
     """What a client received, kept for a repeated request."""
 
     headers: Mapping[str, str]
@@ -85,14 +85,14 @@ class _Exchange:
         asked: The body that the client sent.
         sent: The body for the server.
         step: The data that its span records.
-        lease: The server and policy version to use.
+        route: The server and policy version to use.
     """
 
     asked: Mapping[str, Any]
     sent: Mapping[str, Any]
     reply: Reply
     step: dict[str, Any]
-    lease: Lease
+    route: Route
 
     @property
     def model(self) -> str:
@@ -132,34 +132,34 @@ class Relay:
         self._gives_ids, self._gap = provider.protocol == "openai", NO_TOKEN_IDS
         self._asked = AskedMessages()
 
-    async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
+    async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> KeptReply | None:
         """Forward a request; return what the client received if it was an answer of the model."""
         try:
-            async with self._leased() as lease:
-                return await self._answer(asked, path, reply, lease)
+            async with self._routed() as route:
+                return await self._answer(asked, path, reply, route)
         except StillPaused:
             self.failure = paused_for_long()
             await refuse_paused(reply)
             return None
 
     @asynccontextmanager
-    async def _leased(self) -> AsyncIterator[Lease]:
+    async def _routed(self) -> AsyncIterator[Route]:
         if self._policy is None:
             yield _OWN
             return
-        async with self._policy.request() as lease:
-            yield lease
+        async with self._policy.request() as route:
+            yield route
 
     async def _answer(
-        self, asked: Mapping[str, Any], path: str, reply: Reply, lease: Lease
-    ) -> Answer | None:
-        sent = {**asked, **self._settings, **({"model": lease.model} if lease.model else {})}
+        self, asked: Mapping[str, Any], path: str, reply: Reply, route: Route
+    ) -> KeptReply | None:
+        sent = {**asked, **self._settings, **({"model": route.model} if route.model else {})}
         config = {name: value for name, value in sent.items() if name not in _CONTENT}
         record = {"type": "llm", "class": self._name, "config": config}
         with self._step({**record, "messages": self._asked.new_in(sent)}) as step:
-            if lease.version is not None:
-                step["policy_version"] = lease.version
-            answer = await self._passed_on(_Exchange(asked, sent, reply, step, lease), path)
+            if route.version is not None:
+                step["policy_version"] = route.version
+            answer = await self._passed_on(_Exchange(asked, sent, reply, step, route), path)
             if self.failure is not None:
                 step["error"] = f"{self.failure.kind}: {self.failure}"
         return answer
@@ -170,8 +170,8 @@ class Relay:
     async def pass_on(self, request: Request, path: str, reply: Reply) -> None:
         """Forward a request that is not recorded."""
         try:
-            async with self._leased() as lease:
-                response = await self._sent(request.method, path, request.body, lease)
+            async with self._routed() as route:
+                response = await self._sent(request.method, path, request.body, route)
                 try:
                     content = await whole(response)
                 finally:
@@ -185,7 +185,7 @@ class Relay:
         else:
             await reply.whole(response.status_code, passed(response.headers), self._shown(content))
 
-    async def _passed_on(self, exchange: _Exchange, path: str) -> Answer | None:
+    async def _passed_on(self, exchange: _Exchange, path: str) -> KeptReply | None:
         response, self.failure = None, None
         try:
             if (completion := await self._by_tokens(exchange)) is not None:
@@ -213,7 +213,7 @@ class Relay:
         mode = token_mode() if self._gives_ids else None
         if mode is None:
             return None
-        root = root_of(self._upstream.url("", exchange.lease.base_url))
+        root = root_of(self._upstream.url("", exchange.route.base_url))
 
         async def post(path: str, body: Mapping[str, Any]) -> Any:
             response = await self._server.sent(root + path, encoded(body))
@@ -227,35 +227,35 @@ class Relay:
 
         return await mode.completion(exchange.sent, post, root)
 
-    async def _given(self, completion: Any, exchange: _Exchange) -> Answer:
+    async def _given(self, completion: Any, exchange: _Exchange) -> KeptReply:
         self._record(completion, exchange)
         shown = as_asked(completion, exchange.asked)
         if exchange.asked.get("stream"):
-            given = Answer(EVENTS, self._shown(as_stream(shown)))
+            given = KeptReply(EVENTS, self._shown(as_stream(shown)))
         else:
-            given = Answer(JSON, self._shown(encoded(shown)))
+            given = KeptReply(JSON, self._shown(encoded(shown)))
         await given.send(exchange.reply)
         return given
 
     async def _response(self, exchange: _Exchange, path: str) -> httpx2.Response:
         """Ask for token ids; ask again without them if the server rejects that."""
-        sent, lease = exchange.sent, exchange.lease
+        sent, route = exchange.sent, exchange.route
         if not self._gives_ids:
-            return await self._post(sent, path, lease)
-        response = await self._post({**sent, **ASKED}, path, lease)
+            return await self._post(sent, path, route)
+        response = await self._post({**sent, **ASKED}, path, route)
         if response.status_code < CLIENT_ERROR or self._rollout.required:
             return response
         content = await whole(response)
         if not refuses_ids(content.decode(errors="replace")):
             return httpx2.Response(response.status_code, headers=response.headers, content=content)
         self._gives_ids, self._gap = False, IDS_REFUSED
-        return await self._post(sent, path, lease)
+        return await self._post(sent, path, route)
 
-    async def _post(self, body: Mapping[str, Any], path: str, lease: Lease) -> httpx2.Response:
-        return await self._sent("POST", path, encoded(body), lease)
+    async def _post(self, body: Mapping[str, Any], path: str, route: Route) -> httpx2.Response:
+        return await self._sent("POST", path, encoded(body), route)
 
-    async def _sent(self, method: str, path: str, content: bytes, lease: Lease) -> httpx2.Response:
-        url = self._upstream.url(path, lease.base_url)
+    async def _sent(self, method: str, path: str, content: bytes, route: Route) -> httpx2.Response:
+        url = self._upstream.url(path, route.base_url)
         return await self._server.sent(url, content, method)
 
     def _shown(self, content: bytes) -> bytes:
@@ -286,15 +286,15 @@ class Relay:
         self._noted(error_of(response, content))
         await reply.whole(response.status_code, passed(response.headers), self._shown(content))
 
-    async def _at_once(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
+    async def _at_once(self, response: httpx2.Response, exchange: _Exchange) -> KeptReply:
         answer = parsed(await whole(response))
         self._refuse_error(answer, response)
         self._record(answer, exchange)
-        given = Answer(JSON, self._shown(encoded(as_asked(answer, exchange.asked))))
+        given = KeptReply(JSON, self._shown(encoded(as_asked(answer, exchange.asked))))
         await given.send(exchange.reply)
         return given
 
-    async def _streamed(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
+    async def _streamed(self, response: httpx2.Response, exchange: _Exchange) -> KeptReply:
         """Forward events as they arrive; record once all are there, otherwise record a gap."""
         joined, body = self._upstream.protocol.Joined(), bytearray()
         headers = passed(response.headers)
@@ -305,11 +305,11 @@ class Relay:
                 await exchange.reply.send(part)
             answer = joined.whole()
         except BaseException:
-            self._add(None, exchange.model, exchange.lease)
+            self._add(None, exchange.model, exchange.route)
             raise
         self._record(answer, exchange)
         await exchange.reply.end()
-        return Answer(headers, bytes(body))
+        return KeptReply(headers, bytes(body))
 
     def _part(
         self,
@@ -339,9 +339,9 @@ class Relay:
         if self._traced:
             trace.record_usage(usage)
         model = response.model or exchange.model
-        self._add(turn_of(response, exchange.sent), model, exchange.lease)
+        self._add(turn_of(response, exchange.sent), model, exchange.route)
 
-    def _add(self, turn: Turn | None, model: str, lease: Lease) -> None:
+    def _add(self, turn: Turn | None, model: str, route: Route) -> None:
         self._rollout.add(
-            turn, engine=self._name, model=model, gap=self._gap, version=lease.version
+            turn, engine=self._name, model=model, gap=self._gap, version=route.version
         )

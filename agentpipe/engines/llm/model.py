@@ -41,7 +41,7 @@ from agentpipe.engines.models.service_errors import (
     failure_of,
 )
 from agentpipe.engines.models.token_mode import root_of, token_mode
-from agentpipe.engines.policies import Lease, run_policy
+from agentpipe.engines.policies import Route, run_policy
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LlmModel:
         self._secrets = (endpoint.key, *secrets)
         self._protocol = PROTOCOLS[config.provider.protocol]
         self._provider = config.provider.at(endpoint.base_url)
-        self._own = Lease(None, endpoint.base_url, config.model)
+        self._own = Route(None, endpoint.base_url, config.model)
         self._is_openai = config.provider.protocol == "openai"
         self._urls: dict[str, httpx2.URL] = {}
         url = self._url_of(self._own)
@@ -91,7 +91,7 @@ class LlmModel:
         tries = TRIES if retry else 1
         for done in range(1, tries + 1):
             try:
-                return await self._leased(conversation)
+                return await self._routed(conversation)
             except AgentFailed as failure:
                 pause_s = max(failure.retry_after_s or 0.0, delay_s(done, PAUSE_S, MAX_PAUSE_S))
                 if not _is_worth_a_try(failure) or done == tries or pause_s > MAX_PAUSE_S:
@@ -99,35 +99,35 @@ class LlmModel:
                 await asyncio.sleep(pause_s)
         raise AssertionError
 
-    async def _leased(self, conversation: Conversation) -> Response:
+    async def _routed(self, conversation: Conversation) -> Response:
         """Ask within the run's policy, if it has one; during a pause the request waits."""
         policy = run_policy()
         if policy is None:
             return await self._recorded(conversation, self._own)
-        async with policy.request(patient=True) as lease:
-            return await self._recorded(conversation, lease)
+        async with policy.request(patient=True) as route:
+            return await self._recorded(conversation, route)
 
-    def _url_of(self, lease: Lease) -> httpx2.URL:
-        if lease.base_url not in self._urls:
-            base_url = lease.base_url
-            if lease.version is not None:
+    def _url_of(self, route: Route) -> httpx2.URL:
+        if route.base_url not in self._urls:
+            base_url = route.base_url
+            if route.version is not None:
                 base_url = with_version(base_url, "local" if self._is_openai else "anthropic")
-            self._urls[lease.base_url] = httpx2.URL(base_url + self._protocol.PATH)
-        return self._urls[lease.base_url]
+            self._urls[route.base_url] = httpx2.URL(base_url + self._protocol.PATH)
+        return self._urls[route.base_url]
 
     def _headers_with(self, key: str) -> httpx2.Headers:
         credential = self._protocol.headers(header_value(key))
         return httpx2.Headers({**self._client.headers, **_JSON, **credential})
 
-    def _headers_of(self, lease: Lease) -> httpx2.Headers:
+    def _headers_of(self, route: Route) -> httpx2.Headers:
         """Headers with the policy's key for its servers, never the agent provider's key."""
         policy = run_policy()
-        if lease.version is None or policy is None:
+        if route.version is None or policy is None:
             return self._headers
         return self._headers_with(policy.key or NO_KEY)
 
-    async def _recorded(self, conversation: Conversation, lease: Lease) -> Response:
-        model = lease.model or self._config.model
+    async def _recorded(self, conversation: Conversation, route: Route) -> Response:
+        model = route.model or self._config.model
         config = {"model_name": model, **conversation.settings}
         record: dict[str, Any] = {
             "type": "llm",
@@ -137,45 +137,45 @@ class LlmModel:
         if tools := conversation.unrecorded_tools():
             record["tools"] = tools
         with trace.step({**record, "messages": conversation.unrecorded()}) as step:
-            if lease.version is not None:
-                step["policy_version"] = lease.version
-            response = await self._request(conversation, lease)
+            if route.version is not None:
+                step["policy_version"] = route.version
+            response = await self._request(conversation, route)
             usage = usage_of(response, self._config.provider.name, model)
             step.update(response_record(response, usage))
             trace.record_usage(usage)
-            self._record_ids(conversation, response, lease)
+            self._record_ids(conversation, response, route)
             self._refuse_incomplete(response)
         return response
 
-    def _record_ids(self, conversation: Conversation, response: Response, lease: Lease) -> None:
+    def _record_ids(self, conversation: Conversation, response: Response, route: Route) -> None:
         rollout = recorder()
         if rollout is None:
             return
         turn = turn_of(response, conversation.settings)
-        model = response.model or lease.model or self._config.model
+        model = response.model or route.model or self._config.model
         provider, gap = self._config.provider.name, self._ids.gap
-        rollout.add(turn, engine=provider, model=model, gap=gap, version=lease.version)
+        rollout.add(turn, engine=provider, model=model, gap=gap, version=route.version)
 
-    async def _request(self, conversation: Conversation, lease: Lease) -> Response:
+    async def _request(self, conversation: Conversation, route: Route) -> Response:
         """Ask for token ids too, if the run records them and the server has not refused that."""
         rollout = recorder()
         wanted = rollout is not None and (rollout.required or self._ids.are_wanted)
         try:
-            return await self._response(conversation, lease, token_ids=wanted)
+            return await self._response(conversation, route, token_ids=wanted)
         except AgentFailed as failure:
             if rollout is None or not wanted or failure.infra or not refuses_ids(str(failure)):
                 raise
             if rollout.required:
                 raise without_ids(failure) from failure
             self._ids.note_refusal()
-        return await self._response(conversation, lease, token_ids=False)
+        return await self._response(conversation, route, token_ids=False)
 
     async def _response(
-        self, conversation: Conversation, lease: Lease, *, token_ids: bool
+        self, conversation: Conversation, route: Route, *, token_ids: bool
     ) -> Response:
         body = self._protocol.body(
             conversation,
-            lease.model or self._config.model,
+            route.model or self._config.model,
             self._provider,
             stream=self._config.stream,
             token_ids=token_ids,
@@ -183,28 +183,28 @@ class LlmModel:
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
                 mode = token_mode() if token_ids and self._is_openai else None
-                return self._protocol.read(await self._completion(body, lease, mode))
+                return self._protocol.read(await self._completion(body, route, mode))
         except FAULTS as error:
             failure = failure_of(error, self._redactor.text)
             raise failure from (None if isinstance(failure, RunLimitExceeded) else error)
 
     async def _completion(
-        self, body: Mapping[str, Any], lease: Lease, mode: TokenMode | None
+        self, body: Mapping[str, Any], route: Route, mode: TokenMode | None
     ) -> Any:
-        url = self._url_of(lease)
+        url = self._url_of(route)
         root = root_of(str(url).removesuffix(self._protocol.PATH))
 
         async def post(path: str, sent: Mapping[str, Any]) -> Any:
-            return await self._answer(self._request_to(httpx2.URL(root + path), sent, lease))
+            return await self._answer(self._request_to(httpx2.URL(root + path), sent, route))
 
         if mode is not None and (completion := await mode.completion(body, post, root)) is not None:
             return completion
-        return await self._answer(self._request_to(url, body, lease))
+        return await self._answer(self._request_to(url, body, route))
 
-    def _request_to(self, url: httpx2.URL, body: Mapping[str, Any], lease: Lease) -> httpx2.Request:
+    def _request_to(self, url: httpx2.URL, body: Mapping[str, Any], route: Route) -> httpx2.Request:
         content = encoded(body)
         _refuse_long(content)
-        headers = self._headers_of(lease)
+        headers = self._headers_of(route)
         extensions = self._extensions
         return httpx2.Request("POST", url, content=content, headers=headers, extensions=extensions)
 

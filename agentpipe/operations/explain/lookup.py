@@ -28,6 +28,7 @@ from agentpipe.operations.explain import explain, explain_group
 from agentpipe.operations.explain.of_loop import with_loop
 from agentpipe.operations.loops import loop_of, loops_seen
 from agentpipe.operations.runs import record_in
+from agentpipe.sending.unclaimed import unclaimed_pages
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Index
 
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 
-PAGE = 1_000
-
-
 def unsettled_of(run: str, settings: Settings) -> list[str]:
     """The ids of a run's tasks that run, wait or are delayed; running tasks first.
 
@@ -53,9 +51,7 @@ def unsettled_of(run: str, settings: Settings) -> list[str]:
     with closing(open_to_read(settings)) as store:
         reads = require(store, ReadsTasks, "list a run's tasks: name them, as in why TASK")
         found = [it.task_id for it in reads.tasks(TaskQuery("running"))]
-        after = -1
-        while page := reads.tasks(TaskQuery(after=after, limit=PAGE)):
-            after = page[-1].number
+        for page in unclaimed_pages(reads):
             found += [it.task_id for it in page]
     return list(dict.fromkeys(it for it in found if is_of_run(it, run)))
 
