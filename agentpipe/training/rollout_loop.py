@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from agentpipe.config.collection import Collection
     from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import RolloutGroup
 
@@ -136,32 +137,26 @@ class Rollouts:
             raise ConfigError(f"batch must be at least 1, not {batch}")
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
         only = only_collection(collection)
-        settings = settings or Settings.from_env(os.environ)
-        name = name or only.name
-        refuse_name(name)
-        check_shard(shard)
-        prefix = prefix_of(name) if shard[1] == 1 else f"{prefix_of(name)}{shard[0]}-of-{shard[1]}/"
+        facts = _facts_of(only, name or only.name, shard, policy, batch)
+        shard_name = name_of(facts.run, shard)
         source = PromptSource(prompts, task_of=task_of, shard=shard)
-        policy = policy or (only.policy.name if only.policy else None)
-        facts = LoopFacts(name, prefix, only.name, policy, batch)
-        name = name_of(name, shard)
         connections = LoopConnections.open(
             only,
-            settings,
+            settings or Settings.from_env(os.environ),
             facts,
-            name=name,
+            name=shard_name,
             timeout_s=timeout_s,
-            policy=policy,
+            policy=facts.policy,
             max_staleness=max_staleness,
             min_good=min_good,
             keep=keep,
         )
         sends, hold = connections.dispatcher, connections.lease.hold
-        feed = PromptFeed(sends, only.name, source, plan, prefix=prefix, hold=hold)
+        feed = PromptFeed(sends, only.name, source, plan, prefix=facts.prefix, hold=hold)
         staleness = connections.groups.max_staleness
         ahead = 1 if staleness is None else staleness
-        numbers: dict[str, Any] = {"batch": batch, "ahead": ahead, "shard": shard}
-        return cls(feed, connections, name=name, timeout_s=timeout_s, **numbers)
+        own: dict[str, Any] = {"name": shard_name, "shard": shard, "timeout_s": timeout_s}
+        return cls(feed, connections, batch=batch, ahead=ahead, **own)
 
     @property
     def policy(self) -> Policy | None:
@@ -336,3 +331,19 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _facts_of(
+    collection: Collection, name: str, shard: tuple[int, int], policy: str | None, batch: int
+) -> LoopFacts:
+    """What a trainer's loop is, for its run and for others who look at it.
+
+    Raises:
+        ConfigError: The name or the shard is invalid.
+    """
+    refuse_name(name)
+    check_shard(shard)
+    number, trainers = shard
+    prefix = prefix_of(name) if trainers == 1 else f"{prefix_of(name)}{number}-of-{trainers}/"
+    follows = policy or (collection.policy.name if collection.policy else None)
+    return LoopFacts(name, prefix, collection.name, follows, batch)
