@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,21 @@ class Fleet:
         stream = ["tail", "--from", "beginning", "--json", "--limit", str(number)]
         lines = self.run(*stream, "--timeout", str(patience_s)).splitlines()
         return [orjson.loads(line) for line in lines]
+
+    def await_results(self, number: int) -> None:
+        """Wait until the file of results holds ``number``: a reader would slow the workers down."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self._stored() < number:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._stored()} of {number} results are in the file")
+            time.sleep(0.05)
+
+    def _stored(self) -> int:
+        try:
+            with closing(sqlite3.connect(f"{self.stream_file.as_uri()}?mode=ro", uri=True)) as db:
+                return int(db.execute("SELECT count(DISTINCT task_id) FROM records").fetchone()[0])
+        except sqlite3.OperationalError:  # The workers are about to make it.
+            return 0
 
     @contextmanager
     def working(self, *options: str) -> Iterator[int]:

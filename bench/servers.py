@@ -39,7 +39,8 @@ def delivered_per_s(broker: str, number: int, concurrency: int) -> float:
     with fleet(8, "Instant", broker, concurrency) as scratch:
         scratch.send(tasks(number))
         with scratch.working("--processes", "2"):
-            return results_per_s(scratch.results(number))
+            scratch.await_results(number)
+        return results_per_s(scratch.results(number))
 
 
 def latencies_ms_of(broker: str, number: int) -> list[float]:

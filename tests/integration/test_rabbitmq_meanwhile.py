@@ -12,7 +12,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, served_agent
-from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS, DEEP_AHEAD
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -113,6 +113,7 @@ def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
+    monkeypatch.setattr(served_agent, "DEEP_S", 0.0)
     with working(broker_url) as (store, worker):
         offered(store, 100)
         _settled_in_turn(store, worker, BRIEF_RUNS)
@@ -124,6 +125,20 @@ def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
         _settled_in_turn(store, worker, 2 * AHEAD)
         wait_until(lambda: _ready(store, worker) == 2, PATIENCE_S, "two lie ready")
         _settled_in_turn(store, worker, 99 - BRIEF_RUNS - 2 * AHEAD)
+        assert len(set(results(store, worker))) == 100
+
+
+def test_far_more_lie_ready_of_an_agent_whose_runs_take_milliseconds(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
+    monkeypatch.setattr(served_agent, "DEEP_S", 60.0 * DEEP_AHEAD)
+    with working(broker_url) as (store, worker):
+        offered(store, 100)
+        _settled_in_turn(store, worker, BRIEF_RUNS)
+        left = 100 - BRIEF_RUNS
+        wait_until(lambda: _ready(store, worker) == left, PATIENCE_S, "all lie ready")
+        _settled_in_turn(store, worker, left)
         assert len(set(results(store, worker))) == 100
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
 from agentpipe.brokers.rabbitmq.messages import HEADERS, Message
 from agentpipe.brokers.rabbitmq.reception import Reception
-from agentpipe.brokers.rabbitmq.served_agent import Prefetched
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Prefetched
 from agentpipe.brokers.records import Queue, Worker
 from agentpipe.connections.amqp.arrivals import Delivery
 
@@ -126,3 +128,50 @@ def test_a_delivery_to_an_agent_without_room_wakes_nobody() -> None:
     deliveries.let_go(deliveries.held[first.number])
     assert wakes == ["woken"]
     assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["t1"]
+
+
+def serving(agents: int, concurrency: int = 1) -> Deliveries:
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    for number in range(agents):
+        deliveries.add(Queue(f"c_{number}", "c", concurrency=concurrency), f"c_{number}", str)
+    return deliveries
+
+
+@pytest.mark.parametrize(
+    ("agents", "concurrency", "run_s", "task_bytes", "ahead"),
+    [
+        (8, 1, 0.001, 2_000, DEEP_AHEAD),
+        (9, 1, 0.001, 2_000, AHEAD),  # Together they have as many as few agents.
+        (65, 1, 0.001, 2_000, 1),
+        (8, 1, 0.02, 2_000, AHEAD),  # A task of a higher priority would wait for seconds.
+        (8, 4, 0.02, 2_000, DEEP_AHEAD),
+        (8, 1, 0.001, 200_000, AHEAD),  # They would fill the memory.
+        (8, 1, 0.5, 2_000, 1),
+    ],
+)
+def test_many_tasks_lie_ready_only_if_they_are_small_and_soon_worked_off(
+    agents: int, concurrency: int, run_s: float, task_bytes: int, ahead: int
+) -> None:
+    deliveries = serving(agents, concurrency)
+    agent = deliveries.agents["c_0"]
+    for _ in range(20):
+        agent.note_run(run_s, task_bytes)
+    assert deliveries.ahead_of(agent, concurrency) == ahead
+
+
+def test_a_run_ends_once() -> None:
+    deliveries = serving(1, concurrency=2)
+    for tag, task_id in enumerate("ab"):
+        deliveries.put(deliveries.agents["c_0"], Prefetched(Message(task_id, "c_0", b""), tag))
+    first, second = deliveries.claim(2, lambda: True)
+    assert [it.claim for it in deliveries.begin_settling([first])] == [first]
+    assert [it.claim for it in deliveries.begin_settling([first, second])] == [second]
+
+
+def test_a_single_longer_run_does_not_end_it() -> None:
+    agent = serving(1).agents["c_0"]
+    for _ in range(20):
+        agent.note_run(0.005, 100)
+    assert agent.is_instant
+    assert not agent.note_run(0.05, 100)
+    assert agent.is_instant

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.served_agent import AHEAD, Group, ServedAgent
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, ServedAgent
 from agentpipe.brokers.records import Claim
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Queue, Worker
 
 # A worker with more agents has enough to claim without a deep prefetch, which costs notes.
-FEW_AGENTS = 64
+FEW_AGENTS, VERY_FEW_AGENTS = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,10 @@ class Deliveries:
 
     def ahead_of(self, agent: ServedAgent, concurrency: int) -> int:
         """How many first offers to prefetch beyond the concurrency limit."""
-        is_deep = agent.is_brief and len(self.agents) <= FEW_AGENTS
-        return AHEAD if is_deep else min(concurrency, AHEAD)
+        agents = len(self.agents)
+        if agent.is_instant and agents <= VERY_FEW_AGENTS:
+            return DEEP_AHEAD
+        return AHEAD if agent.is_brief and agents <= FEW_AGENTS else min(concurrency, AHEAD)
 
     def set_limits(self, agent: ServedAgent, queue: Queue) -> None:
         """Apply limits that may have changed."""
@@ -258,12 +260,18 @@ class Deliveries:
         if not self.has_nothing:  # The worker may have waited for this: it settles meanwhile.
             self._wake()
 
-    def begin_settling(self, claims: Iterable[Claim]) -> None:
-        """Note that the runs of these claims have ended, so the next tasks can be claimed."""
+    def begin_settling(self, claims: Iterable[Claim]) -> list[Held]:
+        """Note that the runs of these claims have ended, so the next tasks can be claimed.
+
+        Returns those that were not known to have ended.
+        """
+        ended: list[Held] = []
         for held in filter(None, map(self.find, claims)):
             if held.claim.number not in self.settling:
                 self.settling.add(held.claim.number)
                 self._end(held)
+                ended.append(held)
+        return ended
 
     def stop_settling(self, claims: Iterable[Claim]) -> None:
         """Undo this for claims that are still held: they are settled again later."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # AHEAD if runs are brief, which end faster than the server stores their results.
 AHEAD = 16
 BRIEF_S, BRIEF_RUNS = 0.1, 8
+# As many if they are worked off within DEEP_S, and small. Each waits for the sink to confirm its
+# result before the server delivers another one, and the sink confirms hundreds at a time.
+DEEP_AHEAD, DEEP_S, DEEP_BYTES = 128, 1.0, 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,9 @@ class ServedAgent:
         served: The number of its last claim.
         yields_until: Until when waiting tasks are left to an operator, on the monotonic clock.
         run_s: Mean duration of its last runs; None before the first.
+        task_bytes: Mean size of their tasks.
         is_brief: Whether its last runs, at least ``BRIEF_RUNS``, were brief.
+        is_instant: Whether ``DEEP_AHEAD`` of its tasks are small and soon worked off.
     """
 
     queue: Queue
@@ -88,7 +93,9 @@ class ServedAgent:
     served: int = 0
     yields_until: float = 0.0
     run_s: float | None = None
+    task_bytes: float = 0.0
     is_brief: bool = False
+    is_instant: bool = False
     _runs: int = 0
 
     @property
@@ -113,15 +120,23 @@ class ServedAgent:
             return False
         return self.running + len(self.ready) < self.queue.concurrency
 
-    def note_run_s(self, run_s: float) -> bool:
-        """Record a run's duration; returns whether ``is_brief`` changed."""
+    def note_run(self, run_s: float, task_bytes: int) -> bool:
+        """Record a run that ended; returns whether to prefetch another number of tasks."""
         mean = run_s if self.run_s is None else self.run_s
         self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
+        self.task_bytes += (task_bytes - self.task_bytes) / RUNS_IN_MEAN
         self._runs += 1
-        was_brief, are_short = self.is_brief, self.run_s < BRIEF_S
-        self.is_brief = are_short and (was_brief or self._runs >= BRIEF_RUNS)
+        before, are_short = (self.is_brief, self.is_instant), self.run_s < BRIEF_S
+        self.is_brief = are_short and (self.is_brief or self._runs >= BRIEF_RUNS)
         self._runs = self._runs if are_short else 0
-        return self.is_brief is not was_brief
+        self.is_instant = self.is_brief and self._is_worked_off_soon(self.run_s)
+        return (self.is_brief, self.is_instant) != before
+
+    def _is_worked_off_soon(self, run_s: float) -> bool:
+        """Whether that applies to many tasks; a bit longer if it did, as each change costs time."""
+        most = 2 if self.is_instant else 1
+        soon = run_s * DEEP_AHEAD <= most * DEEP_S * self.queue.concurrency
+        return soon and self.task_bytes <= most * DEEP_BYTES
 
     def count_active(self, runs: int) -> None:
         """Change the number of active runs."""

@@ -70,7 +70,8 @@ class Settling:
     def begin_beside(self, settlements: Sequence[Settlement], settled: Future[list[bool]]) -> None:
         """Free the slots of these claims for the next runs; ``settled`` ends it."""
         self._services.outbox.expect(len(settlements))
-        self._deliveries.begin_settling(each.claim for each in settlements)
+        for held in self._deliveries.begin_settling(each.claim for each in settlements):
+            self._note_run(held)
         ended = asyncio.get_running_loop().create_future()
         self._beside.add(ended)
         settled.add_done_callback(lambda _: self._end_beside(settlements, ended))
@@ -120,8 +121,6 @@ class Settling:
             return
         pairs = [pair for batch in batches for pair in batch.pairs]
         self._channel.raw.ack_all([held.tag for _, held in pairs])
-        for _, held in pairs:
-            self._note_run(held)
         self._let_go(pairs)
         if self._services.breaker.news(_runs_ended(pairs)):
             self._channel.begin(self._count(pairs))
@@ -251,7 +250,8 @@ class Settling:
         self._consumption.end_isolation()
 
     def _note_run(self, held: Held) -> None:
-        if held.agent.note_run_s(time.monotonic() - held.begun):
+        run_s = time.monotonic() - held.begun
+        if held.agent.note_run(run_s, len(held.message.payload)):
             self._channel.look.set()
 
     def _cooling(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[ServedAgent]:
@@ -273,7 +273,8 @@ class Settling:
             if settlement.delay_s <= 0 or held.message in self._services.marks:
                 return [failed.to(back)]
             return [failed.delayed(topology, settlement.delay_s)]
-        self._note_run(held)
+        if held.claim.number not in self._deliveries.settling:
+            self._note_run(held)
         messages = [self._services.outbox.message(held.claim.task_id, settlement.result)]
         if settlement.action == "bury":
             collection = held.agent.queue.collection

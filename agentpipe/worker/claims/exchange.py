@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 CLAIM_BATCH = 32
 # Most claims held per slot: one for the current run, one for the previous run while it is settled.
 CLAIMS_PER_SLOT = 2
-# The same number again while they are settled, within these limits: short runs end faster than a
-# server stores them, and a few slots need as many in flight as many do.
-LEAST_MORE, MOST_MORE = 64, 256
+# As many more while they are settled: short runs end faster than a server stores them, and a few
+# slots need as many in flight as many do.
+MORE = 512
 # A loop turn that takes longer is blocked by a run: new claims would wait behind it.
 TURNS_WITHIN_S = 0.5
 # Retry interval for settlements that the store refuses in every form; it can be repaired meanwhile.
@@ -47,8 +47,7 @@ log = logging.getLogger(__name__)
 
 def most_held(slots: int) -> int:
     """Most claims that a worker with this many slots holds."""
-    usual = CLAIMS_PER_SLOT * slots
-    return usual + max(LEAST_MORE, min(usual, MOST_MORE))
+    return CLAIMS_PER_SLOT * slots + MORE
 
 
 class Exchange:
