@@ -22,6 +22,7 @@ import dramatiq
 from agentpipe.brokers.capabilities import BreaksOnFailures, DeliversAhead
 from agentpipe.core.garbage import collect_rarely
 from agentpipe.core.logs import quote_output
+from agentpipe.core.text import counted
 from agentpipe.core.thread_marks import write_marks_to
 from agentpipe.engines.policies import NO_POLICIES
 from agentpipe.errors import AgentCrashed
@@ -164,7 +165,8 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._start_keepers(broker, served.lease_s)
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
-        log.info("worker %s serves %d queues with %d slots", served.name, len(queues), slots)
+        size = f"{counted(len(queues), 'queue')} with {counted(slots, 'slot')}"
+        log.info("worker %s serves %s", served.name, size)
         if not self._settings.supervisor_pid:
             say_conflicts(broker.store, self._results.configs, served.name)
         if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):

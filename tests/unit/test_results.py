@@ -346,6 +346,13 @@ def test_a_crashing_task_is_dead_after_its_last_crash(bench: Bench) -> None:
     assert "died 3 times" in settlement.reason
 
 
+def test_a_task_that_may_crash_once_died_one_time(bench: Bench) -> None:
+    bench.declare(max_crashes=1)
+    message = bench.message(crashes=1)
+    message.tracer = None
+    assert "died 1 time while" in bench.skip(message).reason
+
+
 def test_a_task_past_its_deadline_is_stale(bench: Bench) -> None:
     settlement = bench.skip(bench.message(replace(TASK, deadline=time.time() - 1)))
     assert (settlement.action, settlement.outcome) == ("complete", "stale")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import ComparesClaims
+from agentpipe.core.text import counted
 from agentpipe.worker.claims.comparison import lost_by_comparison
 
 if TYPE_CHECKING:
@@ -154,4 +155,6 @@ class Membership:
             if self.is_joined:
                 back = self._store.leave(self.worker)
                 self.is_joined, self.renewed_at = False, None
-                log.info("worker %s leaves and releases %d tasks", self.worker.name, back)
+                log.info(
+                    "worker %s leaves and releases %s", self.worker.name, counted(back, "task")
+                )

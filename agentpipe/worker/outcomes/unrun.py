@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dramatiq.middleware import SkipMessage
 
+from agentpipe.core.text import counted
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import AgentpipeError, TaskError
 from agentpipe.worker.outcomes.follow_ups import what_is_wrong
@@ -47,7 +48,8 @@ def _too_often_or_late(
 ) -> tuple[Action, str, BaseException] | None:
     crashes, task = message.claim.crashes, message.task
     if crashes >= actor.limits.max_crashes:
-        return "bury", "crashed", AgentpipeError(f"its worker died {crashes} times while it ran")
+        died = f"its worker died {counted(crashes, 'time')} while it ran"
+        return "bury", "crashed", AgentpipeError(died)
     if actor.is_too_old(message):
         return "complete", "stale", SkipMessage("Message age limit exceeded")
     deadline = task.deadline if task else None
