@@ -160,23 +160,13 @@ CHECKS: dict[str, tuple[str, Any]] = {
 _WRITTEN = [name for name in CHECKS if name not in ("answered", "spent_before", "dramatiq")]
 
 
-# What other programs call the question: a task with one of these, and no question, means it.
-_QUESTIONS = frozenset({"prompt", "query", "input", "problem"})
-
-
 def misspelt(data: dict[Any, Any]) -> Iterator[str]:
     """Return misspelt keys; other unknown keys can be the sender's own."""
     for name in data:
         if not isinstance(name, str):
             yield f"keys must be strings, got {kind_of(name)}"
-        elif name not in CHECKS and (near := _meant(name, data)):
+        elif name not in CHECKS and (near := nearest(name, _WRITTEN, MISSPELT)):
             yield f"unknown key {name!r}: did you mean {near!r}?"
-
-
-def _meant(name: str, data: dict[Any, Any]) -> str | None:
-    if name in _QUESTIONS and "question" not in data:
-        return "question"
-    return nearest(name, _WRITTEN, MISSPELT)
 
 
 def _timestamp(value: str | float) -> float:

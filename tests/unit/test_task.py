@@ -161,13 +161,6 @@ def test_a_misspelt_field_is_told_the_right_name() -> None:
         Task.load({"questoin": "Why?"})
 
 
-@pytest.mark.parametrize("key", ["prompt", "query", "input", "problem"])
-def test_another_name_of_the_question_is_an_error_without_one(key: str) -> None:
-    with pytest.raises(TaskError, match=f"unknown key '{key}': did you mean 'question'"):
-        Task.load({key: "2 and 2?"})
-    assert Task.load({"question": "Why?", key: "x"}) == Task(question="Why?")
-
-
 @pytest.mark.parametrize("key", ["my_own", "spent", "answers", "answer", "sent", "spent_befor"])
 def test_keys_that_are_no_field_are_dropped(key: str) -> None:
     """Also keys that resemble a field that only agentpipe writes."""
