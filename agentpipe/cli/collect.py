@@ -24,7 +24,7 @@ from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
 from agentpipe.settings import RESULTS_FILE, embedded_url
-from agentpipe.sinks.base import Keeper, refuse_nameless
+from agentpipe.sinks.base import Keeper, check_group
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +67,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect until the end of the stream, the timeout or a signal."""
     settings = settings_of(args)
-    refuse_nameless(args.group)
+    check_group(args.group)
     require_results(args, settings)
     if args.otlp is not None:
         return _send(args, settings)

@@ -21,6 +21,7 @@ from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line, printable
 from agentpipe.core.timestamps import seconds_of
+from agentpipe.sinks.base import check_group
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
 def follow(args: argparse.Namespace, settings: Settings) -> int:
     """Print results as ``run`` does, with the given settings."""
     refuse_below_one("--limit", args.limit)
+    check_group(args.group)
     if args.start == "now" and args.group is None and sys.stderr.isatty():
         say("new results from now on; --from beginning shows those that are there")
     unknown = unknown_run(settings, args.run_name)

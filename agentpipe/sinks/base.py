@@ -16,14 +16,20 @@ Start = Literal["beginning", "now"] | float
 COMMIT_WITHIN_S = 0.05
 
 
-def refuse_nameless(group: str | None) -> None:
-    """Reject a group of readers without a name; None is no group.
+def check_group(group: str | None) -> None:
+    """Reject a group of readers whose name no sink can store; None is no group.
 
     Raises:
-        ConfigError: The name is empty.
+        ConfigError: The name is empty, or not UTF-8.
     """
-    if group == "":
+    if group is None:
+        return
+    if not group:
         raise ConfigError("the group of a reader has an empty name: give it one, or leave it out")
+    try:
+        group.encode()
+    except UnicodeEncodeError as bad:
+        raise ConfigError(f"{group!a} is not UTF-8: only paths may have other bytes") from bad
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from agentpipe.core.redaction import without_password
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
 from agentpipe.sinks.async_results import AsyncResults
-from agentpipe.sinks.base import LosesRecords, refuse_nameless
+from agentpipe.sinks.base import LosesRecords, check_group
 from agentpipe.sinks.late_reader import LateReader, in_a_loop
 from agentpipe.sinks.polling import Polling
 from agentpipe.sinks.portion import Portion
@@ -135,7 +135,7 @@ class Stream:
         """
         from agentpipe.sinks import open_sink
 
-        refuse_nameless(group)
+        check_group(group)
         shown, sink = without_password(settings.sink), None
         reader: Reader = LateReader(partial(open_sink, settings), group, start)
         if not in_a_loop():

@@ -13,7 +13,7 @@ from kafka import codec
 from kafka.errors import ThrottlingQuotaExceededError
 
 from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
-from agentpipe.sinks.base import refuse_nameless
+from agentpipe.sinks.base import check_group
 from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.kafka.errors import TOO_LARGE, reason, unreachable
 from agentpipe.sinks.kafka.health import examine
@@ -69,7 +69,7 @@ class KafkaSink:
         return scratch_of(url, name)
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
-        refuse_nameless(group)
+        check_group(group)
         self._refuse_if_closed()
         _refuse_missing_package(self._address)
         return KafkaReader(self._address, group, start)

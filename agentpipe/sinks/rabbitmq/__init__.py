@@ -19,7 +19,7 @@ from agentpipe.connections.amqp.channel import LOCKED, NOT_FOUND, TOO_LARGE, Cha
 from agentpipe.connections.amqp.connection import Link, Session
 from agentpipe.connections.url import Url
 from agentpipe.errors import ConfigError, RecordsRefused
-from agentpipe.sinks.base import refuse_nameless
+from agentpipe.sinks.base import check_group
 from agentpipe.sinks.rabbitmq.history import fill
 from agentpipe.sinks.rabbitmq.reader import GroupReader, StreamReader, TailReader
 from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
@@ -123,7 +123,7 @@ class RabbitSink:
             ConfigError: The start lies in the past, and there is no stream queue; or the group's
                 name is empty.
         """
-        refuse_nameless(group)
+        check_group(group)
         if group is not None:
             queue = self._topic.group(group)
             with self._following:

@@ -14,7 +14,7 @@ from agentpipe.connections.sqlite import Database
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core import caps
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
-from agentpipe.sinks.base import refuse_nameless
+from agentpipe.sinks.base import check_group
 from agentpipe.sinks.sqlite import trimming
 from agentpipe.sinks.sqlite.archive import SqliteArchive
 from agentpipe.sinks.sqlite.facts import FEW, index_next
@@ -147,7 +147,7 @@ class SqliteSink:
             return trimming.size(db)
 
     def follow(self, group: str | None, start: Start) -> SqliteReader | SqliteGroupReader:
-        refuse_nameless(group)
+        check_group(group)
         with self._database.read() as db:
             after = _position_before(db, start)
         if group is None:
