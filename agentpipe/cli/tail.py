@@ -90,7 +90,8 @@ def follow(args: argparse.Namespace, settings: Settings) -> int:
     """Print results as ``run`` does, with the given settings."""
     refuse_below_one("--limit", args.limit)
     check_group(args.group)
-    if args.start == "now" and args.group is None and sys.stderr.isatty():
+    is_early = is_absent(settings.sink)
+    if args.start == "now" and args.group is None and not is_early and sys.stderr.isatty():
         say("new results from now on; --from beginning shows those that are there")
     unknown = unknown_run(settings, args.run_name)
     if unknown:  # The run can still be sent later.

@@ -58,10 +58,13 @@ def rebalance(store: Store, collection: str, *, dry_run: bool = False) -> Rebala
         moved = min(tasks, _room(stats, collection))
         return Rebalanced(collection, agents, moved, tasks - moved, dry_run)
     moved, there, left = 0, agents, tasks
-    while there and (now := _move_all(mover, collection, there)):
+    while there:
+        now = _move_all(mover, collection, there)
         moved += now
         # Delayed tasks that fell due meanwhile can have escaped.
         there, left = _removed(store.stats(), collection)
+        if not now:
+            break
     return Rebalanced(collection, agents, moved, left, dry_run)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from agentpipe.brokers.capabilities import MovesTasks
 from agentpipe.brokers.records import Queue
+from agentpipe.operations.rebalance import rebalance
 from tests.conformance.steps import (
     PATIENCE_S,
     answered,
@@ -81,6 +82,22 @@ def test_agents_that_are_still_there_keep_their_tasks(store: AnyStore) -> None:
 def test_a_portion_is_moved_at_a_time(store: AnyStore) -> None:
     collection, names = shrunk(store, before=2, after=1, tasks=range(10))
     assert [store.move(collection, names[1:], 2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+@depths_needed
+def test_what_others_move_meanwhile_is_not_left(
+    store: AnyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, _ = shrunk(store, before=2, after=1, tasks=range(4))
+    move = store.move
+
+    def move_for_others(*args: Any) -> int:
+        assert move(*args) == 2
+        return 0
+
+    monkeypatch.setattr(store, "move", move_for_others)
+    found = rebalance(store, collection)
+    assert (found.moved, found.left) == (0, 0)
 
 
 @depths_needed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentpipe.connections.sqlite_address import is_absent
 from tests.support import slowness, wait_until
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def served(project: Project) -> Project:
     """A project with a worker in the background."""
     project.collection(number=2, max_queue_size=5)
     project.work("--processes", "1").ready(1)
+    wait_until(lambda: not is_absent(project.environ["AGENTPIPE_SINK"]), 30, "results have a file")
     return project
 
 

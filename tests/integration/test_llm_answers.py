@@ -203,6 +203,9 @@ def test_a_conversation_beyond_the_context_window_is_a_limit(
     "text",
     [
         "max_tokens must be at least 1, got 0.",
+        "max_tokens must be at least 1, got -1.",
+        "max_tokens is greater than the context length",
+        "tool description exceeds the maximum allowed input length of 1024",
         "Range of max_tokens should be [1, 8192]",
         "temperature exceeds the maximum allowed value of 2",
     ],

@@ -241,6 +241,8 @@ def test_what_others_put_into_a_key_leaves_the_rest_readable(
         stats = later.stats()
     assert (stats.accepted, stats.waiting) == (2, 2)
     assert len(claim_up_to(2, store, joined(store))) == 2
+    seen: Any = raw.hget(f"{keys_of(url)}:clock", "seen")
+    assert float(seen) > 0  # Jumps of the server's clock are detected again.
 
 
 def test_more_tasks_of_others_than_one_look_can_see_are_passed_over(store: AnyStore) -> None:

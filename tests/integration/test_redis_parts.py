@@ -250,7 +250,7 @@ def test_tasks_of_removed_agents_are_found_behind_many_delayed_ones(store: AnySt
     store.declare([Queue("crew_1", "crew", 100, 1)])
     with runs_of_scripts(store) as calls:
         assert rebalance(store, "crew").moved == 5
-    assert calls["move"] > 1
+    assert calls["move"] > 2
     found = {queue.queue: queue.delayed for queue in store.stats().queues}
     assert found == {"crew_1": 5, "team_0": 9_000}
     assert store.move("crew", ["crew_0"], 100) == 0

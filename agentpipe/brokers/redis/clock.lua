@@ -11,15 +11,16 @@ local function look()
   local time, found = call('TIME'), call('HMGET', CLOCK, 'skew', 'seen', 'lease')
   local wall = time[1] + time[2] / 1e6
   -- Another program can have written them.
-  local skew, passed = tonumber(found[1] or 0) or 0, wall - (tonumber(found[2] or wall) or wall)
+  local skew, before = tonumber(found[1] or '') or 0, tonumber(found[2] or '')
+  local passed = wall - (before or wall)
   local waited, jump = tonumber((KEYS[2] or ''):match('[%d.]+$')), math.min(passed, 0)
   if waited and passed > waited + LATENCY then
     jump = passed - waited
   end
   local seen = {
     wall = wall, wall_text = time[1] .. '.' .. ('00000' .. time[2]):sub(-6), jump = jump,
-    skew = skew - jump, is_noted = found[2] and passed <= 0.5,
-    is_silent = passed - jump > SILENCE + (tonumber(found[3] or 0) or 0) / 3,
+    skew = skew - jump, is_noted = before and passed <= 0.5,
+    is_silent = passed - jump > SILENCE + (tonumber(found[3] or '') or 0) / 3,
   }
   seen.time = wall + seen.skew
   -- Formatting a number is slower than a command.

@@ -65,7 +65,7 @@ local function move_waiting(place)
   end
 end
 
-local PARTS = 2 -- Of CHUNK delayed tasks, in one call.
+local PARTS = 2 -- Of about CHUNK delayed tasks, in one call.
 
 -- Delayed tasks of all queues share one set, so scan it: not by rank, because those that fall due
 -- between two calls leave it. Returns the cursor to go on at, '0' at the end.

@@ -103,10 +103,12 @@ _CONTEXT_WORDS = re.compile(
     "|input token count.{0,40}exceeds the maximum|maximum prompt length"
     "|reduce the length of the (messages|input|prompt)|longer than the model's context"
     "|exceeds? the (available |model's )(maximum )?context|input is too long"
-    r"|longer than the maximum model length|max_tokens must be at least 1, got -\d"
+    r"|longer than the maximum model length|max_tokens must be at least 1, got -(?!1\b)\d"
     r"|too long to fit into the model|\binputs` (tokens \+ `max_new_tokens` must be|must have less)"
-    "|range of input length should be|exceeded model token limit|greater than the context length"
-    "|context window exceeds limit|prompt too long; exceeded|exceeds the maximum allowed input len"
+    "|range of input length should be|exceeded model token limit"
+    "|tokens to keep.{0,40}greater than the context length"
+    r"|context window exceeds limit|prompt too long; exceeded"
+    r"|input length \d+ exceeds the maximum allowed input"
     "|input tokens exceed the configured limit|input token count.{0,40}only supports up to"
 )
 # OpenRouter's moderation refuses input with the status of an invalid credential.
