@@ -22,6 +22,7 @@ from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.records import Group, Offer, Queue, Settlement, Worker
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.client import translated
+from agentpipe.brokers.redis.script_runner import ScriptRunner
 from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.core.budgets import Budget
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from agentpipe.brokers.redis.scripts import Script
     from tests.servers import OwnServer
     from tests.stores import AnyStore
 
@@ -361,6 +363,26 @@ def test_scripts_come_back_after_a_flush(own_server: OwnServer) -> None:
         worker = joined(store)
         client.script_flush()
         assert len(claim_up_to(10, store, worker)) == 2
+
+
+def test_a_flush_between_the_load_of_a_script_and_its_call_is_repaired(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
+        declared(store)
+        load, left = ScriptRunner._load, [2]  # noqa: SLF001 - a flush right after it
+
+        def load_and_flush(self: ScriptRunner, script: Script) -> None:
+            load(self, script)
+            if left[0]:
+                left[0] -= 1
+                client.script_flush()
+
+        monkeypatch.setattr(ScriptRunner, "_load", load_and_flush)
+        client.script_flush()
+        assert put(store, "a") == ("accepted",)
+        assert left == [0]
 
 
 def test_an_emptied_store_is_declared_anew_and_goes_on(

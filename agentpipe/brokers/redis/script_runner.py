@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.packing import Argument, Packed
     from agentpipe.brokers.redis.scripts import Script
 
+# How often to load a missing script: it can be flushed again before it is called.
+LOADS = 3
+
 
 class ScriptRunner:
     """Runs scripts for one process. Thread-safe.
@@ -79,14 +82,21 @@ class ScriptRunner:
         how = ("EVAL", script.text) if before else ("EVALSHA", script.sha)
         command = command_of((*how, len(keys), *keys, *args), more)
         commands = transaction((*before, command)) if before else Commands(command)
-        try:
-            answer = self._answer(commands, sent)
-        except NoScriptError:
-            self._load(script)
-            answer = self._answer(commands)
+        answer = self._answer_of(script, commands, sent)
         if script.notes_time:
             self._noted_at = max(begun, self._noted_at or begun)
         return answer
+
+    def _answer_of(
+        self, script: Script, commands: Commands, sent: Callable[[], None] | None
+    ) -> Any:
+        for _ in range(LOADS):
+            try:
+                return self._answer(commands, sent)
+            except NoScriptError:
+                sent = None
+                self._load(script)
+        return self._answer(commands)
 
     def _load(self, script: Script) -> None:
         if not script.ends_workers:
