@@ -15,6 +15,7 @@ from agentpipe.brokers.capabilities import (
     TaskSeen,
     require,
 )
+from agentpipe.core.portions import portions_of
 from agentpipe.core.run_names import is_of_run
 from agentpipe.operations.names import refuse_unknown
 from agentpipe.sending.purge import cancelled, collections_of, purge_queues, task_of
@@ -114,8 +115,7 @@ class _Canceller:
         self._collections = collections
 
     def by_id(self, ids: Sequence[str]) -> CancelReport:
-        pages = (ids[first : first + PAGE] for first in range(0, len(ids), PAGE))
-        return sum(map(self._page, pages), CancelReport())
+        return sum(map(self._page, portions_of(ids, PAGE)), CancelReport())
 
     def _page(self, left: Sequence[str]) -> CancelReport:
         whole = CancelReport()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import KeepsDeadLetters, require
 from agentpipe.brokers.dead_letter import DeadFilter, DeadPage
+from agentpipe.core.portions import portions_of
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def named(store: KeepsDeadLetters, task_ids: Iterable[str]) -> Iterator[Sequence
         AgentpipeError: One does not exist; then nothing is returned.
     """
     wanted = list(dict.fromkeys(task_ids))
-    found = [[it.summary for it in store.read_dead(part)] for part in _parts(wanted)]
+    parts = portions_of(wanted, WHOLE_AT_ONCE)
+    found = [[it.summary for it in store.read_dead(part)] for part in parts]
     missing = set(wanted) - {letter.task_id for letter in chain.from_iterable(found)}
     if missing:
         ids = ", ".join(sorted(missing))
@@ -93,7 +95,7 @@ def whole(
 ) -> Iterator[Sequence[DeadLetter]]:
     """Complete letters, with payload and result, a few at a time."""
     for batch in batches:
-        for part in _parts([letter.task_id for letter in batch]):
+        for part in portions_of([letter.task_id for letter in batch], WHOLE_AT_ONCE):
             yield store.read_dead(part)
 
 
@@ -142,8 +144,3 @@ def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[DeadGroup]:
 def shape(reason: str) -> str:
     """A reason with ids and long numbers replaced by ``#``."""
     return _ANY.sub("#", reason[: 2 * MAX_SHAPE_CHARS])[:MAX_SHAPE_CHARS]
-
-
-def _parts(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(task_ids), WHOLE_AT_ONCE):
-        yield task_ids[first : first + WHOLE_AT_ONCE]

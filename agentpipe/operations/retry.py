@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.capabilities import KeepsDeadLetters
+from agentpipe.core.portions import portions_of
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.secret_forms import MASK
 from agentpipe.core.task import Task
@@ -112,8 +113,8 @@ class Retry:
 
     def run(self, ended: Sequence[Ended]) -> Retried:
         """Send all attempts."""
-        for at in range(0, len(ended), BATCH):
-            for _, sent in self._resend.send(self._tasks(ended[at : at + BATCH])):
+        for batch in portions_of(ended, BATCH):
+            for _, sent in self._resend.send(self._tasks(batch)):
                 self._done.task_ids += sent.task_ids
                 self._done.duplicate_ids += sent.duplicate_ids
                 self._done.refused += sent.refused

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import KeepsUndeliverable
 from agentpipe.brokers.dead_letter import DeadFilter
+from agentpipe.core.portions import portions_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -24,8 +25,8 @@ def refused_results(store: Store, task_ids: Collection[str]) -> Iterator[DeadLet
     letters, ids = store.undeliverable, list(task_ids)
     if letters.count_dead(DeadFilter()) == 0:
         return
-    for start in range(0, len(ids), PORTION):
-        yield from letters.read_dead(ids[start : start + PORTION])
+    for portion in portions_of(ids, PORTION):
+        yield from letters.read_dead(portion)
 
 
 def refusal(letter: DeadLetter) -> str:

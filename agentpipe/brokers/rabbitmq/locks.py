@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.core.portions import portions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Units to lock per channel. The server makes the queues of several channels at the same time.
 PORTION = 50
+# Agents to take over at the same time.
+AT_ONCE = 20 * PORTION
 
 
 class UnitLocks(ABC):
@@ -47,8 +50,8 @@ class UnitLocks(ABC):
 
     async def _locked_in_portions(self, units: Sequence[str]) -> list[str]:
         """Lock all portions at the same time; returns or raises once none is under way."""
-        portions = [units[first : first + PORTION] for first in range(0, len(units), PORTION)]
-        found = await asyncio.gather(*map(self._locked, portions), return_exceptions=True)
+        portions = map(self._locked, portions_of(units, PORTION))
+        found = await asyncio.gather(*portions, return_exceptions=True)
         locked: list[str] = []
         for each in found:
             if isinstance(each, BaseException):

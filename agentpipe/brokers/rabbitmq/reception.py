@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.ahead import unread
@@ -102,8 +101,8 @@ class Reception:
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
-        is_reported = partial(getattr, agent, "is_reported")
-        if not await self._services.verdicts.blame(message.delivered, patience_s, is_reported):
+        verdicts, delivered = self._services.verdicts, message.delivered
+        if not await verdicts.blame(delivered, patience_s, lambda: agent.is_reported):
             await self._spare(agent, lost)
             return
         if not agent.suspects(message):

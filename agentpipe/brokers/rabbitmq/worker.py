@@ -16,16 +16,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import Comparison
-from agentpipe.brokers.rabbitmq import locks
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.answers import Answers, Respondent
 from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.consumption import Consumption
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+from agentpipe.brokers.rabbitmq.locks import AT_ONCE
 from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
-from agentpipe.brokers.rabbitmq.served_agent import Prefetched
+from agentpipe.brokers.rabbitmq.served_agent import Prefetched, ServedAgent
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.suspect_run import SuspectRun
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
@@ -33,12 +33,12 @@ from agentpipe.brokers.rabbitmq.verdicts import patience_s
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel, closed_on_failure
 from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.core.portions import portions_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from agentpipe.brokers.capabilities import NotesAhead
-    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.wakeup import Wakeup
     from agentpipe.brokers.records import Claim, Worker
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 # Another worker still holds this agent's lock.
 RETRY_S = 0.1
-# Agents to take over per round: several portions of locks.
-PORTION = 20 * locks.PORTION
 # Interval at which workers introduce themselves again, for those that missed a message.
 HELLO_EVERY_S = 10.0
 # Time for all workers to resume their runs after a lost connection.
@@ -198,15 +196,14 @@ class RabbitWorker:
         wanted = [it for it in share - self._deliveries.agents.keys() if unit_of(it) not in theirs]
         # The first agents fill the slots: not always the same ones, if workers keep dying early.
         random.shuffle(wanted)
-        for first in range(0, len(wanted), PORTION):
+        for names in portions_of(wanted, AT_ONCE):
             if not self.is_alive:
                 return
-            await self._take(wanted[first : first + PORTION])
+            await self._take(names)
         left: set[str] = set()
-        agents = list(self._deliveries.agents.values())
-        for agent in agents:
-            name = agent.queue.name
+        for name, agent in self._deliveries.agents.items():
             agent.leaving = name not in share or agent.unit != unit_of(name)
+        agents = list(self._deliveries.agents.values())
         await self._consumption.adjust([agent for agent in agents if not agent.leaving])
         for agent in (agent for agent in agents if agent.leaving):
             await self._consumption.withdraw(agent)
@@ -244,8 +241,7 @@ class RabbitWorker:
     def claim_at_once(self, limit: int) -> list[Claim] | None:
         """Claim up to ``limit`` tasks, one per agent in turn; None if a suspect comes first.
 
-        Claims nothing while runs of the last connection are awaited: if one does not come, all
-        claims are lost with it, and would be paid for twice.
+        Claims none while runs of the last connection are awaited: all are lost if one is missing.
         """
         if not self.is_alive or limit <= 0 or self._deliveries.awaited:
             return []
@@ -269,9 +265,8 @@ class RabbitWorker:
         awaited = {it.claim.key for it in self._deliveries.awaited.values()}
         strays = [Settlement(mine[key], "release") for key in mine.keys() - {*held}]
         returned = sum(await self.settling.settle(strays)) if strays else 0
-        outbox, freed = self._services.outbox, 0
-        if forwarding is not None:
-            freed = outbox.take_back(self.worker.name, forwarding)
+        take_back = self._services.outbox.take_back
+        freed = 0 if forwarding is None else take_back(self.worker.name, forwarding)
         return Comparison(frozenset(held) - mine.keys() - awaited, returned, freed)
 
     # Messages of the fleet.

@@ -21,10 +21,11 @@ from agentpipe.brokers.redis.decoding import (
 )
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.letters import PAGE_BYTES, READ_AT_ONCE
-from agentpipe.brokers.redis.portions import PORTION, portions_of
+from agentpipe.brokers.redis.settling import PORTION
 from agentpipe.brokers.redis.turns import packed_counts
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
+from agentpipe.core.portions import portions_of
 from agentpipe.errors import LoopTaken
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class RedisOperations(WithDeadLetters):
 
     def _unclaimed_by_id(self, task_ids: Sequence[str]) -> list[TaskSeen]:
         found: list[TaskSeen] = []
-        for part in portions_of(task_ids):
+        for part in portions_of(task_ids, PORTION):
             found += as_tasks(self._scripts.run("find", "unclaimed", *part))
         return found
 
@@ -107,7 +108,7 @@ class RedisOperations(WithDeadLetters):
         return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        moved = (self._move(collection, part, limit) for part in portions_of(agents))
+        moved = (self._move(collection, part, limit) for part in portions_of(agents, PORTION))
         return next(filter(None, moved), 0)
 
     def _move(self, collection: str, agents: Sequence[str], limit: int) -> int:
@@ -125,7 +126,7 @@ class RedisOperations(WithDeadLetters):
         reason: str = "",
     ) -> None:
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
-        for part in portions_of(names) or [names]:
+        for part in portions_of(names, PORTION) or [names]:
             more = self._scripts.run("pause", int(paused), reason, *part)
         self._apply_changes(more)
 
@@ -187,7 +188,7 @@ class RedisOperations(WithDeadLetters):
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []
-        for part in portions_of(task_ids):
+        for part in portions_of(task_ids, PORTION):
             letters = self._scripts.run("cancel", *part)
             fates += [_FATES[letter] for letter in letters]
         return fates

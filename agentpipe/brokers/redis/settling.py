@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.redis.portions import PORTION
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
     Ask = Callable[[Sequence[Settlement]], list[bool]]
 
+# How much one call of a script handles: it stops the server for as long.
+PORTION = 500
 PORTION_BYTES = 8 * 1024 * 1024
 
 

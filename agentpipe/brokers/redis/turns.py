@@ -11,8 +11,8 @@ from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.measures import counts_of, observed_by
 from agentpipe.brokers.redis.decoding import as_claims
 from agentpipe.brokers.redis.groups import said_of
-from agentpipe.brokers.redis.portions import PORTION, portions_of
-from agentpipe.brokers.redis.settling import Settler
+from agentpipe.brokers.redis.settling import PORTION, Settler
+from agentpipe.core.portions import portions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +93,7 @@ def cooldowns_apart(settlements: Sequence[Settlement]) -> Iterator[tuple[float, 
     They begin before their settlements, which do not name the queues.
     """
     for each in filter(_begins_apart, settlements):
-        for part in portions_of(each.cooldown_queues):
+        for part in portions_of(each.cooldown_queues, PORTION):
             yield each.delay_s, part
 
 

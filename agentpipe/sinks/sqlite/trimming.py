@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from agentpipe.core.portions import portions_of
 from agentpipe.core.run_names import run_of
 from agentpipe.sinks.base import ArchiveSize
 from agentpipe.sinks.sqlite.facts import indexed_to
@@ -68,8 +69,7 @@ def unread_of(db: sqlite3.Connection, positions: Sequence[int]) -> list[int]:
 def remove(database: Database, positions: Sequence[int], *, unread: bool) -> tuple[int, int]:
     """Remove records and their facts; see ``Trimmable``."""
     removed = kept = 0
-    for start in range(0, len(positions), STEP):
-        step = positions[start : start + STEP]
+    for step in portions_of(positions, STEP):
         with database.write(durable=False) as db:
             # A group can have come since the caller looked.
             stays = set() if unread else set(unread_of(db, step))
