@@ -292,7 +292,7 @@ def test_a_store_that_is_away_at_the_end_of_a_run_loses_and_repeats_nothing(
 
 
 @pytest.mark.usefixtures("results")
-def test_an_answer_that_nobody_waits_for_is_not_said_to_be_discarded(
+def test_an_answer_without_a_waiter_is_not_said_to_be_discarded(
     plain: Plain, caplog: pytest.LogCaptureFixture
 ) -> None:
     add = add_of(plain)

@@ -353,10 +353,17 @@ def test_a_fork_has_connections_of_its_own(store: AnyStore) -> None:
 # Restarts and outages.
 
 
-def test_scripts_come_back_after_a_flush(own_server: OwnServer) -> None:
-    server = own_server(RedisServer)  # Flushing the shared server would affect other tests.
+@contextmanager
+def flushable(own_server: OwnServer) -> Iterator[tuple[AnyStore, redis.Redis]]:
+    """A store and a client of another server: flushing the shared one would affect other tests."""
+    server = own_server(RedisServer)
     with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
         declared(store)
+        yield store, client
+
+
+def test_scripts_come_back_after_a_flush(own_server: OwnServer) -> None:
+    with flushable(own_server) as (store, client):
         put(store, "a")
         client.script_flush()
         assert put(store, "b") == ("accepted",)
@@ -368,9 +375,7 @@ def test_scripts_come_back_after_a_flush(own_server: OwnServer) -> None:
 def test_a_flush_between_the_load_of_a_script_and_its_call_is_repaired(
     own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = own_server(RedisServer)
-    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
-        declared(store)
+    with flushable(own_server) as (store, client):
         load, left = ScriptRunner._load, [2]  # noqa: SLF001 - a flush right after it
 
         def load_and_flush(self: ScriptRunner, script: Script) -> None:
@@ -388,9 +393,7 @@ def test_a_flush_between_the_load_of_a_script_and_its_call_is_repaired(
 def test_an_emptied_store_is_declared_anew_and_goes_on(
     own_server: OwnServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = own_server(RedisServer)
-    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
-        declared(store)
+    with flushable(own_server) as (store, client):
         put(store, "abc")
         worker = joined(store)
         lost = claim_up_to(2, store, worker)
@@ -411,9 +414,7 @@ def test_an_emptied_store_is_declared_anew_and_goes_on(
 
 
 def test_a_worker_that_joins_an_emptied_store_declares_its_queues(own_server: OwnServer) -> None:
-    server = own_server(RedisServer)
-    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
-        declared(store)
+    with flushable(own_server) as (store, client):
         client.flushall()
         joined(store)
         assert [depth.queue for depth in store.stats().queues] == [QUEUE]
@@ -484,9 +485,7 @@ def test_a_policy_that_throws_keys_away_is_warned_of(
 
 
 def test_full_memory_refuses_tasks_and_nothing_else(own_server: OwnServer) -> None:
-    server = own_server(RedisServer)
-    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
-        declared(store)
+    with flushable(own_server) as (store, client):
         put(store, "abc")
         worker = joined(store)
         claims = claim_up_to(1, store, worker)
