@@ -96,15 +96,15 @@ def follow(args: argparse.Namespace, settings: Settings) -> int:
     unknown = unknown_run(settings, args.run_name)
     if unknown:  # The run can still be sent later.
         say(f"{unknown}; waiting for its results")
-    printed = _print_stream(args, settings)
+    printed = _print_stream(args, settings, is_early=is_early)
     if unknown and not printed:
         refuse_unknown_run(settings, args.run_name)
     return OK
 
 
-def _print_stream(args: argparse.Namespace, settings: Settings) -> int:
+def _print_stream(args: argparse.Namespace, settings: Settings, *, is_early: bool) -> int:
     start: Start = args.start
-    if is_absent(settings.sink):
+    if is_early:
         say(f"there is no {parse_url(settings.sink).path} yet; waiting for the first result")
         if not await_results(settings, args.timeout):
             return 0

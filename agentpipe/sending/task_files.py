@@ -210,12 +210,12 @@ def _parsed(line: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         raise TaskError(f"not JSON: {_why_not_json(line, error)}") from error
     if _LONG_NUMBER in line.translate(_DIGITS_ALIKE) or _may_repeat_keys(line, data):
-        _refuse_inexact(line)
+        _refuse_lossy(line)
     return data
 
 
 def _may_repeat_keys(line: bytes, data: Any) -> bool:
-    """Whether a key can be there twice, of which the parser keeps the last without a word."""
+    """Whether a key can be there twice: the fast parser would silently keep the last."""
     try:
         kept = orjson.dumps(data).count(_KEY_END)
     except orjson.JSONEncodeError:  # It nests too deeply.
@@ -223,7 +223,8 @@ def _may_repeat_keys(line: bytes, data: Any) -> bool:
     return line.count(_KEY_END) != kept or _OTHER_KEY_ENDS.search(line) is not None
 
 
-def _refuse_inexact(line: bytes) -> None:
+def _refuse_lossy(line: bytes) -> None:
+    """Refuse what the fast parser changes silently: long numbers, and a key that is there twice."""
     try:
         json.loads(line.removeprefix(BOM_UTF8), parse_int=exact, object_pairs_hook=once)
     except RefusedError as error:

@@ -17,7 +17,7 @@ COMMIT_WITHIN_S = 0.05
 
 
 def check_group(group: str | None) -> None:
-    """Reject a group of readers whose name no sink can store; None is no group.
+    """Reject a group of readers whose name no sink can store; None reads without a group.
 
     Raises:
         ConfigError: The name is empty, or not UTF-8.
