@@ -6,6 +6,7 @@ import os
 import signal
 import uuid
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +17,14 @@ from agentpipe.brokers.rabbitmq.ahead import unread
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
+from agentpipe.worker.watch.last_word import LastWordFile
 from tests.integration.proxy import Proxy
 from tests.integration.rabbit_delays import skipped_delays
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Claim
@@ -299,9 +301,9 @@ def test_what_was_delivered_ahead_to_a_worker_counts_no_crash_when_that_ends(
     project.collection(number=AGENTS)
     fleet = project.work("--processes", "1").ready(1)
     may_end = project.folder / "may-end"
-    project.send(*[f"wait-for-file {may_end}"] * AGENTS)
+    tasks = project.send(*[f"wait-for-file {may_end}"] * AGENTS)
     wait_until(
-        lambda: project.journal("started") and all_delivered(project), 30, "all are delivered"
+        lambda: project.journal("started") and all_read(project, tasks), 30, "all are delivered"
     )
     (begun,) = {entry["task_id"] for entry in project.journal("started")}
     os.kill(next(iter(fleet.pids)), kind)
@@ -320,35 +322,47 @@ def test_a_run_that_has_ended_counts_no_crash_while_it_is_settled(
 ) -> None:
     """Regression: when the worker was killed before the settlement, the run counted a crash."""
     project.environ |= {"AGENTPIPE_SLOTS": "2", "AGENTPIPE_LEASE_S": "60"}
-    project.collection(number=1)
+    project.collection(number=2)
     direct = project.environ["AGENTPIPE_BROKER"]
+    files = [project.folder / name for name in ("one", "two")]
     with Proxy(rabbitmq_server.port, odds=0.0) as proxy:
         url = direct.replace(f":{rabbitmq_server.port}", f":{proxy.port}")
         fleet = project.work("--processes", "1", env={"AGENTPIPE_BROKER": url}).ready(1)
         (worker,) = fleet.pids
-        project.send(*[f"wait-for-file {project.folder / name}" for name in ("one", "two")])
-        wait_until(
-            lambda: project.journal("started") and all_delivered(project), 30, "both lie there"
-        )
-        proxy.cut()
-        (begun,) = project.journal("started")
-        (project.folder / ("one" if begun["task_id"].endswith("0") else "two")).touch()
-        # One runs at a time: the second starts once the first has ended, which is not settled yet.
-        wait_until(lambda: len(project.journal("started")) == 2, 30, "the second one runs")
+        ended, runs = project.send(*[f"wait-for-file {file}" for file in files])
+        wait_until(lambda: running(worker) == {ended, runs}, 30, "both run")
+        proxy.cut()  # What ends now cannot be settled.
+        files[0].touch()
+        wait_until(lambda: running(worker) == {runs}, 30, "one has ended")
         os.kill(worker, signal.SIGKILL)
         proxy.refuse()  # Drops what the worker has written.
         proxy.mend()
         proxy.accept()
-        for name in ("one", "two"):
-            (project.folder / name).touch()
+        files[1].touch()
         project.until(delivered=2)
         assert fleet.stop() == 0
     results = project.by_id()
-    order = [entry["task_id"] for entry in project.journal("started")[:2]]
-    assert [results[task_id]["attempt"] for task_id in order] == [1, 2]
+    assert [results[task_id]["attempt"] for task_id in (ended, runs)] == [1, 2]
+
+
+def running(worker: int) -> set[str]:
+    """The tasks whose runs a worker's supervisor would blame for its death."""
+    files = Path(f"/proc/{worker}/fd").iterdir()
+    path, *_ = [it for it in files if "last-word" in str(it.readlink())]
+    with path.open("rb") as file:
+        said = LastWordFile(file.fileno(), str(path)).read()
+    return {claim.task_id for claim in said.claims.values() if claim.begun}
+
+
+def all_read(project: Project, tasks: Iterable[str]) -> bool:
+    """Whether workers have read these tasks."""
+    with closing(project.open_store()) as store:
+        assert isinstance(store, RabbitStore)
+        return all(store.locate(task_id).place != "unknown" for task_id in tasks)
 
 
 def all_delivered(project: Project) -> bool:
+    """Whether the server has sent all tasks to workers; they may not have read them yet."""
     with closing(project.open_store()) as store:
         assert isinstance(store, RabbitStore)
         return store._run(_waiting_on_the_server) == 0  # noqa: SLF001 - no operation shows it
