@@ -208,9 +208,9 @@ def _text_of(path: Path) -> str:
 
 
 def _parsed(text: str, name: str) -> Any:
-    import orjson
+    from agentpipe.config.lined_json import LinedReader
 
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise TaskError(f"{name}: not JSON: {error}") from error
+        return LinedReader(text, name).read()
+    except ConfigError as error:
+        raise TaskError(*error.lines) from error

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from agentpipe.config.paths import why_unreadable
+from agentpipe.config.lined_json import LinedReader
 from agentpipe.config.shown_values import place_in, refusal, shown_names, shown_passwords
+from agentpipe.config.yaml_source import read_text
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.template import names_in, render
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -234,27 +233,26 @@ def read_list(path: Path) -> dict[str, dict[str, Any]]:
         ConfigError: The file cannot be read, or is not a list of servers.
     """
     try:
-        data = path.read_bytes()
-        listed = orjson.loads(data) if len(data) <= MAX_FILE_BYTES else None
-    except OSError as error:
-        raise _problem(path, why_unreadable(error)) from error
-    except orjson.JSONDecodeError as error:
-        raise _problem(path, f"is not JSON: {error}") from error
-    if not isinstance(listed, dict):
-        raise _problem(path, "expected an object of servers: {name: {...}}")
-    common = listed.get("mcpServers")
-    entries = common if isinstance(common, dict) else listed
-    wrong = [name for name, entry in entries.items() if not isinstance(entry, dict)]
-    if wrong:
-        raise _problem(path, f"the entry {wrong[0]!r} must be an object")
+        reader = LinedReader(read_text(path, MAX_FILE_BYTES), str(path))
+        entries = _entries_of(reader.read(), reader)
+    except ConfigError as error:
+        named = [replace(it, message=f"{VARIABLE}: {it.message}") for it in error.problems]
+        raise ConfigError(named) from error
     return {
         name: {**_common_entry(entry), "stateless": entry.get("stateless", False)}
         for name, entry in entries.items()
     }
 
 
-def _problem(path: Path, text: str) -> ConfigError:
-    return ConfigError(Problem(f"{VARIABLE}: {text}", str(path)))
+def _entries_of(listed: Any, reader: LinedReader) -> dict[str, dict[str, Any]]:
+    if not isinstance(listed, dict):
+        raise reader.refusal("expected an object of servers: {name: {...}}")
+    common = listed.get("mcpServers")
+    entries, place = (common, ("mcpServers",)) if isinstance(common, dict) else (listed, ())
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise reader.refusal(f"the entry {name!r} must be an object", (*place, name))
+    return entries
 
 
 def _common_entry(entry: dict[str, Any]) -> dict[str, Any]:

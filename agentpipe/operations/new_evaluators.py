@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from agentpipe.config.paths import why_unreadable
 from agentpipe.config.yaml_source import load_documents
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.evaluation.checks import evaluator_problems
 from agentpipe.operations.read_tasks import read_tasks
 from agentpipe.sending.run_tasks import key_of
+from agentpipe.sending.task_files import is_document, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,15 +67,10 @@ def _list_in(path: Path) -> Evaluators | None:
 
 
 def _document(path: Path) -> Any:
-    try:
-        if path.suffix.lower() in {".yaml", ".yml"}:
-            documents = load_documents(path)
-            return documents[0].data if len(documents) == 1 else None
-        return orjson.loads(path.read_bytes()) if path.suffix.lower() == ".json" else None
-    except OSError as error:
-        raise ConfigError(Problem(why_unreadable(error), str(path))) from error
-    except orjson.JSONDecodeError:
-        return None  # Read as a file of tasks, it is refused with the line.
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        documents = load_documents(path)
+        return documents[0].data if len(documents) == 1 else None
+    return read_document(path).data if is_document(path) else None
 
 
 def _is_evaluator(value: Any) -> bool:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
+from agentpipe.config.lined_json import LinedReader, RefusedError, exact, once
 from agentpipe.config.paths import shown_path
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import SAVE_AS_UTF8, WIDE, is_wide, read_text
 from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
-from agentpipe.sending.lined_json import LinedReader, RefusedError, exact, once
 from agentpipe.sending.task_ids import TaskIds
 
 if TYPE_CHECKING:

@@ -219,7 +219,7 @@ def test_what_a_server_needs(tmp_path: Path, server: dict[str, Any], needs: list
 def test_a_list_that_cannot_be_read_is_the_only_mistake(tmp_path: Path, listed: Path) -> None:
     listed.write_text("{")
     config = agent(tmp_path, "react", servers=[{"name": "mine"}])
-    with pytest.raises(ConfigError, match="is not JSON") as caught:
+    with pytest.raises(ConfigError, match="not JSON") as caught:
         open_engine(config)
     assert len(caught.value.problems) == 1
 

@@ -228,7 +228,7 @@ def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
 
 
 def test_there_is_an_end_to_what_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentpipe.sending.lined_json.MAX_PARTS", 100)
+    monkeypatch.setattr("agentpipe.config.lined_json.MAX_PARTS", 100)
     path = write(tmp_path, '{"metadata": {"a": [' + "1," * 100 + "1]}}")
     with pytest.raises(ConfigError, match="write a task per line"):
         read_document(path)
@@ -237,7 +237,7 @@ def test_there_is_an_end_to_what_is_walked(tmp_path: Path, monkeypatch: pytest.M
 def test_a_long_list_is_read_though_not_every_line_of_it_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentpipe.sending.lined_json.MAX_LINED", 100)
+    monkeypatch.setattr("agentpipe.config.lined_json.MAX_LINED", 100)
     one = {"question": "x", "evaluators": [{"func": "raw", "op": "=", "value": 1}] * 3}
     text = "[" + ",\n".join([json.dumps(one)] * 300) + ',\n{"question": 5}]'
     with pytest.raises(ConfigError) as caught:

@@ -23,7 +23,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class RefusedError(ValueError):
-    """Valid JSON that a task must not contain."""
+    """Valid JSON that no file of ours may contain: readers differ on what it says."""
 
 
 class LinedReader:
@@ -42,7 +42,7 @@ class LinedReader:
         """The document's value.
 
         Raises:
-            ConfigError: It is not JSON, or contains what a task must not contain.
+            ConfigError: It is not JSON, or contains what readers of JSON take differently.
         """
         try:
             value, end = self._value(0, ())
@@ -52,12 +52,16 @@ class LinedReader:
             message = f"not JSON: {error.msg.lower()} (column {error.colno})"
             problem = Problem(message, self._file, error.lineno)
         except RecursionError:
-            problem = Problem("not a task: nested too deeply", self._file, self._seen[1])
+            problem = Problem("nested too deeply", self._file, self._seen[1])
         except RefusedError as error:
             problem = Problem(f"not taken: {error}", self._file, self._seen[1])
         else:
             return value
         raise ConfigError(problem)
+
+    def refusal(self, message: str, path: KeyPath = ()) -> ConfigError:
+        """The error that a part of the document is wrong, with its line."""
+        return ConfigError(Problem(message, self._file, self.lines.get(path, 0)))
 
     def _value(self, start: int, path: KeyPath) -> tuple[Any, int]:
         start = self._past_space(start)
