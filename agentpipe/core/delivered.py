@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# No task has this delivery number.
+UNREAD = (1 << 64) - 1
+
 
 class Delivered(NamedTuple):
-    """A delivered task.
+    """A delivered task, or all deliveries of an agent that its worker has not read.
 
     Attributes:
-        task_id: The task's id.
+        task_id: The task's id, or the agent's queue.
         number: The store's delivery number; changes after each worker death that counts against the
-            task.
+            task. ``UNREAD`` for an agent.
         begun: Whether its run had begun and not ended when its worker did.
     """
 
     task_id: str
     number: int
     begun: bool = False
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is one task, which the worker has read."""
+        return self.number != UNREAD

@@ -26,6 +26,11 @@ class Contact:
         self._failing: dict[str, type[AgentpipeError] | None] = {}
         self._tries = 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker does not answer, or answers with errors."""
+        return bool(self._failing)
+
     def failed(self, who: str, error: AgentpipeError) -> None:
         """Note that the broker did not answer ``who``, or answered with an error."""
         with self._lock:

@@ -35,6 +35,7 @@ from agentpipe.worker.claims.lease_keeper import LeaseKeeper
 from agentpipe.worker.contact import Contact
 from agentpipe.worker.ending.cut_off import CutOff
 from agentpipe.worker.ending.drained_end import DrainedEnd
+from agentpipe.worker.ending.idle_end import IdleEnd
 from agentpipe.worker.ending.process_end import ProcessEnd
 from agentpipe.worker.ending.watchdog import Watchdog
 from agentpipe.worker.handshake import has_booted
@@ -230,6 +231,8 @@ class WorkerMiddleware(dramatiq.Middleware):
         """Stop claiming."""
         if self._consumer is not None:
             self._consumer.claim_no_more()
+            if self._may_end:
+                IdleEnd(self._consumer, self._loop, self._contact).start()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
         """Stop all threads: the process can continue."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.core.delivered import Delivered
+from agentpipe.core.delivered import UNREAD, Delivered
 from agentpipe.core.thread_marks import NO_RUN
 
 if TYPE_CHECKING:
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.capabilities import NotesAhead
     from agentpipe.brokers.rabbitmq.messages import Message
-
-# No task has this delivery number.
-UNREAD = (1 << 64) - 1
 
 
 def unread(queue: str) -> Delivered:

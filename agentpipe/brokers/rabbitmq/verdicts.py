@@ -20,9 +20,9 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.ahead import UNREAD
 from agentpipe.brokers.rabbitmq.messages import now_ms
 from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
+from agentpipe.core.delivered import UNREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -44,6 +44,7 @@ class ChildProcess:
         self._watch = FreezeWatch(limit_s, lambda: is_stopped(self._word.pid))
         self._ending: threading.Thread | None = None
         self._storing: threading.Thread | None = None
+        self._owes_until = 0.0
         self._was_ended = False
         self._process = handover.start(
             _command(settings),
@@ -91,8 +92,8 @@ class ChildProcess:
     @property
     def owes_verdict(self) -> bool:
         """Whether it is not stored yet what the tasks of its dead worker count."""
-        threads = (self._ending, self._storing)
-        return any(each is not None and each.is_alive() for each in threads)
+        storing = self._storing if time.monotonic() < self._owes_until else None
+        return any(each is not None and each.is_alive() for each in (self._ending, storing))
 
     @property
     def worker_lives(self) -> bool:
@@ -130,9 +131,9 @@ class ChildProcess:
     def _store(self, verdict: Verdict | None) -> None:
         """Store in a thread, so the replacement does not wait: the broker can be away."""
         if verdict is not None:
-            storing = threading.Thread(target=verdict.store, daemon=True)
-            storing.start()
-            self._storing = storing if verdict.has_tasks else None
+            self._storing = threading.Thread(target=verdict.store, daemon=True)
+            self._storing.start()
+            self._owes_until = time.monotonic() + verdict.awaited_s
 
     def _end_frozen(self) -> None:
         verdict = end_frozen(self._word, self._alone)

@@ -72,7 +72,8 @@ class BlockedLoop:
         blocked.
         """
         turns = self._loop.turns
-        if turns.turn_s == 0 or turns.turns != self._turns:
+        turns_on = turns.turn_s == 0 or turns.turns != self._turns
+        if turns_on or not self._loop.is_alive():  # One that has ended is in its last turn.
             self._turns, self._blocked_s, self._warned = turns.turns, 0.0, False
             return
         self._blocked_s += tick_s

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agentpipe.worker.watch.last_word import HeldClaim, LastWordFile, Said
 
 RETRY_S = 0.5
+UNREAD_S = 2.0
 HELD_IT = "it held the interpreter, and its worker was killed"
 _NOT_STORED_YET = (
     "which tasks of worker process %d count a crash is not stored yet, and tried until it is: %s"
@@ -55,9 +56,15 @@ class Verdict:
     settings: Settings
 
     @property
-    def has_tasks(self) -> bool:
-        """Whether the worker held any when it ended."""
-        return bool(self.said.claims or self.said.ahead)
+    def awaited_s(self) -> float:
+        """How long its watcher waits for it before it ends.
+
+        An idle worker had at most deliveries that it had not read. If the broker is away, none of
+        these is worth the wait.
+        """
+        if self.said.claims or any(it.is_task for it in self.said.ahead):
+            return math.inf
+        return UNREAD_S if self.said.ahead else 0.0
 
     def store(self, patience_s: float = math.inf) -> None:
         """Repeat it until the store has it; give up after the lease and ``patience_s``.
