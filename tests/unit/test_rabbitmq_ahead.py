@@ -52,3 +52,36 @@ def test_nothing_is_noted_without_a_watcher() -> None:
     ahead = Ahead(None)
     ahead.serve("one")
     ahead.give_up(["one"])
+
+
+def test_an_agent_is_not_noted_while_one_of_its_tasks_has_no_note() -> None:
+    notes = Notes(room=1)
+    ahead = Ahead(notes)
+    for tag, task_id in enumerate(("t", "u")):
+        ahead.add(tag, Message(task_id, "one", b""))
+    ahead.drop([0])
+    ahead.serve("one")
+    assert notes.laid == {}
+    ahead.drop([1])
+    ahead.serve("one")
+    assert [*notes.laid.values()] == [unread("one")]
+
+
+def test_notes_of_a_lost_connection_stay_until_the_tasks_come_again() -> None:
+    notes = Notes(room=9)
+    ahead, tasks = Ahead(notes), {tag: Message(f"t{tag}", "one", b"") for tag in range(3)}
+    for tag, message in tasks.items():
+        ahead.add(tag, message)
+    ahead.serve("one")
+    kept = {tag: tasks[tag].delivered for tag in (0, 1)}
+    Ahead(notes).inherit(ahead, kept)  # Lost as well, before it was used.
+    after = Ahead(notes)
+    after.inherit(ahead, kept)
+    assert {*notes.laid.values()} == {*kept.values()}
+    places = dict(notes.laid)
+    after.add(7, tasks[0])
+    assert notes.laid == places
+    after.forget_kept()
+    assert [*notes.laid.values()] == [tasks[0].delivered]
+    after.drop([7])
+    assert notes.laid == {}

@@ -79,7 +79,13 @@ class Deliveries:
         was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
         self._was_ready = earlier._was_ready.union(was_ready)
         self._may_have_suspects = earlier._may_have_suspects
-        earlier._ahead.clear()
+        tasks = {it.tag: it.message.delivered for it in earlier.held.values()}
+        tasks |= {prefetched.tag: prefetched.message.delivered for _, prefetched in earlier.ready()}
+        self._ahead.inherit(earlier._ahead, tasks)
+
+    def end_reunion(self) -> None:
+        """Forget what the last connection had and this one did not get."""
+        self._ahead.forget_kept()
 
     # Agents.
 
@@ -129,6 +135,16 @@ class Deliveries:
             self._was_ready.discard(message.task_id)
             return False
         return redelivered
+
+    def begin_judging(self, agent: ServedAgent) -> None:
+        """Note that a task of this agent is here whose run can have ended its worker."""
+        agent.judging += 1
+        self._ahead.give_up([agent.queue.name])
+
+    def end_judging(self, agent: ServedAgent) -> None:
+        """Note that all of them were spared or replaced, if so."""
+        if not agent.judging and self.agents.get(agent.queue.name) is agent:
+            self._ahead.serve(agent.queue.name)
 
     def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
         """Whether the task still runs here: then its claim continues with the new delivery."""

@@ -64,6 +64,7 @@ class Reception:
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
         if lost:
+            self._deliveries.begin_judging(agent)
             self._channel.begin(self._judge(agent, prefetched))
         elif message.task_id in self._replacing:
             self._replacing[message.task_id].append((agent, prefetched))
@@ -90,7 +91,6 @@ class Reception:
 
     async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
         """Decide about a task whose worker died: it may be to blame."""
-        agent.judging += 1
         try:
             await self._judge_one(agent, lost)
         except ChannelClosed:  # If only another channel closed, the task is judged again.
@@ -98,6 +98,7 @@ class Reception:
             raise
         finally:
             agent.judging -= 1
+        self._deliveries.end_judging(agent)
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s

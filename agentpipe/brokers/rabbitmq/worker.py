@@ -81,10 +81,9 @@ class RabbitWorker:
     @property
     def is_alive(self) -> bool:
         """Whether its claims are still valid."""
-        now = time.monotonic()
-        strayed = self._deliveries.awaited and now >= self._reunion_ends
-        gone = self._reception.is_closed
-        return not (gone or strayed) and self._channel.raw.is_open and now < self._lapses_at
+        strayed = self._deliveries.awaited and time.monotonic() >= self._reunion_ends
+        gone = self._reception.is_closed or strayed or not self._channel.raw.is_open
+        return not gone and time.monotonic() < self._lapses_at
 
     def heartbeat(self, report: bytes | None = None) -> None:
         """Renew the lease."""
@@ -175,6 +174,7 @@ class RabbitWorker:
         now = time.monotonic()
         if now >= max(self._probe_at, self._reunion_ends):
             self._probe_at = now + TICK_S
+            self._deliveries.end_reunion()
             await self._membership.probe()
         withheld = any(agent.is_withheld for agent in self._deliveries.agents.values())
         if self._look.is_set() or not self._balanced or withheld:
