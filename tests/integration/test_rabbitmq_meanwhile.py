@@ -12,7 +12,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, served_agent
-from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS, DEEP_AHEAD
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS, DEEP_AHEAD, ServedAgent
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -158,6 +158,31 @@ def test_more_lies_ready_at_once_although_a_run_is_always_being_settled(
         assert not begun[0].done()
         disk.set()
         assert begun[0].result(PATIENCE_S) == [True]
+
+
+def test_a_run_is_measured_once_although_its_settlement_is_repeated(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the agent's mean duration counted it twice, the second time too long."""
+    measured: list[float] = []
+    publish, refusals = WorkerChannel.publish, iter([ChannelClosed("refused")])
+    monkeypatch.setattr(ServedAgent, "note_run", lambda _, run_s, __: measured.append(run_s))
+
+    async def refused_once(channel: WorkerChannel, messages: Any) -> None:
+        for refusal in refusals:
+            raise refusal
+        await publish(channel, messages)
+
+    with working(broker_url) as (store, worker):
+        offered(store, 2)
+        for run in (1, 2):
+            claims = claim_all(1, store, worker)
+            monkeypatch.setattr(WorkerChannel, "publish", refused_once)
+            begun = store.settle_meanwhile(good(claims), None)
+            assert begun is not None
+            assert isinstance(begun[0].exception(PATIENCE_S), ChannelClosed | type(None))
+            assert store.settle(good(claims)) == [run == 1]
+            assert len(measured) == run
 
 
 def test_a_worker_leaves_when_what_it_settles_is_settled(

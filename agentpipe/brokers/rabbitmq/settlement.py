@@ -52,6 +52,8 @@ class Settling:
         # By claim number: settlements that are running, or ended after their caller stopped
         # waiting.
         self._carried: dict[int, asyncio.Task[None]] = {}
+        # Claims whose runs are measured: a settlement can fail, and is repeated.
+        self._measured: set[int] = set()
         self._channel, self._services, self._deliveries = channel, channel.services, deliveries
         self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
         self.direct = DirectResults(self._services.outbox, self._finish)
@@ -245,11 +247,15 @@ class Settling:
     def _let_go(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         for _, held in pairs:
             self._deliveries.let_go(held)
+            self._measured.discard(held.claim.number)
             if held.agent.leaving or held.agent.is_withheld:
                 self._channel.look.set()
         self._consumption.end_isolation()
 
     def _note_run(self, held: Held) -> None:
+        if held.claim.number in self._measured:
+            return
+        self._measured.add(held.claim.number)
         run_s = time.monotonic() - held.begun
         if held.agent.note_run(run_s, len(held.message.payload)):
             self._channel.look.set()
@@ -273,8 +279,7 @@ class Settling:
             if settlement.delay_s <= 0 or held.message in self._services.marks:
                 return [failed.to(back)]
             return [failed.delayed(topology, settlement.delay_s)]
-        if held.claim.number not in self._deliveries.settling:
-            self._note_run(held)
+        self._note_run(held)
         messages = [self._services.outbox.message(held.claim.task_id, settlement.result)]
         if settlement.action == "bury":
             collection = held.agent.queue.collection
