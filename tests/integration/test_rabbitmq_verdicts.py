@@ -14,6 +14,7 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
 from agentpipe.brokers.rabbitmq.ahead import unread
+from agentpipe.brokers.rabbitmq.messages import now_ms
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
@@ -205,6 +206,41 @@ def test_tasks_whose_worker_dies_beside_others_are_not_delayed_longer_each_time(
             claimed(store, worker, len(TASKS))
             store.spare([], had(store, worker))  # As the worker's supervisor does.
     assert set(delays) == {2.0}
+
+
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS])
+def test_verdicts_of_machines_with_wrong_clocks_count_like_others(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, wrong_ms: int
+) -> None:
+    """Regression: one from a machine behind by a minute was dropped, or taken for an older one."""
+    die_with_all(broker_url)
+    monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
+    for its_wrong_ms in (wrong_ms, 0):
+        with opened(broker_url) as watcher, monkeypatch.context() as clock:
+            clock.setattr(verdicts, "now_ms", lambda wrong=its_wrong_ms: now_ms() + wrong)
+            watcher.spare(first(*TASKS), [])
+        with working(broker_url) as (store, worker):
+            found = claimed(store, worker, len(TASKS))
+            assert {it.crashes for it in found.values()} == {0}
+
+
+def test_verdicts_leave_the_server_after_a_while(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "KEPT_S", 0.5)
+    with opened(broker_url) as watcher:
+        watcher.spare(first("neighbour"), [])
+        watcher.spare([], first("culprit"))
+
+    async def stored(services: Services) -> int:
+        name = services.topology.shared("verdicts").name
+        return (await services.queues.depths([name]))[name]
+
+    with opened(broker_url) as store:
+        wait_until(lambda: not store._run(stored), 30, "none is stored")  # noqa: SLF001 - no operation shows it
 
 
 @pytest.mark.parametrize("is_late", [True, False])

@@ -32,7 +32,8 @@ LOCK_S = 15.0
 RETRY_S = 0.01
 # More messages than this are merged into one.
 MANY = 20
-
+# The header of messages that the server removes after a time.
+KEPT = "agentpipe-kept-ms"
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class SharedState(Generic[V]):
         merge: Combines the earlier and the later of two values of one key.
         decode: Converts the JSON of a message to the document; raises if it is invalid.
         encode: Converts the document to types that ``orjson`` can write.
+        kept_ms: How long added values stay, by the server's clock; None if forever. The document is
+            only added to and read then.
     """
 
     def __init__(
@@ -64,10 +67,12 @@ class SharedState(Generic[V]):
         merge: Callable[[V, V], V],
         decode: Callable[[Any], Mapping[str, V]],
         encode: Callable[[Mapping[str, V]], Any] = lambda values: values,
+        *,
+        kept_ms: int | None = None,
     ) -> None:
         self._session, self._queue = session, queue
         self._merge, self._decode, self._encode = merge, decode, encode
-        self._lock = f"{queue.name}.lock"
+        self._lock, self._kept_ms = f"{queue.name}.lock", kept_ms
         self._owned = self._has_skipped = False
         # The server's lock excludes other connections only.
         self._busy = asyncio.Lock()
@@ -130,12 +135,15 @@ class SharedState(Generic[V]):
         found: dict[str, V] = {}
         messages = tag = 0
         while delivery := await channel.get(self._queue.name):
+            if self._kept_ms is not None and KEPT not in delivery.headers:
+                channel.ack(delivery.tag)  # Written by another program, it would stay forever.
+                continue
             messages, tag = messages + 1, delivery.tag
             found = self._with(found, delivery.body)
         before = dict(found)
         change(found)
         changed = found != before
-        if changed or messages > MANY:
+        if changed or (messages > MANY and self._kept_ms is None):
             await self._publish(channel, found)
             channel.ack(tag, all_before=True)
         elif messages:
@@ -156,6 +164,8 @@ class SharedState(Generic[V]):
         return merged
 
     async def _publish(self, channel: Channel, values: Mapping[str, V]) -> None:
-        message = OutgoingMessage(self._queue.name, orjson.dumps(self._encode(values)), {})
+        body = orjson.dumps(self._encode(values))
+        headers = {} if self._kept_ms is None else {KEPT: self._kept_ms}
+        message = OutgoingMessage(self._queue.name, body, headers, expires_ms=self._kept_ms)
         if await channel.publish([message]) != ["taken"]:
             raise ChannelClosed("the server refuses to store shared state")

@@ -12,11 +12,15 @@ A verdict applies to the task as it was delivered to one worker. A verdict on an
 late one, must not apply to the next death. So a blamed task is replaced by a copy with another
 number. A spared task, unless it is a suspect, is not copied, because both copies would exist if its
 worker were killed before the acknowledgement; instead, we store that the verdict was carried out.
+
+Clocks of machines differ. So a later verdict has a higher number than all that its watcher finds,
+and the server, or who has heard it, measures the time after which it is forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 # The server redelivers a dead worker's tasks before its watcher has opened a connection.
 PATIENCE_S = 2.0
 # The worker that receives the tasks may have to boot first.
-KEPT_MS = 60_000
+KEPT_S = 60.0
 _REPORT = f"{UNREAD} "
 
 
@@ -44,28 +48,34 @@ def patience_s(lease_s: float) -> float:
 
 
 class Verdicts:
-    """The verdicts known to one process: when each was published, in Unix ms; negative for blame.
+    """The verdicts known to one process: the number of each, negative for blame.
 
-    Further keys of a task store the same time if it is spared although its run had begun, if it is
-    known to have ended its worker, or if no other task can have ended it, and the time of the
+    A later verdict has a higher number: about Unix ms, so that it is higher than forgotten ones.
+    Further keys of a task store the same number if it is spared although its run had begun, if it
+    is known to have ended its worker, or if no other task can have ended it, and the number of the
     verdict that was carried out.
     """
 
     def __init__(self, session: Session, topology: Topology) -> None:
-        self._state = SharedState[int](session, topology.shared("verdicts"), _later, values_of(int))
+        queue, kept_ms = topology.shared("verdicts"), round(KEPT_S * 1000)
+        self._state = SharedState[int](session, queue, _later, values_of(int), kept_ms=kept_ms)
         self._said: dict[str, int] = {}
+        # When each was heard, on the monotonic clock.
+        self._heard_at: dict[str, float] = {}
         self._heard = asyncio.Event()
 
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
         """Store a verdict on each task; returns what other processes have to note."""
-        now, spared, blamed = now_ms(), list(spared), list(blamed)
+        await self.read()
+        spared, blamed = list(spared), list(blamed)
+        number = max(now_ms(), 1 + max(map(abs, self._said.values()), default=0))
         begun = [it for it in spared if it.begun]
-        said = dict.fromkeys(map(_key, spared), now) | dict.fromkeys(map(_key, blamed), -now)
-        said |= dict.fromkeys(map(_begun, begun), now)
+        said = dict.fromkeys(map(_key, spared), number) | dict.fromkeys(map(_key, blamed), -number)
+        said |= dict.fromkeys(map(_begun, begun), number)
         if begun:  # Only a watcher that knows the culprit spares other runs.
-            said |= dict.fromkeys(map(_culprit, blamed), now)
+            said |= dict.fromkeys(map(_culprit, blamed), number)
         if len(blamed) == 1:
-            said |= dict.fromkeys(map(_alone, blamed), now)
+            said |= dict.fromkeys(map(_alone, blamed), number)
         await self._add(said)
         return said
 
@@ -98,20 +108,18 @@ class Verdicts:
 
     def note(self, said: Mapping[str, int]) -> None:
         """Learn verdicts, and forget old ones."""
-        self._said = {key: at for key, at in self._said.items() if _counts(at)}
-        for key, at in said.items():
-            self._said[key] = _later(self._said.get(key, 0), at)
+        now = time.monotonic()
+        for key in [key for key, at in self._heard_at.items() if now - at > KEPT_S]:
+            del self._said[key], self._heard_at[key]
+        for key, number in said.items():
+            if self._said.get(key) != (last := _later(self._said.get(key, 0), number)):
+                self._said[key], self._heard_at[key] = last, now
         self._heard.set()
         self._heard = asyncio.Event()
 
     async def read(self) -> None:
-        """Learn all stored verdicts, and drop old ones."""
-
-        def drop_old(said: dict[str, int]) -> None:
-            for key in [key for key, at in said.items() if not _counts(at)]:
-                del said[key]
-
-        self.note((await self._state.change(drop_old))[0])
+        """Learn all stored verdicts."""
+        self.note(await self._state.read())
 
     async def blame(
         self, delivered: Delivered, patience_s: float, is_reported: Callable[[], bool]
@@ -160,7 +168,3 @@ def _alone(delivered: Delivered) -> str:
 
 def _later(one: int, other: int) -> int:
     return max(one, other, key=abs)
-
-
-def _counts(said_ms: int) -> bool:
-    return abs(said_ms) >= now_ms() - KEPT_MS
