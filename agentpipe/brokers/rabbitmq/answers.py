@@ -96,8 +96,10 @@ class Answers:
             await self._channel.raw.catch_up()
             return self._worker.tallies.reply(self._worker.me(), self._worker.drained())
         if request.kind == "cancel":
-            self._services.marks.note(request.marks)
-            return Reply(self._worker.me(), ending=self.end(request.marks))
+            here = [it.message for it in self._deliveries.runs()]
+            here += [prefetched.message for _, prefetched in self._deliveries.ready()]
+            marks = await self._services.marks.learn(request.marks, here)
+            return Reply(self._worker.me(), ending=self.end(marks))
         if request.kind == "locate":
             return self._locate(request.task_id)
         if request.kind == "put_back":

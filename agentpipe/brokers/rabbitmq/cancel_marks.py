@@ -2,6 +2,10 @@
 
 A waiting task cannot be found, so the mark waits for it: a worker that claims a marked task answers
 ``cancelled``. All workers receive each mark, and read the earlier ones when they join.
+
+The clocks of sender and operator can differ. What is with a worker when that receives a mark was
+submitted before the mark, and is covered whatever the clocks say. Of what waits on the server, only
+the two times tell.
 """
 
 from __future__ import annotations
@@ -40,6 +44,24 @@ class CancelMarks:
         for key, until in until_ms.items():
             self.until_ms[key] = max(until, self.until_ms.get(key, 0))
 
+    async def learn(
+        self, until_ms: Mapping[str, int], here: Iterable[Message]
+    ) -> Mapping[str, int]:
+        """Learn marks that were just set, for all that they match among the tasks ``here``.
+
+        Stores a mark on each that a wrong clock would spare; returns all these marks.
+        """
+        self.note(until_ms)
+        late = {
+            by_id(it.task_id): it.submitted_ms
+            for it in here
+            if not until_ms.keys().isdisjoint(_keys_of(it)) and not covers(until_ms, it)
+        }
+        if late:
+            self.note(late)
+            await self._state.add(late)
+        return {**until_ms, **late}
+
     async def add(self, keys: Iterable[str]) -> dict[str, int]:
         """Store marks for everything submitted until now; returns them."""
         until_ms = dict.fromkeys(keys, now_ms())
@@ -60,11 +82,16 @@ class CancelMarks:
 
 def covers(until_ms: Mapping[str, int], message: Message) -> bool:
     """Whether any of these marks covers this task."""
+    return any(until_ms.get(key, 0) >= message.submitted_ms for key in _keys_of(message))
+
+
+def _keys_of(message: Message) -> list[str]:
+    """The keys that match this task."""
     queue = message.queue
     keys = [by_id(message.task_id), by_queue(queue), by_queue(queue, message.group_id)]
     if run := run_of(message.task_id):
         keys.append(_by_run(queue, run))
-    return any(until_ms.get(key, 0) >= message.submitted_ms for key in keys)
+    return keys
 
 
 def by_id(task_id: str) -> str:
