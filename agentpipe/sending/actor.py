@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import dramatiq
 import orjson
 
-from agentpipe.errors import AgentpipeError, TaskError
+from agentpipe.errors import AgentpipeError, OptionError, TaskError
 from agentpipe.sending.admission import admit
-from agentpipe.sending.message_options import named
+from agentpipe.sending.message_options import CALLBACKS, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agentpipe.config.collection import AgentSpec, Collection
     from agentpipe.config.task_rules import TaskRules
@@ -124,6 +124,27 @@ def _as_task(piped: Any) -> dict[str, Any]:
     if isinstance(piped, dict):
         return {name: value for name, value in piped.items() if name != "task_id"}
     return {"question": piped if isinstance(piped, str) else orjson.dumps(piped).decode()}
+
+
+def refuse_agents_as_callbacks(
+    place: str, options: Mapping[str, Any], actors: Mapping[str, dramatiq.Actor[..., Any]]
+) -> None:
+    """Refuse callbacks that are agents.
+
+    Raises:
+        OptionError: The message says what to use instead.
+    """
+    for name in CALLBACKS:
+        actor = actors.get(given) if isinstance(given := options.get(name), str) else given
+        if flaw := flaw_of_callback(name, actor):
+            raise OptionError(f"{place}: {flaw}")
+
+
+def flaw_of_callback(option: str, actor: dramatiq.Actor[..., Any] | None) -> str:
+    """Why this actor cannot be called back: it would get a message; empty if it can."""
+    if not isinstance(actor, AgentActor):
+        return ""
+    return f"{option}: {actor.actor_name!r} is an agent, which takes a task: use a pipeline"
 
 
 @cache

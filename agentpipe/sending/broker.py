@@ -23,7 +23,7 @@ from agentpipe.brokers.statistics import is_idle
 from agentpipe.core.json_values import JsonRules
 from agentpipe.core.outside import ORJSON_DEPTH
 from agentpipe.errors import AgentpipeError, OptionError, QueueFull, TaskError
-from agentpipe.sending.actor import AgentActor
+from agentpipe.sending.actor import AgentActor, refuse_agents_as_callbacks
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.message_options import (
     OF_ACTORS,
@@ -126,6 +126,8 @@ class StoreBroker(dramatiq.Broker):
         if not isinstance(actor, AgentActor):
             with self._said_at_boot():
                 check_actor(actor)
+                place = f"actor {actor.actor_name}"
+                refuse_agents_as_callbacks(place, actor.options, self.actors)
                 self._refuse_queue_of_agent(actor)
             actor.options = named(actor.options)
             self.store.declare([self._plain_queues.with_actor(actor)])
@@ -217,6 +219,8 @@ class StoreBroker(dramatiq.Broker):
         """
         is_agent = isinstance(self.actors.get(message.actor_name), AgentActor)
         check_message(message, {*self.actor_options, *hooked}, is_agent=is_agent)
+        place = f"message to {message.actor_name}"
+        refuse_agents_as_callbacks(place, message.options, self.actors)
         for each in following(message):
             self.check(each)
 

@@ -84,6 +84,8 @@ OF_ACTORS: dict[str, _Check] = {
     "max_queue_size": _POSITIVE,
     "concurrency": _POSITIVE,
 }
+# What is sent after a message, besides the next one of its pipeline.
+CALLBACKS = ("on_success", "on_failure", "on_retry_exhausted")
 _OF_PIPES: dict[str, _Check] = {
     "pipe_target": ("a message", _or_none(_is_message)),
     "delay": _DELAY,

@@ -12,6 +12,7 @@ from dramatiq.results import ResultFailure, Results
 from dramatiq.results.backends import StubBackend
 
 from agentpipe.errors import Unreachable
+from agentpipe.sending.broker import StoreBroker
 from tests.integration.plain import PATIENCE_S, Plain
 
 if TYPE_CHECKING:
@@ -251,14 +252,15 @@ def test_an_unknown_callback_is_told_before_the_run(
 
 
 @pytest.mark.parametrize("option", ["on_success", "on_failure", "on_retry_exhausted"])
-def test_an_agent_is_no_callback(
+def test_an_agent_is_no_callback_also_if_the_sender_does_not_know_that_it_is_one(
     plain: Plain, option: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @plain.actor()
     def work() -> None:
         plain.say("run")
 
-    work.send_with_options(**{option: "shouts_0"})
+    message = work.message_with_options(**{option: "shouts_0"})
+    StoreBroker(plain.broker.store, []).enqueue(message)
     plain.start()
     result = plain.result()
     assert result.error is not None

@@ -240,6 +240,31 @@ def test_a_plain_actor_cannot_take_the_queue_of_an_agent(broker: StoreBroker) ->
         actor(broker, queue_name=agent.queue_name)
 
 
+@pytest.mark.parametrize("option", ["on_success", "on_failure", "on_retry_exhausted"])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_agent_as_a_callback_is_refused_where_it_is_declared_and_where_it_is_sent(
+    broker: StoreBroker, option: str, *, by_name: bool
+) -> None:
+    agent = AgentActor(CREW, CREW.agents[0], broker)
+    callback: dict[str, Any] = {option: agent.actor_name if by_name else agent}
+    said = f"{option}: '{agent.actor_name}' is an agent, which takes a task: use a pipeline"
+    with pytest.raises(OptionError, match=f"actor one: {said}"):
+        actor(broker, "one", **callback)
+    with pytest.raises(OptionError, match=f"message to two: {said}"):
+        actor(broker, "two").send_with_options(**callback)
+    if option != "on_retry_exhausted":  # Agents do not have it at all.
+        with pytest.raises(OptionError, match=f"message to {agent.actor_name}: {said}"):
+            agent.send_with_options(args=("q",), **callback)
+
+
+def test_a_pipeline_whose_message_calls_an_agent_back_is_refused(broker: StoreBroker) -> None:
+    agent, save = AgentActor(CREW, CREW.agents[0], broker), actor(broker)
+    after = save.message_with_options(on_success=agent.actor_name)
+    pipe: Any = dramatiq.pipeline([save.message(), after], broker=broker)
+    with pytest.raises(OptionError, match="which takes a task: use a pipeline"):
+        pipe.run()
+
+
 def test_a_message_to_a_queue_that_was_never_declared_is_refused(broker: StoreBroker) -> None:
     lost: dramatiq.Message[Any] = dramatiq.Message(
         queue_name="nowhere", actor_name="nobody", args=(), kwargs={}, options={}

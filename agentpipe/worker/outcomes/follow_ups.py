@@ -16,7 +16,8 @@ from dramatiq.middleware import GroupCallbacks
 
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.errors import AgentpipeError, OptionError
-from agentpipe.sending.actor import AgentActor
+from agentpipe.sending.actor import AgentActor, flaw_of_callback
+from agentpipe.sending.message_options import CALLBACKS
 from agentpipe.worker.running.plain_failures import most_retries
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 # Options of Dramatiq's results middleware: the sender waits for what it stores.
 _OF_RESULTS = frozenset({"store_results", "result_ttl"})
-CALLBACKS = ("on_success", "on_failure", "on_retry_exhausted")
 _IDS = uuid.UUID("5d0d3c0c-5bb0-4f63-9a5e-0a4a5b5f3a77")
 
 
@@ -108,9 +108,7 @@ def _flaw_of_callback(broker: StoreBroker, message: ClaimedMessage, option: str)
         return ""
     if not isinstance(name, str) or name not in broker.actors:
         return f"{option}: no actor {name!r:.200} is known to this worker"
-    if isinstance(broker.actors[name], AgentActor):
-        return f"{option}: {name!r} is an agent, which takes a task: use a pipeline"
-    return ""
+    return flaw_of_callback(option, broker.actors[name])
 
 
 def offer_all(store: Store, messages: Iterable[ClaimedMessage]) -> None:
