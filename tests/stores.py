@@ -24,6 +24,7 @@ from agentpipe.brokers.capabilities import (
     NotesDrains,
     PausesQueues,
     ReadsTasks,
+    ReturnsResults,
 )
 from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.settings import OutboxLimits
@@ -58,6 +59,7 @@ class AnyStore(
     KeepsRuns,
     KeepsSchedules,
     KeepsUndeliverable,
+    ReturnsResults,
     Protocol,
 ):
     """The static type of every store in tests; a test must know which capabilities it uses."""

@@ -144,3 +144,19 @@ def test_results_that_a_killed_worker_left_are_carried_by_the_next(
     assert len(project.by_id()) == 30
     assert len(project.journal("started")) == 30
     assert project.stats()["delivered"] == 30
+
+
+@pytest.mark.every_broker
+def test_what_a_worker_with_a_sink_of_its_own_that_fails_has_is_delivered_by_others(
+    project: Project,
+) -> None:
+    """Regression: it kept what it had taken until it ended."""
+    project.environ["AGENTPIPE_LEASE_S"] = "600"
+    project.collection(number=2)
+    broken = f"sqlite:///{project.write('broken', '')}/results.db"
+    fleet = project.work("--processes", "1", env={"AGENTPIPE_SINK": broken}).ready(1)
+    project.send(*["echo hi"] * 10)
+    wait_until(lambda: project.stats()["outbox"] == 10, 30, "all results wait")
+    other = project.work("--processes", "1").ready(1)
+    project.until(delivered=10)
+    assert (fleet.stop(), other.stop()) == (0, 0)

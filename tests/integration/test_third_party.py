@@ -36,6 +36,7 @@ CAPABILITIES = (
     "KeepsRuns",
     "KeepsSchedules",
     "KeepsUndeliverable",
+    "ReturnsResults",
 )
 
 

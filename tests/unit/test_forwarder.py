@@ -6,15 +6,21 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.contact import Contact
-from agentpipe.worker.outbox.forwarder import BATCH_BYTES, Forwarder
+from agentpipe.worker.outbox import forwarder as forwarding
+from agentpipe.worker.outbox.forwarder import BATCH_BYTES, RETURN_AFTER, Forwarder
 from tests.stores import claim_up_to, open_any
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import pytest
+
+    from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import OutboxRecord
     from agentpipe.sinks.base import Record
 
@@ -35,19 +41,26 @@ class Sizes:
         pass
 
 
+def outbox_of(store: Store, sizes: Sequence[int]) -> None:
+    """Put results of these sizes into the outbox."""
+    number = len(sizes)
+    store.declare([Queue("queue", concurrency=number)])
+    store.offer("queue", [Offer(str(at), b"{}") for at in range(number)], round_robin=False)
+    store.join(WORKER)
+    claims = claim_up_to(number, store, WORKER)
+    store.settle(
+        [
+            Settlement(claim, "complete", bytes(size), "ok")
+            for claim, size in zip(claims, sizes, strict=True)
+        ]
+    )
+
+
 def test_a_large_result_behind_a_small_one_is_forwarded_before_the_end(tmp_path: Path) -> None:
     sizes = [10, BATCH_BYTES, 11, BATCH_BYTES, 12]
     settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Sizes()
     with closing(open_any(settings)) as store:
-        store.declare([Queue("queue", concurrency=5)])
-        store.offer("queue", [Offer(str(at), b"{}") for at in range(5)], round_robin=False)
-        store.join(WORKER)
-        claims = claim_up_to(5, store, WORKER)
-        ends = [
-            Settlement(claim, "complete", bytes(size), "ok")
-            for claim, size in zip(claims, sizes, strict=True)
-        ]
-        store.settle(ends)
+        outbox_of(store, sizes)
         forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
         forwarder.start()
         forwarder.stop(PATIENCE_S)
@@ -79,3 +92,66 @@ def test_results_are_handed_over_once_the_sink_is_open() -> None:
     forwarder.start()
     forwarder.stop(PATIENCE_S)
     assert events == ["open", "handing over"]
+
+
+class Failing(Sizes):
+    """A sink that fails while ``fails``, and notes how many records it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails, self.given = True, list[int]()
+
+    def publish(self, records: Sequence[Record]) -> None:
+        self.given.append(len(records))
+        if self.fails:
+            raise Unreachable("gone")
+        super().publish(records)
+
+
+def test_results_that_a_failing_sink_refuses_are_lent_to_others_until_it_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "PAUSE_S", 0.01)
+    monkeypatch.setattr(forwarding, "MAX_PAUSE_S", 0.01)
+    settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Failing()
+    other = Worker("other", slots=1, queues=frozenset(), lease_s=60.0)
+    with closing(open_any(settings)) as store:
+        outbox_of(store, [2] * 8)
+        store.join(other)
+        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
+        forwarder.start()
+        wait_until(lambda: 8 in sink.given, PATIENCE_S, "it has them all")
+        taken: list[OutboxRecord] = wait_until(
+            lambda: store.take_outbox(other, 5, 10**6), PATIENCE_S, "others can take them"
+        )
+        wait_until(lambda: sink.given[-1:] == [1], PATIENCE_S, "one is tried at a time")
+        assert forwarder.failing
+        sink.fails = False
+        wait_until(lambda: not forwarder.failing, PATIENCE_S, "the sink works again")
+        store.return_outbox(other, [each.number for each in taken])
+        forwarder.stop(PATIENCE_S)
+        assert sum(map(bool, sink.published)) == 8
+        assert sink.given[: RETURN_AFTER + 2] == [0, *[8] * RETURN_AFTER, 1]
+
+
+def test_a_worker_whose_results_others_delivered_sees_that_its_sink_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "PAUSE_S", 0.01)
+    monkeypatch.setattr(forwarding, "MAX_PAUSE_S", 0.01)
+    settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Failing()
+    other = Worker("other", slots=1, queues=frozenset(), lease_s=60.0)
+    with closing(open_any(settings)) as store:
+        outbox_of(store, [2])
+        store.join(other)
+        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
+        forwarder.start()
+        wait_until(lambda: 1 in sink.given, PATIENCE_S, "it has it")
+        taken: list[OutboxRecord] = wait_until(
+            lambda: store.take_outbox(other, 5, 10**6), PATIENCE_S, "others can take it"
+        )
+        store.drop_outbox(other, [each.number for each in taken])
+        sink.fails = False
+        wait_until(lambda: not forwarder.failing, PATIENCE_S, "the sink works again")
+        forwarder.stop(PATIENCE_S)
+        assert sink.published == []

@@ -160,6 +160,14 @@ class HandsOver(Protocol):
 
 
 @runtime_checkable
+class ReturnsResults(Protocol):
+    """Takes results back from a worker whose sink fails, so that others can deliver them."""
+
+    def return_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        """End the loan of these results; those that the worker has not leased stay as they are."""
+
+
+@runtime_checkable
 class ComparesClaims(Protocol):
     """Reconciles what a worker holds with what the store believes that it holds.
 

@@ -95,6 +95,12 @@ class RabbitOperations(WithDeadLetters, ABC):
     def last_drain(self, host: str) -> int:
         return self._run(lambda services: services.drains.last(host))
 
+    def return_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        async def put_back(services: Services) -> None:
+            services.outbox.put_back(worker.name, numbers)
+
+        self._run(put_back)
+
     def take_tripped(self) -> list[Tripped]:
         if self._services is None:
             return []

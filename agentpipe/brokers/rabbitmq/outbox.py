@@ -131,9 +131,14 @@ class Outbox:
     def take_back(self, worker: str, kept: Collection[int] = ()) -> int:
         """Requeue the Results lent to a worker, except ``kept``; returns how many."""
         lost = [it for it, (_, owner) in self._lent.items() if owner == worker and it not in kept]
-        for number in lost:
-            self._channel.requeue(self._lent.pop(number)[0])
+        self.put_back(worker, lost)
         return len(lost)
+
+    def put_back(self, worker: str, numbers: Iterable[int]) -> None:
+        """Requeue these Results if they are lent to the worker."""
+        for number in numbers:
+            if self.lends(number, worker):
+                self._channel.requeue(self._lent.pop(number)[0])
 
     def _weigh(self, size: int) -> None:
         self._sizes = min(SIZES_REMEMBERED, self._sizes + 1)

@@ -255,6 +255,9 @@ class RedisStore(RedisOperations, Store):
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         self._scripts.run("drop_outbox", worker.name, *numbers)
 
+    def return_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        self._scripts.run("return_outbox", worker.name, *numbers)
+
     def stats(self) -> Stats:
         """See ``Store.stats``. The queues of a large store are read part by part."""
         for _ in range(STATS_READS):

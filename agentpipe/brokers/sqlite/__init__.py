@@ -53,7 +53,7 @@ from agentpipe.brokers.sqlite.leases import (
 )
 from agentpipe.brokers.sqlite.loops import refuse_others
 from agentpipe.brokers.sqlite.operations import SqliteOperations
-from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop
+from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop, free
 from agentpipe.brokers.sqlite.pauses import count_runs
 from agentpipe.brokers.sqlite.settling import settle_all
 from agentpipe.brokers.sqlite.snapshot import read_stats
@@ -335,6 +335,10 @@ class SqliteStore(SqliteOperations, Store):
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         drop(self._database, worker, numbers, self._wake_if_needed)
+
+    def return_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        with self._database.write(durable=False) as db:
+            free(db, worker.name, numbers)
 
     def stats(self) -> Stats:
         with self._database.read() as db:

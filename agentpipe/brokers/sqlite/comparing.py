@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
 from agentpipe.brokers.capabilities import Comparison
+from agentpipe.brokers.sqlite.outbox import free
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,7 +34,7 @@ def compare(
     if known - mine or lent:
         with database.write(durable=False) as db:
             returned = sum(_put_back(db, worker.name, key) for key in known - mine)
-            freed = _free(db, worker.name, lent)
+            freed = free(db, worker.name, lent)
     return Comparison(mine - known, returned, freed)
 
 
@@ -62,11 +61,3 @@ def _put_back(db: sqlite3.Connection, name: str, key: Key) -> int:
         "UPDATE queues SET running = running - 1, waiting = waiting + 1 WHERE qid = ?", found
     )
     return len(found)
-
-
-def _free(db: sqlite3.Connection, name: str, numbers: Collection[int]) -> int:
-    return db.execute(
-        "UPDATE outbox SET taker = NULL"
-        " WHERE taker = ? AND seq IN (SELECT value FROM json_each(?))",
-        (name, orjson.dumps(list(numbers)).decode()),
-    ).rowcount

@@ -54,6 +54,15 @@ def borrowed(db: sqlite3.Connection, numbers: Sequence[int]) -> list[OutboxRecor
     return records
 
 
+def free(db: sqlite3.Connection, worker: str, numbers: Iterable[int]) -> int:
+    """End the worker's lease of these records; returns how many it had."""
+    return db.execute(
+        "UPDATE outbox SET taker = NULL"
+        " WHERE taker = ? AND seq IN (SELECT value FROM json_each(?))",
+        (worker, _json(numbers)),
+    ).rowcount
+
+
 def drop(
     database: Database,
     worker: Worker,

@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import HandsOver, KeepsUndeliverable
+from agentpipe.brokers.capabilities import HandsOver, KeepsUndeliverable, ReturnsResults
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import error_line
 from agentpipe.core.masking import masked
@@ -38,6 +38,8 @@ PACE_PER_COST = 20
 # The pace if tasks are settled only once the sink has their results.
 BRIEF_PACE_S, MAX_BRIEF_PACE_S, BRIEF_PACE_PER_COST = 0.003, 0.01, 10
 PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
+# After this many failures of the sink, other workers get what this one has: their sinks may work.
+RETURN_AFTER = 3
 STORE_PAUSE_S = 0.25
 # This thread, for ``Contact``.
 _WHO = "forwarder"
@@ -151,11 +153,14 @@ class Forwarder:
         """Forward one batch; return whether there can be more."""
         try:
             if not self._batch:
+                limit = 1 if self._failures >= RETURN_AFTER else BATCH
                 with self._taking:
-                    self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+                    self._batch = self._store.take_outbox(self._worker, limit, BATCH_BYTES)
                 self._contact.answered(_WHO)  # Also if the sink takes nothing for a long time.
                 self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
+                if self._failures:  # Others may have taken all: see whether the sink works again.
+                    self._publish()
                 return False
             self._published = self._published or self._publish()
             if self._published:
@@ -194,7 +199,15 @@ class Forwarder:
             log.warning("results wait in the outbox: %s", error, exc_info=bug)
             self._failing = masked(error_line(error)), time.monotonic()
         self._failures += 1
+        if self._failures >= RETURN_AFTER and self._batch:
+            self._return()
         self._stopping.wait(delay_s(self._failures, PAUSE_S, MAX_PAUSE_S))
+
+    def _return(self) -> None:
+        if isinstance(self._store, ReturnsResults):
+            with self._taking:
+                self._store.return_outbox(self._worker, [each.number for each in self._batch])
+                self._batch, self._taken_at = [], None
 
     def _recovered(self) -> None:
         if self._failures:
