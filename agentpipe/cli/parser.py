@@ -79,14 +79,16 @@ class _Parser(argparse.ArgumentParser):
             parsed, extras = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixing = False
-        self._refuse_misspelt(extras)
+        self._refuse_unknown(extras)
         return parsed, extras
 
-    def _refuse_misspelt(self, extras: list[str]) -> None:
+    def _refuse_unknown(self, extras: list[str]) -> None:
         for extra in extras:
             option = extra.partition("=")[0]
             if extra.startswith("--") and (near := nearest(option, self._option_string_actions)):
                 self.error(f"unknown option {option}: did you mean {near}?")
+        if extras:  # Left to the program's parser, the error would name its help.
+            self.error(f"unrecognized arguments: {' '.join(extras)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(map(str, action.choices or ()))

@@ -24,3 +24,15 @@ def test_the_error_says_what_is_wrong_and_what_is_near(
         main(argv)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"{said}\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [(["tail", "--zzz"], "tail"), (["dead", "list", "--zzz", "x"], "dead list"), (["tial"], "")],
+)
+def test_the_error_names_the_help_of_the_command(
+    argv: list[str], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert f"See: agentpipe {command} --help".replace("  ", " ") in capsys.readouterr().err
