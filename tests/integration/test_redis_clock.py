@@ -18,6 +18,7 @@ import pytest
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
 from brokers.server_redis import RedisServer
+from tests.budget_jumps import check_caps_over_jumps
 from tests.servers import started
 from tests.stores import ROOMY, open_any
 from tests.support import wait_until
@@ -207,3 +208,10 @@ def test_what_was_due_while_nothing_ran_is_due(bench: Bench) -> None:
     bench.jump(2 * HOUR_S)
     new = bench.open()
     assert [each.task_id for each in claim(new, joined(new))] == ["a"]
+
+
+@pytest.mark.parametrize("seconds", [2 * HOUR_S, -2 * HOUR_S])
+def test_budgets_stop_at_their_caps_and_not_before(bench: Bench, seconds: int) -> None:
+    store = bench.open()
+    worker = joined(store, 600)
+    check_caps_over_jumps(store, worker, lambda: bench.jump(seconds), lambda: bench.jump(-seconds))

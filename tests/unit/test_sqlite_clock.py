@@ -10,6 +10,7 @@ import pytest
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
 from agentpipe.brokers.sqlite import clock
 from agentpipe.settings import Settings
+from tests.budget_jumps import check_caps_over_jumps
 from tests.stores import ROOMY, open_any
 from tests.support import wait_until
 
@@ -166,3 +167,12 @@ def test_a_delay_goes_on_while_the_machine_is_off(
     store.close()
     machine.boot(2 * HOUR_S)
     assert [each.task_id for each in claim(open_store())] == ["delayed"]
+
+
+@pytest.mark.parametrize("jump_s", [2 * HOUR_S, -2 * HOUR_S])
+def test_budgets_stop_at_their_caps_and_not_before(
+    open_store: Callable[[], AnyStore], machine: Machine, jump_s: float
+) -> None:
+    check_caps_over_jumps(
+        open_store(), WORKER, lambda: machine.jump(jump_s), lambda: machine.jump(-jump_s)
+    )
