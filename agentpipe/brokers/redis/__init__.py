@@ -20,6 +20,7 @@ from agentpipe.brokers.redis.asking import Asking
 from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.declaring import PORTION, declarations
 from agentpipe.brokers.redis.decoding import as_outbox, as_stats
+from agentpipe.brokers.redis.ending import end_worker
 from agentpipe.brokers.redis.groups import bounded_priority
 from agentpipe.brokers.redis.letters import DEAD, UNDELIVERABLE, Letters
 from agentpipe.brokers.redis.notifications import Subscription
@@ -211,12 +212,12 @@ class RedisStore(RedisOperations, Store):
         return self._comparing.compare(worker.name, held, forwarding)
 
     def leave(self, worker: Worker) -> int:
-        held: int = self._scripts.run("leave", worker.name)
+        held = end_worker(self._scripts, worker.name)
         self._subscription.workers -= {worker.name}
         return held
 
     def bury(self, worker: Worker, begun: Sequence[str]) -> None:
-        self._scripts.run("leave", worker.name, *begun)
+        end_worker(self._scripts, worker.name, begun)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
         return self._turns.claim(request)

@@ -3,7 +3,7 @@
 -- ARGV: worker, number of claims that it holds, id and number of each claim, '1' if the results
 -- that it forwards are known, and their numbers.
 -- Returns how many tasks and how many results were returned, and the indexes, from 1, of the
--- worker's claims that the store does not know.
+-- worker's claims that the store does not know. Returns a portion of many tasks: repeat the call.
 
 local name, total = ARGV[1], tonumber(ARGV[2])
 local HELD, LENT = base .. ':held:' .. name, base .. ':lent:' .. name
@@ -28,22 +28,15 @@ local function match(known, reply)
   end
 end
 
-local function put_back_all(known)
+local function requeue_others(known)
   local ids = {}
   for id in pairs(known) do
+    if #ids == PORTION then
+      break
+    end
     ids[#ids + 1] = id
   end
-  for index, record in ipairs(read_records(ids)) do
-    later('HDEL', HELD, ids[index])
-    if record then
-      local task = task_of(record)
-      count(task.queue, N_RUNNING, -1)
-      put_back(ids[index], task)
-      if task.last == '1' then
-        call('HDEL', base .. ':worker:' .. name, 'last', 'alone')
-      end
-    end
-  end
+  endings.requeue(name, ids, 'none')
   return #ids
 end
 
@@ -64,12 +57,12 @@ local function free_others()
   return freed
 end
 
-if not call('ZSCORE', WORKERS, name) then
+if call('HEXISTS', base .. ':worker:' .. name, 'serves') == 0 then
   return {0, 0}
 end
 local known, reply = as_pairs(call('HGETALL', HELD)), {0, 0}
 match(known, reply)
-reply[1], reply[2] = put_back_all(known), free_others()
+reply[1], reply[2] = requeue_others(known), free_others()
 save_queues()
 wake_idle()
 return reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import Comparison
+from agentpipe.brokers.redis.settling import PORTION
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,6 +31,11 @@ class Comparing:
         losses, keys = self._scripts.losses, list(held)
         pairs = [value for key in keys for value in key]
         known = (0,) if forwarding is None else (1, *forwarding)
-        returned, freed, *lost = self._scripts.run("compare", worker, len(keys), *pairs, *known)
+        args = (worker, len(keys), *pairs, *known)
+        returned, freed, *lost = self._scripts.run("compare", *args)
+        more = returned
+        while more == PORTION:
+            more, _, *_ = self._scripts.run("compare", *args)
+            returned += more
         self._losses = losses
         return Comparison(frozenset(keys[index - 1] for index in lost), returned, freed)

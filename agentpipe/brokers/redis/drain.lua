@@ -2,8 +2,9 @@
 -- ARGV: names of workers. Marks those that are registered; the mark ends with the worker's record.
 
 for _, name in ipairs(ARGV) do
-  if call('ZSCORE', WORKERS, name) then
+  local serves = call('HGET', base .. ':worker:' .. name, 'serves')
+  if serves then
     call('HSET', base .. ':worker:' .. name, 'draining', '1')
-    call('ZREM', idle_index(call('HGET', base .. ':worker:' .. name, 'serves')), name)
+    call('ZREM', idle_index(serves), name)
   end
 end

@@ -73,25 +73,26 @@ local endings = on_demand(function()
     end
   end
 
-  -- `begun` has the tasks that count a crash; nil for all that the worker held.
-  local function put_back_held(name, begun)
-    local ids = call('HKEYS', base .. ':held:' .. name)
-    local is_begun = {}
-    for _, id in ipairs(begun or ids) do
-      is_begun[id] = true
-    end
-    local count_begun = #(begun or ids) > 1 and count_shared_crash or endings.count_crash
+  local count_by = {sole = endings.count_crash, shared = count_shared_crash}
+
+  -- Requeue claims of a worker. For `ends` see `endings.begin`.
+  function endings.requeue(name, ids, ends)
+    local held, count_crash = base .. ':held:' .. name, count_by[ends]
     for index, record in ipairs(read_records(ids)) do
+      local id = ids[index]
+      later('HDEL', held, id)
       if record then
         local task = task_of(record)
-        if is_begun[ids[index]] then
-          count_begun(ids[index], task)
+        if task.last == '1' then
+          call('HDEL', base .. ':worker:' .. name, 'last', 'alone')
+        end
+        if count_crash then
+          count_crash(id, task)
         end
         count(task.queue, N_RUNNING, -1)
-        put_back(ids[index], task)
+        put_back(id, task)
       end
     end
-    return #ids
   end
 
   function endings.leave_fleet(name, serves)
@@ -103,25 +104,49 @@ local endings = on_demand(function()
     end
   end
 
-  function endings.end_worker(name, begun)
-    local held = put_back_held(name, begun)
+  -- From now on the worker is unknown, except that its claims are requeued, part by part: a worker
+  -- that serves nothing ends. `ends` is how they count a crash: 'sole', 'shared' or 'none'.
+  function endings.begin(name, ends)
+    local key = base .. ':worker:' .. name
+    local serves = call('HGET', key, 'serves')
+    if serves then
+      endings.leave_fleet(name, serves)
+      call('HDEL', key, 'serves')
+    end
+    call('HSET', key, 'ends', ends)
+  end
+
+  local function remove(name)
     for _, entry in ipairs(call('HVALS', base .. ':lent:' .. name)) do
       later('ZADD', OUTBOX, entry:match('^%d+'), entry)
     end
-    local serves = call('HGET', base .. ':worker:' .. name, 'serves')
-    if serves then
-      endings.leave_fleet(name, serves)
-    end
     call('DEL', base .. ':worker:' .. name, base .. ':held:' .. name, base .. ':lent:' .. name)
     call('ZREM', WORKERS, name)
-    return held
+  end
+
+  -- Requeue a part of the claims of a worker that ends; remove it after the last one. Returns how
+  -- many, and whether there are more.
+  function endings.go_on(name)
+    local ids = call('HRANDFIELD', base .. ':held:' .. name, PORTION)
+    endings.requeue(name, ids, call('HGET', base .. ':worker:' .. name, 'ends'))
+    if #ids < PORTION then
+      remove(name)
+    end
+    return #ids, #ids == PORTION
+  end
+
+  -- The lease of this worker expired. Returns how many claims were requeued.
+  function endings.end_lapsed(name)
+    if call('HEXISTS', base .. ':worker:' .. name, 'ends') == 0 then
+      endings.begin(name, call('HLEN', base .. ':held:' .. name) > 1 and 'shared' or 'sole')
+    end
+    return (endings.go_on(name))
   end
 
   return endings
 end)
 
--- End workers whose lease expired, and requeue their tasks. After a worker that held many, the next
--- call ends the others.
+-- End workers whose lease expired, and requeue their tasks. If they held many, the next calls go on.
 local function end_lapsed(time)
   local lapsed, held = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10), 0
   if #lapsed == 0 then
@@ -129,7 +154,7 @@ local function end_lapsed(time)
   end
   for _, name in ipairs(lapsed) do
     if held < PORTION then
-      held = held + endings.end_worker(name)
+      held = held + endings.end_lapsed(name)
     end
   end
   save_queues()

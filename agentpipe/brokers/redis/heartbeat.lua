@@ -2,7 +2,7 @@
 -- ARGV: worker, lease in seconds, and optionally its report.
 -- Returns 1, or 0 if the worker is unknown.
 
-if not call('ZSCORE', WORKERS, ARGV[1]) then
+if call('HEXISTS', base .. ':worker:' .. ARGV[1], 'serves') == 0 then
   return 0
 end
 call('ZADD', WORKERS, now() + tonumber(ARGV[2]), ARGV[1])

@@ -1,10 +1,17 @@
 #!lua flags=allow-oom
 -- needs: ending
 -- ARGV: name, host, pid, slots, lease in seconds, digest of its queues' names, their number, and the
--- names that `serve` did not note. Returns 1, or 0 if the server does not have all names: note them
--- again. The last worker with these queues can leave meanwhile, which removes the names.
+-- names that `serve` did not note. Returns 1; or 0 to repeat it all: if the server does not have all
+-- names, since the last worker with these queues left meanwhile, or if claims of this worker, whose
+-- lease expired, are still being requeued.
 
 local name, lease, serves = ARGV[1], tonumber(ARGV[5]), ARGV[6]
+if call('HEXISTS', base .. ':worker:' .. name, 'ends') == 1 then
+  endings.go_on(name)
+  save_queues()
+  wake_idle()
+  return 0
+end
 for index = 8, #ARGV do
   later('SADD', base .. ':serves:' .. serves, ARGV[index])
 end

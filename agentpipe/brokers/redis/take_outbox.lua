@@ -39,7 +39,7 @@ end
 end_lapsed(now())
 wake_idle()
 local entries = {}
-if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else they would stay leased.
+if call('HEXISTS', base .. ':worker:' .. worker, 'serves') == 1 then -- Else they would stay leased.
   entries = fitting()
 end
 for _, entry in ipairs(entries) do
