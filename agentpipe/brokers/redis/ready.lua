@@ -3,10 +3,11 @@
 -- The room left in each open gate (concurrency group) if every chosen queue gets one run.
 local spare = {}
 
--- Up to `wanted` of the worker's ready queues from an index, least recently served first.
-local function served_of(index, serves, wanted)
+-- Up to `wanted` of the worker's ready queues from an index, or from its first `most` queues, least
+-- recently served first.
+local function served_of(index, serves, wanted, most)
   local found, from = {}, 0
-  while #found < wanted do
+  while #found < wanted and from < (most or math.huge) do
     local page = call('ZRANGE', index, from, from + 99)
     if #page == 0 then
       break
@@ -28,6 +29,15 @@ local gated = on_demand(function()
 
   -- Turns of queues from different indexes: when each was last served.
   local turns = {}
+
+  -- Up to `wanted` of the worker's ready queues of a gate. Other workers can serve all of them.
+  local function served_of_gate(gate, serves, wanted)
+    local index, key = ready_index(gate), base .. ':serves:' .. serves
+    if wanted <= 0 or call('ZINTERCARD', 2, index, key, 'LIMIT', 1) == 0 then
+      return {}
+    end
+    return served_of(index, serves, wanted)
+  end
 
   local function sort_by_turn(found)
     table.sort(found, function(one, other)
@@ -69,8 +79,8 @@ local gated = on_demand(function()
           return found
         end
         spare[gate] = room_of(gate, 0)
-        local index = ready_index(gate)
-        add_to(found, index, served_of(index, serves, math.min(limit, spare[gate])), limit)
+        local more = served_of_gate(gate, serves, math.min(limit, spare[gate]))
+        add_to(found, ready_index(gate), more, limit)
       end
       from = from + 100
     until #page == 0
@@ -114,6 +124,8 @@ end)
 
 local ready_queues = (function()
   local FEW, MOST = 64, 4
+  -- An intersection with more queues than this takes longer than a look at a share of the ready ones.
+  local MANY, SHARE = 1000, 10
 
   -- The worker's ready queues. The intersection scans the smaller of the two sets, so the number of
   -- ready queues of other workers does not matter. The server sorts by turn, then by name.
@@ -134,7 +146,12 @@ local ready_queues = (function()
   -- only if `may_be_gates`.
   return function(serves, limit, may_be_gates)
     local key, has_gates = base .. ':serves:' .. serves, may_be_gates and call('EXISTS', OPEN) == 1
-    if are_mostly_others(call('SCARD', key)) then
+    local number = call('SCARD', key)
+    if are_mostly_others(number) then
+      local first = not has_gates and number > MANY and served_of(READY, serves, limit, number / SHARE)
+      if first and #first == limit then
+        return first
+      end
       return has_gates and gated.among(call('SMEMBERS', key), limit) or ungated_among(key, limit)
     end
     local found = served_of(READY, serves, limit)
