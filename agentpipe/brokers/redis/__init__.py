@@ -1,9 +1,10 @@
 """RedisStore: a store on one Redis server, for workers on many machines.
 
 Every operation is one Lua script that handles a batch of ids, so it is atomic and costs one round
-trip; a transaction stores the payloads of a large send beside it. What concerns many agents or many
-running tasks takes several calls, because a script stops the server for everyone. All keys of a
-store begin with ``{prefix}:``; the braces are a cluster hash tag, which keeps the keys on one node.
+trip; a transaction stores the payloads of a large send beside it. What concerns many agents,
+running tasks or parked tasks takes several calls, because a script stops the server for everyone.
+All keys of a store begin with ``{prefix}:``; the braces are a cluster hash tag, which keeps the
+keys on one node.
 Leases use the server's clock.
 """
 

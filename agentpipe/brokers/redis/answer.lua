@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending policies groups
+-- needs: ending parked policies groups
 -- ARGV: session, request, seconds to remember it; then for each answer: task id, result, outcome,
 -- and increments of its collection's measures as a JSON list.
 -- Returns a letter for each: d for done, n if the task is not unclaimed.
@@ -25,6 +25,7 @@ for index = 4, #ARGV, 4 do
     if state then
       if state == N_DELAYED then
         count_delayed(task.queue, due, -1)
+        parked.remove(id)
       else
         count(task.queue, N_WAITING, -1)
       end

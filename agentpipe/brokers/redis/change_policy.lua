@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending policies groups loops
+-- needs: ending parked policies groups policy_changes loops
 -- ARGV: session, request, seconds to remember it, name; then, with '' for no change: version, '1'
 -- if the version can go down, endpoints as a JSON list, '1' to pause or '0' to resume, number of
 -- accepted groups; then how many accepted groups are returned unused, and the reason under which
@@ -17,23 +17,11 @@ if loops.is_others(loop, token) then
 end
 local key = policies.key(name)
 
--- Cancel the rest of running groups whose oldest member is already too old for the new version.
-local function cancel_stale(max_staleness)
-  local units = call('HGETALL', UNITS)
-  for index = 1, #units, 2 do
-    local group = units[index + 1] == name and units[index]:match('^group (.*)$')
-    local oldest = group and call('HGET', groups.key(group), 'oldest')
-    if oldest and version - oldest > max_staleness and groups.cancel_rest(groups.read(group)) > 0 then
-      call('HINCRBY', key, 'stale', 1)
-    end
-  end
-end
-
-local function change(was, was_paused, was_accepted, max_staleness)
+local function change(was, was_paused, was_accepted)
   if version ~= '' then
     call('HSET', key, 'version', version)
-    if tonumber(version) > was and max_staleness ~= '' then
-      cancel_stale(tonumber(max_staleness))
+    if tonumber(version) > was then
+      policy_changes.end_stale(name, '0')
     end
   end
   if endpoints ~= '' then
@@ -58,9 +46,9 @@ end
 if unused ~= '' then
   call('HINCRBY', STORE, 'group:' .. unused, returned)
 end
-local found = call('HMGET', key, 'version', 'paused', 'accepted', 'max_staleness')
+local found = call('HMGET', key, 'version', 'paused', 'accepted')
 local was = tonumber(found[1])
 if version == '' or back == '1' or tonumber(version) >= was then
-  change(was, found[2], found[3], found[4] or '')
+  change(was, found[2], found[3])
 end
 return remember('1')

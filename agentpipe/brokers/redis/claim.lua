@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending policies ready suspects parking due claiming
+-- needs: ending parked policies groups policy_changes ready suspects parking due claiming
 -- ARGV: session, request, seconds to remember it, worker, limit, outbox limits in records and
 -- bytes, claims held ('-1' for no even share), seconds that settled ids are remembered.
 -- Returns nothing, or the claims' number and two values per claim: its payload after a string of

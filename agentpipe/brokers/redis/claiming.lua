@@ -204,7 +204,14 @@ local claims = (function()
 
   local function go_on_with_changes()
     if call('EXISTS', CHANGES) == 1 then
-      is_changing = pauses.go_on() == 1
+      is_changing = pauses.go_on() == 1 or is_changing
+      save_queues()
+    end
+  end
+
+  local function go_on_with_policies()
+    if call('EXISTS', POLICY_CHANGES) == 1 then
+      is_changing = policy_changes.go_on()
       save_queues()
     end
   end
@@ -282,6 +289,7 @@ local claims = (function()
     end_lapsed(time)
     look_for_rare()
     if has_rare then
+      go_on_with_policies()
       due.wake_delayed(time)
       due.end_holds(time)
       go_on_with_changes()

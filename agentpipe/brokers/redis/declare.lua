@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: budgets policies
+-- needs: budgets parked policies
 -- Declares a part of a declaration; see declaring.py. ARGV: layout number, '1' to declare only
 -- unknown queues, number of sources, number of budgets, JSON list of the collections' policies (see
 -- policies.declare), number of the declaration ('' if this part is all of it), JSON list of the
@@ -221,7 +221,7 @@ if budget_changed then
   pauses.begin('flags')
 end
 if policy_changed then
-  policies.open_all()
+  policies.open_all('0')
   policies.wake_workers()
 end
 save_queues()
@@ -229,4 +229,4 @@ if a_gate_opened or (budget_changed and anything_ready()) then
   ring()
 end
 
-return {new, more and '1' or '', call('EXISTS', CHANGES)}
+return {new, more and '1' or '', call('EXISTS', CHANGES, POLICY_CHANGES) > 0 and 1 or 0}

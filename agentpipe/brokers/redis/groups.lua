@@ -55,6 +55,7 @@ local groups = on_demand(function()
       count_delayed(task.queue, tonumber(due), -1)
       count(task.queue, N_DELAYED, 1)
       call('ZADD', DELAYED, 0, id)
+      parked.remove(id)
     elseif call('ZSCORE', place_of(task), task.seq .. id) then
       call('ZADD', place_of(task), FIRST_OF_ALL, task.seq .. id)
     else
@@ -177,6 +178,7 @@ local groups = on_demand(function()
         policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
       end
     end
+    policies.replace_ended()
     save_runs()
     save_queues()
   end

@@ -41,6 +41,8 @@ local BUDGETS = base .. ':budgets'
 local MEMBERS = base .. ':members'
 local FOLLOWERS = base .. ':followers'
 local UNITS = base .. ':units'
+local PARKED = base .. ':parked'
+local POLICY_CHANGES = base .. ':policy_changes'
 -- Numbers of the outbox entries that are group records: they say how a group ended.
 local GROUP_RECORDS = base .. ':group_records'
 

@@ -46,14 +46,7 @@ local parking = on_demand(function()
     call('HINCRBY', policies.key(name), 'running', 1)
     local group = unit:match('^group (.*)$')
     if group then
-      for _, id in ipairs(call('HVALS', base .. ':group:' .. group)) do
-        if tonumber(call('ZSCORE', DELAYED, id) or 0) == AHEAD then
-          local _, its = last_and_queue(call('HGET', TASKS, id))
-          read_queues({its})
-          policies.unpark(id, its)
-          siblings_wait = true
-        end
-      end
+      siblings_wait = policies.unpark_group(group) > 0 or siblings_wait
     end
   end
 
@@ -72,6 +65,7 @@ local parking = on_demand(function()
       return false
     end
     park(queue, id, AHEAD)
+    parked.add(name, member, task_of(call('HGET', TASKS, id)).priority)
     return true
   end
 

@@ -7,10 +7,15 @@
 -- 'accepted', 'running', 'stale': counts of units.
 -- UNITS has the policy of each unit, 'group NAME' or 'task ID', that has started and not ended. For
 -- MEMBERS see `groups`.
+-- POLICY_CHANGES has the changes of which a part is applied, since a script stops the server for as
+-- long as it runs: 'open NAME' with the number of units to unpark, 'open' with a cursor of PARKED,
+-- 'stale NAME' with a cursor of UNITS. Each claim applies a part.
 
 local policies = on_demand(function()
   local policies = {}
   policies.names = base .. ':policies'
+
+  local NO_LIMIT = 1e15
 
   function policies.key(name)
     return base .. ':policy:' .. name
@@ -59,6 +64,15 @@ local policies = on_demand(function()
     return reply
   end
 
+  -- Note where a change is to go on; `place` is false if all of it is applied.
+  function policies.note_change(what, place)
+    if place then
+      call('HSET', POLICY_CHANGES, what, place)
+    else
+      call('HDEL', POLICY_CHANGES, what)
+    end
+  end
+
   -- How many units may start now; nil for no limit.
   function policies.room(name)
     local found = call('HMGET', policies.key(name), 'batch', 'max_staleness', 'version', 'accepted', 'running')
@@ -73,55 +87,75 @@ local policies = on_demand(function()
     return group and 'group ' .. group or 'task ' .. id
   end
 
-  -- Make a task that its policy parked due at the next claim; until then it counts as delayed.
-  function policies.unpark(id, queue)
-    call('ZADD', DELAYED, 0, id)
-    count(queue, N_PARKED, -1)
-  end
-
-  -- All tasks that policies parked, with their units, in claim order.
-  function policies.all_parked()
-    local ids, found = call('ZRANGEBYSCORE', DELAYED, AHEAD, AHEAD), {}
+  -- Unpark the tasks of a group. Returns how many there were.
+  function policies.unpark_group(name)
+    local ids, unparked = call('HVALS', base .. ':group:' .. name), 0
     for index, record in ipairs(read_records(ids)) do
       if record then
-        local task = task_of(record)
-        found[#found + 1] = {id = ids[index], queue = task.queue, seq = task.seq,
-          priority = tonumber(task.priority), unit = policies.unit_of(ids[index])}
+        local _, queue = last_and_queue(record)
+        unparked = unparked + parked.unpark(ids[index], queue)
       end
     end
-    table.sort(found, function(one, other)
-      return one.priority < other.priority or (one.priority == other.priority and one.seq < other.seq)
-    end)
-    return found
+    return unparked
+  end
+
+  local function unpark_unit(unit, id, queue)
+    local group = unit:match('^group (.*)$')
+    return parked.unpark(id, queue) + (group and policies.unpark_group(group) or 0)
+  end
+
+  -- Unpark a part of the first `most` units, in claim order. Returns how many units are left, and
+  -- whether there were any.
+  local function open_part(name, most)
+    local ids, chosen, unparked = parked.first(name), {}, 0
+    for index, record in ipairs(read_records(ids)) do
+      local id = ids[index]
+      local unit = policies.unit_of(id)
+      if not record then
+        parked.remove(id)
+      elseif unparked >= PORTION or (most <= 0 and not chosen[unit]) then
+        return most, true
+      else
+        local _, queue = last_and_queue(record)
+        local number = unpark_unit(unit, id, queue)
+        if number > 0 and not chosen[unit] then
+          most, chosen[unit] = most - 1, true
+        end
+        unparked = unparked + number
+      end
+    end
+    return #ids == PORTION and most or 0, unparked > 0
   end
 
   -- Unpark as many units as may start now, in claim order; all of them if there is no limit.
-  -- Returns whether there were any.
+  -- Returns whether there were any. A part of many: see POLICY_CHANGES.
   function policies.open_gate(name)
-    local room, chosen, opened = policies.room(name) or math.huge, {}, false
-    if room <= 0 then
-      return false
+    return policies.go_on_opening(name, policies.room(name) or NO_LIMIT)
+  end
+
+  function policies.go_on_opening(name, most)
+    local left, opened = 0, false
+    if most > 0 then
+      left, opened = open_part(name, most)
     end
-    for _, task in ipairs(policies.all_parked()) do
-      if call('HGET', FOLLOWERS, queues[task.queue][COLLECTION]) == name then
-        if not chosen[task.unit] and room > 0 then
-          chosen[task.unit], room = true, room - 1
-        end
-        if chosen[task.unit] then
-          policies.unpark(task.id, task.queue)
-          opened = true
-        end
-      end
-    end
+    policies.note_change('open ' .. name, left > 0 and string.format('%.0f', left))
     return opened
   end
 
-  -- Unpark everything: the next claims park again what may not start.
-  function policies.open_all()
-    for _, task in ipairs(policies.all_parked()) do
-      policies.unpark(task.id, task.queue)
+  -- Unpark everything: the next claims park again what may not start. A part of much.
+  function policies.open_all(cursor)
+    local ids, next_cursor = parked.scan(cursor)
+    for index, record in ipairs(read_records(ids)) do
+      local _, queue = last_and_queue(record or '')
+      if record then
+        parked.unpark(ids[index], queue)
+      end
     end
+    policies.note_change('open', next_cursor ~= '0' and next_cursor)
   end
+
+  -- How many units of each policy ended in this script without being accepted.
+  local ended = {}
 
   -- Count an ended unit for its policy. If it was not accepted, another may start in its place.
   function policies.end_unit(unit, accepted)
@@ -133,8 +167,21 @@ local policies = on_demand(function()
     call('HINCRBY', policies.key(name), 'running', -1)
     if accepted then
       call('HINCRBY', policies.key(name), 'accepted', 1)
-    elseif policies.open_gate(name) then
-      save_queues()
+    else
+      ended[name] = (ended[name] or 0) + 1
+    end
+  end
+
+  -- Unpark as many units as ended without being accepted, if so many may start: the others that may
+  -- start are not parked. The caller saves the queues.
+  function policies.replace_ended()
+    local opened = false
+    for name, number in pairs(ended) do
+      local left = tonumber(call('HGET', POLICY_CHANGES, 'open ' .. name) or 0)
+      local room = policies.room(name) or NO_LIMIT
+      opened = policies.go_on_opening(name, math.min(room, left + number)) or opened
+    end
+    if opened then
       policies.wake_workers()
     end
   end

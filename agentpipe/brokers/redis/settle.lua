@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending budgets policies groups breaker holding settling
+-- needs: ending budgets parked policies groups breaker holding settling
 -- ARGV: session, request, seconds to remember it, the settlements as a JSON list; then a result for
 -- each, and the bytes that the list refers to by their index, from 1 for the first result.
 -- A settlement is a list; its positions are named in `settling`:

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending budgets policies groups breaker holding settling ready suspects parking due claiming
+-- needs: ending budgets parked policies groups policy_changes breaker holding settling ready suspects parking due claiming
 -- ARGV: session, request and seconds to remember it for the settlements, the same for the claim,
 -- then the other arguments of `claim`, and those of `settle`.
 -- Two requests in one call: each can be repeated alone. Returns the replies of `settle` and
