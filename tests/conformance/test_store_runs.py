@@ -77,6 +77,18 @@ def test_refused_tasks_do_not_count(store: AnyStore) -> None:
     assert kept(store, "v2").tasks == 2
 
 
+def test_a_task_that_is_offered_twice_at_once_is_one_task_of_its_run(store: AnyStore) -> None:
+    """Regression: RabbitMQ accepted, and ran, both."""
+    queue = unique("q")
+    store.declare([Queue(queue, max_waiting=2)])
+    store.begin_run("v2", b"{}")
+    put(store, queue, ["v2/known"])
+    offers = [Offer(f"v2/{name}", b"{}") for name in ("a", "a", "known", "b", "b", "a")]
+    verdicts = store.offer(queue, offers, round_robin=False).verdicts
+    assert verdicts == ("accepted", *["duplicate"] * 2, *["refused"] * 2, "duplicate")
+    assert kept(store, "v2").tasks == 2
+
+
 def test_a_run_is_forgotten_without_its_tasks(store: AnyStore) -> None:
     (queue,) = declared(store)
     store.begin_run("v2", b"{}")

@@ -148,14 +148,40 @@ class Offering:
 
 
 async def offer_to_runs(runs: Runs, offering: Offering, offers: Sequence[Offer]) -> Admission:
-    """Offer the tasks that their runs do not have yet, and note those accepted."""
+    """Offer the tasks that their runs do not have yet, each once, and note those accepted."""
     known = await runs.known([offer.task_id for offer in offers])
-    new = [offer for offer in offers if offer.task_id not in known]
+    new = _once(runs, [offer for offer in offers if offer.task_id not in known])
     admission = await offering.make(new)
     pairs = list(zip(new, admission.verdicts, strict=True))
     await runs.note(offer.task_id for offer, verdict in pairs if verdict == "accepted")
-    if not known:
+    if len(new) == len(offers):
         return admission
-    left = iter(admission.verdicts)
-    verdicts = ("duplicate" if it.task_id in known else next(left) for it in offers)
-    return replace(admission, verdicts=tuple(verdicts))
+    return replace(admission, verdicts=_with_repeats(runs, known, offers, admission.verdicts))
+
+
+def _once(runs: Runs, offers: list[Offer]) -> list[Offer]:
+    """The offers without repeats of a run's tasks."""
+    seen: set[str] = set()
+    found = []
+    for offer in offers:
+        if offer.task_id not in seen:
+            found.append(offer)
+            if runs.keeps(offer.task_id):
+                seen.add(offer.task_id)
+    return found
+
+
+def _with_repeats(
+    runs: Runs, known: Iterable[str], offers: Sequence[Offer], given: Iterable[Verdict]
+) -> tuple[Verdict, ...]:
+    """The verdicts of all offers: a repeat of a refused task is refused, any other a duplicate."""
+    of_repeats: dict[str, Verdict] = dict.fromkeys(known, "duplicate")
+    verdicts: list[Verdict] = []
+    left = iter(given)
+    for offer in offers:
+        task_id = offer.task_id
+        verdict = of_repeats[task_id] if task_id in of_repeats else next(left)
+        verdicts.append(verdict)
+        if runs.keeps(task_id):
+            of_repeats[task_id] = "refused" if verdict == "refused" else "duplicate"
+    return tuple(verdicts)

@@ -75,6 +75,10 @@ class Runs:
             self._ids[run] = {*await self._ids_of(run).read()}
         return {task_id for task_id in task_ids if _digest(task_id) in self._of(task_id)}
 
+    def keeps(self, task_id: str) -> bool:
+        """Whether the id names a run that has a record; call it after ``known``."""
+        return run_of(task_id) in self._ids
+
     async def note(self, task_ids: Iterable[str]) -> None:
         """Note that these tasks are in their queues."""
         new: dict[str, dict[str, int]] = {}
