@@ -16,11 +16,15 @@ class Delivered(NamedTuple):
         number: The store's delivery number; changes after each worker death that counts against the
             task. ``UNREAD`` for an agent.
         begun: Whether its run had begun and not ended when its worker did.
+        ended: Whether its run had ended, but was not settled when its worker ended.
+        culprit: Whether its run is known to have held its worker.
     """
 
     task_id: str
     number: int
     begun: bool = False
+    ended: bool = False
+    culprit: bool = False
 
     @property
     def is_task(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.rabbitmq.ahead import unread
 from agentpipe.brokers.rabbitmq.rpc import Request
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
@@ -139,9 +140,54 @@ def test_a_known_culprit_comes_back_later_at_its_first_crash(
     with working(broker_url) as (store, worker):
         offer(store, "culprit")
         assert claimed(store, worker) == "culprit"
-        store.spare(begun("of another agent"), begun("culprit"))
+        store.spare([], [Delivered("culprit", 0, begun=True, culprit=True)])
     assert order(broker_url, 1) == ["culprit"]
     assert delays == [2.0]
+
+
+def test_a_run_that_had_ended_unsettled_comes_before_what_never_began(broker_url: str) -> None:
+    """Regression: it came last, as if it had only been delivered to the frozen worker."""
+    with working(broker_url) as (store, worker):
+        offer(store, "ended")
+        assert claimed(store, worker) == "ended"
+        store.spare([Delivered("ended", 0, ended=True)], [])  # As the worker's supervisor does.
+    with working(broker_url) as (store, worker):
+        store.offer("one", [Offer("new", b"{}", priority=1)], round_robin=False)
+        wait_until(partial(has_ready, store, worker, 2), 30, "both lie there")
+        assert claimed(store, worker) == "ended"
+
+
+def test_what_ran_on_a_worker_that_was_killed_comes_back_at_once(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not have ended the worker, even if it was the only one to be blamed."""
+    delays = skipped_delays(monkeypatch)
+    with working(broker_url) as (store, worker):
+        offer(store, "killed")
+        assert claimed(store, worker) == "killed"
+        store.spare(begun("of another agent"), begun("killed"))
+    assert order(broker_url, 1) == ["killed"]
+    assert delays == []
+
+
+def test_a_spared_run_comes_before_the_culprit_at_each_worker(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a culprit came first wherever it had been returned before, again and again."""
+    skipped_delays(monkeypatch)
+    with working(broker_url) as (store, worker):
+        offer(store, "culprit", "spared")
+        assert claimed(store, worker) == "culprit"
+        wait_until(partial(has_ready, store, worker, 1), 30, "the other was delivered")
+        known = Delivered("culprit", 0, begun=True, culprit=True)
+        store.spare(begun("spared"), [known])  # As the worker's supervisor does.
+    with working(broker_url) as (store, worker):
+        wait_until(partial(has_ready, store, worker, 2), 30, "both lie there, and none begins")
+        there = [it.message.delivered for _, it in deliveries(store, worker).ready()]
+    with closing(open_store(Settings(broker=broker_url))) as watcher:
+        assert isinstance(watcher, RabbitStore)
+        watcher.spare([*there, unread("one")], [])
+    assert order(broker_url, 1) == ["spared"]
 
 
 @pytest.mark.parametrize("bound", [100, 1])

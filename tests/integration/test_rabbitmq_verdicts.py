@@ -165,8 +165,9 @@ def test_a_verdict_on_an_earlier_end_says_nothing_of_the_next_one(
 def test_a_culprit_comes_back_behind_those_that_it_takes_with_it(broker_url: str) -> None:
     """Regression: it came first each time, and ended the worker before the others ran."""
     die_with_all(broker_url)
+    known = Delivered("culprit", 0, begun=True, culprit=True)
     with opened(broker_url) as watcher:
-        watcher.spare(first("neighbour", "unknown"), first("culprit"))
+        watcher.spare(first("neighbour", "unknown"), [known])
     with working(broker_url) as (store, worker):
         found = claimed(store, worker, len(TASKS))
         assert list(found) == ["neighbour", "unknown", "culprit"]

@@ -52,7 +52,7 @@ def test_what_is_held_is_read_until_it_is_let_go(file: LastWordFile, word: LastW
         second: HeldClaim(second, "two", 7, begun=True),
     }
     word.end(second)
-    assert not file.read().claims[second].begun
+    assert file.read().claims[second] == HeldClaim(second, "two", 7, begun=False, ended=True)
     word.let_go(first)
     assert set(file.read().claims) == {second}
     assert word.hold(_claim("three", 9)) == first

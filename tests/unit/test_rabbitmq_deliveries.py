@@ -34,6 +34,49 @@ def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> 
     assert [it.task_id for it in claims] == ["killed", "killed later", "new", "newer"]
 
 
+def test_what_ran_on_a_dead_worker_is_claimed_before_what_was_returned_earlier() -> None:
+    """Regression: a culprit that was delivered first ended the next worker first, too."""
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    agent = deliveries.add(Queue("c_0", "c", concurrency=9), "c_0", str)
+    for tag, (task_id, recovers) in enumerate([("culprit", False), ("a", True), ("b", True)]):
+        deliveries.put(agent, Prefetched(Message(task_id, "c_0", b""), tag, True, recovers))
+    claims = deliveries.claim(9, lambda: True)
+    assert [it.task_id for it in claims] == ["a", "b", "culprit"]
+
+
+@pytest.mark.parametrize("risky", [{"crashes": 1, "culprit": 1}, {"crashes": 2}])
+def test_what_may_end_its_worker_waits_until_all_that_a_dead_worker_ran_is_here(
+    risky: dict[str, int],
+) -> None:
+    """Regression: it began while verdicts on its neighbours were on their way."""
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    agent, other = (
+        deliveries.add(Queue(name, "c", max_crashes=9), name, str) for name in ("c_0", "c_1")
+    )
+    message = Message("risky", "c_0", b"", **risky)
+    deliveries.put(agent, Prefetched(message, 1, returned=True))
+    other.judging = 1
+    assert deliveries.claim(9, lambda: True) == []
+    other.judging, other.is_opening = 0, True
+    assert deliveries.claim(9, lambda: True) == []
+    other.is_opening = False
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
+
+
+def test_first_offers_that_lie_here_are_not_claimed_before_the_last_returned_task() -> None:
+    """More returned tasks can be on their way than may be delivered at once."""
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    agent = deliveries.add(Queue("c_0", "c", concurrency=9), "c_0", str)
+    agent.is_withheld = True
+    for tag, (task_id, returned) in enumerate([("new", False), ("returned", True)]):
+        deliveries.put(agent, Prefetched(Message(task_id, "c_0", b""), tag, returned))
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["returned"]
+    assert deliveries.has_nothing
+    agent.is_withheld = False
+    deliveries.give_turns([agent])
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["new"]
+
+
 def test_only_what_ran_on_a_dead_worker_precedes_other_agents() -> None:
     """Regression: whatever was returned did, also follow-ups and delayed first offers."""
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
@@ -41,14 +84,15 @@ def test_only_what_ran_on_a_dead_worker_precedes_other_agents() -> None:
     channel: Any = SimpleNamespace(services=SimpleNamespace(verdicts=verdicts))
     consumption: Any = SimpleNamespace(is_left_alone=lambda _: False)
     reception = Reception(channel, deliveries, consumption, 0.0)
-    arriving = [("new", "c_0", 0), ("follow-up", "c_1", 0), ("killed", "c_2", 1)]
-    arriving += [("killed twice", "c_3", 2), ("spared", "c_4", 0)]
+    arriving = [("new", "c_0", 0), ("follow-up", "c_1", 0), ("culprit", "c_2", 1)]
+    arriving += [("killed", "c_3", 1), ("killed twice", "c_4", 2), ("spared", "c_5", 0)]
     for tag, (task_id, name, crashes) in enumerate(arriving):
         agent = deliveries.add(Queue(name, "c", max_crashes=9), name, str)
         headers = {HEADERS["task_id"]: task_id, HEADERS["crashes"]: crashes}
+        headers[HEADERS["culprit"]] = int(task_id == "culprit")
         reception.receive(agent, Delivery(tag, False, headers), returned=task_id != "new")
-    claims = deliveries.claim(9, lambda: True)
-    assert [it.task_id for it in claims] == ["killed", "spared", "new", "follow-up", "killed twice"]
+    first, then = ["killed", "killed twice", "spared"], ["new", "follow-up", "culprit"]
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == [*first, *then]
 
 
 def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() -> None:

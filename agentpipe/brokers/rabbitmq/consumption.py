@@ -74,30 +74,35 @@ class Consumption:
     async def _consume(self, agents: Sequence[ServedAgent]) -> None:
         """Consume returned tasks, and first offers of agents without waiting returned tasks.
 
-        When a worker dies, its tasks are requeued behind earlier returned ones. First offers
-        consumed too early would be among them, and tasks that have run before would wait behind
-        these.
+        When a worker dies without a report, its tasks are requeued behind earlier returned ones.
+        First offers consumed too early would be among them, and tasks that have run before would
+        wait behind these. After a report, runs that it spares are redelivered as first offers: they
+        come before returned tasks, of which one may have ended that worker.
         """
         for agent in agents if not self._isolating else ():
             back = self._services.topology.back(agent.queue.name)
             if back.name not in agent.consumers:
+                agent.is_opening = agent.is_withheld = True
                 await self._open(agent, back, returned=True)
-                agent.is_withheld = not agent.is_consumed
-        withheld = [agent for agent in agents if agent.is_withheld and not self._isolating]
+        await self._consume_first_offers(it for it in agents if it.is_reported)
+        withheld = [agent for agent in agents if agent.is_withheld or agent.is_opening]
         if withheld:
             await self._channel.raw.catch_up()  # Wait until returned tasks are delivered.
         for agent in withheld:
-            agent.is_withheld = self._deliveries.may_have_returned(agent)
-        for agent in agents:
-            if self._isolating or not agent.is_withheld:
-                await self._consume_first_offers(agent)
+            agent.is_opening = False
+            agent.is_withheld = not self._isolating and self._deliveries.may_have_returned(agent)
+        await self._consume_first_offers(it for it in agents if not it.is_withheld)
+        if withheld:
+            self._deliveries.give_turns(withheld)
+            self._channel.wake()
 
-    async def _consume_first_offers(self, agent: ServedAgent) -> None:
-        _, *waiting = self._services.registry.sources(agent.queue)
-        for source in waiting:
-            if source.name not in agent.consumers:
-                await self._open(agent, source, returned=False)
-        agent.is_consumed = not self._isolating
+    async def _consume_first_offers(self, agents: Iterable[ServedAgent]) -> None:
+        for agent in agents:
+            _, *waiting = self._services.registry.sources(agent.queue)
+            for source in waiting:
+                if source.name not in agent.consumers:
+                    await self._open(agent, source, returned=False)
+            agent.is_consumed = not self._isolating
 
     async def _open(self, agent: ServedAgent, source: Declaration, *, returned: bool) -> None:
         self._channel.raw.ensure(source)
@@ -120,6 +125,7 @@ class Consumption:
         consumers = [it for agent in agents for it in agent.consumers.values()]
         for agent in agents:
             agent.consumers, agent.is_consumed, agent.is_withheld = {}, False, False
+            agent.is_opening = False
         await self._channel.raw.cancel(consumers)
 
     async def _stop_first_offers(self, agents: Sequence[ServedAgent]) -> None:
@@ -156,10 +162,11 @@ class Consumption:
         """Stop consuming returned tasks: only these may have crashed before."""
         topology, consumers = self._services.topology, []
         for agent in self._deliveries.agents.values():
-            agent.is_consumed = False
+            agent.is_consumed = agent.is_withheld = False
             consumer = agent.consumers.pop(topology.back(agent.queue.name).name, None)
             consumers += [consumer] if consumer else []
         await self._channel.raw.cancel(consumers)
+        self._deliveries.give_turns(self._deliveries.agents.values())
         self._channel.wake()
 
     def end_isolation(self) -> None:

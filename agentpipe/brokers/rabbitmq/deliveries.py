@@ -70,8 +70,7 @@ class Deliveries:
         # Agents in the order of their turns; first those whose next task is from a dead worker.
         self._first: dict[str, None] = {}
         self._turns: dict[str, None] = {}
-        self._numbers = itertools.count(time.time_ns())
-        self._may_have_suspects = False
+        self._numbers, self._may_have_suspects = itertools.count(time.time_ns()), False
 
     def inherit(self, earlier: Deliveries) -> None:
         """Await the tasks that ran when the connection was lost."""
@@ -159,10 +158,8 @@ class Deliveries:
         return True
 
     def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:
-        """Make a task claimable; returned tasks go before first offers, which were sent later."""
-        ready = agent.ready
-        ahead = sum(it.returned for it in ready) if prefetched.returned else len(ready)
-        ready.insert(ahead, prefetched)
+        """Make a task claimable."""
+        agent.add(prefetched)
         self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
         self.note(prefetched)
         if agent.has_room:  # Otherwise the end of a run gives it a turn.
@@ -193,13 +190,17 @@ class Deliveries:
             agent = self._whose_turn(name)
             if agent is None:
                 continue
-            if agent.in_last_chance(agent.ready[0].message) and not is_isolated():
+            if agent.has_to_wait(self._are_arriving, is_isolated):
                 postponed[name] = None
                 continue
             claims.append(self._claim(agent, agent.ready.popleft()))
             self.give_turns([self.agents[name], agent])
         self._turns.update(postponed)
         return claims
+
+    def _are_arriving(self) -> bool:
+        """Whether tasks of a dead worker are on their way."""
+        return any(it.is_opening or it.judging for it in self.agents.values())
 
     @property
     def has_nothing(self) -> bool:

@@ -32,9 +32,11 @@ HEADERS = {
     "cooled_ms": "agentpipe-cooled-ms",
     "ticket": "agentpipe-ticket",
     "judged_ms": "agentpipe-judged-ms",
+    "culprit": "agentpipe-culprit",
 }
 NUMBERS = (
     "failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms", "judged_ms",
+    "culprit",
 )  # fmt: skip
 READ = tuple((name, header, int if name in NUMBERS else str) for name, header in HEADERS.items())
 # The bits of a UUID that do not fit into AMQP's largest number.
@@ -54,6 +56,7 @@ class Message:
             ``max_crashes`` is 1: then a number that is unique to this copy.
         judged_ms: When the task was last blamed for a worker's death. Distinguishes this copy from
             the one that the worker had, and from verdicts about that one.
+        culprit: 1 if it is known to have ended a worker.
     """
 
     task_id: str
@@ -69,6 +72,7 @@ class Message:
     ticket: str | None = None
     suspect: int = 0
     judged_ms: int = 0
+    culprit: int = 0
 
     @classmethod
     def offered(cls, offer: Offer, queue: str) -> Self:
@@ -133,13 +137,19 @@ class Message:
         return Delivered(self.task_id, self.judged_ms)
 
     @property
-    def has_only_lost_workers(self) -> bool:
-        """Whether it has neither failed nor met a cooldown, and at most one crash counted."""
-        return self.crashes <= 1 and not (self.failures or self.cooled_ms)
+    def is_risky(self) -> bool:
+        """Whether it may end its worker: it is known to have done so, or crashed repeatedly."""
+        return self.crashes > 1 or self.culprit > 0
 
-    def judged(self) -> Self:
+    @property
+    def has_only_lost_workers(self) -> bool:
+        """Whether it has neither failed nor met a cooldown, and ended no worker as far as known."""
+        return not (self.culprit or self.failures or self.cooled_ms)
+
+    def judged(self, *, is_culprit: bool = False) -> Self:
         """A copy after it was blamed for a worker's death; see ``Verdicts``."""
-        return replace(self, judged_ms=max(now_ms(), self.judged_ms + 1))
+        judged_ms = max(now_ms(), self.judged_ms + 1)
+        return replace(self, judged_ms=judged_ms, culprit=self.culprit or int(is_culprit))
 
     def suspected(self) -> Self:
         """A copy as a suspect that has not run alone yet."""

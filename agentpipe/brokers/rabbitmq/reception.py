@@ -81,6 +81,8 @@ class Reception:
         found = list(filter(self._services.verdicts.is_open, reports))
         for report in found:
             reports[report].is_reported = True
+        if any(reports[report].is_withheld for report in found):
+            self._channel.look.set()
         if found:
             self._channel.begin(self._services.carry_out(*found))
 
@@ -99,6 +101,14 @@ class Reception:
         finally:
             agent.judging -= 1
         self._deliveries.end_judging(agent)
+        if not agent.judging:
+            self._judged_all(agent)
+
+    def _judged_all(self, agent: ServedAgent) -> None:
+        """Have claimed what waited for these verdicts."""
+        if agent.is_withheld:
+            self._channel.look.set()
+        self._channel.wake()
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
@@ -119,9 +129,11 @@ class Reception:
             await self._replace(lost, lost.message.given_back())
             return
         self._deliveries.note(lost)  # If this worker dies too, the task had not begun.
-        begun = self._services.verdicts.had_begun(lost.message.delivered)
-        await self._services.carry_out(lost.message.delivered)
-        self._admit(agent, replace(lost, returned=lost.returned or begun, recovers=begun))
+        message = lost.message
+        begun = self._services.verdicts.had_begun(message.delivered)
+        await self._services.carry_out(message.delivered)
+        recovers = lost.recovers or (begun and not message.culprit)
+        self._admit(agent, replace(lost, returned=lost.returned or begun, recovers=recovers))
 
     async def _replace(self, lost: Prefetched, judged: Message) -> None:
         """Replace the task by a copy that no verdict refers to yet.
@@ -129,7 +141,8 @@ class Reception:
         The copy can arrive before the original is acknowledged. If it ran at once and killed this
         worker too, both would exist; so it waits.
         """
-        copy = self._copy(lost, judged.judged())
+        is_culprit = self._is_culprit(lost.message, judged)
+        copy = self._copy(lost, judged.judged(is_culprit=is_culprit))
         arrived = self._replacing.setdefault(judged.task_id, [])
         try:
             await self._replaced(copy, lost.tag)
@@ -158,6 +171,12 @@ class Reception:
             return judged.delayed(topology, apart_s)
         return judged.to(topology.back(judged.queue))
 
+    def _is_culprit(self, lost: Message, judged: Message) -> bool:
+        """Whether the task is known to have ended its worker, or did so repeatedly while alone."""
+        verdicts, delivered = self._services.verdicts, lost.delivered
+        is_alone = judged.crashes > 1 and verdicts.is_only_suspect(delivered)
+        return is_alone or verdicts.is_culprit(delivered)
+
     def _apart_s(self, lost: Message, judged: Message) -> float:
         """How long to delay a task, so that it comes back behind its neighbours.
 
@@ -166,12 +185,11 @@ class Reception:
         agent has one worker, so a task that ends it each time holds up the whole agent. Most tasks
         that died beside others only happened to be there.
         """
-        verdicts, delivered = self._services.verdicts, lost.delivered
-        is_culprit = verdicts.is_culprit(delivered)
-        if judged.crashes <= max(0 if is_culprit else 1, lost.crashes):
+        if judged.crashes <= lost.crashes:
             return 0.0
-        doubles = is_culprit or verdicts.is_only_suspect(delivered)
-        return delay_s(max(1, judged.crashes - 1) if doubles else 1, APART_S, MAX_APART_S)
+        if self._is_culprit(lost, judged):
+            return delay_s(max(1, judged.crashes - 1), APART_S, MAX_APART_S)
+        return APART_S if judged.crashes > 1 else 0.0
 
     def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         if self.is_closed or agent.leaving or self._consumption.is_left_alone(agent):

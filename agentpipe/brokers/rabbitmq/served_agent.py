@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.records import Queue
 
@@ -27,7 +29,8 @@ class Prefetched:
 
     Attributes:
         returned: Whether it was accepted before.
-        recovers: Whether it ran on a worker that died, and has counted at most that crash.
+        recovers: Whether it ran on a worker that died, and is not known to have ended one; only if
+            returned.
     """
 
     message: Message
@@ -59,7 +62,8 @@ class ServedAgent:
         unit: What its lock covers.
         consumers: Consumer tags, by queue name.
         is_consumed: Whether each queue of its tasks has a consumer.
-        is_withheld: Whether first offers are not consumed, because returned tasks wait.
+        is_opening: Whether deliveries of its earlier worker may not have arrived.
+        is_withheld: Whether first offers are not claimed, because returned tasks wait.
         ahead: The number of first offers to prefetch beyond the concurrency limit.
         is_reported: Whether a watcher has reported the end of an earlier worker of the agent: what
             came back from there without a verdict had not begun.
@@ -81,6 +85,7 @@ class ServedAgent:
     group: Group | None = None
     consumers: dict[str, str] = field(default_factory=dict)
     is_consumed: bool = False
+    is_opening: bool = False
     is_withheld: bool = False
     ahead: int = 0
     is_reported: bool = False
@@ -98,12 +103,25 @@ class ServedAgent:
     is_instant: bool = False
     _runs: int = 0
 
+    def add(self, prefetched: Prefetched) -> None:
+        """Add a task; returned tasks go before first offers, which were sent later.
+
+        What ran on a worker that died goes before what may have ended one.
+        """
+        if not prefetched.returned:
+            self.ready.append(prefetched)
+            return
+        ahead = sum(it.recovers if prefetched.recovers else it.returned for it in self.ready)
+        self.ready.insert(ahead, prefetched)
+
     @property
     def has_room(self) -> bool:
         """Whether a task can be claimed now."""
-        if self.leaving or self.resting:
+        if self.leaving or self.resting or not self.ready:
             return False
-        return bool(self.ready) and self.active < self.queue.concurrency
+        if self.is_withheld and not self.ready[0].returned:
+            return False
+        return self.active < self.queue.concurrency
 
     @property
     def prefetch(self) -> int:
@@ -147,6 +165,15 @@ class ServedAgent:
     def suspects(self, message: Message) -> bool:
         """Whether the task must run alone: it may have killed a worker, and one crash is final."""
         return message.suspect > 0 and self.queue.max_crashes == 1
+
+    def has_to_wait(
+        self, are_arriving: Callable[[], bool], is_isolated: Callable[[], bool]
+    ) -> bool:
+        """Whether the next task could end others that run before it, such as those that arrive."""
+        message = self.ready[0].message
+        if message.is_risky and are_arriving():
+            return True
+        return self.in_last_chance(message) and not is_isolated()
 
     def in_last_chance(self, message: Message) -> bool:
         """Whether one more crash would end a task that has crashed before."""

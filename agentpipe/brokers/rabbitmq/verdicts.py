@@ -51,8 +51,8 @@ class Verdicts:
     """The verdicts known to one process: the number of each, negative for blame.
 
     A later verdict has a higher number: about Unix ms, so that it is higher than forgotten ones.
-    Further keys of a task store the same number if it is spared although its run had begun, if it
-    is known to have ended its worker, or if no other task can have ended it, and the number of the
+    Further keys of a task store the same number if it is spared although it had run, if it is known
+    to have ended its worker, or if no other task can have ended it, and the number of the
     verdict that was carried out.
     """
 
@@ -69,22 +69,21 @@ class Verdicts:
         await self.read()
         spared, blamed = list(spared), list(blamed)
         number = max(now_ms(), 1 + max(map(abs, self._said.values()), default=0))
-        begun = [it for it in spared if it.begun]
+        had_run = [it for it in spared if it.begun or it.ended]
         said = dict.fromkeys(map(_key, spared), number) | dict.fromkeys(map(_key, blamed), -number)
-        said |= dict.fromkeys(map(_begun, begun), number)
-        if begun:  # Only a watcher that knows the culprit spares other runs.
-            said |= dict.fromkeys(map(_culprit, blamed), number)
+        said |= dict.fromkeys(map(_begun, had_run), number)
+        said |= dict.fromkeys((_culprit(it) for it in blamed if it.culprit), number)
         if len(blamed) == 1:
             said |= dict.fromkeys(map(_alone, blamed), number)
         await self._add(said)
         return said
 
     def had_begun(self, spared: Delivered) -> bool:
-        """Whether the task's run had begun when its worker, or an earlier one, died."""
+        """Whether the task's run had begun, or ended, when its worker, or an earlier one, died."""
         return _begun(spared) in self._said
 
     def is_culprit(self, blamed: Delivered) -> bool:
-        """Whether this task is known to have ended its worker, beside others that ran."""
+        """Whether this task is known to have ended its worker."""
         return self._is_said(_culprit(blamed), blamed)
 
     def is_only_suspect(self, blamed: Delivered) -> bool:

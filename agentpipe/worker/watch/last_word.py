@@ -39,14 +39,14 @@ _STATE = struct.Struct("=H")
 # A thread's native id, and the place of its run.
 _THREAD = struct.Struct("=Ii")
 _THREADS_AT, THREADS = 1024, 4096
-# State (free, held, begun or ahead), length of the id, and the number of the claim or delivery.
+# State (free, held, begun, ahead or ended), length of the id, and number of the claim or delivery.
 _CLAIM = struct.Struct("=HHQ")
 _CLAIMS_AT = _THREADS_AT + THREADS * _THREAD.size
 _ID_BYTES = 4 * 256
 _CLAIM_BYTES = 64
 _INLINE_BYTES = _CLAIM_BYTES - _CLAIM.size
 _END_BYTES = _ID_BYTES - _INLINE_BYTES
-_FREE, _HELD, _BEGUN, _AHEAD = 0, 1, 2, 3
+_FREE, _HELD, _BEGUN, _AHEAD, _ENDED = 0, 1, 2, 3, 4
 # Tasks delivered ahead that are tracked beside claimed ones; their places follow those of claims.
 AHEAD = 4096
 _MEMORY = "agentpipe-last-word"
@@ -60,12 +60,14 @@ class HeldClaim:
 
     Attributes:
         begun: Whether its run had begun and not ended.
+        ended: Whether its run had ended.
     """
 
     place: int
     task_id: str
     number: int
     begun: bool
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,9 @@ class LastWordFile:
                 if state == _AHEAD:
                     ahead.append(Delivered(name, number))
                 else:
-                    found[place] = HeldClaim(place, name, number, begun=state == _BEGUN)
+                    found[place] = HeldClaim(
+                        place, name, number, begun=state == _BEGUN, ended=state == _ENDED
+                    )
         return found, tuple(ahead)
 
     def close(self) -> None:
@@ -278,7 +282,7 @@ class LastWord:
 
     def end(self, place: int) -> None:
         """Note that the run has ended: it can no longer kill the worker, which settles it."""
-        self._note(place, _HELD)
+        self._note(place, _ENDED)
 
     def let_go(self, place: int) -> None:
         """Note that the claim is no longer held, or the delivery was returned."""

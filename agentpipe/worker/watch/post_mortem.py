@@ -142,7 +142,8 @@ def of_dead(said: Said, settings: Settings, watch: FreezeWatch) -> Verdict | Non
     """
     if not said.worker or not any(map(partial(may_have, settings), (BuriesWorkers, SparesTasks))):
         return None
-    culprits = frozenset() if watch.is_stopped else _suspects(said, watch)
+    held_by = executed(said) if watch.is_held_up else frozenset()
+    culprits = frozenset() if watch.is_stopped else held_by or begun_in(said)
     worker, blamed = Worker(said.worker), _blamed(said, culprits)
 
     def give_back(store: Store) -> None:
@@ -150,16 +151,10 @@ def of_dead(said: Said, settings: Settings, watch: FreezeWatch) -> Verdict | Non
             store.bury(worker, blamed)
         elif isinstance(store, SparesTasks):
             if said.ahead:
-                store.spare(*_by_blame(said, blamed))
+                store.spare(*_by_blame(said, blamed, is_known=bool(held_by)))
             store.leave(worker)
 
     return Verdict(give_back, said, settings)
-
-
-def _suspects(said: Said, watch: FreezeWatch) -> frozenset[int]:
-    """The places of the runs that can have killed it."""
-    executing = executed(said) if watch.is_held_up else frozenset()
-    return executing or begun_in(said)
 
 
 def _blamed(said: Said, culprits: frozenset[int]) -> list[str]:
@@ -167,13 +162,19 @@ def _blamed(said: Said, culprits: frozenset[int]) -> list[str]:
     return [held.task_id for place, held in said.claims.items() if place in culprits]
 
 
-def _by_blame(said: Said, blamed: Collection[str]) -> tuple[list[Delivered], list[Delivered]]:
-    """Deliveries of all other tasks, and of these, each with whether it had begun."""
+def _by_blame(
+    said: Said, blamed: Collection[str], *, is_known: bool
+) -> tuple[list[Delivered], list[Delivered]]:
+    """Deliveries of all other tasks, and of these, each with what its run did.
+
+    ``is_known``: whether the blamed ones are known to have held the worker.
+    """
     begun = {held.task_id for held in said.claims.values() if held.begun}
-    ahead = [it._replace(begun=it.task_id in begun) for it in said.ahead]
+    ended = {held.task_id for held in said.claims.values() if held.ended}
+    ahead = [it._replace(begun=it.task_id in begun, ended=it.task_id in ended) for it in said.ahead]
     return (
         [it for it in ahead if it.task_id not in blamed],
-        [it for it in ahead if it.task_id in blamed],
+        [it._replace(culprit=is_known) for it in ahead if it.task_id in blamed],
     )
 
 
@@ -195,7 +196,7 @@ def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
     try:
         with closing(open_store(settings)) as store:
             if said.ahead and isinstance(store, SparesTasks):
-                store.spare(*_by_blame(said, _blamed(said, culprits)))
+                store.spare(*_by_blame(said, _blamed(said, culprits), is_known=True))
     except AgentpipeError as error:  # The worker must end anyway.
         log.warning("the tasks of the frozen worker may count a crash each: %s", error)
 
