@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import uuid
@@ -14,6 +15,7 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, membership
 from agentpipe.brokers.rabbitmq import worker as rabbit_worker
+from agentpipe.brokers.rabbitmq.locks import FIRST, UnitLocks
 from agentpipe.brokers.rabbitmq.rpc import Request, encode
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.core.delivered import Delivered
@@ -23,7 +25,7 @@ from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -236,3 +238,35 @@ def test_what_a_dead_worker_ran_comes_before_first_offers_of_other_agents(
         deliveries = store._workers["new"]._deliveries  # noqa: SLF001 - no public name shows them
         wait_until(lambda: len(deliveries.ready()) == len(AGENTS), 30, "all lie there")
         assert [claim.task_id for claim in claim_up_to(1, store, worker)] == ["begun"]
+
+
+def test_tasks_start_before_a_worker_has_taken_over_a_thousand_agents(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: none did until all were locked and consumed."""
+    take, asked, may_go_on = UnitLocks.take, list[int](), threading.Event()
+
+    async def slowly(locks: UnitLocks, units: Sequence[str], owner: object) -> set[str]:
+        asked.append(len(units))
+        while len(asked) > 1 and not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.005)
+        return await take(locks, units, owner)
+
+    monkeypatch.setattr(UnitLocks, "take", slowly)
+    many = [f"agent-{number}" for number in range(FIRST + 20)]
+    with closing(opened(broker_url)) as store:
+        store.declare([Queue(name, None, 100, 1) for name in many])
+        for name in many:
+            store.offer(name, [Offer(f"of-{name}", b"{}")], round_robin=False)
+        worker = Worker("a", slots=len(many), queues=frozenset(many), lease_s=LONG_S)
+        store.join(worker)
+        started: list[str] = []
+
+        def starts(number: int) -> bool:
+            started.extend(it.queue for it in claim_up_to(len(many), store, worker))
+            return len(started) == number
+
+        wait_until(lambda: starts(FIRST), 30, "the first ones")
+        may_go_on.set()
+        wait_until(lambda: starts(len(many)), 30, "all")
+    assert asked[:2] == [FIRST, 20]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # Units to lock per channel. The server makes the queues of several channels at the same time.
 PORTION = 50
-# Agents to take over at the same time.
-AT_ONCE = 20 * PORTION
+# Agents to take over at the same time: first a few, whose tasks start meanwhile.
+FIRST, AT_ONCE = PORTION, 20 * PORTION
 
 
 class UnitLocks(ABC):

@@ -21,7 +21,7 @@ from agentpipe.brokers.rabbitmq.answers import Answers, Respondent
 from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.consumption import Consumption
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
-from agentpipe.brokers.rabbitmq.locks import AT_ONCE
+from agentpipe.brokers.rabbitmq.locks import AT_ONCE, FIRST
 from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
@@ -196,7 +196,7 @@ class RabbitWorker:
         wanted = [it for it in share - self._deliveries.agents.keys() if unit_of(it) not in theirs]
         # The first agents fill the slots: not always the same ones, if workers keep dying early.
         random.shuffle(wanted)
-        for names in portions_of(wanted, AT_ONCE):
+        for names in filter(None, (wanted[:FIRST], *portions_of(wanted[FIRST:], AT_ONCE))):
             if not self.is_alive:
                 return
             await self._take(names)
