@@ -213,6 +213,19 @@ def test_what_is_older_than_all_else_is_acknowledged_in_one_word(
     assert len(unacknowledged) == 0
 
 
+def test_nothing_is_said_of_what_a_deleted_queue_delivered() -> None:
+    unacknowledged = Unacknowledged()
+    for tag, consumer in ((1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "b")):
+        unacknowledged.add(tag, consumer)
+    assert unacknowledged.done([1]) == [(1, False)]
+    unacknowledged.orphan("b")
+    assert unacknowledged.done([2]) == []
+    assert unacknowledged.done([2, 3, 4, 5]) == [(3, False), (4, False)]
+    assert not unacknowledged.requeued(2)
+    unacknowledged.add(6, "c")
+    assert unacknowledged.requeued(6)
+
+
 class Raw:
     """The part of pika's channel that publishing needs; records what is sent."""
 

@@ -62,8 +62,8 @@ class Channel:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._confirmations = Confirmations()
         self._prefetch = 0
-        self._consumers = Consumers(raw)
         self._unacknowledged = Unacknowledged()
+        self._consumers = Consumers(raw, self._unacknowledged.orphan)
         self._gets = Gets(self.requeue)
         self._counted: Callable[[int], None] | None = None
         self._why_closed = ""
@@ -292,8 +292,7 @@ class Channel:
 
     def requeue(self, tag: int) -> None:
         """Return a message to its place in the queue."""
-        self._unacknowledged.discard(tag)
-        if self.is_open:
+        if self._unacknowledged.requeued(tag) and self.is_open:
             self._raw.basic_nack(tag, requeue=True)
 
     def requeue_all(self) -> None:
@@ -323,7 +322,7 @@ class Channel:
         if not self.is_open:  # The channel is closing: the server requeues everything.
             return
         if delivery is not None:
-            self._unacknowledged.add(delivery.tag)
+            self._unacknowledged.add(delivery.tag, consumer)
         if consumer is None:
             self._gets.answer(delivery)
         elif delivery is not None and not self._consumers.deliver(consumer, delivery):

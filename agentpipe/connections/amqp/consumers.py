@@ -25,10 +25,11 @@ class Consumers:
 
     Args:
         raw: pika's channel.
+        gone: Called with the tag of each consumer whose queue was deleted.
     """
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, raw: Any, gone: Callable[[str], None]) -> None:
+        self._raw, self._gone = raw, gone
         self._receivers: dict[str, Callable[[Delivery], None]] = {}
         self._when_cancelled: dict[str, Callable[[], None]] = {}
         self._starting: dict[str, asyncio.Future[Any]] = {}
@@ -109,4 +110,5 @@ class Consumers:
 
     def _cancelled(self, frame: Any) -> None:
         self._started(frame)
+        self._gone(frame.method.consumer_tag)
         self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()

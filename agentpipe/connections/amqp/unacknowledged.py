@@ -10,21 +10,35 @@ if TYPE_CHECKING:
 
 
 class Unacknowledged:
-    """Delivery tags in order."""
+    """Delivery tags in order, each with the tag of its consumer, if any.
+
+    The server numbers the deliveries of each queue from 0, and looks for an acknowledged one in the
+    queue that has the name now. So nothing may be said of the deliveries of a deleted queue: it
+    would be taken for others, which are removed before they ran, or keep their places in the
+    prefetch (seen with RabbitMQ 3.10). Their tags stay here, so that no ack includes them.
+    """
 
     def __init__(self) -> None:
-        self._tags: dict[int, None] = {}
+        self._tags: dict[int, str | None] = {}
+        self._orphans: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._tags)
 
-    def add(self, tag: int) -> None:
+    def add(self, tag: int, consumer: str | None = None) -> None:
         """Add a delivery."""
-        self._tags[tag] = None
+        self._tags[tag] = consumer
 
-    def discard(self, tag: int) -> None:
-        """Remove a delivery that is requeued."""
+    def orphan(self, consumer: str) -> None:
+        """Note that this consumer's queue is gone, and its deliveries with it."""
+        self._orphans.update(tag for tag, its in self._tags.items() if its == consumer)
+
+    def requeued(self, tag: int) -> bool:
+        """Remove a delivery that is requeued; False if its queue is gone."""
+        if tag in self._orphans:
+            return False
         self._tags.pop(tag, None)
+        return True
 
     def clear(self) -> None:
         """Remove all deliveries: they are requeued."""
@@ -43,7 +57,7 @@ class Unacknowledged:
         Each pair is a tag and whether the ack includes all earlier tags. One ack covers the oldest
         tags when all of them are done.
         """
-        done = set(tags)
+        done = {*tags} - self._orphans
         oldest = list(takewhile(done.__contains__, self._tags))
         for tag in done:
             self._tags.pop(tag, None)

@@ -1,0 +1,67 @@
+"""RabbitMQ only: an agent's queues are deleted while a worker has tasks of it."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
+
+import pika
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq.topology import Topology
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.settings import Settings
+from tests.stores import claim_all, good
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.base import Store
+    from brokers.server_rabbitmq import RabbitServer
+
+QUEUE = Queue("toys", None, 10, 4, 9)
+
+
+@pytest.fixture
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.mark.parametrize("action", ["complete", "release"])
+def test_the_end_of_a_run_whose_queue_was_deleted_removes_no_other_task(
+    broker_url: str, action: Literal["complete", "release"]
+) -> None:
+    """Regression: new tasks were removed while they ran, and lost if their worker died."""
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        worker = _joined(store)
+        _offer(store, "ab")
+        old = claim_all(2, store, worker)
+        _delete_queues(broker_url)
+        _offer(store, "cd")
+        claim_all(2, store, worker)
+        ends = good(old) if action == "complete" else [Settlement(it, action) for it in old]
+        assert store.settle(ends) == [True, True]
+    left = "cd" if action == "complete" else "abcd"
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        again = claim_all(len(left), store, _joined(store))
+    assert sorted(it.task_id for it in again) == sorted(left)
+
+
+def _joined(store: Store) -> Worker:
+    worker = Worker(f"w-{uuid.uuid4().hex}", queues=frozenset({"toys"}), lease_s=60)
+    store.declare([QUEUE])
+    store.join(worker)
+    return worker
+
+
+def _offer(store: Store, task_ids: str) -> None:
+    offers = [Offer(task_id, b"{}") for task_id in task_ids]
+    assert {*store.offer("toys", offers, round_robin=False).verdicts} == {"accepted"}
+
+
+def _delete_queues(broker_url: str) -> None:
+    url, _, prefix = broker_url.partition("?prefix=")
+    names = Topology(prefix)
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        for each in (names.admission("toys", QUEUE.max_waiting), names.back("toys")):
+            connection.channel().queue_delete(each.name)
