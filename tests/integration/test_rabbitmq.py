@@ -420,44 +420,6 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
         assert wait_until(settled, 30, "the next connection settles it") == [True]
 
 
-def test_nothing_is_claimed_that_would_be_lost_with_a_run_whose_queue_was_deleted(
-    broker_url: str,
-) -> None:
-    """Regression: what was claimed until the lease was lost ran twice."""
-    queues = [Queue(name, None, 10, 1, 3) for name in ("toys", "others")]
-    worker = Worker("w", queues=frozenset({"toys", "others"}), lease_s=60)
-    url, _, prefix = broker_url.partition("?prefix=")
-    with closing(open_store(Settings(broker=broker_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare(queues)
-        store.offer("toys", [Offer("gone", b"{}")], round_robin=False)
-        store.join(worker)
-        (gone,) = wait_until(lambda: claim_up_to(1, store, worker), 30, "a claim")
-        names = Topology(prefix)
-        with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
-            for each in (names.admission("toys", 10), names.back("toys")):
-                connection.channel().queue_delete(each.name)
-        session = store._link._session  # noqa: SLF001 - its end stands for an outage
-        assert session is not None
-        store._link.soon(session.close)  # noqa: SLF001 - must run on its own thread
-        wait_until(lambda: not session.is_open, 30, "the connection has ended")
-        store.offer("others", [Offer("new", b"{}")], round_robin=False)
-        claims: list[Claim] = []
-
-        def is_lost() -> bool:
-            with suppress(Unreachable):
-                claims.extend(claim_up_to(1, store, worker))
-                return not store.heartbeat(worker)
-            return False
-
-        wait_until(is_lost, 30, "the run does not come back")
-        assert claims == []
-        assert store.settle([Settlement(gone, "complete", b"{}", "ok")]) == [False]
-        store.join(worker)
-        (new,) = wait_until(lambda: claim_up_to(1, store, worker), 30, "the new one")
-        assert new.task_id == "new"
-
-
 def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_url: str) -> None:
     """Regression: after each worker's death they followed returned tasks, and counted a crash."""
     queue = Queue("toys", None, 10, 1, 9)

@@ -21,6 +21,7 @@ from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
 from tests.integration.proxy import Proxy
+from tests.integration.rounds import Rounds
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.rabbitmq.services import Services
-    from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from brokers.server_rabbitmq import RabbitServer
 
 AGENTS = frozenset(f"agent-{number}" for number in range(6))
@@ -82,18 +82,6 @@ def is_gone(store: RabbitStore, address: str) -> bool:
         return await services.connection.publisher.publish([probe]) == ["unroutable"]
 
     return store._run(publish)  # noqa: SLF001 - no operation shows it
-
-
-class Rounds:
-    """Counts how often a worker looks for agents to take over."""
-
-    def __init__(self, worker: RabbitWorker) -> None:
-        self.number, self._balance = 0, worker._balance  # noqa: SLF001 - no public name shows it
-        worker._balance = self._count  # type: ignore[method-assign] # noqa: SLF001
-
-    async def _count(self) -> None:
-        await self._balance()
-        self.number += 1
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from agentpipe.brokers.measures import WIDTH
-from agentpipe.brokers.rabbitmq.deliveries import Held
 from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.rabbitmq.rpc import Member, Reply, decode, encode
-from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
+from agentpipe.brokers.rabbitmq.served_agent import Held, ServedAgent
 from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen, TallyKeeper
 from agentpipe.brokers.records import Claim, Queue, Settlement
 

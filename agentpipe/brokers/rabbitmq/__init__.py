@@ -19,10 +19,10 @@ with their threads. Each of these parts imports only earlier ones:
   Workers keep ``cooldowns``.
 - ``connection`` is data; ``services`` are the parts that all workers of a process share on it.
 - ``worker`` composes one joined worker: ``membership`` (the workers of the fleet), ``assignment``
-  (which worker serves which agent), ``consumption``, ``reception`` and ``deliveries`` (prefetch,
-  crashes, turns, last chances), ``direct_results`` (to a quick sink), ``settlement`` (publish,
-  confirm, acknowledge), ``answers`` (to other processes). ``verdicts`` decide which tasks a
-  worker's death counts for, from its last report and its notes in ``ahead``.
+  (who serves which agent), ``resumption`` (of runs, after a lost connection), ``consumption``,
+  ``reception`` and ``deliveries`` (prefetch, crashes, turns, last chances), ``direct_results`` (to
+  a quick sink), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to other processes).
+  ``verdicts`` decide which tasks count a worker's death, from its report and notes (``ahead``).
 - ``operations`` are the requests of operators and senders, besides the core here.
 
 Limits of this broker: it remembers no ids, so a task sent twice runs twice. It cannot search a
@@ -181,7 +181,7 @@ class RabbitStore(RabbitOperations, Store):
 
     @property
     def in_doubt(self) -> bool:
-        return False  # Lost deliveries come again, and their ids identify them.
+        return any(worker.is_in_doubt for worker in list(self._workers.values()))
 
     def compare(
         self,

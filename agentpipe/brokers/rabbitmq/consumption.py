@@ -11,12 +11,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.resumption import Resumption
+from agentpipe.brokers.rabbitmq.served_agent import Prefetched
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
-    from agentpipe.brokers.rabbitmq.served_agent import Prefetched, ServedAgent
+    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.message import Declaration
 
@@ -37,13 +40,17 @@ class Consumption:
     ) -> None:
         self._channel, self._services = channel, channel.services
         self._deliveries, self._receive = deliveries, receive
+        self._resumption = Resumption(channel, deliveries, receive)
         self._isolating: asyncio.Task[None] | None = None
         self._moving = 0
 
     async def adjust(self, agents: Sequence[ServedAgent]) -> None:
-        """Consume from all queues of these agents, within their limits."""
-        again = []
-        for agent in agents:
+        """Consume from all queues of these agents, within their limits, unless they leave.
+
+        Also takes what of them ran on a lost connection, whether or not they are consumed.
+        """
+        again, staying = [], [agent for agent in agents if not agent.leaving]
+        for agent in staying:
             agent.resting = self.is_left_alone(agent)
             limits = self._services.registry.limits(agent.queue.name)
             ahead = self._deliveries.ahead_of(agent, limits.concurrency)
@@ -54,8 +61,9 @@ class Consumption:
             agent.ahead = ahead
             self._deliveries.set_limits(agent, limits)
         await self._stop_first_offers(again)
-        await self._consume([agent for agent in agents if not self.is_left_alone(agent)])
-        for agent in agents:
+        await self._consume([agent for agent in staying if not self.is_left_alone(agent)])
+        await self._resumption.search(agents)
+        for agent in staying:
             if self.is_left_alone(agent):  # Its state may have just changed.
                 await self.withdraw(agent)
 
@@ -143,12 +151,29 @@ class Consumption:
             await self._channel.raw.cancel(consumers)
 
     async def withdraw(self, agent: ServedAgent) -> None:
-        """Stop deliveries of this agent, and put back what is not claimed."""
+        """Stop deliveries of this agent, and put back what is not claimed.
+
+        While a run is awaited, all stays here: the search for the run would take it again.
+        """
         await self.stop(agent)
+        if self._deliveries.awaited.of(agent):
+            return
         unclaimed = list(agent.ready)
         agent.ready.clear()
         await self._channel.put_back(unclaimed)
         self._deliveries.gone_back(unclaimed)
+
+    async def resumed(self, patience_s: float) -> None:
+        """Wait until what ran on a lost connection is here, for at most ``patience_s``."""
+        await self._resumption.finished(patience_s)
+
+    async def give_back(self) -> None:
+        """Put back all tasks, also those that run, as if never delivered."""
+        await self.stop(*self._deliveries.agents.values())
+        running = self._deliveries.held.values()
+        held = [Prefetched(each.message.given_back(), each.tag, returned=True) for each in running]
+        unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
+        await self._channel.put_back([*held, *unclaimed])
 
     # Last chances.
 

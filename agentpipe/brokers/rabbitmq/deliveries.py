@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, ServedAgent
+from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns
+from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, Held, ServedAgent
 from agentpipe.brokers.records import Claim
 
 if TYPE_CHECKING:
@@ -21,23 +22,6 @@ if TYPE_CHECKING:
 
 # A worker with more agents has enough to claim without a deep prefetch, which costs notes.
 FEW_AGENTS, VERY_FEW_AGENTS = 64, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claimed task.
-
-    Attributes:
-        since: When it was claimed, in Unix seconds.
-        begun: The same on the monotonic clock.
-    """
-
-    claim: Claim
-    message: Message
-    tag: int
-    agent: ServedAgent
-    since: float
-    begun: float = field(default_factory=time.monotonic)
 
 
 class Deliveries:
@@ -62,7 +46,7 @@ class Deliveries:
         self.agents: dict[str, ServedAgent] = {}
         self.held: dict[int, Held] = {}
         self.settling: set[int] = set()
-        self.awaited: dict[str, Held] = {}
+        self.awaited = AwaitedRuns(self.agents, worker.lease_s)
         self._was_ready: set[str] = set()
         self.worker, self._marks, self._wake = worker.name, marks, wake
         self._ahead = ahead
@@ -74,7 +58,8 @@ class Deliveries:
 
     def inherit(self, earlier: Deliveries) -> None:
         """Await the tasks that ran when the connection was lost."""
-        self.awaited = earlier.awaited | {it.claim.task_id: it for it in earlier.held.values()}
+        self.awaited.update(earlier.awaited)
+        self.awaited.update({it.claim.task_id: it for it in earlier.held.values()})
         was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
         self._was_ready = earlier._was_ready.union(was_ready)
         self._may_have_suspects = earlier._may_have_suspects
@@ -83,18 +68,18 @@ class Deliveries:
         self._ahead.inherit(earlier._ahead, tasks)
 
     def end_reunion(self) -> None:
-        """Forget what the last connection had and this one did not get."""
-        self._ahead.forget_kept()
+        """Forget what the last connection had and this one did not get, unless it is awaited."""
+        if not self.awaited:
+            self._ahead.forget_kept()
 
     # Agents.
 
     def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> ServedAgent:
         """Start to serve an agent; counts runs whose tasks are awaited."""
-        awaited = [it.claim.queue for it in self.awaited.values()]
-        running = awaited.count(queue.name)
-        agent = ServedAgent(queue, unit, running=running, active=running)
+        agent = ServedAgent(queue, unit)
+        agent.running = agent.active = self.awaited.of(agent)
         if queue.concurrency_group is not None:
-            running = sum(unit_of(name) == unit for name in awaited)
+            running = sum(unit_of(it.claim.queue) == unit for it in self.awaited.values())
             group = Group(queue.concurrency_group_limit, running)
             agent.group = self._groups.setdefault(unit, group)
             agent.group.agents[queue.name] = agent
@@ -153,9 +138,16 @@ class Deliveries:
         again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
         self.held[before.claim.number] = again
         self.note(prefetched)
-        if not self.awaited:  # Until now nothing was claimed.
-            self._wake()
         return True
+
+    def lose(self, lost: Iterable[Held]) -> None:
+        """Await these runs no longer: each runs again wherever its task is."""
+        for held in lost:
+            del self.awaited[held.claim.task_id]
+            if agent := self.agents.get(held.claim.queue):
+                agent.running -= 1
+                self._end(replace(held, agent=agent))
+                self._wake()
 
     def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         """Make a task claimable."""
@@ -177,6 +169,7 @@ class Deliveries:
     def clear(self) -> None:
         """Forget everything."""
         self.held.clear()
+        self.awaited.clear()
         self.agents.clear()
         self._ahead.clear()
 
@@ -330,7 +323,7 @@ class Deliveries:
 
         The server delivers at most as many as can run. An awaited task can be among first offers.
         """
-        if any(it.claim.queue == agent.queue.name for it in self.awaited.values()):
+        if self.awaited.of(agent):
             return False
         full = agent.running >= agent.queue.concurrency
         return full or agent.judging > 0 or any(it.returned for it in agent.ready)
@@ -346,5 +339,5 @@ class Deliveries:
     def has_one_in_last_chance(self) -> bool:
         """Whether one more crash would end any of the tasks here."""
         ready = ((agent, prefetched.message) for agent, prefetched in self.ready())
-        held = ((each.agent, each.message) for each in self.held.values())
+        held = ((each.agent, each.message) for each in self.runs())
         return any(agent.in_last_chance(message) for agent, message in (*ready, *held))

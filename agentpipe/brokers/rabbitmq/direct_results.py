@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Future
 
-    from agentpipe.brokers.rabbitmq.deliveries import Held
     from agentpipe.brokers.rabbitmq.outbox import Outbox
+    from agentpipe.brokers.rabbitmq.served_agent import Held
     from agentpipe.brokers.records import Settlement
 
 # A worker that is killed can repeat the runs that ended within this time.

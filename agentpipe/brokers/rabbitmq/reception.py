@@ -192,12 +192,17 @@ class Reception:
         return APART_S if judged.crashes > 1 else 0.0
 
     def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
-        if self.is_closed or agent.leaving or self._consumption.is_left_alone(agent):
+        if self.is_closed or self._passes_by(agent):
             self._channel.begin(self._put_back(prefetched))
         elif agent.in_last_chance(prefetched.message) and self._deliveries.has_one_in_last_chance():
             self._channel.begin(self._consumption.keep_apart(prefetched))
         else:
             self._deliveries.put(agent, prefetched)
+
+    def _passes_by(self, agent: ServedAgent) -> bool:
+        """Whether its tasks go back at once, unless a search for its runs would take them again."""
+        rests = agent.leaving or self._consumption.is_left_alone(agent)
+        return rests and not agent.is_searched
 
     async def _put_back(self, prefetched: Prefetched) -> None:
         self._deliveries.note(prefetched)

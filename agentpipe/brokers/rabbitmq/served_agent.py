@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.rabbitmq.messages import Message
-    from agentpipe.brokers.records import Queue
+    from agentpipe.brokers.records import Claim, Queue
 
 # First offers to prefetch beyond the concurrency limit: as many as the limit, at most AHEAD; always
 # AHEAD if runs are brief, which end faster than the server stores their results.
@@ -60,6 +61,7 @@ class ServedAgent:
 
     Attributes:
         unit: What its lock covers.
+        since: When this worker took it over, on the monotonic clock.
         consumers: Consumer tags, by queue name.
         is_consumed: Whether each queue of its tasks has a consumer.
         is_opening: Whether deliveries of its earlier worker may not have arrived.
@@ -70,6 +72,7 @@ class ServedAgent:
         judging: The number of redelivered tasks whose worker died and that are being judged.
         running: The number of its claims.
         active: The number of claims whose runs have not ended, as far as we know.
+        is_searched: Whether its queues are being searched for runs of a lost connection.
         resting: Whether nothing can be claimed now, although tasks were delivered.
         leaving: Whether it moves to another worker once nothing of it runs.
         served: The number of its last claim.
@@ -82,6 +85,7 @@ class ServedAgent:
 
     queue: Queue
     unit: str
+    since: float = field(default_factory=time.monotonic)
     group: Group | None = None
     consumers: dict[str, str] = field(default_factory=dict)
     is_consumed: bool = False
@@ -93,6 +97,7 @@ class ServedAgent:
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
     active: int = 0
+    is_searched: bool = False
     resting: bool = False
     leaving: bool = False
     served: int = 0
@@ -178,3 +183,20 @@ class ServedAgent:
     def in_last_chance(self, message: Message) -> bool:
         """Whether one more crash would end a task that has crashed before."""
         return 0 < message.crashes == self.queue.max_crashes - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claimed task.
+
+    Attributes:
+        since: When it was claimed, in Unix seconds.
+        begun: The same on the monotonic clock.
+    """
+
+    claim: Claim
+    message: Message
+    tag: int
+    agent: ServedAgent
+    since: float
+    begun: float = field(default_factory=time.monotonic)

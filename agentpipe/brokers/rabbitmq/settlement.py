@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
-    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries
     from agentpipe.brokers.rabbitmq.rpc import RunEnded
-    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
+    from agentpipe.brokers.rabbitmq.served_agent import Held, ServedAgent
     from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.brokers.records import Settlement
@@ -195,7 +195,11 @@ class Settling:
         """Each settlement's claim; None if it was lost, or is settled twice."""
         if not self._is_alive():
             return [None] * len(settlements)
-        if any(each.claim.task_id in self._deliveries.awaited for each in settlements):
+        ids = {each.claim.task_id for each in settlements}
+        self._deliveries.lose(
+            it for it in self._deliveries.awaited.overdue if it.claim.task_id in ids
+        )
+        if ids & self._deliveries.awaited.keys():
             raise ChannelClosed("what was running has not been delivered again yet")
         seen: set[int] = set()
         found: list[Held | None] = []

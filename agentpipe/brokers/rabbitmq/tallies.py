@@ -17,8 +17,8 @@ from agentpipe.brokers.statistics import RECENT_S, Tally
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.rabbitmq.deliveries import Held
     from agentpipe.brokers.rabbitmq.rpc import Member
+    from agentpipe.brokers.rabbitmq.served_agent import Held
     from agentpipe.brokers.records import Settlement
 
 

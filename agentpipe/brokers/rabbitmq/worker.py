@@ -1,8 +1,7 @@
 """RabbitWorker: one joined worker on one connection, composed of its parts.
 
-One worker at a time serves an agent, and holds its lock. Agents of a concurrency group are served
-by the same worker, under one lock, so that it can count their runs alone. They change hands
-together, once nothing of any of them runs.
+One worker at a time serves an agent, and holds its lock. Agents of a concurrency group have one
+lock and one worker, which counts their runs. They change hands together, once none of them runs.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.answers import Answers, Respondent
 from agentpipe.brokers.rabbitmq.assignment import share_of
+from agentpipe.brokers.rabbitmq.awaited_runs import REUNION_S
 from agentpipe.brokers.rabbitmq.consumption import Consumption
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
 from agentpipe.brokers.rabbitmq.locks import AT_ONCE, FIRST
 from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
-from agentpipe.brokers.rabbitmq.served_agent import Prefetched, ServedAgent
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.suspect_run import SuspectRun
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from agentpipe.brokers.capabilities import NotesAhead
+    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.wakeup import Wakeup
     from agentpipe.brokers.records import Claim, Worker
@@ -49,8 +49,6 @@ TICK_S = 1.0
 RETRY_S = 0.1
 # Interval at which workers introduce themselves again, for those that missed a message.
 HELLO_EVERY_S = 10.0
-# Time for all workers to resume their runs after a lost connection.
-REUNION_S = 5.0
 # Time for pending operations of a leaving worker; otherwise their tasks count a crash.
 LEAVE_S = 5.0
 
@@ -74,16 +72,19 @@ class RabbitWorker:
         self._steward: asyncio.Task[None] | None = None
         self._tallies, self._look = TallyKeeper(), asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
-        self._balanced = self.draining = False
-        self._report = b""
+        self._balanced, self.draining, self._report = False, False, b""
         self.heartbeat()
 
     @property
     def is_alive(self) -> bool:
         """Whether its claims are still valid."""
-        strayed = self._deliveries.awaited and time.monotonic() >= self._reunion_ends
-        gone = self._reception.is_closed or strayed or not self._channel.raw.is_open
+        gone = self._reception.is_closed or not self._channel.raw.is_open
         return not gone and time.monotonic() < self._lapses_at
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether runs have to end whose tasks were not delivered again; from any thread."""
+        return bool(self._deliveries.awaited.overdue)
 
     def heartbeat(self, report: bytes | None = None) -> None:
         """Renew the lease."""
@@ -181,6 +182,8 @@ class RabbitWorker:
             self._look.clear()
             before = set(self._deliveries.agents)
             await self._balance()
+            if self.is_in_doubt:  # The caller compares what it holds, and ends these runs.
+                self.wakeup.set()
             if before != set(self._deliveries.agents):
                 self._hello_at = 0.0
         if now >= self._hello_at:
@@ -188,34 +191,34 @@ class RabbitWorker:
             await self._membership.say_hello()
 
     async def _balance(self) -> None:
-        """Take over the agents of its share, and give up the others."""
+        """Take over the agents of its share, and give up the others once nothing of them runs."""
         self._consumption.end_isolation()
         unit_of, awake = self._services.registry.unit_of, self._membership.awake
         share = share_of(self.worker.name, [*awake, self._introduction()], unit_of)
         theirs = {unit_of(name) for it in self._membership.members.values() for name in it.owned}
-        wanted = [it for it in share - self._deliveries.agents.keys() if unit_of(it) not in theirs]
+        ran, served = self._deliveries.awaited.queues, self._deliveries.agents
+        self._deliveries.awaited.elsewhere = frozenset(it for it in ran if unit_of(it) in theirs)
+        wanted = [it for it in (share | ran) - served.keys() if unit_of(it) not in theirs]
         # The first agents fill the slots: not always the same ones, if workers keep dying early.
         random.shuffle(wanted)
+        wanted.sort(key=lambda it: it not in ran)
         for names in filter(None, (wanted[:FIRST], *portions_of(wanted[FIRST:], AT_ONCE))):
             if not self.is_alive:
                 return
-            await self._take(names)
+            await self._take(names, share)
         left: set[str] = set()
-        for name, agent in self._deliveries.agents.items():
+        for name, agent in served.items():
             agent.leaving = name not in share or agent.unit != unit_of(name)
-        agents = list(self._deliveries.agents.values())
-        await self._consumption.adjust([agent for agent in agents if not agent.leaving])
-        for agent in (agent for agent in agents if agent.leaving):
+        await self._consumption.adjust(list(served.values()))
+        for agent in [agent for agent in served.values() if agent.leaving]:
             await self._consumption.withdraw(agent)
             if not agent.running:
                 self._deliveries.remove(agent)
                 left.add(agent.unit)
-        left -= {agent.unit for agent in self._deliveries.agents.values()}
-        if left:
-            await self._services.locks.release(self, left)
-        self._balanced = set(self._deliveries.agents) == share
+        await self._services.locks.release(self, left - {it.unit for it in served.values()})
+        self._balanced = set(served) == share and not self._deliveries.awaited
 
-    async def _take(self, names: Sequence[str]) -> None:
+    async def _take(self, names: Sequence[str], share: Collection[str]) -> None:
         registry = self._services.registry
         units = {name: registry.unit_of(name) for name in names}
         locked = await self._services.locks.take(list(dict.fromkeys(units.values())), self)
@@ -225,6 +228,8 @@ class RabbitWorker:
             if unit in locked
         ]
         self._reception.learn_reports(agent.queue.name for agent in ours)
+        for agent in ours:
+            agent.leaving = agent.queue.name not in share
         await self._consumption.adjust(ours)
         self.wakeup.set()
 
@@ -239,11 +244,8 @@ class RabbitWorker:
         return self._deliveries.has_nothing
 
     def claim_at_once(self, limit: int) -> list[Claim] | None:
-        """Claim up to ``limit`` tasks, one per agent in turn; None if a suspect comes first.
-
-        Claims none while runs of the last connection are awaited: all are lost if one is missing.
-        """
-        if not self.is_alive or limit <= 0 or self._deliveries.awaited:
+        """Claim up to ``limit`` tasks, one per agent in turn; None if a suspect comes first."""
+        if not self.is_alive or limit <= 0:
             return []
         if self._deliveries.has_suspect:
             return None
@@ -261,6 +263,7 @@ class RabbitWorker:
         self, held: Collection[tuple[str, int]], forwarding: Collection[int] | None
     ) -> Comparison:
         """Release claims that the worker does not hold; see ``ComparesClaims``."""
+        self._deliveries.lose(self._deliveries.awaited.overdue)
         mine = {it.claim.key: it.claim for it in self._deliveries.held.values()}
         awaited = {it.claim.key for it in self._deliveries.awaited.values()}
         strays = [Settlement(mine[key], "release") for key in mine.keys() - {*held}]
@@ -280,7 +283,7 @@ class RabbitWorker:
             self.worker.pid,
             self.worker.slots,
             self.worker.queues,
-            frozenset(agents),
+            self._deliveries.awaited.queues.union(agents),
             {name: agent.running for name, agent in agents.items() if agent.running},
             {name: len(agent.ready) for name, agent in agents.items() if agent.ready},
             self._services.outbox.lent_to(self.worker.name),
@@ -306,6 +309,7 @@ class RabbitWorker:
     async def leave(self) -> int:
         """Release all claims without counting a crash; returns how many."""
         await self.settling.finish_direct()
+        await self._consumption.resumed(LEAVE_S)
         claims = len(self._deliveries.held) if self.is_alive else 0
         await self._dismiss_steward(LEAVE_S)
         with suppress(ChannelClosed):
@@ -315,11 +319,7 @@ class RabbitWorker:
         return claims
 
     async def _give_back(self) -> None:
-        await self._consumption.stop(*self._deliveries.agents.values())
-        running = self._deliveries.held.values()
-        held = [Prefetched(each.message.given_back(), each.tag, returned=True) for each in running]
-        unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
-        await self._channel.put_back([*held, *unclaimed])
+        await self._consumption.give_back()
         # A task that is not acknowledged in time would be delivered twice.
         if others := self._channel.tasks - {self._steward}:
             await asyncio.wait(others, timeout=LEAVE_S)
