@@ -100,7 +100,7 @@ def test_a_task_that_is_being_judged_was_not_unread_when_its_worker_dies(
         assert unread("one") not in notes.laid.values()
     monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
     with working(broker_url, last := Notes()) as (store, worker):
-        store.spare(notes.laid.values(), [])  # As the watcher of the second worker does.
+        store.spare([*notes.laid.values()], [])  # As the watcher of the second worker does.
         assert claim_all(store, worker, RUNS) == [1] * RUNS
         wait_until(lambda: unread("one") in last.laid.values(), 30, "nothing is judged any more")
 

@@ -42,7 +42,7 @@ class Fleet:
         assert len(self.claims) == MANY
 
     @property
-    def counts(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int | None, int | None]:
         stats = self.store.stats()
         return stats.waiting, stats.running
 

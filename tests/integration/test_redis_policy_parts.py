@@ -187,7 +187,7 @@ def test_what_a_worker_of_an_older_version_parked_begins_in_turn(crew: Crew) -> 
 def test_what_a_worker_of_an_older_version_unparked_is_left_alone(crew: Crew) -> None:
     crew.offer(20)
     crew.claim()
-    second = crew.raw.zrange(f"{crew.base}:parked:p", 0, 0)[0][16:]
+    second = str(crew.raw.zrange(f"{crew.base}:parked:p", 0, 0)[0])[16:]
     crew.raw.zadd(f"{crew.base}:delayed", {second: 1e11})
     crew.publish(2)
     assert places(crew.claim()) == [2, 3]
@@ -197,7 +197,7 @@ def test_what_a_worker_of_an_older_version_unparked_is_left_alone(crew: Crew) ->
 def test_answered_tasks_leave_the_index(crew: Crew) -> None:
     crew.offer(20)
     crew.claim()
-    ids = [it[16:] for it in crew.raw.zrange(f"{crew.base}:parked:p", 0, 1)]
+    ids = [str(it)[16:] for it in crew.raw.zrange(f"{crew.base}:parked:p", 0, 1)]
     assert crew.store.answer([Answer(it, b"{}", "cancelled") for it in ids]) == [True, True]
     assert crew.parked() == 17
 

@@ -46,7 +46,7 @@ def test_what_ran_on_a_dead_worker_is_claimed_before_what_was_returned_earlier()
 
 @pytest.mark.parametrize("risky", [{"crashes": 1, "culprit": 1}, {"crashes": 2}])
 def test_what_may_end_its_worker_waits_until_all_that_a_dead_worker_ran_is_here(
-    risky: dict[str, int],
+    risky: dict[str, Any],
 ) -> None:
     """Regression: it began while verdicts on its neighbours were on their way."""
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
