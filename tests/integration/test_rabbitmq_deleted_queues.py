@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pika
 import pytest
 
 from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
 from tests.stores import claim_all, good
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
@@ -27,15 +30,18 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
     return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
+@pytest.mark.parametrize("consumers", [1, 2])
 @pytest.mark.parametrize("action", ["complete", "release"])
 def test_the_end_of_a_run_whose_queue_was_deleted_removes_no_other_task(
-    broker_url: str, action: Literal["complete", "release"]
+    broker_url: str, action: Literal["complete", "release"], consumers: int
 ) -> None:
     """Regression: new tasks were removed while they ran, and lost if their worker died."""
     with closing(open_store(Settings(broker=broker_url))) as store:
         worker = _joined(store)
         _offer(store, "ab")
         old = claim_all(2, store, worker)
+        if consumers == 2:  # The server announces the deletion only to the second.
+            _consume_again(store, worker)
         _delete_queues(broker_url)
         _offer(store, "cd")
         claim_all(2, store, worker)
@@ -57,6 +63,19 @@ def _joined(store: Store) -> Worker:
 def _offer(store: Store, task_ids: str) -> None:
     offers = [Offer(task_id, b"{}") for task_id in task_ids]
     assert {*store.offer("toys", offers, round_robin=False).verdicts} == {"accepted"}
+
+
+def _consume_again(store: Store, worker: Worker) -> None:
+    assert isinstance(store, RabbitStore)
+    agent = store._workers[worker.name]._deliveries.agents["toys"]  # noqa: SLF001 - no public name shows it
+    wait_until(lambda: len(agent.consumers) == 2, 30, "both queues are consumed")
+    first = dict(agent.consumers)
+    store.declare([replace(QUEUE, concurrency=QUEUE.concurrency + 1)])
+    wait_until(
+        lambda: len(agent.consumers) == 2 and first.items().isdisjoint(agent.consumers.items()),
+        30,
+        "both queues are consumed again",
+    )
 
 
 def _delete_queues(broker_url: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 async def asked(gets: Gets, number: int) -> asyncio.Task[list[Delivery]]:
     done = asyncio.get_running_loop().create_future()
-    request = asyncio.ensure_future(gets.answers(number, done))
+    request = asyncio.ensure_future(gets.answers("q", number, done))
     await asyncio.sleep(0)
     return request
 

@@ -207,7 +207,7 @@ def test_what_is_older_than_all_else_is_acknowledged_in_one_word(
 ) -> None:
     unacknowledged = Unacknowledged()
     for tag in (1, 2, 3, 4):
-        unacknowledged.add(tag)
+        unacknowledged.add(tag, "q")
     assert unacknowledged.done(done) == said
     assert unacknowledged.up_to(10) == sorted({1, 2, 3, 4} - {*done})
     assert len(unacknowledged) == 0
@@ -215,8 +215,8 @@ def test_what_is_older_than_all_else_is_acknowledged_in_one_word(
 
 def test_nothing_is_said_of_what_a_deleted_queue_delivered() -> None:
     unacknowledged = Unacknowledged()
-    for tag, consumer in ((1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "b")):
-        unacknowledged.add(tag, consumer)
+    for tag, queue in ((1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "b")):
+        unacknowledged.add(tag, queue)
     assert unacknowledged.done([1]) == [(1, False)]
     unacknowledged.orphan("b")
     assert unacknowledged.done([2]) == []

@@ -39,9 +39,11 @@ class SparingStore:
         return 0
 
 
-def told_of(on_loop: int, watch: FreezeWatch) -> list[Sequence[Delivered]]:
-    """What the store is told is spared and blamed, if the loop executed that run."""
-    said = Said("w", 1, on_loop, 1, {}, {it.place: it for it in CLAIMS}, AHEAD)
+def told_of(
+    on_loop: int, watch: FreezeWatch, threads: dict[int, int] | None = None
+) -> list[Sequence[Delivered]]:
+    """What the store is told is spared and blamed, if the loop and these threads executed those."""
+    said = Said("w", 1, on_loop, 1, threads or {}, {it.place: it for it in CLAIMS}, AHEAD)
     verdict = of_dead(said, Settings(broker="amqp://localhost"), watch)
     assert verdict is not None
     store: Any = SparingStore()
@@ -62,3 +64,11 @@ def test_the_run_that_held_its_worker_is_known_even_if_no_other_ran() -> None:
     held_up: Any = SimpleNamespace(is_stopped=False, is_held_up=True)
     _, blamed = told_of(0, held_up)
     assert blamed == [AHEAD[0]._replace(begun=True, culprit=True)]
+
+
+def test_of_several_runs_in_threads_none_is_known_to_have_held_the_worker() -> None:
+    """Regression: each neighbour of the one that did was marked for good, and came back late."""
+    held_up: Any = SimpleNamespace(is_stopped=False, is_held_up=True)
+    _, blamed = told_of(NO_RUN, held_up, threads={11: 0, 12: 2})
+    assert [it.task_id for it in blamed] == ["runs", "claimed"]
+    assert not any(it.culprit for it in blamed)

@@ -95,10 +95,21 @@ class SharedState(Generic[V]):
         """Read the document."""
         return (await self.change(lambda _: None))[0]
 
-    async def change(self, change: Callable[[dict[str, V]], None]) -> tuple[dict[str, V], bool]:
+    async def read_if_free(self) -> dict[str, V]:
+        """Read the document at once; empty if another connection has the lock."""
+        try:
+            return (await self.change(lambda _: None, patience_s=0.0))[0]
+        except ChannelClosed as error:
+            if error.code == LOCKED:
+                return {}
+            raise
+
+    async def change(
+        self, change: Callable[[dict[str, V]], None], *, patience_s: float = LOCK_S
+    ) -> tuple[dict[str, V], bool]:
         """Change the document in place; returns it, and whether it has changed."""
         async with self._busy:
-            channel = await self._locked(LOCK_S)
+            channel = await self._locked(patience_s)
             try:
                 return await self._exchange(channel, change)
             finally:

@@ -65,8 +65,12 @@ class Verdicts:
         self._heard = asyncio.Event()
 
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
-        """Store a verdict on each task; returns what other processes have to note."""
-        await self.read()
+        """Store a verdict on each task; returns what other processes have to note.
+
+        Others wait for it, so it does not wait for the lock, which many have after a common death.
+        Without it, the number can be too low if the clock is behind that of an earlier watcher.
+        """
+        self.note(await self._state.read_if_free())
         spared, blamed = list(spared), list(blamed)
         number = max(now_ms(), 1 + max(map(abs, self._said.values()), default=0))
         had_run = [it for it in spared if it.begun or it.ended]

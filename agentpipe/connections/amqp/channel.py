@@ -268,7 +268,7 @@ class Channel:
     async def get_many(self, queue: str, number: int) -> list[Delivery]:
         """Take up to ``number`` messages in one round trip."""
         frame = wire.get(self._raw.channel_number, queue)
-        answers = self._gets.answers(number, self._future())
+        answers = self._gets.answers(queue, number, self._future())
         self._raw.connection.say([frame] * number)
         return await answers
 
@@ -322,7 +322,8 @@ class Channel:
         if not self.is_open:  # The channel is closing: the server requeues everything.
             return
         if delivery is not None:
-            self._unacknowledged.add(delivery.tag, consumer)
+            queue = self._consumers.queue_of(consumer) if consumer else self._gets.queue
+            self._unacknowledged.add(delivery.tag, queue)
         if consumer is None:
             self._gets.answer(delivery)
         elif delivery is not None and not self._consumers.deliver(consumer, delivery):

@@ -25,11 +25,13 @@ class Consumers:
 
     Args:
         raw: pika's channel.
-        gone: Called with the tag of each consumer whose queue was deleted.
+        gone: Called with the name of each queue that was deleted under a consumer, before anything
+            else is delivered from a queue of this name.
     """
 
     def __init__(self, raw: Any, gone: Callable[[str], None]) -> None:
         self._raw, self._gone = raw, gone
+        self._queues: dict[str, str] = {}
         self._receivers: dict[str, Callable[[Delivery], None]] = {}
         self._when_cancelled: dict[str, Callable[[], None]] = {}
         self._starting: dict[str, asyncio.Future[Any]] = {}
@@ -45,7 +47,7 @@ class Consumers:
         pika would wait for the answer to each request before it sends the next one.
         """
         consumer = f"c{next(self._numbers)}"
-        self._starting[consumer] = started
+        self._queues[consumer], self._starting[consumer] = queue, started
         consume = spec.Basic.Consume(queue=queue, consumer_tag=consumer, arguments=arguments)
         self._raw._send_method(consume)  # noqa: SLF001 - see the docstring
         return consumer
@@ -90,7 +92,12 @@ class Consumers:
     def forget(self, consumer: str) -> None:
         """Remove a consumer that has ended; pika would keep it until the channel closes."""
         self._receivers.pop(consumer, None)
+        self._queues.pop(consumer, None)
         self._raw._cleanup_consumer_ref(consumer)  # noqa: SLF001 - ``end`` bypasses pika's cancel
+
+    def queue_of(self, consumer: str) -> str:
+        """The name of the queue of this consumer; of a lock, its tag."""
+        return self._queues.get(consumer, consumer)
 
     def deliver(self, consumer: str, delivery: Delivery) -> bool:
         """Pass the delivery to its receiver; False if the consumer was forgotten."""
@@ -110,5 +117,6 @@ class Consumers:
 
     def _cancelled(self, frame: Any) -> None:
         self._started(frame)
-        self._gone(frame.method.consumer_tag)
+        self._gone(self.queue_of(frame.method.consumer_tag))
+        self._queues.pop(frame.method.consumer_tag, None)
         self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()

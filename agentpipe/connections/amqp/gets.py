@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class _Asked:
     """A group of requests with ``left`` answers outstanding."""
 
+    queue: str
     left: int
     done: asyncio.Future[Any]
     found: list[Delivery] = field(default_factory=list)
@@ -33,9 +34,14 @@ class Gets:
         self._give_back = give_back
         self._asked: deque[_Asked] = deque()
 
-    async def answers(self, number: int, done: asyncio.Future[Any]) -> list[Delivery]:
+    @property
+    def queue(self) -> str:
+        """The queue of the oldest request."""
+        return self._asked[0].queue
+
+    async def answers(self, queue: str, number: int, done: asyncio.Future[Any]) -> list[Delivery]:
         """Await the answers to ``number`` requests; the caller writes the requests first."""
-        asked = _Asked(number, done)
+        asked = _Asked(queue, number, done)
         self._asked.append(asked)
         try:
             await done

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Unacknowledged:
-    """Delivery tags in order, each with the tag of its consumer, if any.
+    """Delivery tags in order, each with the name of its queue.
 
     The server numbers the deliveries of each queue from 0, and looks for an acknowledged one in the
     queue that has the name now. So nothing may be said of the deliveries of a deleted queue: it
@@ -19,19 +19,19 @@ class Unacknowledged:
     """
 
     def __init__(self) -> None:
-        self._tags: dict[int, str | None] = {}
+        self._tags: dict[int, str] = {}
         self._orphans: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._tags)
 
-    def add(self, tag: int, consumer: str | None = None) -> None:
+    def add(self, tag: int, queue: str) -> None:
         """Add a delivery."""
-        self._tags[tag] = consumer
+        self._tags[tag] = queue
 
-    def orphan(self, consumer: str) -> None:
-        """Note that this consumer's queue is gone, and its deliveries with it."""
-        self._orphans.update(tag for tag, its in self._tags.items() if its == consumer)
+    def orphan(self, queue: str) -> None:
+        """Note that this queue was deleted, and its deliveries with it."""
+        self._orphans.update(tag for tag, its in self._tags.items() if its == queue)
 
     def requeued(self, tag: int) -> bool:
         """Remove a delivery that is requeued; False if its queue is gone."""

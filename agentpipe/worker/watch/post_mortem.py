@@ -167,14 +167,15 @@ def _by_blame(
 ) -> tuple[list[Delivered], list[Delivered]]:
     """Deliveries of all other tasks, and of these, each with what its run did.
 
-    ``is_known``: whether the blamed ones are known to have held the worker.
+    ``is_known``: whether what is blamed held the worker. Of several, any can have done it.
     """
+    is_culprit = is_known and len(blamed) == 1
     begun = {held.task_id for held in said.claims.values() if held.begun}
     ended = {held.task_id for held in said.claims.values() if held.ended}
     ahead = [it._replace(begun=it.task_id in begun, ended=it.task_id in ended) for it in said.ahead]
     return (
         [it for it in ahead if it.task_id not in blamed],
-        [it._replace(culprit=is_known) for it in ahead if it.task_id in blamed],
+        [it._replace(culprit=is_culprit) for it in ahead if it.task_id in blamed],
     )
 
 
