@@ -194,6 +194,47 @@ def test_what_a_worker_of_an_older_version_unparked_is_left_alone(crew: Crew) ->
     assert crew.raw.zscore(f"{crew.base}:delayed", second) == 1e11
 
 
+def test_others_begin_in_place_of_what_is_cancelled_before_it_began(crew: Crew) -> None:
+    """Regression: its room was lost until the next version."""
+    crew.offer(20)
+    crew.claim()
+    crew.publish(4)
+    opened = [str(it) for it in crew.raw.zrange(f"{crew.base}:delayed", 0, 3)]
+    assert crew.parked() == 15
+    assert all(crew.store.answer([Answer(it, b"{}", "cancelled") for it in opened]))
+    assert places(crew.claim()) == [5, 6, 7, 8]
+    assert crew.parked() == 11
+
+
+@pytest.mark.parametrize("stale", ["answered", "unparked"])
+@pytest.mark.parametrize("follows", [True, False])
+def test_what_workers_of_an_older_version_parked_begins_beside_stale_entries(
+    crew: Crew, stale: str, *, follows: bool
+) -> None:
+    """Regression: as many tasks as there were stale entries stayed parked."""
+    crew.offer(20)
+    crew.claim()
+    members = [str(it) for it in crew.raw.zrange(f"{crew.base}:parked:p", 0, -1)]
+    for member in members[2:4]:  # An older version does not index what it parks,
+        crew.raw.hdel(f"{crew.base}:parked", member[16:])
+        crew.raw.zrem(f"{crew.base}:parked:p", member)
+    gone = [member[16:] for member in members[:2]]
+    if stale == "unparked":  # nor remove what it unparks.
+        crew.raw.zadd(f"{crew.base}:delayed", dict.fromkeys(gone, 0))
+    else:
+        entries = {it: crew.raw.hget(f"{crew.base}:parked", it) for it in gone}
+        assert all(crew.store.answer([Answer(it, b"{}", "cancelled") for it in gone]))
+        crew.raw.hset(f"{crew.base}:parked", mapping=entries)
+        crew.raw.zadd(f"{crew.base}:parked:p", dict.fromkeys(members[:2], 0))
+    if follows:
+        crew.publish(100)
+    else:
+        crew.declare(None)
+    expected = {*range(1, 20)} - ({1, 2} if stale == "answered" else set())
+    assert {*places(crew.claim())} == expected
+    assert crew.raw.hlen(f"{crew.base}:parked") == 0
+
+
 def test_answered_tasks_leave_the_index(crew: Crew) -> None:
     crew.offer(20)
     crew.claim()

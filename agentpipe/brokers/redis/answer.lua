@@ -9,7 +9,7 @@ if before then
   return before
 end
 
-local done, ended, seen = {}, {}, {}
+local done, ended, seen, collections = {}, {}, {}, {}
 for index = 4, #ARGV, 4 do
   local id, letter = ARGV[index], 'n'
   local record = not seen[id] and call('HGET', TASKS, id)
@@ -33,6 +33,7 @@ for index = 4, #ARGV, 4 do
         count(task.queue, N_LAST, -1)
       end
       ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2], task.queue, ''}
+      collections[queues[task.queue][COLLECTION]] = true
       measure(task.queue, queues[task.queue][COLLECTION], cjson.decode(ARGV[index + 3]))
       count_in_run(id, 'done  ' .. ARGV[index + 2], 1)
       seen[id], letter = true, 'd'
@@ -40,6 +41,8 @@ for index = 4, #ARGV, 4 do
   end
   done[#done + 1] = letter
 end
+-- What was answered may have been unparked without having begun: others may start in its place.
+policies.replace_unparked(collections)
 local _, time_text = now()
 put_in_outbox(ended, time_text, true)
 save_measures()

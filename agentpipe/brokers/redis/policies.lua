@@ -107,12 +107,13 @@ local policies = on_demand(function()
   -- Unpark a part of the first `most` units, in claim order. Returns how many units are left, and
   -- whether there were any.
   local function open_part(name, most)
-    local ids, chosen, unparked = parked.first(name), {}, 0
+    local ids, chosen, unparked, is_stale = parked.first(name), {}, 0, false
     for index, record in ipairs(read_records(ids)) do
       local id = ids[index]
       local unit = policies.unit_of(id)
       if not record then
         parked.remove(id)
+        is_stale = true
       elseif unparked >= PORTION or (most <= 0 and not chosen[unit]) then
         return most, true
       else
@@ -121,10 +122,12 @@ local policies = on_demand(function()
         if number > 0 and not chosen[unit] then
           most, chosen[unit] = most - 1, true
         end
+        is_stale = is_stale or not chosen[unit]
         unparked = unparked + number
       end
     end
-    return #ids == PORTION and most or 0, unparked > 0
+    -- Entries that a worker of an older version left hid as many tasks that it parked.
+    return (#ids == PORTION or is_stale) and most or 0, unparked > 0
   end
 
   -- Unpark as many units as may start now, in claim order; all of them if there is no limit.
@@ -145,13 +148,18 @@ local policies = on_demand(function()
   -- Unpark everything: the next claims park again what may not start. A part of much.
   function policies.open_all(cursor)
     local ids, next_cursor = parked.scan(cursor)
+    local is_stale = false
     for index, record in ipairs(read_records(ids)) do
-      local _, queue = last_and_queue(record or '')
       if record then
-        parked.unpark(ids[index], queue)
+        local _, queue = last_and_queue(record)
+        is_stale = parked.unpark(ids[index], queue) == 0 or is_stale
+      else
+        parked.remove(ids[index])
+        is_stale = true
       end
     end
-    policies.note_change('open', next_cursor ~= '0' and next_cursor)
+    -- Once more from the start after stale entries: see `open_part`.
+    policies.note_change('open', (next_cursor ~= '0' or is_stale) and next_cursor)
   end
 
   -- How many units of each policy ended in this script without being accepted.
@@ -173,13 +181,29 @@ local policies = on_demand(function()
   end
 
   -- Unpark as many units as ended without being accepted, if so many may start: the others that may
-  -- start are not parked. The caller saves the queues.
+  -- start are not parked (see `replace_unparked`). The caller saves the queues.
   function policies.replace_ended()
     local opened = false
     for name, number in pairs(ended) do
       local left = tonumber(call('HGET', POLICY_CHANGES, 'open ' .. name) or 0)
       local room = policies.room(name) or NO_LIMIT
       opened = policies.go_on_opening(name, math.min(room, left + number)) or opened
+    end
+    if opened then
+      policies.wake_workers()
+    end
+  end
+
+  -- Unpark for the policies of these collections as many units as may start now, whose tasks may
+  -- be parked behind some that are gone. The caller saves the queues.
+  function policies.replace_unparked(collections)
+    local opened, names = false, {}
+    for collection in pairs(collections) do
+      names[call('HGET', FOLLOWERS, collection) or ''] = true
+    end
+    names[''] = nil
+    for name in pairs(names) do
+      opened = policies.open_gate(name) or opened
     end
     if opened then
       policies.wake_workers()
