@@ -222,7 +222,7 @@ def test_what_workers_of_an_older_version_parked_begins_beside_stale_entries(
     if stale == "unparked":  # nor remove what it unparks.
         crew.raw.zadd(f"{crew.base}:delayed", dict.fromkeys(gone, 0))
     else:
-        entries = {it: crew.raw.hget(f"{crew.base}:parked", it) for it in gone}
+        entries: dict[Any, Any] = {it: crew.raw.hget(f"{crew.base}:parked", it) for it in gone}
         assert all(crew.store.answer([Answer(it, b"{}", "cancelled") for it in gone]))
         crew.raw.hset(f"{crew.base}:parked", mapping=entries)
         crew.raw.zadd(f"{crew.base}:parked:p", dict.fromkeys(members[:2], 0))

@@ -107,6 +107,26 @@ def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() ->
     assert not after.may_have_returned(after.add(queue, "c_0", str))
 
 
+def test_one_id_that_ran_under_two_agents_goes_on_under_both() -> None:
+    """Regression: one agent counted the run of the other for ever, and had no room."""
+    before, after = (
+        Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None)) for _ in range(2)
+    )
+    names = ("c_0", "c_1")
+    for tag, name in enumerate(names):
+        agent = before.add(Queue(name, "c", concurrency=1), name, str)
+        before.put(agent, Prefetched(Message("t", name, b""), tag))
+    assert len(before.claim(9, lambda: True)) == 2
+    after.inherit(before)
+    for tag, name in enumerate(names):
+        agent = after.add(Queue(name, "c", concurrency=1), name, str)
+        assert after.resume(agent, Prefetched(Message("t", name, b""), tag))
+    for held in list(after.held.values()):
+        after.let_go(held)
+    assert not after.awaited
+    assert [(it.running, it.active) for it in after.agents.values()] == [(0, 0), (0, 0)]
+
+
 def test_what_runs_next_is_claimed_while_the_last_run_is_settled() -> None:
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     agent = deliveries.add(Queue("c_0", "c", concurrency=1), "c_0", str)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 REUNION_S = 5.0
 
 
-class AwaitedRuns(dict[str, Held]):
-    """The runs by id.
+class AwaitedRuns(dict[tuple[str, str], Held]):
+    """The runs by agent and id: the same id can run under two agents.
 
     Args:
         agents: The agents that the worker serves now, by queue.

@@ -37,7 +37,7 @@ class Deliveries:
         agents: The agents that it serves, by queue.
         held: Its claims, by number.
         settling: Numbers of claims whose runs have ended and that are being settled.
-        awaited: Runs of the last connection whose tasks are not redelivered yet, by id.
+        awaited: Runs of the last connection whose tasks are not redelivered yet.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Deliveries:
     def inherit(self, earlier: Deliveries) -> None:
         """Await the tasks that ran when the connection was lost."""
         self.awaited.update(earlier.awaited)
-        self.awaited.update({it.claim.task_id: it for it in earlier.held.values()})
+        held = earlier.held.values()
+        self.awaited.update({(it.claim.queue, it.claim.task_id): it for it in held})
         was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
         self._was_ready = earlier._was_ready.union(was_ready)
         self._may_have_suspects = earlier._may_have_suspects
@@ -132,7 +133,7 @@ class Deliveries:
 
     def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
         """Whether the task still runs here: then its claim continues with the new delivery."""
-        before = self.awaited.pop(prefetched.message.task_id, None)
+        before = self.awaited.pop((agent.queue.name, prefetched.message.task_id), None)
         if before is None:
             return False
         again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
@@ -143,7 +144,7 @@ class Deliveries:
     def lose(self, lost: Iterable[Held]) -> None:
         """Await these runs no longer: each runs again wherever its task is."""
         for held in lost:
-            del self.awaited[held.claim.task_id]
+            del self.awaited[held.claim.queue, held.claim.task_id]
             if agent := self.agents.get(held.claim.queue):
                 agent.running -= 1
                 self._end(replace(held, agent=agent))

@@ -195,11 +195,10 @@ class Settling:
         """Each settlement's claim; None if it was lost, or is settled twice."""
         if not self._is_alive():
             return [None] * len(settlements)
-        ids = {each.claim.task_id for each in settlements}
-        self._deliveries.lose(
-            it for it in self._deliveries.awaited.overdue if it.claim.task_id in ids
-        )
-        if ids & self._deliveries.awaited.keys():
+        keys = {(each.claim.queue, each.claim.task_id) for each in settlements}
+        overdue = self._deliveries.awaited.overdue
+        self._deliveries.lose(it for it in overdue if (it.claim.queue, it.claim.task_id) in keys)
+        if keys & self._deliveries.awaited.keys():
             raise ChannelClosed("what was running has not been delivered again yet")
         seen: set[int] = set()
         found: list[Held | None] = []
