@@ -9,12 +9,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pika
 import pytest
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
+from agentpipe.brokers.rabbitmq import RabbitStore, shared_state, verdicts
 from agentpipe.brokers.rabbitmq.ahead import unread
 from agentpipe.brokers.rabbitmq.messages import now_ms
+from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
@@ -226,6 +228,25 @@ def test_verdicts_of_machines_with_wrong_clocks_count_like_others(
         with working(broker_url) as (store, worker):
             found = claimed(store, worker, len(TASKS))
             assert {it.crashes for it in found.values()} == {0}
+
+
+def test_a_verdict_does_not_wait_for_others_that_read(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: of 48 watchers of a common death, 20 were too late."""
+    monkeypatch.setattr(shared_state, "LOCK_S", 1.0)
+    die_with_all(broker_url)
+    url, _, prefix = broker_url.partition("?prefix=")
+    lock = f"{Topology(prefix).shared('verdicts').name}.lock"
+    with (
+        opened(broker_url) as watcher,
+        closing(pika.BlockingConnection(pika.URLParameters(url))) as other,
+    ):
+        other.channel().queue_declare(lock, exclusive=True)
+        watcher.spare(first(*TASKS), [])
+    with working(broker_url) as (store, worker):
+        found = claimed(store, worker, len(TASKS))
+        assert {it.crashes for it in found.values()} == {0}
 
 
 def test_verdicts_leave_the_server_after_a_while(

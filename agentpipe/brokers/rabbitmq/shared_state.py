@@ -95,10 +95,10 @@ class SharedState(Generic[V]):
         """Read the document."""
         return (await self.change(lambda _: None))[0]
 
-    async def read_if_free(self) -> dict[str, V]:
-        """Read the document at once; empty if another connection has the lock."""
+    async def read_soon(self, patience_s: float) -> dict[str, V]:
+        """Read the document; empty if another connection has the lock for that long."""
         try:
-            return (await self.change(lambda _: None, patience_s=0.0))[0]
+            return (await self.change(lambda _: None, patience_s=patience_s))[0]
         except ChannelClosed as error:
             if error.code == LOCKED:
                 return {}

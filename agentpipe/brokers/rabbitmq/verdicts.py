@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # The server redelivers a dead worker's tasks before its watcher has opened a connection.
 PATIENCE_S = 2.0
+# How long a watcher waits to read the earlier verdicts.
+READ_S = 0.2
 # The worker that receives the tasks may have to boot first.
 KEPT_S = 60.0
 _REPORT = f"{UNREAD} "
@@ -67,10 +69,10 @@ class Verdicts:
     async def add(self, spared: Iterable[Delivered], blamed: Iterable[Delivered]) -> dict[str, int]:
         """Store a verdict on each task; returns what other processes have to note.
 
-        Others wait for it, so it does not wait for the lock, which many have after a common death.
-        Without it, the number can be too low if the clock is behind that of an earlier watcher.
+        The next worker waits ``PATIENCE_S`` for it, and many watchers want the lock after a common
+        death. Without the lock, the number is too low if the clock is behind an earlier watcher's.
         """
-        self.note(await self._state.read_if_free())
+        self.note(await self._state.read_soon(READ_S))
         spared, blamed = list(spared), list(blamed)
         number = max(now_ms(), 1 + max(map(abs, self._said.values()), default=0))
         had_run = [it for it in spared if it.begun or it.ended]
