@@ -108,6 +108,16 @@ class Failing(Sizes):
         super().publish(records)
 
 
+class Refusing(Failing):
+    """A sink that answers, as it takes no records, but fails for each record."""
+
+    def publish(self, records: Sequence[Record]) -> None:
+        if records:
+            super().publish(records)
+        else:
+            self.given.append(0)
+
+
 def test_results_that_a_failing_sink_refuses_are_lent_to_others_until_it_works_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,3 +165,41 @@ def test_a_worker_whose_results_others_delivered_sees_that_its_sink_works_again(
         wait_until(lambda: not forwarder.failing, PATIENCE_S, "the sink works again")
         forwarder.stop(PATIENCE_S)
         assert sink.published == []
+
+
+def test_a_sink_that_only_answers_is_no_sink_that_takes_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise whole batches are taken from the others again and again, and logged each time."""
+    monkeypatch.setattr(forwarding, "PAUSE_S", 0.01)
+    monkeypatch.setattr(forwarding, "MAX_PAUSE_S", 0.01)
+    settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Refusing()
+    other = Worker("other", slots=1, queues=frozenset(), lease_s=60.0)
+    taken: list[int] = []
+
+    def took_all() -> bool:
+        taken.extend(each.number for each in store.take_outbox(other, 8, 10**6))
+        return len(taken) == 8
+
+    with closing(open_any(settings)) as store:
+        outbox_of(store, [2] * 8)
+        store.join(other)
+        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
+        forwarder.start()
+        wait_until(lambda: 8 in sink.given, PATIENCE_S, "it has them all")
+        wait_until(took_all, PATIENCE_S, "others can take them")
+        wait_until(lambda: sink.given[-1] == 0, PATIENCE_S, "it looks whether the sink answers")
+        wait_until(lambda: not forwarder.failing, PATIENCE_S, "nothing waits here")
+        store.return_outbox(other, taken)
+        forwarder.notify()
+        wait_until(lambda: sink.given[-3:] == [1] * 3, PATIENCE_S, "one is tried at a time")
+        assert forwarder.failing
+        assert sink.given.count(8) == RETURN_AFTER
+        sink.fails = False
+        wait_until(lambda: not forwarder.failing, PATIENCE_S, "the sink works again")
+        forwarder.stop(PATIENCE_S)
+        assert sink.published == [2] * 8
+        assert [it.msg.split(" %")[0] for it in caplog.records] == [
+            "results wait in the outbox:",
+            "the sink takes results again, after",
+        ]

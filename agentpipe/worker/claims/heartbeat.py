@@ -33,7 +33,8 @@ class Heartbeat:
         lag_s: The longest delay of the event loop since the last report.
         rss_bytes: Memory of the process without its children.
         sink_error: Why the sink refused the last results, masked.
-        sink_down_s: How long the sink has refused results; None while it accepts them.
+        sink_down_s: How long the sink has refused results; None while it takes them, or answers
+            and none wait here.
         carrying_s: Age of the oldest results taken from the outbox and not confirmed.
         oldest_s: Age of the oldest run of each queue.
         clock: The worker's own clock in Unix seconds: for ``doctor``, which compares clocks.

@@ -127,7 +127,7 @@ class Forwarder:
                 if self._hold_tasks or self._forwarded > FEW:
                     self._collect(time.thread_time() - begun_s)
                 begun_s = time.thread_time()
-            if stopping or (self._stopping.is_set() and self._failures):
+            if stopping or (self._stopping.is_set() and self._failing):
                 break
         if self._sink is not None:
             self._sink.close()
@@ -159,7 +159,7 @@ class Forwarder:
                 self._contact.answered(_WHO)  # Also if the sink takes nothing for a long time.
                 self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
-                if self._failures:  # Others may have taken all: see whether the sink works again.
+                if self._failing:  # Others may have taken all: see whether the sink answers again.
                     self._publish()
                 return False
             self._published = self._published or self._publish()
@@ -190,13 +190,16 @@ class Forwarder:
         except Exception as error:  # noqa: BLE001 - a sink can be third-party code
             self._failed(error)
             return False
-        self._recovered()
+        self._failing = None
+        if self._batch:  # A sink that answers can still refuse each result.
+            self._recovered()
         return True
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:
             bug = None if isinstance(error, AgentpipeError) else error
             log.warning("results wait in the outbox: %s", error, exc_info=bug)
+        if not self._failing:
             self._failing = masked(error_line(error)), time.monotonic()
         self._failures += 1
         if self._failures >= RETURN_AFTER and self._batch:
@@ -212,7 +215,7 @@ class Forwarder:
     def _recovered(self) -> None:
         if self._failures:
             log.warning("the sink takes results again, after %d tries", self._failures)
-        self._failures, self._failing = 0, None
+        self._failures = 0
 
 
 def _pace_s(cost_s: float) -> float:
