@@ -20,6 +20,12 @@ MAX_PARTS, MAX_LINED = 2_000_000, 500_000
 # Deep enough for a list of tasks with their evaluators' keys.
 _LINED_DEPTH = 4
 _SPACE = re.compile(r"[ \t\r\n]*")
+# Half of a character that is written as a pair; then all escapes, to find a half that is alone.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<alone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 
 
 class RefusedError(ValueError):
@@ -45,6 +51,7 @@ class LinedReader:
             ConfigError: It is not JSON, or contains what readers of JSON take differently.
         """
         try:
+            self._refuse_halves()
             value, end = self._value(0, ())
             if (end := self._past_space(end)) < len(self._text):
                 raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301 - caught below, like the parser's own errors
@@ -62,6 +69,14 @@ class LinedReader:
     def refusal(self, message: str, path: KeyPath = ()) -> ConfigError:
         """The error that a part of the document is wrong, with its line."""
         return ConfigError(Problem(message, self._file, self.lines.get(path, 0)))
+
+    def _refuse_halves(self) -> None:
+        if not _HALF.search(self._text):
+            return
+        for escape in _ESCAPE.finditer(self._text):
+            if escape["alone"]:
+                message = "a lone surrogate, half a character: write the whole character"
+                raise json.JSONDecodeError(message, self._text, escape.start())
 
     def _value(self, start: int, path: KeyPath) -> tuple[Any, int]:
         start = self._past_space(start)
@@ -148,5 +163,6 @@ def _no_constant(name: str) -> None:
 def exact(digits: str) -> int:
     """Parse an integer; refuse one beyond 64 bits, which other readers round to a float."""
     if len(digits) > len(str(-(2**63))) or not -(2**63) <= int(digits) < 2**64:
-        raise RefusedError(f"{digits[:40]} has more than 64 bits: write it as a string")
+        # The digits can be a credential, in the ``env`` of a server.
+        raise RefusedError("a number has more than 64 bits: write it as a string")
     return int(digits)

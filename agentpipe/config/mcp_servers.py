@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.lined_json import LinedReader
+from agentpipe.config.paths import shown_path
 from agentpipe.config.shown_values import place_in, refusal, shown_names, shown_passwords
 from agentpipe.config.yaml_source import read_text
 from agentpipe.core.did_you_mean import did_you_mean
@@ -233,7 +234,7 @@ def read_list(path: Path) -> dict[str, dict[str, Any]]:
         ConfigError: The file cannot be read, or is not a list of servers.
     """
     try:
-        reader = LinedReader(read_text(path, MAX_FILE_BYTES), str(path))
+        reader = LinedReader(read_text(path, MAX_FILE_BYTES), shown_path(path))
         entries = _entries_of(reader.read(), reader)
     except ConfigError as error:
         named = [replace(it, message=f"{VARIABLE}: {it.message}") for it in error.problems]
