@@ -217,10 +217,13 @@ class StoreBroker(dramatiq.Broker):
         Raises:
             OptionError: An option is wrong, or would have no effect.
         """
-        is_agent = isinstance(self.actors.get(message.actor_name), AgentActor)
-        check_message(message, {*self.actor_options, *hooked}, is_agent=is_agent)
+        actor = self.actors.get(message.actor_name)
+        known = {*self.actor_options, *hooked}
+        check_message(message, known, is_agent=isinstance(actor, AgentActor))
         place = f"message to {message.actor_name}"
         refuse_agents_as_callbacks(place, message.options, self.actors)
+        if actor:  # It can have been declared before the agent that it names.
+            refuse_agents_as_callbacks(f"actor {actor.actor_name}", actor.options, self.actors)
         for each in following(message):
             self.check(each)
 

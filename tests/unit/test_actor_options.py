@@ -257,6 +257,17 @@ def test_an_agent_as_a_callback_is_refused_where_it_is_declared_and_where_it_is_
             agent.send_with_options(args=("q",), **callback)
 
 
+@pytest.mark.parametrize("option", ["on_success", "on_failure", "on_retry_exhausted"])
+def test_a_callback_that_an_actor_names_before_the_agent_exists_is_refused_where_it_is_sent(
+    broker: StoreBroker, option: str
+) -> None:
+    early: Any = actor(broker, "early", **{option: CREW.agents[0].queue})
+    early.send()
+    agent = AgentActor(CREW, CREW.agents[0], broker)
+    with pytest.raises(OptionError, match=f"actor early: {option}: '{agent.actor_name}' is an"):
+        early.send()
+
+
 def test_a_pipeline_whose_message_calls_an_agent_back_is_refused(broker: StoreBroker) -> None:
     agent, save = AgentActor(CREW, CREW.agents[0], broker), actor(broker)
     after = save.message_with_options(on_success=agent.actor_name)
