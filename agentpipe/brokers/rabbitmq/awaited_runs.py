@@ -11,13 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
+    from agentpipe.brokers.records import Claim
 
 # Time for a run's task to be delivered again, once this worker serves its agent again.
 REUNION_S = 5.0
 
 
+def task_key(claim: Claim) -> tuple[str, str]:
+    """The agent and the id of the claim's task: the same id can run under two agents."""
+    return claim.queue, claim.task_id
+
+
 class AwaitedRuns(dict[tuple[str, str], Held]):
-    """The runs by agent and id: the same id can run under two agents.
+    """The runs by ``task_key``.
 
     Args:
         agents: The agents that the worker serves now, by queue.

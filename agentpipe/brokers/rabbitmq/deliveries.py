@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns
+from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns, task_key
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, Held, ServedAgent
 from agentpipe.brokers.records import Claim
 
@@ -59,8 +59,7 @@ class Deliveries:
     def inherit(self, earlier: Deliveries) -> None:
         """Await the tasks that ran when the connection was lost."""
         self.awaited.update(earlier.awaited)
-        held = earlier.held.values()
-        self.awaited.update({(it.claim.queue, it.claim.task_id): it for it in held})
+        self.awaited.update({task_key(it.claim): it for it in earlier.held.values()})
         was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
         self._was_ready = earlier._was_ready.union(was_ready)
         self._may_have_suspects = earlier._may_have_suspects
@@ -144,7 +143,7 @@ class Deliveries:
     def lose(self, lost: Iterable[Held]) -> None:
         """Await these runs no longer: each runs again wherever its task is."""
         for held in lost:
-            del self.awaited[held.claim.queue, held.claim.task_id]
+            del self.awaited[task_key(held.claim)]
             if agent := self.agents.get(held.claim.queue):
                 agent.running -= 1
                 self._end(replace(held, agent=agent))

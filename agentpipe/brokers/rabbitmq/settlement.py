@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.awaited_runs import task_key
 from agentpipe.brokers.rabbitmq.breaker import run_ended
 from agentpipe.brokers.rabbitmq.direct_results import MAX_BYTES, Batch, DirectResults
 from agentpipe.brokers.rabbitmq.message_sizes import REMEDY, SAFE_BYTES
@@ -195,11 +196,8 @@ class Settling:
         """Each settlement's claim; None if it was lost, or is settled twice."""
         if not self._is_alive():
             return [None] * len(settlements)
-        keys = {(each.claim.queue, each.claim.task_id) for each in settlements}
-        overdue = self._deliveries.awaited.overdue
-        self._deliveries.lose(it for it in overdue if (it.claim.queue, it.claim.task_id) in keys)
-        if keys & self._deliveries.awaited.keys():
-            raise ChannelClosed("what was running has not been delivered again yet")
+        if self._deliveries.awaited:  # Seldom, and every settlement comes by here.
+            self._refuse_awaited({task_key(each.claim) for each in settlements})
         seen: set[int] = set()
         found: list[Held | None] = []
         for claim in (each.claim for each in settlements):
@@ -207,6 +205,12 @@ class Settling:
             found.append(None if claim.number in seen else held)
             seen.add(claim.number)
         return found
+
+    def _refuse_awaited(self, keys: set[tuple[str, str]]) -> None:
+        overdue = self._deliveries.awaited.overdue
+        self._deliveries.lose(it for it in overdue if task_key(it.claim) in keys)
+        if keys & self._deliveries.awaited.keys():
+            raise ChannelClosed("what was running has not been delivered again yet")
 
     async def _fitting(
         self, pairs: Sequence[tuple[Settlement, Held]]
