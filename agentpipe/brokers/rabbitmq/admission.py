@@ -148,40 +148,29 @@ class Offering:
 
 
 async def offer_to_runs(runs: Runs, offering: Offering, offers: Sequence[Offer]) -> Admission:
-    """Offer the tasks that their runs do not have yet, each once, and note those accepted."""
+    """Offer the tasks that their runs do not have yet, each once, and note those accepted.
+
+    A copy of a refused task is refused; any other is a duplicate.
+    """
     known = await runs.known([offer.task_id for offer in offers])
-    new = _once(runs, [offer for offer in offers if offer.task_id not in known])
-    admission = await offering.make(new)
-    pairs = list(zip(new, admission.verdicts, strict=True))
-    await runs.note(offer.task_id for offer, verdict in pairs if verdict == "accepted")
-    if len(new) == len(offers):
-        return admission
-    return replace(admission, verdicts=_with_repeats(runs, known, offers, admission.verdicts))
+    firsts = _firsts(runs, known, offers)
+    admission = await offering.make([offers[at] for at in firsts])
+    given = dict(zip(firsts, admission.verdicts, strict=True))
+    await runs.note(offers[at].task_id for at, it in given.items() if it == "accepted")
+    refused = {offers[at].task_id for at, it in given.items() if it == "refused"}
+    of_copies: dict[bool, Verdict] = {True: "refused", False: "duplicate"}
+    verdicts = (
+        given.get(at) or of_copies[offer.task_id in refused] for at, offer in enumerate(offers)
+    )
+    return replace(admission, verdicts=tuple(verdicts))
 
 
-def _once(runs: Runs, offers: list[Offer]) -> list[Offer]:
-    """The offers without repeats of a run's tasks."""
-    seen: set[str] = set()
-    found = []
-    for offer in offers:
+def _firsts(runs: Runs, known: Iterable[str], offers: Sequence[Offer]) -> list[int]:
+    """The indexes of the offers that are neither known nor copies of a task of a run."""
+    seen, found = {*known}, []
+    for at, offer in enumerate(offers):
         if offer.task_id not in seen:
-            found.append(offer)
+            found.append(at)
             if runs.keeps(offer.task_id):
                 seen.add(offer.task_id)
     return found
-
-
-def _with_repeats(
-    runs: Runs, known: Iterable[str], offers: Sequence[Offer], given: Iterable[Verdict]
-) -> tuple[Verdict, ...]:
-    """The verdicts of all offers: a repeat of a refused task is refused, any other a duplicate."""
-    of_repeats: dict[str, Verdict] = dict.fromkeys(known, "duplicate")
-    verdicts: list[Verdict] = []
-    left = iter(given)
-    for offer in offers:
-        task_id = offer.task_id
-        verdict = of_repeats[task_id] if task_id in of_repeats else next(left)
-        verdicts.append(verdict)
-        if runs.keeps(task_id):
-            of_repeats[task_id] = "refused" if verdict == "refused" else "duplicate"
-    return tuple(verdicts)
