@@ -35,7 +35,7 @@ class Comparing:
         returned, freed, *lost = self._scripts.run("compare", *args)
         more = returned
         while more == PORTION:
-            more, _, *_ = self._scripts.run("compare", *args)
+            more, *_ = self._scripts.run("compare", *args)
             returned += more
         self._losses = losses
         return Comparison(frozenset(keys[index - 1] for index in lost), returned, freed)

@@ -7,7 +7,7 @@
 -- 'accepted', 'running', 'stale': counts of units.
 -- UNITS has the policy of each unit, 'group NAME' or 'task ID', that has started and not ended. For
 -- MEMBERS see `groups`.
--- POLICY_CHANGES has the changes of which a part is applied, since a script stops the server for as
+-- POLICY_CHANGES has the changes that are applied in part, since a script stops the server for as
 -- long as it runs: 'open NAME' with the number of units to unpark, 'open' with a cursor of PARKED,
 -- 'stale NAME' with a cursor of UNITS. Each claim applies a part.
 
@@ -180,34 +180,40 @@ local policies = on_demand(function()
     end
   end
 
-  -- Unpark as many units as ended without being accepted, if so many may start: the others that may
-  -- start are not parked (see `replace_unparked`). The caller saves the queues.
-  function policies.replace_ended()
+  -- Unpark this number of units of each policy, and wake the workers for them. The caller saves the
+  -- queues.
+  local function open_gates(numbers)
     local opened = false
-    for name, number in pairs(ended) do
-      local left = tonumber(call('HGET', POLICY_CHANGES, 'open ' .. name) or 0)
-      local room = policies.room(name) or NO_LIMIT
-      opened = policies.go_on_opening(name, math.min(room, left + number)) or opened
+    for name, number in pairs(numbers) do
+      opened = policies.go_on_opening(name, number) or opened
     end
     if opened then
       policies.wake_workers()
     end
   end
 
+  -- Unpark as many units as ended without being accepted, if so many may start: the others that may
+  -- start are not parked (see `replace_unparked`). The caller saves the queues.
+  function policies.replace_ended()
+    local numbers = {}
+    for name, number in pairs(ended) do
+      local left = tonumber(call('HGET', POLICY_CHANGES, 'open ' .. name) or 0)
+      numbers[name] = math.min(policies.room(name) or NO_LIMIT, left + number)
+    end
+    open_gates(numbers)
+  end
+
   -- Unpark for the policies of these collections as many units as may start now, whose tasks may
   -- be parked behind some that are gone. The caller saves the queues.
   function policies.replace_unparked(collections)
-    local opened, names = false, {}
+    local numbers = {}
     for collection in pairs(collections) do
-      names[call('HGET', FOLLOWERS, collection) or ''] = true
+      local name = call('HGET', FOLLOWERS, collection)
+      if name then
+        numbers[name] = policies.room(name) or NO_LIMIT
+      end
     end
-    names[''] = nil
-    for name in pairs(names) do
-      opened = policies.open_gate(name) or opened
-    end
-    if opened then
-      policies.wake_workers()
-    end
+    open_gates(numbers)
   end
 
   return policies
