@@ -6,13 +6,16 @@ fixture ``server`` gets its own server, which it can stop and kill.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import uuid
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
+from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from brokers.server_rabbitmq import RabbitServer
@@ -152,3 +155,18 @@ def sink(url: str) -> Iterator[Sink]:
 def bench(tmp_path: Path) -> Bench:
     """A bench in a separate folder."""
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def rabbitmq_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An event that must be set before RabbitMQ workers of this process publish results."""
+    may_go_on = threading.Event()
+    publish = WorkerChannel.publish
+
+    async def slowly(channel: WorkerChannel, messages: Any) -> None:
+        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.005)
+        await publish(channel, messages)
+
+    monkeypatch.setattr(WorkerChannel, "publish", slowly)
+    return may_go_on

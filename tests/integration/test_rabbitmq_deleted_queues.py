@@ -7,14 +7,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-import pika
 import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore
-from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
+from tests.integration.rabbit_queues import delete_queues
 from tests.stores import claim_all, good
 from tests.support import wait_until
 
@@ -42,7 +41,7 @@ def test_the_end_of_a_run_whose_queue_was_deleted_removes_no_other_task(
         old = claim_all(2, store, worker)
         if consumers == 2:  # The server announces the deletion only to the second.
             _consume_again(store, worker)
-        _delete_queues(broker_url)
+        delete_queues(broker_url, QUEUE)
         _offer(store, "cd")
         claim_all(2, store, worker)
         ends = good(old) if action == "complete" else [Settlement(it, action) for it in old]
@@ -76,11 +75,3 @@ def _consume_again(store: Store, worker: Worker) -> None:
         30,
         "both queues are consumed again",
     )
-
-
-def _delete_queues(broker_url: str) -> None:
-    url, _, prefix = broker_url.partition("?prefix=")
-    names = Topology(prefix)
-    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
-        for each in (names.admission("toys", QUEUE.max_waiting), names.back("toys")):
-            connection.channel().queue_delete(each.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
 from contextlib import closing, contextmanager
@@ -32,21 +31,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def broker_url(rabbitmq_server: RabbitServer) -> str:
     return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """An event that must be set before results are published."""
-    may_go_on = threading.Event()
-    publish = WorkerChannel.publish
-
-    async def slowly(channel: WorkerChannel, messages: Any) -> None:
-        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
-            await asyncio.sleep(0.005)
-        await publish(channel, messages)
-
-    monkeypatch.setattr(WorkerChannel, "publish", slowly)
-    return may_go_on
 
 
 @contextmanager
@@ -82,7 +66,7 @@ def _settling_two(
 
 
 def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
-    broker_url: str, disk: threading.Event
+    broker_url: str, rabbitmq_disk: threading.Event
 ) -> None:
     with working(broker_url, concurrency=2) as (store, worker):
         first, settled, second = _settling_two(store, worker, ClaimRequest(worker, 8, ROOMY))
@@ -91,7 +75,7 @@ def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
         assert len(second) == 2
         assert not settled.done()
         assert claim_up_to(8, store, worker) == []
-        disk.set()
+        rabbitmq_disk.set()
         assert settled.result(PATIENCE_S) == [True, True]
         assert store.settle(good(first)) == [False, False]
         assert store.settle(good(second)) == [True, True]
@@ -99,13 +83,13 @@ def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
 
 
 def test_results_that_are_being_stored_count_towards_the_outbox(
-    broker_url: str, disk: threading.Event
+    broker_url: str, rabbitmq_disk: threading.Event
 ) -> None:
     with working(broker_url, concurrency=2) as (store, worker):
         _, settled, _ = _settling_two(store, worker, None)
         assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
         assert len(claim_up_to(8, store, worker)) == 2
-        disk.set()
+        rabbitmq_disk.set()
         assert settled.result(PATIENCE_S) == [True, True]
 
 
@@ -143,20 +127,20 @@ def test_far_more_lie_ready_of_an_agent_whose_runs_take_milliseconds(
 
 
 def test_more_lies_ready_at_once_although_a_run_is_always_being_settled(
-    broker_url: str, disk: threading.Event, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, rabbitmq_disk: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker with brief runs would otherwise pause until all of them are settled."""
     monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
     with working(broker_url) as (store, worker):
         offered(store, 100)
-        disk.set()
+        rabbitmq_disk.set()
         _settled_in_turn(store, worker, BRIEF_RUNS - 1)
-        disk.clear()
+        rabbitmq_disk.clear()
         begun = store.settle_meanwhile(good(claim_all(1, store, worker)), None)
         assert begun is not None
         wait_until(lambda: _ready(store, worker) > AHEAD, PATIENCE_S, "many lie ready")
         assert not begun[0].done()
-        disk.set()
+        rabbitmq_disk.set()
         assert begun[0].result(PATIENCE_S) == [True]
 
 
@@ -186,7 +170,7 @@ def test_a_run_is_measured_once_although_its_settlement_is_repeated(
 
 
 def test_a_worker_leaves_when_what_it_settles_is_settled(
-    broker_url: str, disk: threading.Event
+    broker_url: str, rabbitmq_disk: threading.Event
 ) -> None:
     """Otherwise the task would be returned as well."""
     with working(broker_url) as (store, worker):
@@ -195,7 +179,7 @@ def test_a_worker_leaves_when_what_it_settles_is_settled(
         assert begun is not None
         leaving = threading.Thread(target=store.leave, args=(worker,))
         leaving.start()
-        disk.set()
+        rabbitmq_disk.set()
         leaving.join(PATIENCE_S)
         assert begun[0].result(PATIENCE_S) == [True]
     with working(broker_url) as (store, worker):
@@ -204,7 +188,7 @@ def test_a_worker_leaves_when_what_it_settles_is_settled(
 
 
 def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
-    broker_url: str, disk: threading.Event
+    broker_url: str, rabbitmq_disk: threading.Event
 ) -> None:
     with working(broker_url) as (store, worker):
         offered(store, 1)
@@ -215,7 +199,7 @@ def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
         assert session is not None
         store._link.soon(session.close)  # noqa: SLF001 - must run on its own thread
         wait_until(lambda: not session.is_open, PATIENCE_S, "the connection has ended")
-        disk.set()
+        rabbitmq_disk.set()
         with pytest.raises(ChannelClosed):
             begun[0].result(PATIENCE_S)
         wait_until(lambda: _settled(store, claims), PATIENCE_S, "it is settled again")

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import uuid
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pika
 import pytest
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, awaited_runs, served_agent
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
-from agentpipe.brokers.rabbitmq.topology import Topology
-from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from tests.integration.proxy import Proxy
+from tests.integration.rabbit_queues import delete_queues
 from tests.integration.rounds import Rounds
 from tests.stores import PATIENCE_S, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -112,34 +109,11 @@ def rig(broker_url: str, rabbitmq_server: RabbitServer) -> Iterator[Rig]:
         yield Rig(proxy, store, beside)
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """An event without which no result is published."""
-    may_go_on = threading.Event()
-    publish = WorkerChannel.publish
-
-    async def slowly(channel: WorkerChannel, messages: Any) -> None:
-        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
-            await asyncio.sleep(0.005)
-        await publish(channel, messages)
-
-    monkeypatch.setattr(WorkerChannel, "publish", slowly)
-    return may_go_on
-
-
-def delete_queues(broker_url: str, agent: str) -> None:
-    url, _, prefix = broker_url.partition("?prefix=")
-    names = Topology(prefix)
-    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
-        for each in (names.admission(agent, 100), names.back(agent)):
-            connection.channel().queue_delete(each.name)
-
-
 def test_a_run_whose_task_is_gone_is_lost_alone(rig: Rig, broker_url: str) -> None:
     """Regression: the worker lost its lease, and with it all runs."""
     (gone,), (kept,) = rig.run("toys", "gone"), rig.run("others", "kept")
     with rig.away():
-        delete_queues(broker_url, "toys")
+        delete_queues(broker_url, QUEUES[0])
         rig.offer("toys", "next")
     wait_until(lambda: rig.lost(gone, kept) == {"gone"}, PATIENCE_S, "one is lost")
     assert rig.settled([gone, kept]) == [False, True]
@@ -153,7 +127,7 @@ def test_other_tasks_are_claimed_while_a_run_is_not_delivered_again(
     """Regression: they waited, and would have been lost with it."""
     (gone,) = rig.run("toys", "gone")
     with rig.away():
-        delete_queues(broker_url, "toys")
+        delete_queues(broker_url, QUEUES[0])
         rig.offer("others", "other")
     with suppress(Unreachable):  # It does not know yet that it is connected again.
         rig.store.heartbeat(rig.worker)
@@ -178,22 +152,22 @@ def test_a_run_is_kept_behind_many_more_urgent_tasks(rig: Rig) -> None:
 
 
 def test_runs_that_have_ended_keep_no_other_run_away(
-    rig: Rig, disk: threading.Event, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, rabbitmq_disk: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: they filled the prefetch, and were not settled before all were delivered."""
     monkeypatch.setattr(served_agent, "BRIEF_S", LONG_S)  # Also on a machine that is busy.
     monkeypatch.setattr(served_agent, "DEEP_S", 0.0)
-    disk.set()
+    rabbitmq_disk.set()
     for number in range(BRIEF_RUNS):
         assert rig.settled(rig.run("toys", f"brief-{number}")) == [True]
-    disk.clear()
+    rabbitmq_disk.clear()
     claims: list[Claim] = []
     rig.offer("toys", *(f"t{number}" for number in range(AHEAD)))
     for _ in range(AHEAD):
         claims += claim_all(1, rig.store, rig.worker)
         assert rig.store.settle_meanwhile(good(claims[-1:]), None) is not None
     with rig.away():
-        disk.set()
+        rabbitmq_disk.set()
     assert rig.lost(*claims) == set()
     assert rig.settled(claims) == [True] * AHEAD
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
 
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
@@ -15,14 +17,14 @@ from tests.stores import claim_up_to, open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
-
-    import pytest
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import OutboxRecord
     from agentpipe.sinks.base import Record
+    from tests.stores import AnyStore
 
 PATIENCE_S = 20.0
 WORKER = Worker("worker", slots=8, queues=frozenset(["queue"]), lease_s=60.0)
@@ -118,19 +120,37 @@ class Refusing(Failing):
             self.given.append(0)
 
 
-def test_results_that_a_failing_sink_refuses_are_lent_to_others_until_it_works_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class OpenBeside(Protocol):
+    def __call__(
+        self, sink: Failing, results: int
+    ) -> AbstractContextManager[tuple[Forwarder, AnyStore, Worker]]: ...
+
+
+@pytest.fixture
+def open_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenBeside:
+    """Starts a forwarder that takes all results for a sink, beside another worker."""
     monkeypatch.setattr(forwarding, "PAUSE_S", 0.01)
     monkeypatch.setattr(forwarding, "MAX_PAUSE_S", 0.01)
-    settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Failing()
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
     other = Worker("other", slots=1, queues=frozenset(), lease_s=60.0)
-    with closing(open_any(settings)) as store:
-        outbox_of(store, [2] * 8)
-        store.join(other)
-        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
-        forwarder.start()
-        wait_until(lambda: 8 in sink.given, PATIENCE_S, "it has them all")
+
+    @contextmanager
+    def opened(sink: Failing, results: int) -> Iterator[tuple[Forwarder, AnyStore, Worker]]:
+        with closing(open_any(settings)) as store:
+            outbox_of(store, [2] * results)
+            store.join(other)
+            forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
+            forwarder.start()
+            wait_until(lambda: results in sink.given, PATIENCE_S, "it has them all")
+            yield forwarder, store, other
+
+    return opened
+
+
+def test_results_that_a_failing_sink_refuses_are_lent_to_others_until_it_works_again(
+    open_beside: OpenBeside,
+) -> None:
+    with open_beside(sink := Failing(), results=8) as (forwarder, store, other):
         taken: list[OutboxRecord] = wait_until(
             lambda: store.take_outbox(other, 5, 10**6), PATIENCE_S, "others can take them"
         )
@@ -145,18 +165,9 @@ def test_results_that_a_failing_sink_refuses_are_lent_to_others_until_it_works_a
 
 
 def test_a_worker_whose_results_others_delivered_sees_that_its_sink_works_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_beside: OpenBeside,
 ) -> None:
-    monkeypatch.setattr(forwarding, "PAUSE_S", 0.01)
-    monkeypatch.setattr(forwarding, "MAX_PAUSE_S", 0.01)
-    settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Failing()
-    other = Worker("other", slots=1, queues=frozenset(), lease_s=60.0)
-    with closing(open_any(settings)) as store:
-        outbox_of(store, [2])
-        store.join(other)
-        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
-        forwarder.start()
-        wait_until(lambda: 1 in sink.given, PATIENCE_S, "it has it")
+    with open_beside(sink := Failing(), results=1) as (forwarder, store, other):
         taken: list[OutboxRecord] = wait_until(
             lambda: store.take_outbox(other, 5, 10**6), PATIENCE_S, "others can take it"
         )
@@ -168,25 +179,16 @@ def test_a_worker_whose_results_others_delivered_sees_that_its_sink_works_again(
 
 
 def test_a_sink_that_only_answers_is_no_sink_that_takes_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    open_beside: OpenBeside, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise whole batches are taken from the others again and again, and logged each time."""
-    monkeypatch.setattr(forwarding, "PAUSE_S", 0.01)
-    monkeypatch.setattr(forwarding, "MAX_PAUSE_S", 0.01)
-    settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Refusing()
-    other = Worker("other", slots=1, queues=frozenset(), lease_s=60.0)
     taken: list[int] = []
 
     def took_all() -> bool:
         taken.extend(each.number for each in store.take_outbox(other, 8, 10**6))
         return len(taken) == 8
 
-    with closing(open_any(settings)) as store:
-        outbox_of(store, [2] * 8)
-        store.join(other)
-        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
-        forwarder.start()
-        wait_until(lambda: 8 in sink.given, PATIENCE_S, "it has them all")
+    with open_beside(sink := Refusing(), results=8) as (forwarder, store, other):
         wait_until(took_all, PATIENCE_S, "others can take them")
         wait_until(lambda: sink.given[-1] == 0, PATIENCE_S, "it looks whether the sink answers")
         wait_until(lambda: not forwarder.failing, PATIENCE_S, "nothing waits here")
