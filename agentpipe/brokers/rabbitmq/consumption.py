@@ -85,7 +85,7 @@ class Consumption:
         When a worker dies without a report, its tasks are requeued behind earlier returned ones.
         First offers consumed too early would be among them, and tasks that have run before would
         wait behind these. After a report, runs that it spares are redelivered as first offers: they
-        come before returned tasks, of which one may have ended that worker.
+        come before returned tasks, one of which may have ended that worker.
         """
         for agent in agents if not self._isolating else ():
             back = self._services.topology.back(agent.queue.name)
