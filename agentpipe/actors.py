@@ -9,6 +9,7 @@ an unreachable broker it exits with code 4.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from agentpipe.core import logs
 from agentpipe.core.process_privacy import harden, scrub
 from agentpipe.core.text import printable
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
-from agentpipe.settings import Settings
+from agentpipe.settings import Settings, misspelt_variables
 from agentpipe.worker.boot_end import end_while_booting
 from agentpipe.worker.broker import worker_broker
 from agentpipe.worker.private_broker import private_broker
@@ -62,6 +63,9 @@ def _boot() -> StoreBroker:
         collections, lambda: worker_broker(collections, settings, os.environ, pulse, booted)
     )
     logs.configure(settings.log_level, settings.log_format)
+    if not settings.supervisor_pid:  # Otherwise, `agentpipe work` has said it.
+        for sentence in misspelt_variables(os.environ):
+            logging.getLogger(__name__).warning(sentence)
     return made
 
 

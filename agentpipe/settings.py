@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agentpipe.connections.environment import server_urls
+from agentpipe.connections.environment import URL_VARIABLES, server_urls
+from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
 # Larger values are typos, and servers and files would reject them only later.
 MAX_SECONDS, MAX_SLOTS = 10**9, 100_000
+PREFIX = "AGENTPIPE_"
+# At this similarity, without the prefix, a variable is a misspelling (`MAX_QUEUE`), not one of the
+# user's own (`API_KEY`).
+_MISSPELT = 0.75
 
 
 def embedded_url(name: str, folder: Path | None = None) -> str:
@@ -175,3 +180,14 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AGENTPIPE_HEARTBEAT_FILE": ("heartbeat_file", str),
     "AGENTPIPE_LAST_WORD_FILE": ("last_word_file", str),
 }
+
+
+def misspelt_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each variable that is nearly, but not, one of the settings."""
+    known = [each.removeprefix(PREFIX) for each in (*URL_VARIABLES.values(), *_VARIABLES)]
+    given = [each.removeprefix(PREFIX) for each in sorted(environ) if each.startswith(PREFIX)]
+    return [
+        f"{PREFIX}{name} is not a setting: did you mean {PREFIX}{near}?"
+        for name in given
+        if name not in known and (near := nearest(name, known, _MISSPELT))
+    ]

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.opening import warn_of_password
+from agentpipe.cli.opening import warn_of_misspelt, warn_of_password
 from agentpipe.cli.options import add_common
 from agentpipe.connections.environment import MQ_TYPES, URL_VARIABLES, names_a_queue
 from agentpipe.settings import Settings
@@ -51,6 +51,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         if (value := getattr(args, option[2:].replace("-", "_")))
     }
     environ = {**os.environ, **given}
+    warn_of_misspelt(environ)
     for option, variable in URL_VARIABLES.items():
         if url := getattr(args, option):
             environ[variable] = url

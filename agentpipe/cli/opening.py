@@ -12,11 +12,11 @@ from agentpipe.connections.environment import PEER_VARIABLES, URL_VARIABLES
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
-from agentpipe.settings import Settings
+from agentpipe.settings import Settings, misspelt_variables
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from agentpipe.brokers.base import Store
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def settings_of(args: argparse.Namespace) -> Settings:
     """Settings from the environment, overridden by options."""
     environ = dict(os.environ)
+    warn_of_misspelt(environ)
     for option, ours in URL_VARIABLES.items():
         if url := getattr(args, option):
             environ[ours] = url
@@ -44,6 +45,11 @@ def warn_of_password(option: str, url: str) -> None:
     if without_password(url) != url:
         variable = URL_VARIABLES[option]
         say(f"warning: --{option} shows its password in the process list: set {variable} instead")
+
+
+def warn_of_misspelt(environ: Mapping[str, str]) -> None:
+    """Warn of variables that look like settings: what they set would silently be a default."""
+    say(*(f"warning: {sentence}" for sentence in misspelt_variables(environ)))
 
 
 def collection_file(args: argparse.Namespace, settings: Settings) -> Path:

@@ -59,3 +59,11 @@ def test_no_question_answer_or_secret_is_logged_at_info(project: Project) -> Non
         project.ok("dead", "replay", "--all")
     outcomes = {result["outcome"] for result in project.results()}
     assert {"ok", "agent_error", "infra_error"} <= outcomes
+
+
+def test_a_process_of_plain_dramatiq_logs_a_misspelt_setting(project: Project) -> None:
+    project.collection()
+    project.environ["AGENTPIPE_LEASES"] = "5"
+    booted = project.start("-c", "import agentpipe.actors")
+    _, logged = booted.communicate(timeout=60)
+    assert "AGENTPIPE_LEASES is not a setting: did you mean AGENTPIPE_LEASE_S?" in logged

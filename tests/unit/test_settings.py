@@ -10,7 +10,7 @@ import pytest
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
-from agentpipe.settings import Settings, embedded_url
+from agentpipe.settings import Settings, embedded_url, misspelt_variables
 
 
 def test_nothing_set_means_the_embedded_store_of_the_current_folder(
@@ -160,3 +160,26 @@ def test_an_embedded_url_escapes_its_folder(
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("BROKR", "BROKER"),
+        ("SINKS", "SINK"),
+        ("LEASE", "LEASE_S"),
+        ("SLOT", "SLOTS"),
+        ("MAX_QUEUE", "MAX_QUEUE_SIZE"),
+    ],
+)
+def test_a_misspelt_variable_is_told_with_the_nearest_setting(given: str, meant: str) -> None:
+    environ = {f"AGENTPIPE_{given}": "amqp://u:secret@h", "AGENTPIPE_GRACE_S": "3"}
+    assert misspelt_variables(environ) == [
+        f"AGENTPIPE_{given} is not a setting: did you mean AGENTPIPE_{meant}?"
+    ]
+
+
+def test_neither_settings_nor_other_variables_are_told_as_misspelt() -> None:
+    own = ("API_KEY", "MCP_SERVERS", "MCPUNIVERSE_PYTHON", "DUMPABLE", "RUN", "HANDOVER", "HOME")
+    environ = {f"AGENTPIPE_{name}": "1" for name in (*own, "BROKER", "SLOTS")} | {"BROKR": "1"}
+    assert misspelt_variables(environ) == []
