@@ -31,6 +31,7 @@ from agentpipe.sending.message_options import (
     check_delay,
     check_message,
     following,
+    name_callbacks,
     named,
 )
 from agentpipe.sending.plain_queues import PlainQueues
@@ -171,6 +172,7 @@ class StoreBroker(dramatiq.Broker):
         """
         self.check(message)
         check_delay(message, delay)
+        name_callbacks(message)
         self.emit_before("enqueue", message, delay)
         offer = self.offer_of(message, delay)
         ids, taken = _taking.get()

@@ -172,6 +172,16 @@ def following(message: AnyMessage) -> list[dramatiq.Message[Any]]:
     return [dramatiq.Message(**each) for each in [*([piped] if piped else []), *callbacks]]
 
 
+def name_callbacks(message: AnyMessage) -> None:
+    """Replace actors by their names in a message's options, and in those of what follows it.
+
+    Dramatiq does so for two of the options that take an actor.
+    """
+    message.options.update(named(message.options))
+    for each in following(message):
+        name_callbacks(each)
+
+
 def _refuse_wrong(place: str, options: Mapping[str, Any], checks: Mapping[str, _Check]) -> None:
     for name, value in options.items():
         expected, accepts = checks.get(name, ("", lambda _: True))
