@@ -10,13 +10,16 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pika
 import pytest
+from pika.exchange_type import ExchangeType
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, membership
 from agentpipe.brokers.rabbitmq import worker as rabbit_worker
 from agentpipe.brokers.rabbitmq.locks import FIRST, UnitLocks
 from agentpipe.brokers.rabbitmq.rpc import Request, encode
+from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
@@ -258,3 +261,24 @@ def test_tasks_start_before_a_worker_has_taken_over_a_thousand_agents(
         may_go_on.set()
         wait_until(lambda: starts(len(many)), 30, "all")
     assert asked[:2] == [FIRST, 20]
+
+
+def test_all_workers_hear_each_other_again_after_their_exchange_was_deleted(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: one worker made it again, and the others heard nothing for ever."""
+    monkeypatch.setattr(rabbit_worker, "HELLO_EVERY_S", 0.2)
+    with fleet(broker_url):
+        make_again(broker_url)
+        with closing(opened(broker_url)) as watcher:
+            wait_until(lambda: len(watcher.stats().workers) == len(NAMES), 30, "all answer")
+
+
+def make_again(broker_url: str) -> None:
+    """Delete the fleet's exchange, and make it again before any worker misses it."""
+    url, _, prefix = broker_url.partition("?prefix=")
+    exchange = Topology(prefix).fleet
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        channel = connection.channel()
+        channel.exchange_delete(exchange)
+        channel.exchange_declare(exchange, ExchangeType("fanout"), durable=True)

@@ -93,13 +93,12 @@ class Membership:
 
     async def open(self) -> None:
         """Start to receive, and ask the others to introduce themselves."""
-        raw, fleet = self._channel.raw, self._channel.services.topology.fleet
+        raw = self._channel.raw
         own = await raw.call("queue_declare", "", exclusive=True, auto_delete=True)
         self.address, self._name = str(own.queue), self._me().name
         await raw.consume(self.address, 0, self._receive)
         if await self._say(Request("probe")) == ["unroutable"]:  # No worker has a queue there.
             self._named = set()
-        await raw.call("queue_bind", self.address, fleet)
         await self.say_hello(reply=True)
 
     async def meet(self) -> None:
@@ -110,13 +109,21 @@ class Membership:
                     await self._heard_one.wait()
 
     async def say_hello(self, *, reply: bool = False) -> None:
-        """Announce this worker and the agents that it serves."""
+        """Announce this worker and the agents that it serves.
+
+        Also binds its queue: if the exchange is deleted, the first that misses it makes it again.
+        """
+        await self._channel.raw.call("queue_bind", self.address, self._fleet)
         await self._say(Request("hello", self._me(), greet=reply))
 
     async def _say(self, request: Request, address: str = "") -> list[Fate]:
         """Send a request to all workers, or to one."""
-        fleet = "" if address else self._channel.services.topology.fleet
-        return await self._channel.raw.publish([encode(request, key=address, exchange=fleet)])
+        exchange = "" if address else self._fleet
+        return await self._channel.raw.publish([encode(request, key=address, exchange=exchange)])
+
+    @property
+    def _fleet(self) -> str:
+        return self._channel.services.topology.fleet
 
     def _receive(self, delivery: Delivery) -> None:
         self._channel.raw.ack(delivery.tag)
