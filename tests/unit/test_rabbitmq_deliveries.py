@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentpipe.brokers.rabbitmq import served_agent
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
@@ -63,6 +64,44 @@ def test_what_may_end_its_worker_waits_until_all_that_a_dead_worker_ran_is_here(
     assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
 
 
+RISKY = Message("risky", "c_0", b"", crashes=1, culprit=1)
+
+
+def test_a_culprit_waits_for_the_runs_that_it_has_interrupted() -> None:
+    """Regression: it was claimed with them, sometimes began first, and interrupted them again."""
+    deliveries = serving(2)
+    deliveries.put(deliveries.agents["c_0"], Prefetched(RISKY, 1, returned=True))
+    again = Prefetched(Message("again", "c_1", b""), 2, returned=True, recovers=True)
+    deliveries.put(deliveries.agents["c_1"], again)
+    (claim,) = deliveries.claim(9, lambda: True)
+    assert claim.task_id == "again"
+    assert deliveries.claim(9, lambda: True) == []
+    deliveries.let_go(deliveries.held[claim.number])
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
+
+
+def test_what_may_end_its_worker_waits_for_what_would_run_twice() -> None:
+    deliveries = serving(2)
+    deliveries.put(deliveries.agents["c_1"], Prefetched(Message("ended", "c_1", b""), 1))
+    (claim,) = deliveries.claim(9, lambda: True)
+    deliveries.put(deliveries.agents["c_0"], Prefetched(RISKY, 2, returned=True))
+    deliveries.begin_settling([claim])
+    with deliveries.exposed.moving():
+        assert deliveries.claim(9, lambda: True) == []
+        deliveries.let_go(deliveries.held[claim.number])
+        assert deliveries.claim(9, lambda: True) == []
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
+
+
+def test_what_may_end_its_worker_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    deliveries = serving(1)
+    deliveries.put(deliveries.agents["c_0"], Prefetched(RISKY, 1, returned=True))
+    with deliveries.exposed.moving():
+        assert deliveries.claim(9, lambda: True) == []
+        monkeypatch.setattr(served_agent, "POSTPONED_S", 0.0)
+        assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
+
+
 def test_first_offers_that_lie_here_are_not_claimed_before_the_last_returned_task() -> None:
     """More returned tasks can be on their way than may be delivered at once."""
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
@@ -91,7 +130,7 @@ def test_only_what_ran_on_a_dead_worker_precedes_other_agents() -> None:
         headers = {HEADERS["task_id"]: task_id, HEADERS["crashes"]: crashes}
         headers[HEADERS["culprit"]] = int(task_id == "culprit")
         reception.receive(agent, Delivery(tag, False, headers), returned=task_id != "new")
-    first, then = ["killed", "killed twice", "spared"], ["new", "follow-up", "culprit"]
+    first, then = ["killed", "killed twice", "spared"], ["new", "follow-up"]
     assert [it.task_id for it in deliveries.claim(9, lambda: True)] == [*first, *then]
 
 

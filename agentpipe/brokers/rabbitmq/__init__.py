@@ -20,9 +20,9 @@ with their threads. Each of these parts imports only earlier ones:
 - ``connection`` is data; ``services`` are the parts that all workers of a process share on it.
 - ``worker`` composes one joined worker: ``membership`` (the workers of the fleet), ``assignment``
   (who serves which agent), ``resumption`` (of runs, after a lost connection), ``consumption``,
-  ``reception`` and ``deliveries`` (prefetch, crashes, turns, last chances), ``direct_results`` (to
-  a quick sink), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to other processes).
-  ``verdicts`` decide which tasks count a worker's death, from its report and notes (``ahead``).
+  ``exposed`` (why culprits wait), ``reception`` and ``deliveries`` (prefetch, crashes, turns, last
+  chances), ``direct_results`` (to a quick sink), ``settlement`` (publish, confirm, acknowledge),
+  ``answers`` (to other processes). ``verdicts`` decide whose crash counts, by notes (``ahead``).
 - ``operations`` are the requests of operators and senders, besides the core here.
 
 Limits of this broker: it remembers no ids, so a task sent twice runs twice. It cannot search a

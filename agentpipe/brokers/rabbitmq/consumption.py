@@ -42,7 +42,6 @@ class Consumption:
         self._deliveries, self._receive = deliveries, receive
         self._resumption = Resumption(channel, deliveries, receive)
         self._isolating: asyncio.Task[None] | None = None
-        self._moving = 0
 
     async def adjust(self, agents: Sequence[ServedAgent]) -> None:
         """Consume from all queues of these agents, within their limits, unless they leave.
@@ -181,7 +180,7 @@ class Consumption:
         """Start isolation; True once no other task with a prior crash can be delivered."""
         if self._isolating is None:
             self._isolating = self._channel.begin(self._isolate())
-        return self._isolating.done() and not self._moving
+        return self._isolating.done() and not self._deliveries.exposed.is_moving
 
     async def _isolate(self) -> None:
         """Stop consuming returned tasks: only these may have crashed before."""
@@ -202,10 +201,5 @@ class Consumption:
 
     async def keep_apart(self, prefetched: Prefetched) -> None:
         """Redeliver it later: two tasks in their last chance must not die together."""
-        self._moving += 1
-        try:
-            later = prefetched.message.delayed(self._services.topology, APART_S)
-            await self._channel.replace([(later, prefetched.tag)])
-        finally:
-            self._moving -= 1
-            self._channel.wake()
+        later = prefetched.message.delayed(self._services.topology, APART_S)
+        await self._channel.replace([(later, prefetched.tag)])

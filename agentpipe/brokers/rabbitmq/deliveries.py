@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns, task_key
+from agentpipe.brokers.rabbitmq.exposed import Exposed
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, Held, ServedAgent
 from agentpipe.brokers.records import Claim
 
@@ -38,6 +39,7 @@ class Deliveries:
         held: Its claims, by number.
         settling: Numbers of claims whose runs have ended and that are being settled.
         awaited: Runs of the last connection whose tasks are not redelivered yet.
+        exposed: What a task that may end this worker waits for.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Deliveries:
         self.held: dict[int, Held] = {}
         self.settling: set[int] = set()
         self.awaited = AwaitedRuns(self.agents, worker.lease_s)
+        self.exposed = Exposed(self.agents, self.settling)
         self._was_ready: set[str] = set()
         self.worker, self._marks, self._wake = worker.name, marks, wake
         self._ahead = ahead
@@ -183,17 +186,13 @@ class Deliveries:
             agent = self._whose_turn(name)
             if agent is None:
                 continue
-            if agent.has_to_wait(self._are_arriving, is_isolated):
+            if agent.has_to_wait(self.exposed.come_before, is_isolated):
                 postponed[name] = None
                 continue
             claims.append(self._claim(agent, agent.ready.popleft()))
             self.give_turns([self.agents[name], agent])
         self._turns.update(postponed)
         return claims
-
-    def _are_arriving(self) -> bool:
-        """Whether tasks of a dead worker are on their way."""
-        return any(it.is_opening or it.judging for it in self.agents.values())
 
     @property
     def has_nothing(self) -> bool:
@@ -250,6 +249,7 @@ class Deliveries:
         agent.running += 1
         agent.count_active(1)
         agent.served = claim.number
+        self.exposed.begin(claim.number, prefetched)
         return claim
 
     def find(self, claim: Claim) -> Held | None:
@@ -292,6 +292,7 @@ class Deliveries:
 
     def _end(self, held: Held) -> None:
         held.agent.count_active(-1)
+        self.exposed.end(held)
         self.give_turns([held.agent])
         if held.agent.group is not None:
             self._reopen(held.agent.group)

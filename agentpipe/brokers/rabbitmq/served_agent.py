@@ -22,6 +22,8 @@ BRIEF_S, BRIEF_RUNS = 0.1, 8
 # As many if they are worked off within DEEP_S, and small. Each waits for the sink to confirm its
 # result before the server delivers another one, and the sink confirms hundreds at a time.
 DEEP_AHEAD, DEEP_S, DEEP_BYTES = 128, 1.0, 16 * 1024
+# How long a task that may end its worker waits at most for what that would repeat or hold up.
+POSTPONED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class ServedAgent:
         resting: Whether nothing can be claimed now, although tasks were delivered.
         leaving: Whether it moves to another worker once nothing of it runs.
         served: The number of its last claim.
+        postponed: The tag of the last task that waited because it may end this worker, and since
+            when, on the monotonic clock.
         yields_until: Until when waiting tasks are left to an operator, on the monotonic clock.
         run_s: Mean duration of its last runs; None before the first.
         task_bytes: Mean size of their tasks.
@@ -101,6 +105,7 @@ class ServedAgent:
     resting: bool = False
     leaving: bool = False
     served: int = 0
+    postponed: tuple[int, float] | None = None
     yields_until: float = 0.0
     run_s: float | None = None
     task_bytes: float = 0.0
@@ -172,13 +177,20 @@ class ServedAgent:
         return message.suspect > 0 and self.queue.max_crashes == 1
 
     def has_to_wait(
-        self, are_arriving: Callable[[], bool], is_isolated: Callable[[], bool]
+        self, gives_way: Callable[[Message], bool], is_isolated: Callable[[], bool]
     ) -> bool:
-        """Whether the next task could end others that run before it, such as those that arrive."""
+        """Whether the next task could end others that come before it."""
         message = self.ready[0].message
-        if message.is_risky and are_arriving():
+        if gives_way(message) and self._is_postponed(self.ready[0].tag):
             return True
         return self.in_last_chance(message) and not is_isolated()
+
+    def _is_postponed(self, tag: int) -> bool:
+        """Whether the task waits for others; not for long, as there can always be some."""
+        now = time.monotonic()
+        if self.postponed is None or self.postponed[0] != tag:
+            self.postponed = tag, now
+        return now - self.postponed[1] < POSTPONED_S
 
     def in_last_chance(self, message: Message) -> bool:
         """Whether one more crash would end a task that has crashed before."""

@@ -67,7 +67,8 @@ class Settling:
         async with self._busy:
             mine = [each.claim.number not in self._deliveries.settling for each in settlements]
             left = [each for each, is_mine in zip(settlements, mine, strict=True) if is_mine]
-            done = iter(await self.settle_beside(left))
+            with self._channel.moving():
+                done = iter(await self.settle_beside(left))
             return [is_mine and next(done) for is_mine in mine]
 
     def begin_beside(self, settlements: Sequence[Settlement], settled: Future[list[bool]]) -> None:

@@ -116,10 +116,10 @@ class RabbitWorker:
 
     async def open(self) -> None:
         """Join the fleet, and start to take over agents."""
-        services = self._services
+        services, exposed = self._services, self._deliveries.exposed
         raw = await services.connection.session.channel(self.wakeup.set)
         async with closed_on_failure(raw):
-            self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
+            self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look, exposed)
             self._consumption = Consumption(self._channel, self._deliveries, self._receive)
             self._alone = SuspectRun(self._channel, self._deliveries)
             waits_s = patience_s(self.worker.lease_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ from agentpipe.brokers.rabbitmq.topology import PRIORITIES, make_delays
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
+    from agentpipe.brokers.rabbitmq.exposed import Exposed
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.connections.amqp.channel import Channel
@@ -26,6 +27,7 @@ class WorkerChannel:
     Attributes:
         wake: Called when a new claim may be possible.
         look: Set when the worker's agents have to be checked.
+        exposed: Learns which tasks exist twice.
         tasks: The running background tasks.
     """
 
@@ -33,6 +35,7 @@ class WorkerChannel:
     services: Services
     wake: Callable[[], None]
     look: asyncio.Event
+    exposed: Exposed
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -58,8 +61,16 @@ class WorkerChannel:
 
     async def replace(self, pairs: Sequence[tuple[OutgoingMessage, int]]) -> None:
         """Publish each message, then acknowledge the delivery that it replaces."""
-        await self.publish([message for message, _ in pairs])
-        self.raw.ack_all([tag for _, tag in pairs])
+        with self.moving():
+            await self.publish([message for message, _ in pairs])
+            self.raw.ack_all([tag for _, tag in pairs])
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Around this, both exist; at its end, what waits for it can be claimed."""
+        with self.exposed.moving():
+            yield
+        self.wake()
 
     async def put_back(self, prefetched: Sequence[Prefetched]) -> None:
         """Return tasks as if never delivered: as copies, because a requeue looks like a crash.
@@ -67,10 +78,11 @@ class WorkerChannel:
         First offers return to the head of their queue. Among returned tasks they would hold up
         those that ran on a worker that has died.
         """
-        first = await self._put_first([it for it in prefetched if not it.returned])
-        back = self.services.topology.back
-        rest = [it for it in prefetched if it.tag not in first]
-        await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in rest])
+        with self.moving():
+            first = await self._put_first([it for it in prefetched if not it.returned])
+            back = self.services.topology.back
+            rest = [it for it in prefetched if it.tag not in first]
+            await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in rest])
 
     async def _put_first(self, offers: Sequence[Prefetched]) -> set[int]:
         """Return first offers to their queue; returns the tags of those that had room there.
