@@ -37,7 +37,7 @@ PINNED := .venv-pinned
 LOCKED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check lint unit test integration test-all long test-torch test-trl test-rl test-inspect \
+.PHONY: help run demo check lint unit unit-beside test integration test-all long test-torch test-trl test-rl test-inspect \
 	test-trainers test-prime-rl test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
@@ -57,6 +57,14 @@ $(BIN)/python:
 		$(if $(LOCKED),--require-hashes -r requirements-dev.lock,--editable ".[dev]")
 	@touch $@
 
+# Otherwise each process of the tests compiles everything, all at the same time. pytest compiles tests
+# in its own way, when it collects them.
+.venv/compiled: .venv/installed-dev
+	@$(BIN)/python -m compileall -q agentpipe brokers
+	@$(PYTEST) --collect-only tests/unit tests/conformance > /dev/null & \
+		$(PYTEST) --collect-only tests/integration > /dev/null; wait
+	@touch $@
+
 run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 	@$(call ALONE,setup.cfg) $(MAKE) --no-print-directory demo
 
@@ -73,13 +81,14 @@ demo:
 PYTEST = $(BIN)/python -m pytest
 # More processes than cores: tests wait half of their time, those with servers and workers most of it.
 PARALLEL_UNIT := -n 4 --dist worksteal
-PARALLEL := -n 6 --dist worksteal
+PARALLEL := -n 8 --dist worksteal
 # Those of the long tier start many processes each.
 PARALLEL_LONG := -n 3 --dist worksteal
-# Several at once may starve a lease or a server for seconds. What failed runs once more, alone:
-# a fault fails twice. Both runs are printed.
+# Several at once may starve a lease or a server for seconds. What failed runs once more, in one
+# process: a fault fails twice. Both runs are printed.
 AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) $(1) --last-failed --last-failed-no-failures none; }
-UNIT := tests/unit tests/conformance -m "not server and not long"
+# A cache of its own: the tiers run beside each other, and each notes there what failed.
+UNIT := --override-ini cache_dir=.pytest_cache/unit tests/unit tests/conformance -m "not server and not long"
 INTEGRATION := tests/conformance tests/integration -m "(server or process) and not long"
 
 # Three tiers, and each test is in one: `make check test test-all` runs each once.
@@ -90,17 +99,25 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-unit: .venv/installed-dev
+unit: .venv/compiled
 	$(PYTEST) $(UNIT) $(PARALLEL_UNIT) $(call AGAIN,$(UNIT))
 
-test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
+# Both tiers at once: unit tests compute while those with servers wait. Where `check` or `unit` is
+# among the goals, the unit tests have run.
+test: .venv/compiled ## the tests: unit, conformance, and integration with all brokers and sinks
+	@$(MAKE) --no-print-directory --jobs 2 integration \
+		$(if $(filter check unit,$(MAKECMDGOALS)),,unit-beside)
 
-integration: .venv/installed-dev
+# Its output comes at its end, in one piece.
+unit-beside:
+	@$(MAKE) --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync) unit
+
+integration: .venv/compiled
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
 test-all: test long test-torch test-inspect test-trainers test-prime-rl test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, prime-rl, mcpuniverse
 
-long: .venv/installed-dev
+long: .venv/compiled
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
 
 # torch is large and nothing else needs it, so it has its own environment.

@@ -122,19 +122,16 @@ def _assert_told(case: str, said: str) -> None:
         assert word in said
 
 
-@pytest.mark.parametrize("case", AGENTS)
-def test_a_wrong_agent_config_is_refused_before_any_worker_starts(
-    project: Project, case: str
-) -> None:
-    content, words = AGENTS[case]
-    project.write("collection.yaml", HEAD)
-    project.write("agent.yaml", content)
+def test_wrong_agent_configs_are_refused_before_any_worker_starts(project: Project) -> None:
     project.write("broken.py", "# A mistake:\n1/0\n")
+    for number, (content, _) in enumerate(AGENTS.values()):
+        project.write(f"agent-{number}.yaml", content)
+        project.collection(f"toys-{number}", f"./agent-{number}.yaml")
     done = project.run("work", "--burst")
     _assert_refused(done)
-    assert "agent.yaml:" in done.err
-    for word in words:
-        assert word in done.err, done.err
+    for number, (_, words) in enumerate(AGENTS.values()):
+        told = "".join(line for line in done.err.splitlines() if f"agent-{number}.yaml:" in line)
+        assert all(word in told for word in words), (words, done.err)
 
 
 def test_missing_variables_are_listed_at_once_and_values_never_shown(project: Project) -> None:

@@ -65,7 +65,7 @@ def test_tasks_of_a_collection_that_shrank_are_told_and_moved(project: Project) 
     assert len(project.by_id()) == 17
 
 
-@pytest.mark.every_broker(long=("rabbitmq",))
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_what_finds_no_room_is_left_where_it_is(project: Project) -> None:
     rewrite(project, number=3, max_queue_size=4, age_s=9)
     project.ok("send", "toys", "--file", project.tasks(*["echo hi"] * 12))

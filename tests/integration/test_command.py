@@ -190,7 +190,9 @@ def test_what_it_leaves_running_is_ended_also_at_the_limit(shell: Project) -> No
     fleet.stop()
 
 
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "kind", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_its_processes_end_with_the_worker(shell: Project, kind: signal.Signals) -> None:
     shell.environ["AGENTPIPE_GRACE_S"] = "0"
     fleet = shell.work("--processes", "1").ready(1)
@@ -293,31 +295,34 @@ def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
     wait_until(lambda: len(list(files.iterdir())) <= before, PATIENCE_S, "all is closed")
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"argv": []}, "argv: expected the program and its arguments"),
-        ({"argv": "sh x"}, "argv: expected the program and its arguments"),
-        ({"argv": ["none-such"]}, "argv: no such program 'none-such'"),
-        ({"argv": ["./none.sh"]}, "argv: no such program"),
-        ({"argv": ["sh", "{{ queston }}"]}, "did you mean 'question'?"),
-        ({"argv": ["sh", "{{ TOKEN }}"]}, "the context's values are in the program's environment"),
-        ({"argv": ["{{ question }}"]}, "the program itself cannot be a placeholder"),
-        ({"argv": ["sh", "-c", "echo {{ question }}"]}, "argv: 'echo {{ question }}' is code"),
-        ({"argvs": 1}, "unknown key 'argvs' in config: did you mean 'argv'?"),
-        ({"pass_env": "PATH"}, "pass_env: expected a list of names"),
-        ({"max_output_bytes": 0}, "max_output_bytes: expected a whole number"),
-    ],
-)
-def test_a_mistake_is_told_with_its_place(project: Project, config: Any, message: str) -> None:
-    file = project.write("command.yaml", _agent(**config))
-    project.collection("sh", "./command.yaml")
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"argv": []}, "argv: expected the program and its arguments"),
+    ({"argv": "sh x"}, "argv: expected the program and its arguments"),
+    ({"argv": ["none-such"]}, "argv: no such program 'none-such'"),
+    ({"argv": ["./none.sh"]}, "argv: no such program"),
+    ({"argv": ["sh", "{{ queston }}"]}, "did you mean 'question'?"),
+    ({"argv": ["sh", "{{ TOKEN }}"]}, "the context's values are in the program's environment"),
+    ({"argv": ["{{ question }}"]}, "the program itself cannot be a placeholder"),
+    ({"argv": ["sh", "-c", "echo {{ question }}"]}, "argv: 'echo {{ question }}' is code"),
+    ({"argvs": 1}, "unknown key 'argvs' in config: did you mean 'argv'?"),
+    ({"pass_env": "PATH"}, "pass_env: expected a list of names"),
+    ({"max_output_bytes": 0}, "max_output_bytes: expected a whole number"),
+]
+
+
+def test_each_mistake_is_told_with_its_place(project: Project) -> None:
+    files = []
+    for number, (config, _) in enumerate(MISTAKES):
+        files.append(project.write(f"command-{number}.yaml", _agent(**config)))
+        project.collection(f"sh-{number}", f"./command-{number}.yaml")
     done = project.run("check", "--json")
     assert done.code == 2
-    (problem, *_) = done.json["problems"]
-    assert message in problem["message"]
-    key = re.match(r"(?:unknown key ')?(\w+)", problem["message"])
-    assert key
-    lines = [line.strip().partition(":")[0] for line in file.read_text().splitlines()]
-    named = key[1] if key[1] in lines else "config"
-    assert (problem["file"], problem["line"]) == (str(file), lines.index(named) + 1)
+    first = {each["file"]: each for each in reversed(done.json["problems"])}
+    for file, (_, message) in zip(files, MISTAKES, strict=True):
+        problem = first[str(file)]
+        assert message in problem["message"]
+        key = re.match(r"(?:unknown key ')?(\w+)", problem["message"])
+        assert key
+        lines = [line.strip().partition(":")[0] for line in file.read_text().splitlines()]
+        named = key[1] if key[1] in lines else "config"
+        assert problem["line"] == lines.index(named) + 1

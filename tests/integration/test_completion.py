@@ -65,6 +65,7 @@ def test_bash_completes_commands_actions_options_choices_and_files(project: Proj
     assert completed(project, "send --metadata tail --on") == {"--on-full"}
 
 
+@pytest.mark.long
 def test_bash_completes_the_names_of_collections(project: Project) -> None:
     project.collection("toys")
     project.collection("tools", number=0)  # Invalid, but its name is still completed.

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -192,22 +193,21 @@ def _sleepers(project: Project) -> set[int]:
     return processes_with(_token(project), "environ") & processes_with("sleep")
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("import none_such", "none_such"),
-        ("import os; os._exit(7)", "ended its process with 7"),
-        ("x = 1", "Apart"),
-    ],
-)
-def test_a_module_that_cannot_be_imported_is_told_and_does_not_hurt(
-    project: Project, source: str, message: str
-) -> None:
-    project.write("apart.py", source)
-    config = {"class": "apart:Apart"}
-    agent = {"kind": "agent", "spec": {"name": "apart", "type": "python", "config": config}}
-    project.write("apart.yaml", yaml.safe_dump(agent))
-    project.collection("apart", "./apart.yaml", isolation="process")
+def test_a_module_that_cannot_be_imported_is_told_and_does_not_hurt(project: Project) -> None:
+    cases = {
+        "none": ("import none_such", "none_such"),
+        "ends": ("import os; os._exit(7)", "ended its process with 7"),
+        "empty": ("x = 1", "Apart"),
+    }
+    for name, (source, _) in cases.items():
+        project.write(f"{name}.py", source)
+        config = {"class": f"{name}:Apart"}
+        agent = {"kind": "agent", "spec": {"name": name, "type": "python", "config": config}}
+        project.write(f"{name}.yaml", yaml.safe_dump(agent))
+        project.collection(name, f"./{name}.yaml", isolation="process")
     done = project.run("check", "--json")
     assert done.code == 2
-    assert message in done.json["problems"][0]["message"]
+    told = {Path(each["file"]).stem: each["message"] for each in done.json["problems"]}
+    assert told.keys() == cases.keys()
+    for name, (_, message) in cases.items():
+        assert message in told[name]

@@ -148,6 +148,7 @@ def test_the_worker_imports_nothing_and_its_environment_is_its_own(judged: Proje
     assert not importers & (agents | workers)
 
 
+@pytest.mark.long
 def test_an_evaluator_that_spoils_its_process_spoils_no_other_task(judged: Project) -> None:
     names = [f"right {number}" for number in range(3)]
     results, _ = _judge(judged, "later", *names)

@@ -107,7 +107,7 @@ def test_a_second_trainer_is_told_and_the_first_goes_on(settings: Settings, tmp_
     assert_each_once(end["used"], tmp_path)
 
 
-@SLOW_ON_REDIS
+@pytest.mark.long
 def test_a_trainer_goes_on_at_once_where_the_one_before_was_killed_or_has_closed(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ class Loader(list[dict[str, Any]]):
         self.at = state
 
 
-@pytest.mark.parametrize("kind", [list, Loader])
+@pytest.mark.parametrize("kind", [list, pytest.param(Loader, marks=pytest.mark.long)])
 def test_groups_that_were_out_when_the_broker_lost_its_data_are_sent_again(
     own_server: OwnServer,
     tmp_path: Path,

@@ -96,6 +96,7 @@ def test_what_is_not_offered_is_refused_when_sent_and_starts_nothing_when_forged
     assert not started(clerk).exists()
 
 
+@pytest.mark.long
 def test_a_task_lowers_the_owners_limits_and_never_raises_them(
     clerk: Project, model: LlmStub
 ) -> None:

@@ -132,6 +132,7 @@ def policy(settings: Settings, tmp_path: Path) -> Callable[[], PolicyState]:
     return state
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("policy", "workers")
 def test_no_group_begins_in_place_of_one_that_comes_again(
     settings: Settings, tmp_path: Path, policy: Callable[[], PolicyState]
@@ -168,6 +169,7 @@ def test_no_group_begins_in_place_of_one_that_comes_again(
     assert found == [f"mixed/{number:06}" for number in (1, 2, 3)]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("workers")
 def test_several_trainers_share_the_prompts_also_where_one_is_killed(
     settings: Settings, tmp_path: Path
@@ -187,7 +189,10 @@ def test_several_trainers_share_the_prompts_also_where_one_is_killed(
 
 
 @pytest.mark.usefixtures("workers")
-@pytest.mark.parametrize(("min_good", "given"), [(3, 7), (4, 3), (None, 3)])
+@pytest.mark.parametrize(
+    ("min_good", "given"),
+    [(3, 7), *(pytest.param(least, 3, marks=pytest.mark.long) for least in (4, None))],
+)
 def test_short_groups_are_given_where_so_many_goods_are_enough(
     settings: Settings, tmp_path: Path, min_good: int | None, given: int
 ) -> None:

@@ -306,6 +306,7 @@ def test_an_update_that_fails_stays_paused(project: Project) -> None:
             pytest.fail("it began")
 
 
+@pytest.mark.long
 def test_hostile_words_change_nothing(project: Project) -> None:
     crew = Crew(project, ["http://127.0.0.1:1/v1"])
     crew.talkers()
