@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from agentpipe.connections.url import split_url
+from agentpipe.connections.url import is_cut_in_user, split_url
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
@@ -49,6 +49,10 @@ def load_for_url(group: str, url: str) -> Any:
     """Import the plugin for the scheme of ``url``."""
     if "#" in url:  # The fragment would be dropped silently.
         raise ConfigError(f"{without_password(url)}: write %23 for '#'")
+    if is_cut_in_user(url):
+        raise ConfigError(
+            f"{without_password(url)}: write %2F for '/' and %3F for '?' in a user or password"
+        )
     try:
         scheme = split_url(url).scheme if "://" in url else ""
     except ValueError:  # A bracket of an IPv6 address is missing.

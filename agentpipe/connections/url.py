@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from agentpipe.core.did_you_mean import did_you_mean
-from agentpipe.core.redaction import without_password
+from agentpipe.core.redaction import NESTED, without_password
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -106,6 +106,18 @@ def split_url(url: str) -> SplitResult:
         return urlsplit(url)
     parts = urlsplit(f"{scheme}://{rest[len(servers) :]}")
     return parts._replace(netloc=servers)
+
+
+def is_cut_in_user(url: str) -> bool:
+    """Whether a slash or a question mark in the user or the password ends the server's name.
+
+    The rest would be read as path or parameters, and errors would show parts of the password.
+    """
+    server, *rest = re.split("[/?]", url.partition("://")[2], maxsplit=1)
+    if "@" in server or "@" not in "".join(rest).partition(NESTED)[0]:
+        return False
+    ports = [each.rpartition(":")[2] for each in server.split(",") if ":" in each]
+    return any(it and not it.isdecimal() and not it.endswith("]") for it in ports)  # IPv6: ].
 
 
 def host_in_url(host: str) -> str:

@@ -26,7 +26,7 @@ MIN_SECRET = 4
 NO_SECRETS = frozenset({"true", "false", "none", "null"})
 # Minimum number of letters and digits for the 8-byte and the 4-byte index.
 _LONG, _SHORT = 15, 7
-_NESTED = "management=http"
+NESTED = "management=http"
 _USER = re.compile(r"//[^/@:]*+:")
 
 
@@ -84,13 +84,13 @@ def is_secret(value: str) -> bool:
 
 def without_password(url: str) -> str:
     """Return ``url`` with passwords masked, also in a URL nested in its parameters."""
-    first, *nested = url.split(_NESTED)
+    first, *nested = url.split(NESTED)
     shown = [_without_own_password(first)]
     for part in nested:
         if "%" in part.partition("&")[0]:  # A percent-encoded password is possible.
-            return _NESTED.join([*shown, ""]).removesuffix("http") + MASK
+            return NESTED.join([*shown, ""]).removesuffix("http") + MASK
         shown.append(_without_own_password(part))
-    return _NESTED.join(shown)
+    return NESTED.join(shown)
 
 
 def _without_own_password(url: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.brokers.sqlite import SqliteStore
 from agentpipe.connections import plugins
+from agentpipe.connections.url import is_cut_in_user
 from agentpipe.engines.python import PythonEngine
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
@@ -87,3 +88,36 @@ def test_no_password_is_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         plugins.load_for_url("agentpipe.brokers", "//user:canary@host")
     assert "canary" not in str(caught.value)
+
+
+SERVERS = ["redis", "redis+sentinel", "amqp", "amqps", "kafka"]
+
+
+@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize(
+    "user", ["user:geheim/nis", "user:geheim?nis", ":geheim/", "u:9geheim,x/y"]
+)
+def test_no_error_shows_a_password_with_a_slash_or_a_question_mark(scheme: str, user: str) -> None:
+    url = f"{scheme}://{user}@host:1/x?topic=t"
+    opens = open_sink if scheme == "kafka" else open_store
+    with pytest.raises(ConfigError, match=r"write %2F for '/' and %3F for '\?'") as caught:
+        opens(Settings(broker=url, sink=url))
+    assert "geheim" not in str(caught.value)
+    assert "nis" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:geheim@host:1/0?prefix=a@b",
+        "redis://host:1/0?prefix=a@b",
+        "redis://[::1]/0?prefix=a@b",
+        "redis+sentinel://one:1,two/name?prefix=a@b",
+        "amqp://host/a@b",
+        "unix:///run/a@b:c/redis.sock",
+        "sqlite:///a:b@c.db",
+        "amqp://host:5672/?management=http://user:word@host:15672",
+    ],
+)
+def test_an_at_sign_elsewhere_is_no_password(url: str) -> None:
+    assert not is_cut_in_user(url)
