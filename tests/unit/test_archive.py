@@ -49,6 +49,28 @@ def test_one_task_is_found_by_its_id(tmp_path: Path) -> None:
         assert archive.result("v1") is None
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_a_submission_that_ran_twice_the_first_result_is_stored(
+    tmp_path: Path, *, at_once: bool
+) -> None:
+    """As streams show it; a broker can run a task again that was settled, after it went back."""
+    results = [
+        Result(task_id="v1/a", run="v1", submitted_at=at, result=answer)
+        for at, answer in (("at 1", "first"), ("at 1", "again"), ("at 2", "another"))
+    ]
+    for some in [results] if at_once else [[each] for each in results]:
+        settings = settings_with(tmp_path, *some, Result(task_id="v1/b", submitted_at="at 1"))
+    with Archive.open(settings) as archive:
+        assert [each.result for each in archive.results_of("v1/a")] == ["first", "another"]
+        assert len(list(archive.results(run="v1"))) == 2
+
+
+def test_results_that_name_no_submission_are_all_stored(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, *(Result(task_id="a", result=each) for each in "12"))
+    with Archive.open(settings) as archive:
+        assert [each.result for each in archive.results_of("a")] == ["1", "2"]
+
+
 def test_a_server_is_no_archive() -> None:
     with pytest.raises(ConfigError, match="agentpipe collect"):
         Archive.open(Settings(sink="kafka://localhost:1/topic"))

@@ -41,6 +41,16 @@ def publish(*records: Record) -> None:
         sink.publish(records)
 
 
+def publish_as_a_server(*records: Record) -> None:
+    """Store them as they are, repeats included: an embedded sink leaves those out."""
+    rows = [(each.task_id, b"%d" % n, each.payload) for n, each in enumerate(records)]
+    publish()
+    with closing(sqlite3.connect("stream.db")) as db, db:
+        db.executemany(
+            "INSERT INTO records (task_id, digest, body, published_at) VALUES (?, ?, ?, 5.0)", rows
+        )
+
+
 def collect(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
     arguments = ["collect", "--sink", "sqlite:///stream.db", "--timeout", "0", "--json"]
     to = () if "--to" in options else ("--to", "kept.db")
@@ -67,7 +77,8 @@ def test_a_second_collection_adds_what_is_new(capsys: pytest.CaptureFixture[str]
 def test_what_comes_again_is_kept_once(capsys: pytest.CaptureFixture[str]) -> None:
     """Also a task that ran twice: two Results, but one submission."""
     first = record("a", outcome="ok")
-    publish(first, record("a", outcome="limit"), record("a", submitted_at="2026-02-01T08:00:00Z"))
+    again, later = record("a", outcome="limit"), record("a", submitted_at="2026-02-01T08:00:00Z")
+    publish_as_a_server(first, again, later)
     said = collect(capsys)
     assert (said["collected"], said["repeated"]) == (2, 1)
     said = collect(capsys, "--group", "from-the-start")

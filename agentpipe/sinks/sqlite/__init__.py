@@ -18,7 +18,7 @@ from agentpipe.sinks.base import check_group
 from agentpipe.sinks.sqlite import trimming
 from agentpipe.sinks.sqlite.archive import SqliteArchive
 from agentpipe.sinks.sqlite.facts import FEW, index_next
-from agentpipe.sinks.sqlite.keeping import collector_of, insert, unknown
+from agentpipe.sinks.sqlite.keeping import collector_of, insert, unknown, without_repeats
 from agentpipe.sinks.sqlite.layout import LAYOUT
 from agentpipe.sinks.sqlite.reader import SqliteGroupReader, SqliteReader
 from agentpipe.sinks.sqlite.searching import positions_of, search
@@ -40,7 +40,7 @@ REMEDY = "the reason is SQLite's: a constraint of the file, or its limit for one
 
 
 class SqliteSink:
-    """The ``Sink`` over ``sqlite:///file``; a Result published twice is stored once."""
+    """The ``Sink`` over ``sqlite:///file``; of each submission one Result is stored, the first."""
 
     def __init__(self, url: str) -> None:
         self._address = parse_url(url)
@@ -72,7 +72,7 @@ class SqliteSink:
 
     def _publish(self, records: Sequence[Record]) -> None:
         with self._database.write() as db:
-            insert(db, _readable(records), time.time())
+            insert(db, without_repeats(db, _readable(records)), time.time())
 
     def add_new(self, records: Sequence[Record]) -> int:
         """Store the records of new submissions; returns how many."""

@@ -1,10 +1,12 @@
-"""Keeping: stores each submission of another stream once."""
+"""Keeping: stores one Result of each submission."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 from typing import TYPE_CHECKING
+
+import orjson
 
 from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core import caps
@@ -25,11 +27,29 @@ _INSERT = (
     " ON CONFLICT (task_id, digest) DO NOTHING"
 )
 
+_ARE_STORED = (
+    "SELECT EXISTS (SELECT 1 FROM json_each(?) CROSS JOIN records WHERE records.task_id = value)"
+)
+
 
 def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: float) -> None:
     """Add the records that are not stored yet in exactly this form, or were and are trimmed."""
     rows = [(each.task_id, _digest(each), each.payload, published_at) for each in records]
     execute_rows(db, _INSERT, rows)
+
+
+def without_repeats(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
+    """The records without further Results of a submission, whose task ran again.
+
+    Keeps all records that name no submission.
+    """
+    ids = [record.task_id for record in records]
+    (are_stored,) = db.execute(_ARE_STORED, (orjson.dumps(ids).decode(),)).fetchone()
+    if not are_stored and len(set(ids)) == len(ids):
+        return list(records)
+    named = [it for it in records if submission_in(it.payload) is not None]
+    repeats = {id(it) for it in named} - {id(it) for it in unknown(db, named)}
+    return [it for it in records if id(it) not in repeats]
 
 
 def unknown(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
