@@ -134,7 +134,7 @@ def age_or_time(option: str, text: str | None) -> float | None:
     if text is None:
         return None
     if found := _AGE.fullmatch(text):
-        return time.time() - float(found[1]) * _UNITS_S[found[2]]
+        return max(0.0, time.time() - float(found[1]) * _UNITS_S[found[2]])
     moment = seconds_of(text)
     if moment is None:
         raise ConfigError(

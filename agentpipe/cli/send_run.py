@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ def _plan(args: argparse.Namespace) -> RunPlan | None:
 def chosen(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[AdmittedTask]:
     """The tasks to send, after ``--limit`` or ``--sample-tasks``, with the run's ids."""
     if args.limit is not None:
-        tasks = islice(tasks, args.limit)
+        tasks = islice(tasks, min(args.limit, sys.maxsize))
     elif args.sample_tasks is not None:
         tasks = random_part(tasks, args.sample_tasks, args.seed or 0)
     plan = _plan(args)

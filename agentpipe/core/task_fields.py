@@ -9,6 +9,7 @@ import orjson
 
 from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.core.json_values import JsonRules
+from agentpipe.core.masking import shorten
 from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import TaskError
@@ -24,6 +25,8 @@ MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_
 _TOGETHER = frozenset({"sample_index", "group_size", "run", "deadline"})
 # Fields that name something: an empty name is a sender's mistake.
 _NAMES = ("group_id", "policy_version", "replay_of", "retry_of")
+# Strings of at most ``MAX_ID`` characters.
+_BOUNDED = frozenset({"task_id", *_NAMES})
 EMPTY = "it is empty; give one, or leave the key out"
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
@@ -56,10 +59,21 @@ def too_large(fields: Mapping[str, Any], size: int) -> list[str]:
 def wrong_types(known: dict[str, Any]) -> dict[str, str]:
     """Return what is wrong with each field of the wrong type, by field name."""
     return {
-        name: f"{name}: expected {CHECKS[name][0]}, got {kind_of(value)}"
+        name: f"{name}: expected {CHECKS[name][0]}, got {_shown(name, value)}"
         for name, value in known.items()
         if not CHECKS[name][1](value)
     }
+
+
+def _shown(name: str, value: Any) -> str:
+    """Describe a value by what is wrong with it: its type, length, or an item."""
+    if isinstance(value, str) and name == "run":
+        return ascii(shorten(value, 80, "..."))
+    if isinstance(value, str) and name in _BOUNDED:
+        return f"one of {len(value):,}"
+    if isinstance(value, list) and CHECKS[name][1]([]):
+        return f"{next(kind_of(item) for item in value if not isinstance(item, dict))} in it"
+    return kind_of(value)
 
 
 def _wrong_sample(known: dict[str, Any]) -> Iterator[str]:

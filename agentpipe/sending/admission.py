@@ -105,7 +105,7 @@ def _ours(data: Any) -> list[str]:
     """Reject reserved keys: an object from outside cannot set what only agentpipe sets."""
     if not isinstance(data, dict) or _OURS.isdisjoint(data):
         return []
-    given = [name for name in data if name in _OURS and data[name]]
+    given = [name for name in data if name in _OURS and data[name] is not None]
     return [f"{name}: only agentpipe sets it: remove the key" for name in given]
 
 

@@ -81,9 +81,16 @@ class Terminal:
             left = left[os.write(self._screen_fd, left) :]
 
 
+class _Console(Console):
+    """Leaves a closed pipe to the command; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(file: TextIO | None = None) -> Console:
     """A console for lines that already fit; prints no escapes without a terminal."""
-    return Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return _Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _has_more(fd: int) -> bool:

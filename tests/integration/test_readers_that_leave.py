@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("runs",), ("status", "--json"), ("--help",), ("--version",)]
+    "arguments",
+    [("runs",), ("status", "--json"), ("top", "--once"), ("--help",), ("--version",)],
 )
 def test_a_reader_that_is_gone_is_no_error(project: Project, arguments: tuple[str, ...]) -> None:
     project.collection()

@@ -38,7 +38,8 @@ def test_a_stream_that_is_closed_is_none_that_is_written_to(folder: Path, closed
 
 def test_no_file_gets_the_number_of_a_closed_stream() -> None:
     program = (
-        "import os; from agentpipe.cli import _open_missing_streams as open_them; open_them();"
+        "import os; from agentpipe.cli.program import _open_missing_streams as open_them;"
+        "open_them();"
         "assert [os.readlink(f'/proc/self/fd/{n}') for n in range(3)] == ['/dev/null'] * 3;"
         "assert all(map(os.get_inheritable, range(3)))"
     )
@@ -62,3 +63,19 @@ def test_a_folder_that_was_removed_is_said_in_a_line(tmp_path: Path) -> None:
     said = "the current folder was removed: change to one that there is\n"
     assert (done.returncode, done.stderr) == (2, said)
     assert not os.path.lexists(gone)
+
+
+def test_ctrl_c_while_the_program_still_loads_is_no_traceback(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "class CtrlC:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'agentpipe.cli.parser': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, CtrlC())\n"
+        "from agentpipe.cli import main\n"
+        "sys.exit(main(['--version']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -248,6 +248,8 @@ def test_the_owners_limits_are_ceilings() -> None:
         {"dramatiq": {"pipe_target": {"actor_name": "wipe"}}},
         {"dramatiq": {"on_success": "wipe"}},
         {"answered": {"answer": "<m:API_KEY>", "mark": "m"}},
+        {"answered": {}},
+        {"spent_before": {}},
     ],
 )
 def test_a_task_names_no_message_that_follows_and_brings_no_answer(given: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ DOORS = {
     "engines/process/preflight.py",
     "tui/terminal.py",
 }
-PRINTS = re.compile(r"(?<![.\w])print\(|\bsys\.std(?:out|err)\.(?:buffer\.)?write\(|\bConsole\(")
+PRINTS = re.compile(r"(?<![.\w])print\(|\bsys\.std(?:out|err)\.(?:buffer\.)?write\(|\b_?Console\(")
 
 
 def test_what_is_printed_passes_one_of_few_doors() -> None:

@@ -81,6 +81,16 @@ def test_a_number_that_no_store_can_take_is_named(
     assert f"{HUGE} is too large: numbers go up to 2^63 - 1" in refused(capsys, *arguments)
 
 
+def test_a_limit_beyond_any_file_takes_the_whole_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "adder", "--file", "tasks.jsonl", "--limit", HUGE]) == 0
+    assert capsys.readouterr().out.endswith("1 accepted, 0 duplicates, 0 refused\n")
+
+
+@pytest.mark.parametrize("option", ["--older-than", "--newer-than"])
+def test_an_age_from_before_all_time_stamps_is_the_first_of_them(option: str) -> None:
+    assert main(["dead", "list", option, "999999999999w"]) == 0
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "x"])
 @pytest.mark.parametrize(
     "command",
