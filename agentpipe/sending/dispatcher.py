@@ -29,7 +29,7 @@ from agentpipe.sending.batches import batches_of, in_pauses, is_full
 from agentpipe.sending.groups import COUNT_GROUPS, REPAIRS, GroupPlan, offer_portions
 from agentpipe.sending.handle import Handle
 from agentpipe.sending.one_ahead import Pace, one_ahead
-from agentpipe.sending.patience import FULL_PAUSE_S, tried, until_it_answers
+from agentpipe.sending.patience import FULL_PAUSE_S, is_patient, tried, until_it_answers
 from agentpipe.sending.pending import Pending
 from agentpipe.sending.plain_queues import ActorOptions
 from agentpipe.sending.refused_results import refused_results
@@ -209,7 +209,7 @@ class Dispatcher(ActorOptions):
         round_robin: bool = True,
     ) -> Iterator[Sent]:
         """Like ``send_many``, with the outcome of each round trip."""
-        waiting = on_full == "wait"
+        waiting = is_patient(on_full)
         offer = partial(self._store.offer, collection, round_robin=round_robin)
         offer_at_pace = partial(self._offer_at_pace, collection, round_robin=round_robin)
         rules, config_hash, pace = self.rules_of(collection), self.hash_of(collection), Pace()
@@ -277,7 +277,7 @@ class Dispatcher(ActorOptions):
         store = require(self._store, CountsGroups, COUNT_GROUPS)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
         groups = (plan.group_of(admit(task, rules), config_hash) for task in tasks)
-        patient = on_full == "wait"
+        patient = is_patient(on_full)
         return offer_portions(store, collection, groups, patient=patient, hold=hold)
 
     def _offer_at_pace(

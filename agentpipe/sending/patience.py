@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from agentpipe.core.backoff import delay_s
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,17 @@ OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+def is_patient(on_full: str) -> bool:
+    """Whether a sender waits for room, and for a store that does not answer.
+
+    Raises:
+        ConfigError: ``on_full`` is neither ``refuse`` nor ``wait``.
+    """
+    if on_full not in ("refuse", "wait"):
+        raise ConfigError(f"on_full: expected 'refuse' or 'wait', not {on_full!r:.40}")
+    return on_full == "wait"
 
 
 def tried(ask: Callable[[], T]) -> T | Unreachable:

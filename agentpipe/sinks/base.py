@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 Start = Literal["beginning", "now"] | float
 # A reader stores a commit within this time; if it cannot, it waits.
 COMMIT_WITHIN_S = 0.05
+
+
+def check_start(start: Start) -> None:
+    """Reject a place where no reader can begin; a misspelt one would skip all that is there.
+
+    Raises:
+        ConfigError: It is none of the places of ``Start``.
+    """
+    is_time = isinstance(start, (int, float)) and not isinstance(start, bool)
+    if start not in ("beginning", "now") and not (is_time and math.isfinite(start)):
+        raise ConfigError(f"start: expected 'beginning', 'now' or Unix seconds, not {start!r:.40}")
 
 
 def check_group(group: str | None) -> None:

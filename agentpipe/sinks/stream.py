@@ -17,7 +17,7 @@ from agentpipe.core.redaction import without_password
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
 from agentpipe.sinks.async_results import AsyncResults
-from agentpipe.sinks.base import LosesRecords, check_group
+from agentpipe.sinks.base import LosesRecords, check_group, check_start
 from agentpipe.sinks.late_reader import LateReader, in_a_loop
 from agentpipe.sinks.polling import Polling
 from agentpipe.sinks.portion import Portion
@@ -130,12 +130,13 @@ class Stream:
         the first result. A stream without a timeout logs once that it waits, unless ``patient``.
 
         Raises:
-            ConfigError: The sink's URL or the group's name is invalid.
+            ConfigError: The sink's URL, the group's name or the start is invalid.
             Unreachable: The server does not answer.
         """
         from agentpipe.sinks import open_sink
 
         check_group(group)
+        check_start(start)
         shown, sink = without_password(settings.sink), None
         reader: Reader = LateReader(partial(open_sink, settings), group, start)
         if not in_a_loop():

@@ -89,6 +89,8 @@ class GroupStream:
         self.policy = policy
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
+        if max_staleness is not None and max_staleness < 0:
+            raise ConfigError(f"max_staleness must be at least 0, not {max_staleness}")
         self.max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._trains = trains
         self._prefix, self._shard = prefix, shard

@@ -66,6 +66,16 @@ def test_who_does_not_is_told_at_once(store: FlakyStore) -> None:
     assert store.away == 2
 
 
+@pytest.mark.parametrize("on_full", ["Wait", "", None, True])
+def test_a_misspelt_way_to_treat_full_queues_sends_nothing(store: FlakyStore, on_full: Any) -> None:
+    dispatcher = Dispatcher(store)
+    with pytest.raises(ConfigError, match=r"^on_full: expected 'refuse' or 'wait', not "):
+        dispatcher.send_many("toys", ["q"], on_full=on_full)
+    with pytest.raises(ConfigError, match=r"^on_full: expected 'refuse' or 'wait', not "):
+        dispatcher.send_groups("toys", ["q"], n=2, on_full=on_full)
+    assert store.stats().accepted == 0
+
+
 def test_an_invalid_task_costs_its_own_batch_only(store: FlakyStore) -> None:
     store.away = -1
     store.declare([Queue("toys_0", "toys", 3 * BATCH)])

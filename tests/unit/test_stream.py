@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from agentpipe.core.result import Result
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.settings import Settings
 from agentpipe.sinks import seen
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.portion import MOST, Portion
@@ -19,6 +20,7 @@ from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class ListReader:
@@ -273,6 +275,16 @@ def test_the_newest_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     results = Stream(reader, timeout_s=0)
     assert [each.task_id for each in results] == ["a", "b", "c", "a"]
     assert results.repeated == 1
+
+
+@pytest.mark.parametrize("start", ["begining", "", "5", None, True, math.nan, math.inf])
+def test_a_misspelt_start_is_refused_and_not_the_end_of_the_stream(
+    start: Any, tmp_path: Path
+) -> None:
+    settings = Settings(sink=f"sqlite:///{tmp_path}/results.db")
+    with pytest.raises(ConfigError, match=r"^start: expected 'beginning', 'now' or Unix seconds"):
+        Stream.open(settings, start=start)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_timeout_begins_anew_with_each_record() -> None:
