@@ -48,7 +48,10 @@ def read_evaluators(path: Path, rules: TaskRules, stdin: BinaryIO) -> NewEvaluat
     found = _list_in(path)
     if found is None:
         tasks = read_tasks(str(path), stdin, rules)
-        return NewEvaluators(by_task={key_of(it): it.task.evaluators for it in tasks})
+        by_task = {key_of(it): it.task.evaluators for it in tasks}
+        if not by_task:  # Otherwise only results without an answer would make the new run.
+            raise ConfigError(Problem("no evaluator and no task in it: add some", str(path)))
+        return NewEvaluators(by_task=by_task)
     if problems := evaluator_problems(found, rules.functions):
         raise ConfigError([Problem(each, str(path)) for each in problems])
     return NewEvaluators(found)

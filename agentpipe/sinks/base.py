@@ -23,8 +23,11 @@ def check_start(start: Start) -> None:
     Raises:
         ConfigError: It is none of the places of ``Start``.
     """
-    is_time = isinstance(start, (int, float)) and not isinstance(start, bool)
-    if start not in ("beginning", "now") and not (is_time and math.isfinite(start)):
+    if isinstance(start, str):
+        is_valid = start in ("beginning", "now")
+    else:
+        is_valid = type(start) in (int, float) and math.isfinite(start)
+    if not is_valid:
         raise ConfigError(f"start: expected 'beginning', 'now' or Unix seconds, not {start!r:.40}")
 
 

@@ -89,8 +89,20 @@ class _Console(Console):
 
 
 def console(file: TextIO | None = None) -> Console:
-    """A console for lines that already fit; prints no escapes without a terminal."""
-    return _Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    """A console for lines that already fit.
+
+    To a file it prints no escapes without a terminal, or with ``NO_COLOR``. Without a file, for
+    frames, ``NO_COLOR`` leaves bold and reversed text, which shows the selection.
+    """
+    is_plain = file is not None and (os.environ.get("NO_COLOR") or not file.isatty())
+    return _Console(
+        file=file,
+        color_system=None if is_plain else "auto",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def _has_more(fd: int) -> bool:
