@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, awaited_runs, served_agent
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
-from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.brokers.records import Queue, Settlement
 from agentpipe.errors import Unreachable
-from agentpipe.settings import Settings
-from tests.integration.proxy import Proxy
 from tests.integration.rabbit_queues import delete_queues
+from tests.integration.rabbit_rig import LONG_S, QUEUES, opened, rig_on
 from tests.integration.rounds import Rounds
 from tests.stores import PATIENCE_S, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from agentpipe.brokers.records import Claim
     from brokers.server_rabbitmq import RabbitServer
-
-QUEUES = [Queue(name, None, 100, 1, 3) for name in ("toys", "others")]
-# Longer than any test.
-LONG_S = 600.0
+    from tests.integration.rabbit_rig import Rig
 
 
 @pytest.fixture
@@ -39,74 +34,10 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
     return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
-def opened(broker_url: str) -> RabbitStore:
-    store = open_store(Settings(broker=broker_url, lease_s=LONG_S))
-    assert isinstance(store, RabbitStore)
-    store.declare(QUEUES)
-    return store
-
-
-class Rig:
-    """A worker whose connection can be cut, and a store beside it."""
-
-    def __init__(self, proxy: Proxy, store: RabbitStore, beside: RabbitStore) -> None:
-        self.store, self.beside, self._proxy = store, beside, proxy
-        self.worker = Worker("w", slots=64, queues=frozenset({"toys", "others"}), lease_s=LONG_S)
-        store.join(self.worker)
-
-    def offer(self, queue: str, *task_ids: str, priority: int = 0) -> None:
-        offers = [Offer(task_id, b"{}", priority) for task_id in task_ids]
-        self.beside.offer(queue, offers, round_robin=False)
-
-    def run(self, queue: str, *task_ids: str) -> list[Claim]:
-        """Claim these tasks."""
-        self.offer(queue, *task_ids)
-        return claim_all(len(task_ids), self.store, self.worker)
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """Cut the connection; the worker is connected again at the end."""
-        session = self.store._link._session  # noqa: SLF001 - no public name shows it
-        assert session is not None
-        self._proxy.refuse()
-        wait_until(lambda: not session.is_open, PATIENCE_S, "the connection has ended")
-        yield
-        self._proxy.accept()
-
-    @contextmanager
-    def half_away(self) -> Iterator[None]:
-        """Cut the connection; the server notices it only at the end."""
-        session = self.store._link._session  # noqa: SLF001 - as above
-        assert session is not None
-        self._proxy.drop_clients()
-        wait_until(lambda: not session.is_open, PATIENCE_S, "the connection has ended")
-        yield
-        self._proxy.let_go()
-
-    def settled(self, claims: Sequence[Claim]) -> list[bool]:
-        """Settle these runs, as soon as the server answers and has delivered them again."""
-
-        def settle() -> list[bool]:
-            with suppress(Unreachable):
-                return self.store.settle(good(claims))
-            return []
-
-        return wait_until(settle, PATIENCE_S, "they are settled")
-
-    def lost(self, *running: Claim) -> set[str]:
-        """Which of these runs are found to be lost, if the lease is not."""
-        keys = {claim.key: claim.task_id for claim in running}
-        assert self.store.heartbeat(self.worker)
-        return {keys[key] for key in self.store.compare(self.worker, [*keys], None).lost}
-
-
 @pytest.fixture
 def rig(broker_url: str, rabbitmq_server: RabbitServer) -> Iterator[Rig]:
-    with ExitStack() as stack:
-        proxy = stack.enter_context(Proxy(rabbitmq_server.port, odds=0.0))
-        through = broker_url.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/")
-        store, beside = (stack.enter_context(closing(opened(it))) for it in (through, broker_url))
-        yield Rig(proxy, store, beside)
+    with rig_on(broker_url, rabbitmq_server) as rig:
+        yield rig
 
 
 def test_a_run_whose_task_is_gone_is_lost_alone(rig: Rig, broker_url: str) -> None:

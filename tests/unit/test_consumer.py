@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -192,3 +193,75 @@ def test_a_consumer_is_paused_only_once_what_it_claimed_has_begun(tmp_path: Path
         assert was_paused == [False]
         consumer.stop()
         consumer.join(20)
+
+
+class Awaiting:
+    """A store that has not found some claims again since it was away."""
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = store
+        self.awaited: frozenset[tuple[str, int]] = frozenset()
+        self.refusals = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def settle(self, settlements: list[Settlement]) -> list[bool]:
+        self._refuse(settlements)
+        return self._store.settle(settlements)
+
+    def settle_and_claim(
+        self, settlements: list[Settlement], _request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim] | None]:
+        return self.settle(settlements), None
+
+    def _refuse(self, settlements: list[Settlement]) -> None:
+        if not self.awaited.isdisjoint(each.claim.key for each in settlements):
+            self.refusals += 1
+            raise Unreachable("one was not found yet")
+
+
+def test_a_run_that_the_store_has_not_found_yet_holds_up_no_other(tmp_path: Path) -> None:
+    """Regression: what ended with it was not settled, and nothing was claimed."""
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        loop, awaiting = HeldLoop(), Awaiting(store)
+        consumer = consumer_of(awaiting, settings, lambda: None)
+        consumer.begin(replace(WORKER, slots=2), loop)  # type: ignore[arg-type]
+        for queue in QUEUES[:2]:
+            put(store, queue)
+        wait_until(lambda: len(loop.messages) == 2, 20, "both run")
+        ended = [*loop.messages]
+        awaiting.awaited = frozenset({ended[0].claim.key})
+        for message in ended:
+            message.settlement = Settlement(message.claim, "complete", b"{}", "ok")
+        for queue in (ended[1].claim.queue, QUEUES[2]):  # The awaited one has no slot, either.
+            store.offer(queue, [Offer(f"next of {queue}", b"{}")], round_robin=False)
+        consumer.settle_soon(ended)
+        wait_until(lambda: len(loop.messages) == 4, 20, "the next ones run")
+        assert ended[1] not in consumer.held
+        assert ended[0] in consumer.held
+        awaiting.awaited = frozenset()
+        wait_until(lambda: ended[0] not in consumer.held, 20, "it is settled")
+        consumer.stop()
+        consumer.join(20)
+
+
+def test_a_consumer_that_stops_settles_what_the_store_finds_at_last(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        put(store, "queue")
+        loop, awaiting = HeldLoop(), Awaiting(store)
+        consumer = consumer_of(awaiting, settings, lambda: None)
+        consumer.begin(WORKER, loop)  # type: ignore[arg-type]
+        (message,) = wait_until(lambda: loop.messages, 20, "it runs")
+        awaiting.awaited = frozenset({message.claim.key})
+        message.settlement = Settlement(message.claim, "complete", b"{}", "ok")
+        consumer.settle_soon([message])
+        consumer.stop()
+        wait_until(lambda: awaiting.refusals, 20, "it tries")
+        awaiting.awaited = frozenset()
+        consumer.join(20)
+        assert store.stats().outbox == 1

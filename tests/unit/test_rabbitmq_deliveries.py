@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agentpipe.brokers.rabbitmq import served_agent
+from agentpipe.brokers.rabbitmq import awaited_runs, served_agent
 from agentpipe.brokers.rabbitmq.ahead import Ahead
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
@@ -278,3 +279,33 @@ def test_a_single_longer_run_does_not_end_it() -> None:
     assert agent.is_instant
     assert not agent.note_run(0.05, 100)
     assert agent.is_instant
+
+
+def test_a_run_is_not_overdue_before_its_agent_was_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: its time ran while its worker took over a thousand other agents."""
+    before, after = (serving(1) for _ in range(2))
+    before.put(before.agents["c_0"], Prefetched(Message("t", "c_0", b""), 1))
+    before.claim(1, lambda: True)
+    after.inherit(before)
+    monkeypatch.setattr(awaited_runs, "REUNION_S", 0.0)
+    assert after.awaited.overdue == []
+    after.agents["c_0"].searched_at = time.monotonic()
+    assert [it.claim.task_id for it in after.awaited.overdue] == ["t"]
+
+
+def test_awaited_runs_are_counted_by_agent() -> None:
+    before, after = (serving(3, concurrency=9) for _ in range(2))
+    tasks = [("a", "c_0"), ("b", "c_0"), ("a", "c_1")]
+    for tag, (task_id, name) in enumerate(tasks):
+        before.put(before.agents[name], Prefetched(Message(task_id, name, b""), tag))
+    before.claim(9, lambda: True)
+    after.inherit(before)
+    assert [after.awaited.of(f"c_{number}") for number in range(3)] == [2, 1, 0]
+    assert after.awaited.queues == {"c_0", "c_1"}
+    after.awaited.take("c_0", "a")
+    assert after.awaited.take("c_0", "a") is None
+    after.awaited.take("c_1", "a")
+    assert [after.awaited.of(f"c_{number}") for number in range(3)] == [1, 0, 0]
+    assert after.awaited.queues == {"c_0"}

@@ -35,6 +35,7 @@ from agentpipe.brokers.capabilities.tasks import (
 )
 from agentpipe.brokers.capabilities.workers import (
     DRAIN_NOTED_S,
+    AwaitsClaims,
     BuriesWorkers,
     ComparesClaims,
     Comparison,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DRAIN_NOTED_S",
     "Answer",
+    "AwaitsClaims",
     "BreaksOnFailures",
     "BuriesWorkers",
     "CancelsTasks",

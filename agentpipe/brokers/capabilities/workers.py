@@ -148,6 +148,19 @@ class SettlesMeanwhile(Protocol):
 
 
 @runtime_checkable
+class AwaitsClaims(Protocol):
+    """Keeps the claims of a lost connection, and finds their tasks again one by one.
+
+    Attributes:
+        awaited: The keys of claims whose tasks are not found yet: ``settle`` raises ``Unreachable``
+            for these, and settles the others. From any thread.
+    """
+
+    @property
+    def awaited(self) -> frozenset[tuple[str, int]]: ...  # noqa: D102 - see the class
+
+
+@runtime_checkable
 class HandsOver(Protocol):
     """Settles successful runs once the sink has their Results, without storing these itself.
 

@@ -46,6 +46,7 @@ from agentpipe.brokers.rabbitmq.direct_results import DirectResults, is_direct
 from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.operations import LONG_S, RabbitOperations
 from agentpipe.brokers.rabbitmq.services import Services
+from agentpipe.brokers.rabbitmq.succession import successors_of
 from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -182,6 +183,11 @@ class RabbitStore(RabbitOperations, Store):
     @property
     def in_doubt(self) -> bool:
         return any(worker.is_in_doubt for worker in list(self._workers.values()))
+
+    @property
+    def awaited(self) -> frozenset[tuple[str, int]]:
+        workers = list(self._workers.values())
+        return frozenset(claim.key for worker in workers for claim in worker.awaited)
 
     def compare(
         self,
@@ -334,13 +340,7 @@ class RabbitStore(RabbitOperations, Store):
                 services = Services(connection, self._declared)
                 if before is not None:
                     services.inherit(before)
-                successors = {}
-                for name, worker in self._workers.items():
-                    successors[name] = RabbitWorker(
-                        services, worker.worker, self._wakeup, self._notes
-                    )
-                    successors[name].inherit(worker)
-                    await successors[name].open()
+                successors = await successors_of(self._workers, services, self._notes)
                 self._services, self._workers = services, successors
                 return services
             return before

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.served_agent import Held
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
-    from agentpipe.brokers.records import Claim
+    from agentpipe.brokers.rabbitmq.served_agent import Held, ServedAgent
 
-# Time for a run's task to be delivered again, once this worker serves its agent again.
+# Time for a run's task to be delivered again, once this worker has searched for it.
 REUNION_S = 5.0
 
 
-def task_key(claim: Claim) -> tuple[str, str]:
-    """The agent and the id of the claim's task: the same id can run under two agents."""
-    return claim.queue, claim.task_id
-
-
-class AwaitedRuns(dict[tuple[str, str], Held]):
-    """The runs by ``task_key``.
+class AwaitedRuns:
+    """The runs by agent and task id: the same id can run under two agents.
 
     Args:
         agents: The agents that the worker serves now, by queue.
@@ -33,28 +26,59 @@ class AwaitedRuns(dict[tuple[str, str], Held]):
     """
 
     def __init__(self, agents: Mapping[str, ServedAgent], lease_s: float) -> None:
-        super().__init__()
         self.elsewhere: frozenset[str] = frozenset()
         self._agents, self._lease_s, self._since = agents, lease_s, time.monotonic()
+        self._runs: dict[tuple[str, str], Held] = {}
+        self._numbers: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, runs: Iterable[Held]) -> None:
+        """Await the tasks of these runs."""
+        for each in runs:
+            self._runs[each.claim.queue, each.claim.task_id] = each
+        self._numbers = Counter(queue for queue, _ in self._runs)
+
+    def take(self, queue: str, task_id: str) -> Held | None:
+        """Await this run no longer; None if it is not awaited."""
+        taken = self._runs.pop((queue, task_id), None)
+        if taken is not None:
+            self._numbers[queue] -= 1
+        return taken
+
+    def clear(self) -> None:
+        """Await nothing."""
+        self._runs.clear()
+        self._numbers.clear()
+
+    @property
+    def all(self) -> list[Held]:
+        """The awaited runs; from any thread."""
+        return list(self._runs.values())
 
     @property
     def queues(self) -> frozenset[str]:
         """The agents with awaited runs."""
-        return frozenset(it.claim.queue for it in self.values())
+        return frozenset(queue for queue, number in self._numbers.items() if number)
 
-    def of(self, agent: ServedAgent) -> int:
+    def of(self, queue: str) -> int:
         """How many runs of this agent are awaited."""
-        return [it.claim.queue for it in self.values()].count(agent.queue.name)
+        return self._numbers[queue]
 
     @property
     def overdue(self) -> list[Held]:
         """Those whose tasks were not delivered again in time; from any thread."""
         now = time.monotonic()
-        return [it for it in list(self.values()) if now >= self._expected_by(it)]
+        return [it for it in self.all if now >= self._expected_by(it)]
 
     def _expected_by(self, awaited: Held) -> float:
-        """The server can take a lease to notice that the last connection has ended."""
+        """The server can take a lease to notice that the last connection has ended.
+
+        The search can take long: a worker takes over many agents at once.
+        """
         queue = awaited.claim.queue
         if agent := self._agents.get(queue):
-            return agent.since + REUNION_S
+            searched = agent.searched_at
+            return self._since + self._lease_s if searched is None else searched + REUNION_S
         return self._since + (REUNION_S if queue in self.elsewhere else self._lease_s)

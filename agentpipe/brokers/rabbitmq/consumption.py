@@ -155,7 +155,7 @@ class Consumption:
         While a run is awaited, all stays here: the search for the run would take it again.
         """
         await self.stop(agent)
-        if self._deliveries.awaited.of(agent):
+        if self._deliveries.awaited.of(agent.queue.name):
             return
         unclaimed = list(agent.ready)
         agent.ready.clear()

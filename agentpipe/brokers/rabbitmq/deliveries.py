@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns, task_key
+from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns
 from agentpipe.brokers.rabbitmq.exposed import Exposed
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, Held, ServedAgent
 from agentpipe.brokers.records import Claim
@@ -61,8 +61,7 @@ class Deliveries:
 
     def inherit(self, earlier: Deliveries) -> None:
         """Await the tasks that ran when the connection was lost."""
-        self.awaited.update(earlier.awaited)
-        self.awaited.update({task_key(it.claim): it for it in earlier.held.values()})
+        self.awaited.add([*earlier.awaited.all, *earlier.held.values()])
         was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
         self._was_ready = earlier._was_ready.union(was_ready)
         self._may_have_suspects = earlier._may_have_suspects
@@ -80,15 +79,18 @@ class Deliveries:
     def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> ServedAgent:
         """Start to serve an agent; counts runs whose tasks are awaited."""
         agent = ServedAgent(queue, unit)
-        agent.running = agent.active = self.awaited.of(agent)
+        agent.running = agent.active = self.awaited.of(queue.name)
         if queue.concurrency_group is not None:
-            running = sum(unit_of(it.claim.queue) == unit for it in self.awaited.values())
-            group = Group(queue.concurrency_group_limit, running)
-            agent.group = self._groups.setdefault(unit, group)
+            agent.group = self._groups.get(unit) or self._new_group(queue, unit, unit_of)
             agent.group.agents[queue.name] = agent
         self.agents[queue.name] = agent
         self._ahead.serve(queue.name)
         return agent
+
+    def _new_group(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> Group:
+        running = sum(self.awaited.of(it) for it in self.awaited.queues if unit_of(it) == unit)
+        self._groups[unit] = Group(queue.concurrency_group_limit, running)
+        return self._groups[unit]
 
     def remove(self, agent: ServedAgent) -> None:
         """Stop serving the agent."""
@@ -135,18 +137,19 @@ class Deliveries:
 
     def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
         """Whether the task still runs here: then its claim continues with the new delivery."""
-        before = self.awaited.pop((agent.queue.name, prefetched.message.task_id), None)
+        before = self.awaited.take(agent.queue.name, prefetched.message.task_id)
         if before is None:
             return False
         again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
         self.held[before.claim.number] = again
         self.note(prefetched)
+        self._wake()  # Its run can have ended meanwhile.
         return True
 
     def lose(self, lost: Iterable[Held]) -> None:
         """Await these runs no longer: each runs again wherever its task is."""
         for held in lost:
-            del self.awaited[task_key(held.claim)]
+            self.awaited.take(held.claim.queue, held.claim.task_id)
             if agent := self.agents.get(held.claim.queue):
                 agent.running -= 1
                 self._end(replace(held, agent=agent))
@@ -324,7 +327,7 @@ class Deliveries:
 
         The server delivers at most as many as can run. An awaited task can be among first offers.
         """
-        if self.awaited.of(agent):
+        if self.awaited.of(agent.queue.name):
             return False
         full = agent.running >= agent.queue.concurrency
         return full or agent.judging > 0 or any(it.returned for it in agent.ready)
@@ -335,7 +338,7 @@ class Deliveries:
 
     def runs(self) -> list[Held]:
         """Claimed tasks, including those whose redelivery is awaited."""
-        return [*self.held.values(), *self.awaited.values()]
+        return [*self.held.values(), *self.awaited.all]
 
     def has_one_in_last_chance(self) -> bool:
         """Whether one more crash would end any of the tasks here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class Resumption:
 
     async def search(self, agents: Iterable[ServedAgent]) -> None:
         """Take the awaited runs of these agents, and what lies before them."""
-        awaiting = [it for it in agents if self._deliveries.awaited.of(it)]
+        awaiting = [it for it in agents if self._deliveries.awaited.of(it.queue.name)]
         if awaiting:
             await self._channel.raw.catch_up()  # Most of them are delivered to the consumers.
         await asyncio.gather(*(self._search(it) for it in awaiting))
@@ -55,6 +56,7 @@ class Resumption:
             await self._take(agent, back, returned=True)
             for source in waiting:
                 await self._take(agent, source, returned=False)
+            agent.searched_at = agent.searched_at or time.monotonic()
         finally:
             agent.is_searched = False
 
@@ -63,7 +65,8 @@ class Resumption:
         self._channel.raw.ensure(source)
         asked = found = 0
         while found == asked and self._searches(agent):
-            asked = min(AT_ONCE, max(2 * asked, self._deliveries.awaited.of(agent)))
+            awaited = self._deliveries.awaited.of(agent.queue.name)
+            asked = min(AT_ONCE, max(2 * asked, awaited))
             deliveries = await self._channel.raw.get_many(source.name, asked)
             found = len(deliveries)
             for delivery in deliveries:
@@ -73,4 +76,4 @@ class Resumption:
         """Whether a run is awaited, and the tasks taken for it leave space for more."""
         size = sum(len(it.message.payload) for it in agent.ready)
         has_space = len(agent.ready) < SEARCHED and size < SEARCHED_BYTES
-        return has_space and self._deliveries.awaited.of(agent) > 0
+        return has_space and self._deliveries.awaited.of(agent.queue.name) > 0

@@ -63,7 +63,8 @@ class ServedAgent:
 
     Attributes:
         unit: What its lock covers.
-        since: When this worker took it over, on the monotonic clock.
+        searched_at: When its queues were searched for runs of a lost connection, on the monotonic
+            clock; None before.
         consumers: Consumer tags, by queue name.
         is_consumed: Whether each queue of its tasks has a consumer.
         is_opening: Whether deliveries of its earlier worker may not have arrived.
@@ -89,7 +90,7 @@ class ServedAgent:
 
     queue: Queue
     unit: str
-    since: float = field(default_factory=time.monotonic)
+    searched_at: float | None = None
     group: Group | None = None
     consumers: dict[str, str] = field(default_factory=dict)
     is_consumed: bool = False

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.awaited_runs import task_key
 from agentpipe.brokers.rabbitmq.breaker import run_ended
 from agentpipe.brokers.rabbitmq.direct_results import MAX_BYTES, Batch, DirectResults
-from agentpipe.brokers.rabbitmq.message_sizes import REMEDY, SAFE_BYTES
+from agentpipe.brokers.rabbitmq.settlement_sizes import fitting
 from agentpipe.connections.amqp.channel import ChannelClosed
-from agentpipe.errors import ResultTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -29,8 +25,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.brokers.records import Settlement
     from agentpipe.connections.amqp.message import OutgoingMessage
-
-log = logging.getLogger(__name__)
 
 
 class Settling:
@@ -144,6 +138,7 @@ class Settling:
         """Settle results of good runs, concurrently with other settlements."""
         if not self._services.connection.session.is_open:  # The next connection settles it.
             raise ChannelClosed("it ended before that was settled")
+        is_whole = not self._awaits(settlements)
         found = self._find(settlements)
         pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
         under_way = self._under_way(settlements)
@@ -151,9 +146,12 @@ class Settling:
             held is not None or each.claim.number in under_way
             for each, held in zip(settlements, found, strict=True)
         ]
-        new = await self._fitting([it for it in pairs if it[0].claim.number not in under_way])
+        left = [it for it in pairs if it[0].claim.number not in under_way]
+        new = await fitting(self._services.sizes, left)
         for carrying in {*under_way.values(), *self._begun(new)}:
             await asyncio.shield(carrying)
+        if not is_whole:  # Called again, what is settled now counts as done.
+            raise ChannelClosed("what was running has not been delivered again yet")
         for each in settlements:
             self._carried.pop(each.claim.number, None)
         return done
@@ -197,8 +195,6 @@ class Settling:
         """Each settlement's claim; None if it was lost, or is settled twice."""
         if not self._is_alive():
             return [None] * len(settlements)
-        if self._deliveries.awaited:  # Seldom, and every settlement comes by here.
-            self._refuse_awaited({task_key(each.claim) for each in settlements})
         seen: set[int] = set()
         found: list[Held | None] = []
         for claim in (each.claim for each in settlements):
@@ -207,32 +203,14 @@ class Settling:
             seen.add(claim.number)
         return found
 
-    def _refuse_awaited(self, keys: set[tuple[str, str]]) -> None:
-        overdue = self._deliveries.awaited.overdue
-        self._deliveries.lose(it for it in overdue if task_key(it.claim) in keys)
-        if keys & self._deliveries.awaited.keys():
-            raise ChannelClosed("what was running has not been delivered again yet")
-
-    async def _fitting(
-        self, pairs: Sequence[tuple[Settlement, Held]]
-    ) -> list[tuple[Settlement, Held]]:
-        """The same settlements, without new payloads that are too large for the server.
-
-        Raises:
-            ResultTooLarge: A result is too large; it would close this channel, and all tasks
-                running here would run twice.
-        """
-        sizes = self._services.sizes
-        largest = max((len(it.payload) + len(it.result) for it, _ in pairs), default=0)
-        largest = max([largest, *(_dead_bytes(it) for it, _ in pairs if it.action == "bury")])
-        limit = await sizes.limit_below(largest)
-        if limit is None:
-            return list(pairs)
-        rooms = {it.claim.key: _room(it, limit) for it, _ in pairs}
-        too_large = {it.claim.key for it, _ in pairs if len(it.result) > rooms[it.claim.key]}
-        if too_large:
-            raise ResultTooLarge({key: rooms[key] for key in too_large}, REMEDY)
-        return [(_without_large_payload(it, limit), held) for it, held in pairs]
+    def _awaits(self, settlements: Sequence[Settlement]) -> bool:
+        """Whether the task of any of these runs can still be delivered again."""
+        awaited = self._deliveries.awaited
+        if not (awaited and self._is_alive()):  # Seldom, and every settlement comes by here.
+            return False
+        claims = {each.claim.key for each in settlements}
+        self._deliveries.lose(it for it in awaited.overdue if it.claim.key in claims)
+        return any(it.claim.key in claims for it in awaited.all)
 
     async def _carry_out(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         messages = [message for pair in pairs for message in self._consequences(*pair)]
@@ -319,31 +297,3 @@ def _covered(settlement: Settlement, held: Held) -> frozenset[str]:
     if settlement.action != "cooldown" or settlement.delay_s <= 0:
         return frozenset()
     return frozenset((held.agent.queue.name, *settlement.cooldown_queues))
-
-
-def _dead_bytes(settlement: Settlement) -> int:
-    """The size of the dead letter, which holds task and Result."""
-    return len(settlement.payload or settlement.claim.payload) + len(settlement.result)
-
-
-def _room(settlement: Settlement, limit: int) -> int:
-    """The maximum size of the result, so that it fits beside the task in a dead letter.
-
-    If the task leaves too little room, the dead letter omits the result.
-    """
-    if settlement.action != "bury":
-        return limit
-    beside = limit - _dead_bytes(replace(settlement, result=b""))
-    return beside if beside >= SAFE_BYTES else limit
-
-
-def _without_large_payload(settlement: Settlement, limit: int) -> Settlement:
-    """Drop a new payload that is too large: the task continues with its old one."""
-    if len(settlement.payload) <= limit:
-        return settlement
-    log.warning(
-        "task %s: its answer, or what it cost, is too large to be kept for a later run; %s",
-        settlement.claim.task_id,
-        REMEDY,
-    )
-    return replace(settlement, payload=b"")

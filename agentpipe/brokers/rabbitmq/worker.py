@@ -86,6 +86,11 @@ class RabbitWorker:
         """Whether runs have to end whose tasks were not delivered again; from any thread."""
         return bool(self._deliveries.awaited.overdue)
 
+    @property
+    def awaited(self) -> list[Claim]:
+        """Claims whose tasks were not delivered again yet; from any thread."""
+        return [held.claim for held in self._deliveries.awaited.all]
+
     def heartbeat(self, report: bytes | None = None) -> None:
         """Renew the lease."""
         self._heard_at = time.monotonic()
@@ -127,13 +132,8 @@ class RabbitWorker:
             own = Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup)
             learn = self._reception.learn_reports
             self._answers = Answers(self._channel, self._deliveries, self._consumption, own, learn)
-            self.settling = Settling(
-                self._channel,
-                self._deliveries,
-                self._consumption,
-                self._tallies,
-                lambda: self.is_alive,
-            )
+            parts = self._channel, self._deliveries, self._consumption, self._tallies
+            self.settling = Settling(*parts, lambda: self.is_alive)
             me, hear = self._introduction, self._answers.hear
             self._membership = Membership(self._channel, me, hear, self.worker.lease_s)
             self._membership.members = self._members
@@ -265,7 +265,7 @@ class RabbitWorker:
         """Release claims that the worker does not hold; see ``ComparesClaims``."""
         self._deliveries.lose(self._deliveries.awaited.overdue)
         mine = {it.claim.key: it.claim for it in self._deliveries.held.values()}
-        awaited = {it.claim.key for it in self._deliveries.awaited.values()}
+        awaited = {it.claim.key for it in self._deliveries.awaited.all}
         strays = [Settlement(mine[key], "release") for key in mine.keys() - {*held}]
         returned = sum(await self.settling.settle(strays)) if strays else 0
         take_back = self._services.outbox.take_back

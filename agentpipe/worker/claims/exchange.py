@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.breaker import remedy
-from agentpipe.brokers.capabilities import BreaksOnFailures
+from agentpipe.brokers.capabilities import AwaitsClaims, BreaksOnFailures
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.worker.claims.meanwhile import Batch, Meanwhile
 from agentpipe.worker.claims.settling import Settling
@@ -79,6 +79,8 @@ class Exchange:
         self._meanwhile = Meanwhile(store, held, self._note_meanwhile, self._again)
         self.has_failed = False
         self._finished: deque[ClaimedMessage] = deque()
+        self._awaiting = store if isinstance(store, AwaitsClaims) else None
+        self._awaited: list[ClaimedMessage] = []
         self._refused: list[ClaimedMessage] = []
         self._refused_until = 0.0
         self.has_settled = False
@@ -90,6 +92,11 @@ class Exchange:
     def note_cancelled(self, cancelled: Collection[str]) -> None:
         """Remember these: the signal can come before the claim."""
         self.cancelled = self.cancelled.union(cancelled)
+
+    @property
+    def _running(self) -> int:
+        """Number of held claims whose runs have not ended, as far as they fill slots."""
+        return self._meanwhile.running - len(self._awaited)
 
     def turn(self, worker: Worker | None, loop: EventLoop, *, share: bool) -> list[ClaimedMessage]:
         """Settle finished runs, and claim for ``worker`` unless it is None; return the new claims.
@@ -115,8 +122,10 @@ class Exchange:
     def settle_ended(self) -> None:
         """Settle all finished runs, including those being settled in the background."""
         self._meanwhile.wait(SHUTDOWN_S)
-        batch = self._ended()
-        self._settle(batch, list(map(self._settlement_of, batch)))
+        self._settle_all(self._ended())
+        awaited, self._awaited = self._awaited, []
+        self._finished.extendleft(reversed(awaited))
+        self._settle_all(awaited)
 
     def carry_out(self, settlements: Sequence[Settlement]) -> None:
         """Carry out settlements of runs that are no longer tracked."""
@@ -127,9 +136,21 @@ class Exchange:
         if self._refused and time.monotonic() >= self._refused_until:
             self._finished.extend(self._refused)
             self._refused, self._refused_until = [], time.monotonic() + REFUSED_AGAIN_S
+        self._put_aside()
         batch = [self._finished[index] for index in range(len(self._finished))]
         offer_all(self._store, batch)
         return batch
+
+    def _put_aside(self) -> None:
+        """Part what the store cannot settle yet from what it can."""
+        keys = self._awaiting.awaited if self._awaiting else frozenset()
+        if keys or self._awaited:
+            ended = [
+                *self._awaited,
+                *(self._finished.popleft() for _ in range(len(self._finished))),
+            ]
+            self._awaited = [message for message in ended if message.claim.key in keys]
+            self._finished.extend(message for message in ended if message.claim.key not in keys)
 
     def _settle_and_claim(
         self,
@@ -188,6 +209,9 @@ class Exchange:
         self._finished.extend(batch)
         self._settled()
 
+    def _settle_all(self, batch: Sequence[ClaimedMessage]) -> None:
+        self._settle(batch, list(map(self._settlement_of, batch)))
+
     def _settle(self, batch: Sequence[ClaimedMessage], settlements: Sequence[Settlement]) -> None:
         left = batch
         while left:
@@ -220,7 +244,7 @@ class Exchange:
         self, worker: Worker | None, loop: EventLoop, ending: int, *, share: bool
     ) -> ClaimRequest | None:
         """A request for the slots free once ``ending`` held runs are settled; None if none are."""
-        held = self._capacity.held = self._meanwhile.running - ending
+        held = self._capacity.held = self._running - ending
         if worker is None:
             return None
         room = most_held(worker.slots) - len(self._held)
@@ -241,5 +265,5 @@ class Exchange:
     def _hold(self, claims: Sequence[Claim]) -> list[ClaimedMessage]:
         messages = [ClaimedMessage(claim) for claim in claims]
         self._held.add(messages)
-        self._capacity.held = self._meanwhile.running
+        self._capacity.held = self._running
         return messages
