@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
 from agentpipe.brokers.rabbitmq.ahead import Ahead, unread
-from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
+from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+from agentpipe.brokers.rabbitmq.messages import HEADERS, Message
+from agentpipe.brokers.rabbitmq.reception import Reception
+from agentpipe.brokers.records import Queue, Worker
+from agentpipe.connections.amqp.arrivals import Delivery
+from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.core.delivered import Delivered
 from agentpipe.core.thread_marks import NO_RUN
+
+
+class NoMarks(CancelMarks):
+    """No cancel marks."""
+
+    def __init__(self) -> None:
+        self.until_ms = {}
 
 
 class Notes:
@@ -37,15 +56,44 @@ def test_an_agent_is_noted_as_long_as_it_is_served() -> None:
     assert notes.laid == {}
 
 
-def test_agents_are_not_noted_when_a_task_can_begin_without_a_note() -> None:
+def test_agents_give_up_their_notes_for_tasks_until_there_is_room() -> None:
+    """Regression: they were not noted again, and what lay unread counted a crash from then on."""
     notes = Notes(room=2)
     ahead = Ahead(notes)
-    ahead.serve("one")
-    for tag, task_id in enumerate(("t", "u")):
+    for queue in ("one", "two"):
+        ahead.serve(queue)
+    for tag, task_id in enumerate("tuv"):
         ahead.add(tag, Message(task_id, "one", b""))
-    assert [*notes.laid.values()] == [Delivered("t", 0)]
-    ahead.serve("two")
-    assert [*notes.laid.values()] == [Delivered("t", 0), unread("two")]
+        if not tag:
+            assert {*notes.laid.values()} == {unread("two"), Delivered("t", 0)}
+    assert {*notes.laid.values()} == {Delivered("t", 0), Delivered("u", 0)}
+    ahead.drop([0])
+    assert [*notes.laid.values()] == [Delivered("u", 0)]  # The third can begin without a note.
+    ahead.drop([2])
+    assert {*notes.laid.values()} == {Delivered("u", 0), unread("one")}
+    ahead.drop([1])
+    assert {*notes.laid.values()} == {unread("one"), unread("two")}
+
+
+def test_an_agent_that_is_given_up_is_not_noted_when_there_is_room() -> None:
+    notes = Notes(room=1)
+    ahead = Ahead(notes)
+    ahead.add(0, Message("t", "one", b""))
+    for queue in ("one", "two"):
+        ahead.serve(queue)
+    ahead.give_up(["one"])
+    ahead.drop([0])
+    assert [*notes.laid.values()] == [unread("two")]
+
+
+def test_a_lost_connection_notes_nothing_more() -> None:
+    """Regression: a verdict that came later was noted for good."""
+    notes = Notes(room=9)
+    before, after = Ahead(notes), Ahead(notes)
+    after.inherit(before, {})
+    before.serve("one")
+    before.add(1, Message("t", "one", b""))
+    assert notes.laid == {}
 
 
 def test_nothing_is_noted_without_a_watcher() -> None:
@@ -85,3 +133,29 @@ def test_notes_of_a_lost_connection_stay_until_the_tasks_come_again() -> None:
     assert [*notes.laid.values()] == [tasks[0].delivered]
     after.drop([7])
     assert notes.laid == {}
+
+
+def test_an_agent_is_noted_again_when_a_verdict_could_not_be_carried_out() -> None:
+    """Regression: if another channel closed meanwhile, it was not noted for a while."""
+    notes, looked = Notes(room=9), asyncio.Event()
+    begun: list[Any] = []
+
+    async def blame(*_: Any) -> bool:
+        raise ChannelClosed("another one")
+
+    raw = SimpleNamespace(is_open=True, requeue=lambda _: None)
+    services = SimpleNamespace(verdicts=SimpleNamespace(blame=blame))
+    channel: Any = SimpleNamespace(
+        raw=raw, services=services, look=looked, wake=lambda: None, begin=begun.append
+    )
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(notes))
+    agent = deliveries.add(Queue("one", "c"), "one", str)
+    agent.is_withheld = True
+    consumption: Any = None
+    reception = Reception(channel, deliveries, consumption, 0.0)
+    reception.receive(agent, Delivery(1, True, {HEADERS["task_id"]: "t"}), returned=False)
+    assert notes.laid == {}
+    with pytest.raises(ChannelClosed):
+        asyncio.run(begun.pop())
+    assert [*notes.laid.values()] == [unread("one")]
+    assert looked.is_set()

@@ -25,7 +25,8 @@ class Ahead:
     A note stays until the task is settled or put back, also while the worker connects again. The
     worker notes separately that a task has begun. The note of an agent stands for the deliveries
     that have no note yet: they lie unread in the connection, and have not begun. So no agent is
-    noted while one of its tasks is here without a note and can have begun.
+    noted while one of its tasks is here without a note and can have begun. Tasks come first: an
+    agent gives up its note for one, and is noted again once there is room.
 
     Args:
         notes: Where to store the notes; None to store none.
@@ -35,6 +36,8 @@ class Ahead:
         self._notes = notes
         self._places: dict[int, int] = {}
         self._agents: dict[str, int] = {}
+        # Agents that are to be noted once there is room.
+        self._waiting: dict[str, None] = {}
         # The agents of tasks for whose notes there was no room, by tag.
         self._unnoted: dict[int, str] = {}
         # From the last connection, until the tasks are delivered again.
@@ -48,8 +51,9 @@ class Ahead:
         for tag in tasks.keys() & earlier._places.keys():
             if tasks[tag] not in earlier._kept:
                 earlier._kept[tasks[tag]] = earlier._places.pop(tag)
-        earlier.give_up(list(earlier._agents))
+        earlier.give_up([*earlier._agents, *earlier._waiting])
         earlier.drop(list(earlier._places))
+        earlier._notes = None  # What still happens on that connection is not about a delivery.
         self._kept = earlier._kept
 
     def forget_kept(self) -> None:
@@ -64,10 +68,25 @@ class Ahead:
             return
         delivered = message.delivered
         kept = self._kept.pop(delivered, None)
-        self._places[tag] = self._notes.lay(delivered) if kept is None else kept
+        self._places[tag] = self._place(message.queue, delivered) if kept is None else kept
         if self._places[tag] == NO_RUN:  # It can begin without a note.
             self._unnoted[tag] = message.queue
-            self.give_up(list(self._agents))
+            self._postpone(message.queue)
+
+    def _place(self, queue: str, delivered: Delivered) -> int:
+        """Note a delivery, in place of an agent if there is no room."""
+        assert self._notes is not None
+        place = self._notes.lay(delivered)
+        if place == NO_RUN and self._agents:
+            self._postpone(queue if queue in self._agents else next(iter(self._agents)))
+            place = self._notes.lay(delivered)
+        return place
+
+    def _postpone(self, queue: str) -> None:
+        """Remove the note of this agent, until there is room."""
+        if queue in self._agents:
+            self.give_up([queue])
+            self._waiting[queue] = None
 
     def drop(self, tags: Iterable[int]) -> None:
         """Remove the notes of deliveries that are no longer here."""
@@ -76,21 +95,42 @@ class Ahead:
                 self._unnoted.pop(tag, None)
                 if (place := self._places.pop(tag, None)) is not None:
                     self._notes.let_go(place)
+            if not self._unnoted:
+                self._note_waiting()
 
     def serve(self, queue: str) -> None:
         """Note that the deliveries of this agent are noted as they are read."""
-        if self._notes is None or queue in self._agents or queue in self._unnoted.values():
+        if self._notes is None or queue in self._agents:
             return
-        self._agents[queue] = self._notes.lay(unread(queue))
+        self._waiting[queue] = None
+        if queue not in self._unnoted.values():
+            self._note(queue)
+
+    def _note_waiting(self) -> None:
+        """Note agents while there is room."""
+        while self._waiting and self._note(next(iter(self._waiting))):
+            pass
+
+    def _note(self, queue: str) -> bool:
+        """Note an agent that waits; returns whether there was room."""
+        assert self._notes is not None
+        if (place := self._notes.lay(unread(queue))) == NO_RUN:
+            return False
+        del self._waiting[queue]
+        self._agents[queue] = place
+        return True
 
     def give_up(self, queues: Iterable[str]) -> None:
         """Remove the notes of these agents."""
-        if self._notes is not None:
-            for place in [self._agents.pop(it) for it in queues if it in self._agents]:
+        if self._notes is None:
+            return
+        for queue in queues:
+            self._waiting.pop(queue, None)
+            if (place := self._agents.pop(queue, None)) is not None:
                 self._notes.let_go(place)
 
     def clear(self) -> None:
         """Remove all notes."""
-        self.give_up(list(self._agents))
+        self.give_up([*self._agents, *self._waiting])
         self.drop(list(self._places))
         self.forget_kept()

@@ -100,15 +100,16 @@ class Reception:
             raise
         finally:
             agent.judging -= 1
+            if self._channel.raw.is_open:
+                self._end_judging(agent)
+
+    def _end_judging(self, agent: ServedAgent) -> None:
+        """Have claimed what waited for these verdicts, once there are all."""
         self._deliveries.end_judging(agent)
         if not agent.judging:
-            self._judged_all(agent)
-
-    def _judged_all(self, agent: ServedAgent) -> None:
-        """Have claimed what waited for these verdicts."""
-        if agent.is_withheld:
-            self._channel.look.set()
-        self._channel.wake()
+            if agent.is_withheld:
+                self._channel.look.set()
+            self._channel.wake()
 
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
