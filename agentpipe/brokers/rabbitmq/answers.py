@@ -82,22 +82,27 @@ class Answers:
             self._services.note_cooldowns(queues, request.cooldown_s)
             self._consumption.rest(queues)
         elif request.to:
-            answering = self._channel.begin(self._answer(request))
+            # What arrives later was perhaps sent after the request.
+            here = self._here() if request.kind == "cancel" else ()
+            answering = self._channel.begin(self._answer(request, here))
             self.under_way.add(answering)
             answering.add_done_callback(self.under_way.discard)
 
-    async def _answer(self, request: Request) -> None:
-        reply = encode(await self._reply(request), key=request.to)
+    def _here(self) -> list[Message]:
+        """The tasks that this worker has."""
+        ready = (prefetched.message for _, prefetched in self._deliveries.ready())
+        return [*(it.message for it in self._deliveries.runs()), *ready]
+
+    async def _answer(self, request: Request, here: Iterable[Message]) -> None:
+        reply = encode(await self._reply(request, here), key=request.to)
         await self._channel.raw.publish([reply])
 
-    async def _reply(self, request: Request) -> Reply:
+    async def _reply(self, request: Request, here: Iterable[Message]) -> Reply:
         if request.kind == "tallies":
             # Wait for all tasks whose senders already have a confirmation to be delivered.
             await self._channel.raw.catch_up()
             return self._worker.tallies.reply(self._worker.me(), self._worker.drained())
         if request.kind == "cancel":
-            here = [it.message for it in self._deliveries.runs()]
-            here += [prefetched.message for _, prefetched in self._deliveries.ready()]
             marks = await self._services.marks.learn(request.marks, here)
             return Reply(self._worker.me(), ending=self.end(marks))
         if request.kind == "locate":
