@@ -6,6 +6,7 @@ in its last chance runs isolated: until it has ended, no task that has crashed b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from functools import partial
@@ -15,7 +16,6 @@ from agentpipe.brokers.rabbitmq.resumption import Resumption
 from agentpipe.brokers.rabbitmq.served_agent import Prefetched
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
@@ -42,12 +42,16 @@ class Consumption:
         self._deliveries, self._receive = deliveries, receive
         self._resumption = Resumption(channel, deliveries, receive)
         self._isolating: asyncio.Task[None] | None = None
+        # A consumer of returned tasks that is being opened is not known yet.
+        self._changing = asyncio.Lock()
 
     async def adjust(self, agents: Sequence[ServedAgent]) -> None:
         """Consume from all queues of these agents, within their limits, unless they leave.
 
         Also takes what of them ran on a lost connection, whether or not they are consumed.
         """
+        if self._deliveries.awaited and self._deliveries.has_one_in_last_chance():
+            self.is_isolated()  # It ran on the last connection, and goes on.
         again, staying = [], [agent for agent in agents if not agent.leaving]
         for agent in staying:
             agent.resting = self.is_left_alone(agent)
@@ -86,11 +90,8 @@ class Consumption:
         wait behind these. After a report, runs that it spares are redelivered as first offers: they
         come before returned tasks, one of which may have ended that worker.
         """
-        for agent in agents if not self._isolating else ():
-            back = self._services.topology.back(agent.queue.name)
-            if back.name not in agent.consumers:
-                agent.is_opening = agent.is_withheld = True
-                await self._open(agent, back, returned=True)
+        for agent in agents:
+            await self._consume_returned(agent)
         await self._consume_first_offers(it for it in agents if it.is_reported)
         withheld = [agent for agent in agents if agent.is_withheld or agent.is_opening]
         if withheld:
@@ -102,6 +103,14 @@ class Consumption:
         if withheld:
             self._deliveries.give_turns(withheld)
             self._channel.wake()
+
+    async def _consume_returned(self, agent: ServedAgent) -> None:
+        """Consume returned tasks, unless one in its last chance runs isolated from them."""
+        back = self._services.topology.back(agent.queue.name)
+        async with self._changing:
+            if self._isolating is None and back.name not in agent.consumers:
+                agent.is_opening = agent.is_withheld = True
+                await self._open(agent, back, returned=True)
 
     async def _consume_first_offers(self, agents: Iterable[ServedAgent]) -> None:
         for agent in agents:
@@ -185,10 +194,11 @@ class Consumption:
     async def _isolate(self) -> None:
         """Stop consuming returned tasks: only these may have crashed before."""
         topology, consumers = self._services.topology, []
-        for agent in self._deliveries.agents.values():
-            agent.is_consumed = agent.is_withheld = False
-            consumer = agent.consumers.pop(topology.back(agent.queue.name).name, None)
-            consumers += [consumer] if consumer else []
+        async with self._changing:
+            for agent in self._deliveries.agents.values():
+                agent.is_consumed = agent.is_withheld = False
+                consumer = agent.consumers.pop(topology.back(agent.queue.name).name, None)
+                consumers += [consumer] if consumer else []
         await self._channel.raw.cancel(consumers)
         self._deliveries.give_turns(self._deliveries.agents.values())
         self._channel.wake()
