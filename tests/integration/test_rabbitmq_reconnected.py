@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.brokers.rabbitmq import RabbitStore, awaited_runs, served_agent
+from agentpipe.brokers.rabbitmq import worker as worker_module
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
 from agentpipe.brokers.records import Queue, Settlement
 from agentpipe.errors import Unreachable
@@ -202,6 +203,25 @@ def test_a_run_is_kept_while_the_server_believes_in_the_last_connection(
             wait_until(lambda: rounds.number > 2, PATIENCE_S, "it has looked for its agents")
             assert rig.lost(*runs) == set()
     assert rig.settled(runs) == [True]
+
+
+def test_others_learn_at_once_that_a_worker_awaits_nothing_of_an_agent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: for up to ten seconds they left the agent to it, which did not serve it."""
+    monkeypatch.setattr(worker_module, "HELLO_EVERY_S", LONG_S)
+    rig.run("toys", "run")
+    with rig.half_away():
+        with suppress(Unreachable):
+            rig.store.heartbeat(rig.worker)
+        rig.beside.join(replace(rig.worker, name="other"))
+        members = _worker(rig.beside, "other")._membership.members  # noqa: SLF001 - no public name shows it
+        wait_until(
+            lambda: "w" in members and members["w"].owned == {"toys"}, PATIENCE_S, "it waits"
+        )
+        deliveries = _worker(rig.store, "w")._deliveries  # noqa: SLF001 - as above
+        rig.store._link.soon(lambda: deliveries.lose(deliveries.awaited.all))  # noqa: SLF001 - on its own thread
+        wait_until(lambda: members["w"].owned == set(), PATIENCE_S, "it says so")
 
 
 def test_a_worker_that_leaves_as_it_is_connected_again_gives_its_runs_back(rig: Rig) -> None:

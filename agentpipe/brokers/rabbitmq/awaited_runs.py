@@ -62,6 +62,11 @@ class AwaitedRuns:
         """The agents with awaited runs."""
         return frozenset(queue for queue, number in self._numbers.items() if number)
 
+    @property
+    def owned(self) -> frozenset[str]:
+        """These agents, and those that the worker serves: others leave them to it."""
+        return self.queues.union(self._agents)
+
     def of(self, queue: str) -> int:
         """How many runs of this agent are awaited."""
         return self._numbers[queue]

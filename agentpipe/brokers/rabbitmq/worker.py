@@ -21,6 +21,7 @@ from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.awaited_runs import REUNION_S
 from agentpipe.brokers.rabbitmq.consumption import Consumption
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+from agentpipe.brokers.rabbitmq.introduction import introduction_of
 from agentpipe.brokers.rabbitmq.locks import AT_ONCE, FIRST
 from agentpipe.brokers.rabbitmq.membership import Membership
 from agentpipe.brokers.rabbitmq.reception import Reception
@@ -73,6 +74,7 @@ class RabbitWorker:
         self._tallies, self._look = TallyKeeper(), asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced, self.draining, self._report = False, False, b""
+        self._said_owned: frozenset[str] = frozenset()
         self.heartbeat()
 
     @property
@@ -180,14 +182,13 @@ class RabbitWorker:
         withheld = any(agent.is_withheld for agent in self._deliveries.agents.values())
         if self._look.is_set() or not self._balanced or withheld:
             self._look.clear()
-            before = set(self._deliveries.agents)
             await self._balance()
             if self.is_in_doubt:  # The caller compares what it holds, and ends these runs.
                 self.wakeup.set()
-            if before != set(self._deliveries.agents):
+            if self._deliveries.awaited.owned != self._said_owned:
                 self._hello_at = 0.0
         if now >= self._hello_at:
-            self._hello_at = now + HELLO_EVERY_S
+            self._hello_at, self._said_owned = now + HELLO_EVERY_S, self._deliveries.awaited.owned
             await self._membership.say_hello()
 
     async def _balance(self) -> None:
@@ -275,22 +276,8 @@ class RabbitWorker:
     # Messages of the fleet.
 
     def _introduction(self) -> Member:
-        agents = self._deliveries.agents
-        return Member(
-            self.worker.name,
-            self._membership.address,
-            self.worker.host,
-            self.worker.pid,
-            self.worker.slots,
-            self.worker.queues,
-            self._deliveries.awaited.queues.union(agents),
-            {name: agent.running for name, agent in agents.items() if agent.running},
-            {name: len(agent.ready) for name, agent in agents.items() if agent.ready},
-            self._services.outbox.lent_to(self.worker.name),
-            self._membership.connected + 1,
-            self._services.cooldowns.all(),
-            draining=self.draining,
-        )
+        parts = self._membership, self._deliveries, self._services
+        return introduction_of(self.worker, *parts, draining=self.draining)
 
     def _me(self) -> Member:
         seen_s = time.monotonic() - self._heard_at
