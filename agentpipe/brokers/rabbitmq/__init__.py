@@ -41,11 +41,10 @@ from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering, offer_to_runs
-from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.direct_results import DirectResults, is_direct
 from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.operations import LONG_S, RabbitOperations
-from agentpipe.brokers.rabbitmq.services import Services
+from agentpipe.brokers.rabbitmq.services import Services, services_on
 from agentpipe.brokers.rabbitmq.succession import successors_of
 from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
@@ -331,19 +330,15 @@ class RabbitStore(RabbitOperations, Store):
     async def _services_on(self, session: Session) -> Services:
         """The services of this session; after a lost one, also moves the workers to it."""
         known = self._services
-        if known is not None and known.connection.session is session:
+        has_lost = any(it.is_cut_off() for it in self._workers.values())
+        if known is not None and known.connection.session is session and not has_lost:
             return known
         async with self._opening:
-            before = self._services
-            if before is None or before.connection.session is not session:
-                connection = await Connection.open(session, self._address.topology)
-                services = Services(connection, self._declared)
-                if before is not None:
-                    services.inherit(before)
-                successors = await successors_of(self._workers, services, self._notes)
-                self._services, self._workers = services, successors
-                return services
-            return before
+            before, topology = self._services, self._address.topology
+            services = await services_on(session, topology, self._declared, before)
+            self._workers |= await successors_of(self._workers, services, self._notes)
+            self._services = services
+            return services
 
 
 async def _nothing(_: Services) -> None:

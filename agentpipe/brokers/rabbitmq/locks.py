@@ -77,6 +77,11 @@ class UnitLocks(ABC):
         if mine:
             await self._unlock(mine)
 
+    def hand_over(self, owner: object, successor: object) -> None:
+        """Have another worker of this connection own what ``owner`` has locked."""
+        for unit in [unit for unit, its in self._owners.items() if its is owner]:
+            self._owners[unit] = successor
+
     @abstractmethod
     async def _lock(self, units: Sequence[str]) -> bool:
         """Lock all units in one round trip, or none if another connection has any of them."""

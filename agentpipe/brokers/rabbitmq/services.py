@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.breaker import Tripped
 from agentpipe.brokers.rabbitmq.breaker import FleetBreaker
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
+from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
 from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
 from agentpipe.brokers.rabbitmq.drains import Drains
@@ -30,9 +31,10 @@ from agentpipe.core.delivered import Delivered
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.rabbitmq.connection import Connection
     from agentpipe.brokers.rabbitmq.rpc import RunEnded
+    from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.brokers.records import Queue
+    from agentpipe.connections.amqp.connection import Session
     from agentpipe.connections.amqp.message import OutgoingMessage
 
 # Margin after a cooldown's end: a check at that exact moment can find it unfinished.
@@ -230,3 +232,15 @@ class Services:
         if not await self._calendar.own():
             return None
         return (await self._calendar.change(advance))[0][schedule]
+
+
+async def services_on(
+    session: Session, topology: Topology, declared: Mapping[str, Queue], before: Services | None
+) -> Services:
+    """The services on this session; after a lost one, they inherit from those ``before``."""
+    if before is not None and before.connection.session is session:
+        return before
+    services = Services(await Connection.open(session, topology), declared)
+    if before is not None:
+        services.inherit(before)
+    return services

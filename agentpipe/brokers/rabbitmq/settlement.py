@@ -40,7 +40,7 @@ class Settling:
         deliveries: Deliveries,
         consumption: Consumption,
         tallies: TallyKeeper,
-        is_alive: Callable[[], bool],
+        has_lease: Callable[[], bool],
     ) -> None:
         self._busy = asyncio.Lock()
         self._beside: set[asyncio.Future[None]] = set()
@@ -50,7 +50,7 @@ class Settling:
         # Claims whose runs are measured: a settlement can fail, and is repeated.
         self._measured: set[int] = set()
         self._channel, self._services, self._deliveries = channel, channel.services, deliveries
-        self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
+        self._consumption, self._tallies, self._has_lease = consumption, tallies, has_lease
         self.direct = DirectResults(self._services.outbox, self._finish)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -91,7 +91,7 @@ class Settling:
 
         ``otherwise`` settles them with the outbox.
         """
-        if not (self.direct.is_quick and self._channel.raw.is_open and self._is_alive()):
+        if not (self.direct.is_quick and self._channel.raw.is_open and self._has_lease()):
             return False
         held = [self._deliveries.find(each.claim) for each in settlements]
         pairs = [(each, it) for each, it in zip(settlements, held, strict=True) if it]
@@ -136,7 +136,7 @@ class Settling:
 
     async def settle_beside(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Settle results of good runs, concurrently with other settlements."""
-        if not self._services.connection.session.is_open:  # The next connection settles it.
+        if self._has_lease() and not self._channel.raw.is_open:  # The next channel settles it.
             raise ChannelClosed("it ended before that was settled")
         is_whole = not self._awaits(settlements)
         found = self._find(settlements)
@@ -193,7 +193,7 @@ class Settling:
 
     def _find(self, settlements: Sequence[Settlement]) -> list[Held | None]:
         """Each settlement's claim; None if it was lost, or is settled twice."""
-        if not self._is_alive():
+        if not self._has_lease():
             return [None] * len(settlements)
         seen: set[int] = set()
         found: list[Held | None] = []
@@ -206,7 +206,7 @@ class Settling:
     def _awaits(self, settlements: Sequence[Settlement]) -> bool:
         """Whether the task of any of these runs can still be delivered again."""
         awaited = self._deliveries.awaited
-        if not (awaited and self._is_alive()):  # Seldom, and every settlement comes by here.
+        if not (awaited and self._has_lease()):  # Seldom, and every settlement comes by here.
             return False
         claims = {each.claim.key for each in settlements}
         self._deliveries.lose(it for it in awaited.overdue if it.claim.key in claims)

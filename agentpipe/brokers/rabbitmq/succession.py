@@ -1,10 +1,16 @@
-"""Succession: the workers of a lost connection go on with their runs on the next one."""
+"""Succession: workers whose connection or channel has closed go on with their runs on the next.
+
+The server delivers what ran again, to a new channel of the same connection as to a new connection.
+It closes a channel alone if a queue is missing or of another kind, or a task is held for too long.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
+from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,14 +18,31 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import NotesAhead
     from agentpipe.brokers.rabbitmq.services import Services
 
+log = logging.getLogger(__name__)
+
 
 async def successors_of(
     workers: Mapping[str, RabbitWorker], services: Services, notes: NotesAhead | None
 ) -> dict[str, RabbitWorker]:
-    """The workers, joined again on the connection of these services."""
-    found = {}
-    for name, worker in workers.items():
-        found[name] = RabbitWorker(services, worker.worker, worker.wakeup, notes)
-        found[name].inherit(worker)
-        await found[name].open()
-    return found
+    """Those of these workers that have to be joined again, with these services."""
+    ended = {name: it for name, it in workers.items() if it.is_cut_off() or not it.is_on(services)}
+    return {name: await _successor_of(it, services, notes) for name, it in ended.items()}
+
+
+async def _successor_of(
+    worker: RabbitWorker, services: Services, notes: NotesAhead | None
+) -> RabbitWorker:
+    if worker.is_on(services):
+        await _say_why(worker)
+    successor = RabbitWorker(services, worker.worker, worker.wakeup, notes)
+    successor.inherit(worker)
+    await successor.open()
+    services.locks.hand_over(worker, successor)
+    return successor
+
+
+async def _say_why(worker: RabbitWorker) -> None:
+    try:
+        await worker.check()
+    except ChannelClosed as error:
+        log.warning("worker %s opens another channel: %s", worker.worker.name, error)

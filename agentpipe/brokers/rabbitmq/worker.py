@@ -80,8 +80,18 @@ class RabbitWorker:
     @property
     def is_alive(self) -> bool:
         """Whether its claims are still valid."""
-        gone = self._reception.is_closed or not self._channel.raw.is_open
-        return not gone and time.monotonic() < self._lapses_at
+        return self._has_lease() and self._channel.raw.is_open
+
+    def _has_lease(self) -> bool:
+        return not self._reception.is_closed and time.monotonic() < self._lapses_at
+
+    def is_on(self, services: Services) -> bool:
+        """Whether it works with these, and not with those of an earlier connection."""
+        return self._services is services
+
+    def is_cut_off(self) -> bool:
+        """Whether its channel has closed, so that a successor has to resume its runs."""
+        return self._has_lease() and not self.is_alive
 
     @property
     def is_in_doubt(self) -> bool:
@@ -108,6 +118,7 @@ class RabbitWorker:
 
         The other workers reconnect too, so each gets its own deliveries.
         """
+        earlier._services.listeners.discard(earlier._look.set)
         self._deliveries.inherit(earlier._deliveries)
         self._members = earlier._membership.members
         self._lapses_at, self._report = earlier._lapses_at, earlier._report
@@ -135,7 +146,7 @@ class RabbitWorker:
             learn = self._reception.learn_reports
             self._answers = Answers(self._channel, self._deliveries, self._consumption, own, learn)
             parts = self._channel, self._deliveries, self._consumption, self._tallies
-            self.settling = Settling(*parts, lambda: self.is_alive)
+            self.settling = Settling(*parts, self._has_lease)
             me, hear = self._introduction, self._answers.hear
             self._membership = Membership(self._channel, me, hear, self.worker.lease_s)
             self._membership.members = self._members
