@@ -12,6 +12,8 @@ from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.claims.consumer import Consumer
+from agentpipe.worker.claims.exchange import Exchange
+from agentpipe.worker.claims.held import HeldClaims
 from agentpipe.worker.contact import Contact
 from agentpipe.worker.running.capacity import Capacity
 from agentpipe.worker.watch.last_word import LastWord
@@ -265,3 +267,40 @@ def test_a_consumer_that_stops_settles_what_the_store_finds_at_last(tmp_path: Pa
         awaiting.awaited = frozenset()
         consumer.join(20)
         assert store.stats().outbox == 1
+
+
+class FoundMeanwhile(Awaiting):
+    """It finds all claims while the first ones are settled."""
+
+    def settle(self, settlements: list[Settlement]) -> list[bool]:
+        done = super().settle(settlements)
+        self.awaited = frozenset()
+        return done
+
+
+def test_what_follows_a_run_that_is_found_at_the_very_end_is_sent(tmp_path: Path) -> None:
+    """Regression: only its result was stored, and its pipeline ended there."""
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        store.join(WORKER)
+        for queue in QUEUES[:2]:
+            put(store, queue)
+        awaiting, held = FoundMeanwhile(store), HeldClaims(LastWord.of(""))
+        exchange = Exchange(
+            awaiting,  # type: ignore[arg-type]
+            settings.outbox_limits,
+            lambda message: message.settlement,  # type: ignore[arg-type, return-value]
+            held,
+            Capacity(),
+            settled=lambda: None,
+        )
+        first, second = exchange.turn(WORKER, Loop(), share=False)  # type: ignore[arg-type]
+        for message in (first, second):
+            message.settlement = Settlement(message.claim, "complete", b"{}", "ok")
+        first.follow_ups = [("third", Offer("next", b"{}"))]
+        awaiting.awaited = frozenset({first.claim.key})
+        exchange.settle_soon([first, second])
+        exchange.settle_ended()
+        assert len(held) == 0
+        assert store.stats().waiting == 1

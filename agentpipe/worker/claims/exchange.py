@@ -125,6 +125,7 @@ class Exchange:
         self._settle_all(self._ended())
         awaited, self._awaited = self._awaited, []
         self._finished.extendleft(reversed(awaited))
+        offer_all(self._store, awaited)
         self._settle_all(awaited)
 
     def carry_out(self, settlements: Sequence[Settlement]) -> None:
