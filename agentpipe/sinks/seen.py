@@ -77,6 +77,15 @@ def submission_in(payload: bytes) -> str | None:
         return None
 
 
+def names_submission(payload: bytes) -> bool:
+    """Whether an encoded Result says which submission it is of; the id of a replay does."""
+    try:
+        result = Result.decode(payload)
+    except FormatError:
+        return False
+    return result.replay_of is not None or result.submitted_at is not None
+
+
 def _remember(entries: OrderedDict[Any, None], key: Any) -> None:
     entries[key] = None
     if len(entries) > REMEMBERED:

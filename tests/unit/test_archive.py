@@ -65,6 +65,18 @@ def test_of_a_submission_that_ran_twice_the_first_result_is_stored(
         assert len(list(archive.results(run="v1"))) == 2
 
 
+def test_all_submissions_of_a_replay_count_as_one(tmp_path: Path) -> None:
+    """Its id is derived from the dead letter: streams drop its second result, too."""
+    replays = (
+        Result(task_id="a", replay_of="b", submitted_at=at, result=answer)
+        for at, answer in (("at 1", "first"), ("at 1", "again"), ("at 2", "another"))
+    )
+    for each in replays:
+        settings = settings_with(tmp_path, each)
+    with Archive.open(settings) as archive:
+        assert [each.result for each in archive.results_of("a")] == ["first"]
+
+
 def test_results_that_name_no_submission_are_all_stored(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, *(Result(task_id="a", result=each) for each in "12"))
     with Archive.open(settings) as archive:

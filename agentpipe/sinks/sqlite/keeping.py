@@ -10,7 +10,7 @@ import orjson
 
 from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core import caps
-from agentpipe.sinks.seen import submission_in
+from agentpipe.sinks.seen import names_submission, submission_in
 
 if TYPE_CHECKING:
     import sqlite3
@@ -47,7 +47,7 @@ def without_repeats(db: sqlite3.Connection, records: Sequence[Record]) -> list[R
     (are_stored,) = db.execute(_ARE_STORED, (orjson.dumps(ids).decode(),)).fetchone()
     if not are_stored and len(set(ids)) == len(ids):
         return list(records)
-    named = [it for it in records if submission_in(it.payload) is not None]
+    named = [it for it in records if names_submission(it.payload)]
     repeats = {id(it) for it in named} - {id(it) for it in unknown(db, named)}
     return [it for it in records if id(it) not in repeats]
 
