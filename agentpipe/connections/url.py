@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 TLS_PARAMETERS = ("cafile", "certfile", "keyfile")
+# Schemes whose paths, a database or a topic, have no @.
+_WITHOUT_AT = frozenset({"redis", "rediss", "kafka"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,15 @@ def is_cut_in_user(url: str) -> bool:
 
     The rest would be read as path or parameters, and errors would show parts of the password.
     """
-    server, *rest = re.split("[/?]", url.partition("://")[2], maxsplit=1)
-    if "@" in server or "@" not in "".join(rest).partition(NESTED)[0]:
+    scheme, _, place = url.partition("://")
+    server = re.split("[/?]", place, maxsplit=1)[0]
+    rest = place[len(server) :].partition(NESTED)[0]
+    if "@" in server or "@" not in rest:
         return False
+    if scheme in _WITHOUT_AT and "@" in rest.partition("?")[0]:
+        return True
     ports = [each.rpartition(":")[2] for each in server.split(",") if ":" in each]
-    return any(it and not it.isdecimal() and not it.endswith("]") for it in ports)  # IPv6: ].
+    return any(not it.isdecimal() and not it.endswith("]") for it in ports)  # IPv6: ].
 
 
 def host_in_url(host: str) -> str:

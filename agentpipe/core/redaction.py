@@ -27,7 +27,7 @@ NO_SECRETS = frozenset({"true", "false", "none", "null"})
 # Minimum number of letters and digits for the 8-byte and the 4-byte index.
 _LONG, _SHORT = 15, 7
 NESTED = "management=http"
-_USER = re.compile(r"//[^/@:]*+:")
+_USER = re.compile(r"(?<!/)//(?!/)[^@:]*+:")  # Also a user with a slash, which should be escaped.
 
 
 class Redactor:

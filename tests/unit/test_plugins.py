@@ -95,7 +95,7 @@ SERVERS = ["redis", "redis+sentinel", "amqp", "amqps", "kafka"]
 
 @pytest.mark.parametrize("scheme", SERVERS)
 @pytest.mark.parametrize(
-    "user", ["user:geheim/nis", "user:geheim?nis", ":geheim/", "u:9geheim,x/y"]
+    "user", ["user:geheim/nis", "user:geheim?nis", ":geheim/", "u:9geheim,x/y", "user:/geheim"]
 )
 def test_no_error_shows_a_password_with_a_slash_or_a_question_mark(scheme: str, user: str) -> None:
     url = f"{scheme}://{user}@host:1/x?topic=t"
@@ -106,11 +106,22 @@ def test_no_error_shows_a_password_with_a_slash_or_a_question_mark(scheme: str, 
     assert "nis" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["redis", "kafka"])
+@pytest.mark.parametrize("user", ["user:12/geheim", "us/er:geheim"])
+def test_no_error_shows_a_password_after_what_reads_like_a_server(scheme: str, user: str) -> None:
+    url = f"{scheme}://{user}@host:1/x"
+    opens = open_sink if scheme == "kafka" else open_store
+    with pytest.raises(ConfigError, match="write %2F for '/'") as caught:
+        opens(Settings(broker=url, sink=url))
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "redis://user:geheim@host:1/0?prefix=a@b",
         "redis://host:1/0?prefix=a@b",
+        "redis://host:1?prefix=a@b",
         "redis://[::1]/0?prefix=a@b",
         "redis+sentinel://one:1,two/name?prefix=a@b",
         "amqp://host/a@b",

@@ -155,6 +155,8 @@ def test_an_embedded_url_escapes_its_folder(
             "amqp://a:***@h/v?management=***",
         ),
         ("redis://user:can/ary@h:6379/0", "redis://user:***@h:6379/0"),
+        ("amqp://us/er:canary@h/v", "amqp://us/er:***@h/v"),
+        ("unix:///run/a@b:c/redis.sock", "unix:///run/a@b:c/redis.sock"),
         ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
     ],
 )
