@@ -184,10 +184,11 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 def misspelt_variables(environ: Mapping[str, str]) -> list[str]:
     """Return one sentence for each variable that is nearly, but not, one of the settings."""
-    known = [each.removeprefix(PREFIX) for each in (*URL_VARIABLES.values(), *_VARIABLES)]
-    given = [each.removeprefix(PREFIX) for each in sorted(environ) if each.startswith(PREFIX)]
+    settings = (*URL_VARIABLES.values(), *_VARIABLES)
+    known = {each.removeprefix(PREFIX): each for each in settings}
+    given = [each for each in sorted(environ) if each.startswith(PREFIX) and each not in settings]
     return [
-        f"{PREFIX}{name} is not a setting: did you mean {PREFIX}{near}?"
+        f"{name} is not a setting: did you mean {known[near]}?"
         for name in given
-        if name not in known and (near := nearest(name, known, _MISSPELT))
+        if (near := nearest(name.removeprefix(PREFIX), known, _MISSPELT))
     ]

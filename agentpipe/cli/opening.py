@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Settings from the environment, overridden by options."""
+    """Settings from the environment, overridden by options; read, and warned of, once a command."""
+    if isinstance(known := getattr(args, "settings", None), Settings):
+        return known
     environ = dict(os.environ)
     warn_of_misspelt(environ)
     for option, ours in URL_VARIABLES.items():
@@ -37,7 +39,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
             for name in PEER_VARIABLES:
                 if name.startswith("REDIS") == (option == "broker"):
                     environ.pop(name, None)
-    return Settings.from_env(environ)
+    settings = args.settings = Settings.from_env(environ)
+    return settings
 
 
 def warn_of_password(option: str, url: str) -> None:

@@ -181,6 +181,14 @@ def test_a_misspelt_variable_is_told_with_the_nearest_setting(given: str, meant:
     ]
 
 
+@pytest.mark.parametrize("prefix", ["AGENTPIPE_", "AGENTPIPE_AGENT_"])
+def test_a_setting_without_the_prefix_is_meant_without_it(prefix: str) -> None:
+    given = f"{prefix}COLLECTION_CONFIG_FILE"
+    assert misspelt_variables({given: "x.yaml"}) == [
+        f"{given} is not a setting: did you mean AGENT_COLLECTION_CONFIG_FILE?"
+    ]
+
+
 def test_neither_settings_nor_other_variables_are_told_as_misspelt() -> None:
     own = ("API_KEY", "MCP_SERVERS", "MCPUNIVERSE_PYTHON", "DUMPABLE", "RUN", "HANDOVER", "HOME")
     environ = {f"AGENTPIPE_{name}": "1" for name in (*own, "BROKER", "SLOTS")} | {"BROKR": "1"}
