@@ -17,16 +17,16 @@ Start = Literal["beginning", "now"] | float
 COMMIT_WITHIN_S = 0.05
 
 
-def check_start(start: Start) -> None:
+def check_start(start: object) -> None:
     """Reject a place where no reader can begin; a misspelt one would skip all that is there.
 
     Raises:
         ConfigError: It is none of the places of ``Start``.
     """
-    if isinstance(start, str):
-        is_valid = start in ("beginning", "now")
+    if isinstance(start, (int, float)):  # Also of a subclass, such as NumPy's.
+        is_valid = not isinstance(start, bool) and -math.inf < start < math.inf
     else:
-        is_valid = type(start) in (int, float) and math.isfinite(start)
+        is_valid = start in ("beginning", "now")
     if not is_valid:
         raise ConfigError(f"start: expected 'beginning', 'now' or Unix seconds, not {start!r:.40}")
 

@@ -14,7 +14,7 @@ from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import seen
-from agentpipe.sinks.base import Record
+from agentpipe.sinks.base import Record, check_start
 from agentpipe.sinks.portion import MOST, Portion
 from agentpipe.sinks.stream import Stream
 
@@ -285,6 +285,11 @@ def test_a_misspelt_start_is_refused_and_not_the_end_of_the_stream(
     with pytest.raises(ConfigError, match=r"^start: expected 'beginning', 'now' or Unix seconds"):
         Stream.open(settings, start=start)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("start", [0, 5.5, type("Float64", (float,), {})(5)])
+def test_any_finite_number_of_seconds_is_a_start(start: float) -> None:
+    check_start(start)
 
 
 def test_the_timeout_begins_anew_with_each_record() -> None:
