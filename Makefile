@@ -37,7 +37,7 @@ PINNED := .venv-pinned
 LOCKED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check lint unit unit-beside test integration test-all long test-torch test-trl test-rl test-inspect \
+.PHONY: help run demo check lint unit test integration test-all long test-torch test-trl test-rl test-inspect \
 	test-trainers test-prime-rl test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
@@ -81,14 +81,13 @@ demo:
 PYTEST = $(BIN)/python -m pytest
 # More processes than cores: tests wait half of their time, those with servers and workers most of it.
 PARALLEL_UNIT := -n 4 --dist worksteal
-PARALLEL := -n 8 --dist worksteal
+PARALLEL := -n 6 --dist worksteal
 # Those of the long tier start many processes each.
 PARALLEL_LONG := -n 3 --dist worksteal
-# Several at once may starve a lease or a server for seconds. What failed runs once more, in one
-# process: a fault fails twice. Both runs are printed.
+# Several at once may starve a lease or a server for seconds. What failed runs once more, alone:
+# a fault fails twice. Both runs are printed.
 AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) $(1) --last-failed --last-failed-no-failures none; }
-# A cache of its own: the tiers run beside each other, and each notes there what failed.
-UNIT := --override-ini cache_dir=.pytest_cache/unit tests/unit tests/conformance -m "not server and not long"
+UNIT := tests/unit tests/conformance -m "not server and not long"
 INTEGRATION := tests/conformance tests/integration -m "(server or process) and not long"
 
 # Three tiers, and each test is in one: `make check test test-all` runs each once.
@@ -102,15 +101,7 @@ lint: .venv/installed-dev
 unit: .venv/compiled
 	$(PYTEST) $(UNIT) $(PARALLEL_UNIT) $(call AGAIN,$(UNIT))
 
-# Both tiers at once: unit tests compute while those with servers wait. Where `check` or `unit` is
-# among the goals, the unit tests have run.
-test: .venv/compiled ## the tests: unit, conformance, and integration with all brokers and sinks
-	@$(MAKE) --no-print-directory --jobs 2 integration \
-		$(if $(filter check unit,$(MAKECMDGOALS)),,unit-beside)
-
-# Its output comes at its end, in one piece.
-unit-beside:
-	@$(MAKE) --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync) unit
+test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 
 integration: .venv/compiled
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
