@@ -81,6 +81,21 @@ def test_a_culprit_waits_for_the_runs_that_it_has_interrupted() -> None:
     assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
 
 
+def test_a_culprit_holds_up_no_other_agent_of_its_concurrency_group() -> None:
+    """Regression: the group waited for the culprit, which began before what it had interrupted."""
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    for name in ("c_0", "c_1"):
+        queue = Queue(name, "c", concurrency_group="g", concurrency_group_limit=2)
+        deliveries.add(queue, "g", lambda _: "g")
+    deliveries.put(deliveries.agents["c_0"], Prefetched(RISKY, 1, returned=True))
+    again = Prefetched(Message("again", "c_1", b""), 2, returned=True, recovers=True)
+    deliveries.put(deliveries.agents["c_1"], again)
+    (claim,) = deliveries.claim(9, lambda: True)
+    assert claim.task_id == "again"
+    deliveries.let_go(deliveries.held[claim.number])
+    assert [it.task_id for it in deliveries.claim(9, lambda: True)] == ["risky"]
+
+
 def test_what_may_end_its_worker_waits_for_what_would_run_twice() -> None:
     deliveries = serving(2)
     deliveries.put(deliveries.agents["c_1"], Prefetched(Message("ended", "c_1", b""), 1))

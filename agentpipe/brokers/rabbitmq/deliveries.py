@@ -183,14 +183,14 @@ class Deliveries:
         """Claim up to ``limit`` tasks, one per agent in turn; last chances only if isolated."""
         claims: list[Claim] = []
         postponed: dict[str, None] = {}
+        come_before = self.exposed.come_before
         while len(claims) < limit and (turns := self._first or self._turns):
             name = next(iter(turns))
             del turns[name]
-            agent = self._whose_turn(name)
+            found = self._whose_turn(name)
+            agent = next((it for it in found if not it.has_to_wait(come_before, is_isolated)), None)
             if agent is None:
-                continue
-            if agent.has_to_wait(self.exposed.come_before, is_isolated):
-                postponed[name] = None
+                postponed |= dict.fromkeys([name] if found else [])
                 continue
             claims.append(self._claim(agent, agent.ready.popleft()))
             self.give_turns([self.agents[name], agent])
@@ -227,12 +227,12 @@ class Deliveries:
         ready = ((it, each) for it, each in self.ready() if not (it.leaving or it.resting))
         return next(((it, each) for it, each in ready if it.suspects(each.message)), None)
 
-    def _whose_turn(self, name: str) -> ServedAgent | None:
-        """The agent, or the one of its group that was served longest ago; None without room."""
+    def _whose_turn(self, name: str) -> list[ServedAgent]:
+        """The agent, or those of its group, served longest ago first; none without room."""
         agent = self.agents.get(name)
         if agent is None or not agent.has_room:
-            return None
-        return agent if agent.group is None else next(iter(agent.group.ready()), None)
+            return []
+        return [agent] if agent.group is None else agent.group.ready()
 
     def _claim(self, agent: ServedAgent, prefetched: Prefetched) -> Claim:
         message = prefetched.message
