@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.connections.amqp.channel import ChannelClosed
 from tests.integration.rabbit_rig import rig_on
 from tests.stores import PATIENCE_S, claim_all
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.connections.amqp.channel import Channel
     from brokers.server_rabbitmq import RabbitServer
     from tests.integration.rabbit_rig import Rig
@@ -36,18 +36,38 @@ def acknowledge_what_was_not_delivered(channel: Channel) -> None:
     channel._say_acknowledged([(10**6, False)])  # noqa: SLF001 - no other method would
 
 
+def have_closed(rig: Rig, err: Callable[[Channel], None]) -> None:
+    """Have the server close the worker's channel."""
+    channel = rig.store._workers["w"]._channel.raw  # noqa: SLF001 - no public name shows it
+    rig.store._link.soon(partial(err, channel))  # noqa: SLF001 - on its own thread
+    wait_until(lambda: not channel.is_open, PATIENCE_S, "the channel is closed")
+
+
 @pytest.mark.parametrize("err", [look_for_a_missing_queue, acknowledge_what_was_not_delivered])
-def test_a_worker_whose_channel_is_closed_keeps_its_runs(rig: Rig, err: object) -> None:
+def test_a_worker_whose_channel_is_closed_keeps_its_runs(
+    rig: Rig, err: Callable[[Channel], None]
+) -> None:
     """Regression: it lost its lease, and all that it ran began again elsewhere."""
-    assert callable(err)
     runs = [*rig.run("toys", "a"), *rig.run("others", "b")]
     rig.offer("toys", "next")
-    session, channel = rig.store._link._session, rig.store._workers["w"]._channel.raw  # noqa: SLF001 - no public name shows them
-    with suppress(ChannelClosed):
-        rig.store._link.soon(lambda: err(channel))  # noqa: SLF001 - on its own thread
-    wait_until(lambda: not channel.is_open, PATIENCE_S, "the channel is closed")
+    session = rig.store._link._session  # noqa: SLF001 - no public name shows it
+    have_closed(rig, err)
     assert rig.lost(*runs) == set()
     assert rig.settled(runs) == [True, True]
     (claim,) = claim_all(1, rig.store, rig.worker)
     assert (claim.task_id, claim.crashes) == ("next", 0)
     assert rig.store._link._session is session  # noqa: SLF001 - as above
+
+
+async def delete_exchange(services: Services) -> None:
+    async with services.connection.admin.use() as channel:
+        await channel.call("exchange_delete", services.topology.fleet)
+
+
+def test_a_worker_keeps_its_runs_if_the_exchange_of_the_fleet_is_gone(rig: Rig) -> None:
+    """Regression: it could not join again until its connection or its lease ended."""
+    runs = rig.run("toys", "a")
+    rig.beside._run(delete_exchange)  # noqa: SLF001 - as an operator can
+    have_closed(rig, look_for_a_missing_queue)
+    assert rig.lost(*runs) == set()
+    assert rig.settled(runs) == [True]

@@ -97,6 +97,7 @@ class Membership:
         own = await raw.call("queue_declare", "", exclusive=True, auto_delete=True)
         self.address, self._name = str(own.queue), self._me().name
         await raw.consume(self.address, 0, self._receive)
+        await self._make_exchange()
         if await self._say(Request("probe")) == ["unroutable"]:  # No worker has a queue there.
             self._named = set()
         await self.say_hello(reply=True)
@@ -111,10 +112,15 @@ class Membership:
     async def say_hello(self, *, reply: bool = False) -> None:
         """Announce this worker and the agents that it serves.
 
-        Also binds its queue: if the exchange is deleted, the first that misses it makes it again.
+        Also binds its queue: a deleted exchange takes its bindings with it.
         """
+        await self._make_exchange()
         await self._channel.raw.call("queue_bind", self.address, self._fleet)
         await self._say(Request("hello", self._me(), greet=reply))
+
+    async def _make_exchange(self) -> None:
+        """Make the exchange again, if it was deleted while the connection lived."""
+        await self._channel.raw.call("exchange_declare", self._fleet, "fanout", durable=True)
 
     async def _say(self, request: Request, address: str = "") -> list[Fate]:
         """Send a request to all workers, or to one."""
