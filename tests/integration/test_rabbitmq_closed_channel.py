@@ -71,3 +71,15 @@ def test_a_worker_keeps_its_runs_if_the_exchange_of_the_fleet_is_gone(rig: Rig) 
     have_closed(rig, look_for_a_missing_queue)
     assert rig.lost(*runs) == set()
     assert rig.settled(runs) == [True]
+
+
+def test_a_run_goes_on_with_its_own_task_if_its_id_was_sent_again(rig: Rig) -> None:
+    """Regression: its end removed the later one, which never ran."""
+    runs = rig.run("toys", "same")
+    have_closed(rig, look_for_a_missing_queue)
+    rig.offer("toys", "same", priority=-1)
+    assert rig.settled(runs) == [True]
+    (claim,) = claim_all(1, rig.store, rig.worker)
+    assert claim.key != runs[0].key
+    assert (claim.task_id, claim.crashes) == ("same", 0)
+    assert claim.submitted_at > runs[0].submitted_at

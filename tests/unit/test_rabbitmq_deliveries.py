@@ -182,6 +182,17 @@ def test_one_id_that_ran_under_two_agents_goes_on_under_both() -> None:
     assert [(it.running, it.active) for it in after.agents.values()] == [(0, 0), (0, 0)]
 
 
+def test_a_run_goes_on_with_its_own_task_if_its_id_was_sent_again() -> None:
+    """Regression: its end removed the other task, which never ran."""
+    before, after = (serving(1) for _ in range(2))
+    runs, waits = (Message("t", "c_0", b"", submitted_ms=number) for number in (1, 2))
+    before.put(before.agents["c_0"], Prefetched(runs, 1))
+    before.claim(9, lambda: True)
+    after.inherit(before)
+    assert not after.resume(after.agents["c_0"], Prefetched(waits, 1))
+    assert after.resume(after.agents["c_0"], Prefetched(runs, 2))
+
+
 def test_what_runs_next_is_claimed_while_the_last_run_is_settled() -> None:
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     agent = deliveries.add(Queue("c_0", "c", concurrency=1), "c_0", str)
@@ -319,8 +330,8 @@ def test_awaited_runs_are_counted_by_agent() -> None:
     after.inherit(before)
     assert [after.awaited.of(f"c_{number}") for number in range(3)] == [2, 1, 0]
     assert after.awaited.queues == {"c_0", "c_1"}
-    after.awaited.take("c_0", "a")
-    assert after.awaited.take("c_0", "a") is None
-    after.awaited.take("c_1", "a")
+    after.awaited.take(Message("a", "c_0", b""))
+    assert after.awaited.take(Message("a", "c_0", b"")) is None
+    after.awaited.take(Message("a", "c_1", b""))
     assert [after.awaited.of(f"c_{number}") for number in range(3)] == [1, 0, 0]
     assert after.awaited.queues == {"c_0"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.rabbitmq.served_agent import Held, ServedAgent
 
 # Time for a run's task to be delivered again, once this worker has searched for it.
@@ -16,7 +17,7 @@ REUNION_S = 5.0
 
 
 class AwaitedRuns:
-    """The runs by agent and task id: the same id can run under two agents.
+    """The runs by task: the same id can run under two agents, and can be sent again.
 
     Args:
         agents: The agents that the worker serves now, by queue.
@@ -28,7 +29,7 @@ class AwaitedRuns:
     def __init__(self, agents: Mapping[str, ServedAgent], lease_s: float) -> None:
         self.elsewhere: frozenset[str] = frozenset()
         self._agents, self._lease_s, self._since = agents, lease_s, time.monotonic()
-        self._runs: dict[tuple[str, str], Held] = {}
+        self._runs: dict[tuple[str, str, int], Held] = {}
         self._numbers: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -37,14 +38,14 @@ class AwaitedRuns:
     def add(self, runs: Iterable[Held]) -> None:
         """Await the tasks of these runs."""
         for each in runs:
-            self._runs[each.claim.queue, each.claim.task_id] = each
-        self._numbers = Counter(queue for queue, _ in self._runs)
+            self._runs[_key(each.message)] = each
+        self._numbers = Counter(queue for queue, *_ in self._runs)
 
-    def take(self, queue: str, task_id: str) -> Held | None:
-        """Await this run no longer; None if it is not awaited."""
-        taken = self._runs.pop((queue, task_id), None)
+    def take(self, message: Message) -> Held | None:
+        """Await the run of this task no longer; None if it is not awaited."""
+        taken = self._runs.pop(_key(message), None)
         if taken is not None:
-            self._numbers[queue] -= 1
+            self._numbers[message.queue] -= 1
         return taken
 
     def clear(self) -> None:
@@ -87,3 +88,7 @@ class AwaitedRuns:
             searched = agent.searched_at
             return self._since + self._lease_s if searched is None else searched + REUNION_S
         return self._since + (REUNION_S if queue in self.elsewhere else self._lease_s)
+
+
+def _key(message: Message) -> tuple[str, str, int]:
+    return message.queue, message.task_id, message.submitted_ms

@@ -137,7 +137,7 @@ class Deliveries:
 
     def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
         """Whether the task still runs here: then its claim continues with the new delivery."""
-        before = self.awaited.take(agent.queue.name, prefetched.message.task_id)
+        before = self.awaited.take(prefetched.message)
         if before is None:
             return False
         again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
@@ -149,7 +149,7 @@ class Deliveries:
     def lose(self, lost: Iterable[Held]) -> None:
         """Await these runs no longer: each runs again wherever its task is."""
         for held in lost:
-            self.awaited.take(held.claim.queue, held.claim.task_id)
+            self.awaited.take(held.message)
             if agent := self.agents.get(held.claim.queue):
                 agent.running -= 1
                 self._end(replace(held, agent=agent))
