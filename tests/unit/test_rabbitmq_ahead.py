@@ -159,3 +159,13 @@ def test_an_agent_is_noted_again_when_a_verdict_could_not_be_carried_out() -> No
         asyncio.run(begun.pop())
     assert [*notes.laid.values()] == [unread("one")]
     assert looked.is_set()
+
+
+def test_a_worker_whose_successor_failed_leaves_no_notes_behind() -> None:
+    """Regression: what the successor was to go on with was noted for good."""
+    notes, message = Notes(room=9), Message("t", "one", b"")
+    before = Ahead(notes)
+    before.add(1, message)
+    Ahead(notes).inherit(before, {1: message.delivered})
+    before.clear()
+    assert notes.laid == {}

@@ -33,7 +33,7 @@ class Ahead:
     """
 
     def __init__(self, notes: NotesAhead | None) -> None:
-        self._notes = notes
+        self._notes, self._is_over = notes, False
         self._places: dict[int, int] = {}
         self._agents: dict[str, int] = {}
         # Agents that are to be noted once there is room.
@@ -53,7 +53,7 @@ class Ahead:
                 earlier._kept[tasks[tag]] = earlier._places.pop(tag)
         earlier.give_up([*earlier._agents, *earlier._waiting])
         earlier.drop(list(earlier._places))
-        earlier._notes = None  # What still happens on that connection is not about a delivery.
+        earlier._is_over = True  # What still happens on that connection is not about a delivery.
         self._kept = earlier._kept
 
     def forget_kept(self) -> None:
@@ -64,7 +64,7 @@ class Ahead:
 
     def add(self, tag: int, message: Message) -> None:
         """Note a delivery."""
-        if self._notes is None or tag in self._places:
+        if self._notes is None or self._is_over or tag in self._places:
             return
         delivered = message.delivered
         kept = self._kept.pop(delivered, None)
@@ -100,7 +100,7 @@ class Ahead:
 
     def serve(self, queue: str) -> None:
         """Note that the deliveries of this agent are noted as they are read."""
-        if self._notes is None or queue in self._agents:
+        if self._notes is None or self._is_over or queue in self._agents:
             return
         self._waiting[queue] = None
         if queue not in self._unnoted.values():
