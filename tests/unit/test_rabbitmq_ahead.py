@@ -169,3 +169,30 @@ def test_a_worker_whose_successor_failed_leaves_no_notes_behind() -> None:
     Ahead(notes).inherit(before, {1: message.delivered})
     before.clear()
     assert notes.laid == {}
+
+
+def test_a_verdict_is_not_carried_out_on_a_closed_channel() -> None:
+    """Regression: the task was delivered again, and counted a crash for want of a verdict."""
+    carried_out: list[Delivered] = []
+    begun: list[Any] = []
+    raw = SimpleNamespace(is_open=True, requeue=lambda _: None)
+
+    async def spare(*_: Any) -> bool:
+        raw.is_open = False
+        return False
+
+    async def carry_out(*spared: Delivered) -> None:
+        carried_out.extend(spared)
+
+    verdicts = SimpleNamespace(blame=spare, had_begun=lambda _: True)
+    services = SimpleNamespace(verdicts=verdicts, carry_out=carry_out)
+    channel: Any = SimpleNamespace(raw=raw, services=services, begin=begun.append)
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
+    agent = deliveries.add(Queue("one", "c"), "one", str)
+    consumption: Any = SimpleNamespace(is_left_alone=lambda _: False)
+    reception = Reception(channel, deliveries, consumption, 0.0)
+    reception.receive(agent, Delivery(1, True, {HEADERS["task_id"]: "t"}), returned=False)
+    with pytest.raises(ChannelClosed):
+        asyncio.run(begun.pop())
+    assert carried_out == []
+    assert not agent.ready

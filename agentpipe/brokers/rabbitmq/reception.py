@@ -114,7 +114,10 @@ class Reception:
     async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message, patience_s = lost.message, self._patience_s
         verdicts, delivered = self._services.verdicts, message.delivered
-        if not await verdicts.blame(delivered, patience_s, lambda: agent.is_reported):
+        is_blamed = await verdicts.blame(delivered, patience_s, lambda: agent.is_reported)
+        if not self._channel.raw.is_open:  # A verdict is carried out where the task is.
+            raise ChannelClosed("the task is delivered again")
+        if not is_blamed:
             await self._spare(agent, lost)
             return
         if not agent.suspects(message):
