@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self) -> None:
         self.locks: set[str] = set()
-        self.hangs, self.asked = False, asyncio.Event()
+        self.hangs, self.asked, self.goes_on = False, asyncio.Event(), asyncio.Event()
         self._refuses = False
 
     @asynccontextmanager
@@ -40,7 +40,7 @@ class Server:
     async def catch_up(self) -> None:
         self.asked.set()
         if self.hangs:
-            await asyncio.Event().wait()
+            await self.goes_on.wait()
         if self._refuses:
             self._refuses = False  # The next use gets a new channel.
             raise ChannelClosed("locked", LOCKED)
@@ -109,3 +109,22 @@ def test_a_worker_that_ends_while_it_asks_for_many_keeps_none() -> None:
         assert await locks.take(many, "other") == {*many}
 
     asyncio.run(end())
+
+
+def test_a_successor_serves_nothing_that_is_not_locked_yet() -> None:
+    """Regression: it served what its predecessor was refused then, beside the other worker."""
+
+    async def succeed() -> None:
+        server = Server()
+        server.hangs = True
+        locks = locks_on(server)
+        steps = [locks.take(["theirs"], "w"), locks.hand_over("w", "next")]
+        taking, handing = map(asyncio.ensure_future, steps)
+        taken = asyncio.ensure_future(locks.take(["theirs"], "next"))
+        await server.asked.wait()
+        server.goes_on.set()
+        assert await taken == set()
+        assert await taking == set()
+        await handing
+
+    asyncio.run(succeed())

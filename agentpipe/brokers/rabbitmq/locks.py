@@ -32,9 +32,15 @@ class UnitLocks(ABC):
     def __init__(self, connection: Connection) -> None:
         self._connection, self._topology = connection, connection.topology
         self._owners: dict[str, object] = {}
+        # While a unit is being locked, it has an owner that does not have the lock yet.
+        self._taking = asyncio.Lock()
 
     async def take(self, units: Sequence[str], owner: object) -> set[str]:
         """Lock units for ``owner``; returns those of the units that it now serves."""
+        async with self._taking:
+            return await self._take(units, owner)
+
+    async def _take(self, units: Sequence[str], owner: object) -> set[str]:
         free = [unit for unit in units if unit not in self._owners]
         self._owners.update(dict.fromkeys(free, owner))  # Keeps other workers of this process away.
         locked: Sequence[str] = ()
@@ -77,10 +83,11 @@ class UnitLocks(ABC):
         if mine:
             await self._unlock(mine)
 
-    def hand_over(self, owner: object, successor: object) -> None:
+    async def hand_over(self, owner: object, successor: object) -> None:
         """Have another worker of this connection own what ``owner`` has locked."""
-        for unit in [unit for unit, its in self._owners.items() if its is owner]:
-            self._owners[unit] = successor
+        async with self._taking:
+            for unit in [unit for unit, its in self._owners.items() if its is owner]:
+                self._owners[unit] = successor
 
     @abstractmethod
     async def _lock(self, units: Sequence[str]) -> bool:

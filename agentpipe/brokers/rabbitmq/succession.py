@@ -37,7 +37,7 @@ async def _successor_of(
     successor = RabbitWorker(services, worker.worker, worker.wakeup, notes)
     successor.inherit(worker)
     await successor.open()
-    services.locks.hand_over(worker, successor)
+    await services.locks.hand_over(worker, successor)
     return successor
 
 
