@@ -6,7 +6,9 @@ It closes a channel alone if a queue is missing or of another kind, or a task is
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.capabilities import NotesAhead
     from agentpipe.brokers.rabbitmq.services import Services
+
+# Least time between two channels of a worker: a queue of another kind closes each of them.
+AGAIN_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ async def _successor_of(
 ) -> RabbitWorker:
     if worker.is_on(services):
         await _say_why(worker)
+        await asyncio.sleep(worker.began_at + AGAIN_S - time.monotonic())
     successor = RabbitWorker(services, worker.worker, worker.wakeup, notes)
     successor.inherit(worker)
     await successor.open()

@@ -61,6 +61,7 @@ class RabbitWorker:
 
     Attributes:
         draining: Whether it only finishes its runs and is to end.
+        began_at: When it was made, on the monotonic clock.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class RabbitWorker:
         self._tallies, self._look = TallyKeeper(), asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced, self.draining, self._report = False, False, b""
-        self._said_owned: frozenset[str] = frozenset()
+        self.began_at, self._said_owned = time.monotonic(), frozenset[str]()
         self.heartbeat()
 
     @property
