@@ -304,3 +304,40 @@ def test_what_follows_a_run_that_is_found_at_the_very_end_is_sent(tmp_path: Path
         exchange.settle_ended()
         assert len(held) == 0
         assert store.stats().waiting == 1
+
+
+class Counting(Awaiting):
+    """Fails to settle once; counts what is offered."""
+
+    def __init__(self, store: AnyStore) -> None:
+        super().__init__(store)
+        self.offered: list[str] = []
+
+    def offer(self, queue: str, offers: list[Offer], *, round_robin: bool) -> Any:
+        self.offered.append(queue)
+        return self._store.offer(queue, offers, round_robin=round_robin)
+
+    def _refuse(self, _settlements: list[Settlement]) -> None:
+        self.refusals += 1
+        if self.refusals == 1:
+            raise Unreachable("away for a moment")
+
+
+def test_what_follows_a_run_is_sent_once(tmp_path: Path) -> None:
+    """Regression: with each settlement that failed; RabbitMQ, which knows no ids, ran all."""
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        put(store, "queue")
+        loop, counting = HeldLoop(), Counting(store)
+        consumer = consumer_of(counting, settings, lambda: None)
+        consumer.begin(WORKER, loop)  # type: ignore[arg-type]
+        (message,) = wait_until(lambda: loop.messages, 20, "it runs")
+        message.settlement = Settlement(message.claim, "complete", b"{}", "ok")
+        message.follow_ups = [("second", Offer("follows", b"{}"))]
+        consumer.settle_soon([message])
+        wait_until(lambda: message not in consumer.held, 20, "it is settled")
+        consumer.stop()
+        consumer.join(20)
+        assert counting.refusals > 1
+        assert counting.offered == ["second"]

@@ -112,7 +112,9 @@ def _flaw_of_callback(broker: StoreBroker, message: ClaimedMessage, option: str)
 
 
 def offer_all(store: Store, messages: Iterable[ClaimedMessage]) -> None:
-    """Offer the follow-ups of these messages; mark messages whose target queue is undeclared.
+    """Offer the follow-ups of these messages, once: some stores remember no ids.
+
+    Marks messages whose target queue is undeclared.
 
     Raises:
         Unreachable: The store does not answer; call again.
@@ -121,6 +123,7 @@ def offer_all(store: Store, messages: Iterable[ClaimedMessage]) -> None:
         for queue, offer in message.follow_ups:
             if "refused" in store.offer(queue, [offer], round_robin=False).verdicts:
                 message.stranded = f"no process has declared the queue {queue!r}"
+        message.follow_ups = []
 
 
 def _option(broker: StoreBroker, message: ClaimedMessage, name: str) -> Any:
