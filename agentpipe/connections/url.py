@@ -120,10 +120,16 @@ def is_cut_in_user(url: str) -> bool:
     rest = place[len(server) :].partition(NESTED)[0]
     if "@" in server or "@" not in rest:
         return False
-    if scheme in _WITHOUT_AT and "@" in rest.partition("?")[0]:
+    path, _, parameters = rest.partition("?")
+    if (scheme in _WITHOUT_AT and "@" in path) or _names_at(parameters):
         return True
     ports = [each.rpartition(":")[2] for each in server.split(",") if ":" in each]
     return any(not it.isdecimal() and not it.endswith("]") for it in ports)  # IPv6: ].
+
+
+def _names_at(parameters: str) -> bool:
+    """Whether a parameter's name has an @: then it is a part of the password."""
+    return any("@" in each.partition("=")[0] for each in parameters.split("&"))
 
 
 def host_in_url(host: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 Start = Literal["beginning", "now"] | float
 # A reader stores a commit within this time; if it cannot, it waits.
 COMMIT_WITHIN_S = 0.05
+# Databases and servers count it in microseconds, in 64 bits.
+_BEYOND_ALL_CLOCKS_S = 2**43
 
 
 def check_start(start: object) -> None:
@@ -24,7 +25,7 @@ def check_start(start: object) -> None:
         ConfigError: It is none of the places of ``Start``.
     """
     if isinstance(start, (int, float)):  # Also of a subclass, such as NumPy's.
-        is_valid = not isinstance(start, bool) and -math.inf < start < math.inf
+        is_valid = not isinstance(start, bool) and abs(start) < _BEYOND_ALL_CLOCKS_S
     else:
         is_valid = start in ("beginning", "now")
     if not is_valid:

@@ -89,8 +89,7 @@ class GroupStream:
         self.policy = policy
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
-        if max_staleness is not None and max_staleness < 0:
-            raise ConfigError(f"max_staleness must be at least 0, not {max_staleness}")
+        _check_staleness(max_staleness)
         self.max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._trains = trains
         self._prefix, self._shard = prefix, shard
@@ -139,6 +138,7 @@ class GroupStream:
             Unreachable: The server does not answer.
         """
         check_shard(shard)
+        _check_staleness(options.get("max_staleness"))
         name = name_of(group, shard)
         reading: dict[str, Any] = {"group": name, "timeout_s": timeout_s, "patient": patient}
         stream = Stream.open(settings, start=start, **reading)
@@ -327,3 +327,8 @@ def _record_of(group_id: str, entry: Result | GroupEnd | None) -> ReadRecord:
     if isinstance(entry, GroupEnd):
         return ReadRecord(group_id, entry.members, is_end=True)
     return ReadRecord(group_id, () if entry is None else (entry.task_id,))
+
+
+def _check_staleness(versions: int | None) -> None:
+    if versions is not None and versions < 0:
+        raise ConfigError(f"max_staleness must be at least 0, not {versions}")

@@ -168,9 +168,12 @@ def test_a_rollout_that_was_cut_on_its_way_makes_its_group_short(settings: Setti
     assert stream.counts == {"complete": 2, "short": 1}
 
 
-def test_a_bound_below_which_every_group_is_stale_is_refused(settings: Settings) -> None:
+def test_a_bound_below_which_every_group_is_stale_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="max_staleness must be at least 0, not -1"):
         GroupStream.open(settings, group="g", max_staleness=-1)
+    assert not list(tmp_path.iterdir())  # Refused before it opened anything.
 
 
 def test_a_group_whose_loop_was_left_comes_again(settings: Settings) -> None:

@@ -107,7 +107,7 @@ def test_no_error_shows_a_password_with_a_slash_or_a_question_mark(scheme: str, 
 
 
 @pytest.mark.parametrize("scheme", ["redis", "kafka"])
-@pytest.mark.parametrize("user", ["user:12/geheim", "us/er:geheim"])
+@pytest.mark.parametrize("user", ["user:12/geheim", "user:12?geheim", "us/er:geheim"])
 def test_no_error_shows_a_password_after_what_reads_like_a_server(scheme: str, user: str) -> None:
     url = f"{scheme}://{user}@host:1/x"
     opens = open_sink if scheme == "kafka" else open_store

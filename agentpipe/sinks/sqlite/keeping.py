@@ -39,9 +39,9 @@ def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: floa
 
 
 def without_repeats(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
-    """The records without further Results of a submission, whose task ran again.
+    """The records to store: only the first Result of each submission, also if its task ran again.
 
-    Keeps all records that name no submission.
+    All records that name no submission are stored.
     """
     ids = [record.task_id for record in records]
     (are_stored,) = db.execute(_ARE_STORED, (orjson.dumps(ids).decode(),)).fetchone()

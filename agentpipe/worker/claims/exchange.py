@@ -95,7 +95,7 @@ class Exchange:
 
     @property
     def _running(self) -> int:
-        """Number of held claims whose runs have not ended, as far as they fill slots."""
+        """Number of held claims that fill a slot; those that are awaited fill none."""
         return self._meanwhile.running - len(self._awaited)
 
     def turn(self, worker: Worker | None, loop: EventLoop, *, share: bool) -> list[ClaimedMessage]:
