@@ -19,10 +19,12 @@ with their threads. Each of these parts imports only earlier ones:
   Workers keep ``cooldowns``.
 - ``connection`` is data; ``services`` are the parts that all workers of a process share on it.
 - ``worker`` composes one joined worker: ``membership`` (the workers of the fleet), ``assignment``
-  (who serves which agent), ``resumption`` (of runs, after a lost connection), ``consumption``,
-  ``exposed`` (why culprits wait), ``reception`` and ``deliveries`` (prefetch, crashes, turns, last
-  chances), ``direct_results`` (to a quick sink), ``settlement`` (publish, confirm, acknowledge),
-  ``answers`` (to other processes). ``verdicts`` decide whose crash counts, by notes (``ahead``).
+  (who serves which agent), ``introduction`` (when it says so), ``succession`` (another worker in
+  its place, after a lost connection or channel) and ``resumption`` (of runs there),
+  ``consumption``, ``exposed`` (why culprits wait), ``reception`` and ``deliveries`` (prefetch,
+  crashes, turns, last chances), ``direct_results`` (to a quick sink), ``settlement`` (publish,
+  confirm, acknowledge), ``answers`` (to other processes). ``verdicts`` decide whose crash counts,
+  by notes (``ahead``).
 - ``operations`` are the requests of operators and senders, besides the core here.
 
 Limits of this broker: it remembers no ids, so a task sent twice runs twice. It cannot search a
