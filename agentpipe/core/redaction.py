@@ -27,7 +27,9 @@ NO_SECRETS = frozenset({"true", "false", "none", "null"})
 # Minimum number of letters and digits for the 8-byte and the 4-byte index.
 _LONG, _SHORT = 15, 7
 NESTED = "management=http"
-_USER = re.compile(r"(?<!/)//(?!/)[^@:]*+:")  # Also a user with a slash, which should be escaped.
+# Also a user with a slash, which should be escaped. That one is bounded: in a long text with many
+# slashes, each // is a start.
+_USER = re.compile(r"(?<!/)//(?:[^/@:]*+|(?!/)[^@:]{0,256}+):")
 
 
 class Redactor:
