@@ -57,14 +57,6 @@ $(BIN)/python:
 		$(if $(LOCKED),--require-hashes -r requirements-dev.lock,--editable ".[dev]")
 	@touch $@
 
-# Otherwise each process of the tests compiles everything, all at the same time. pytest compiles tests
-# in its own way, when it collects them.
-.venv/compiled: .venv/installed-dev
-	@$(BIN)/python -m compileall -q agentpipe brokers
-	@$(PYTEST) --collect-only tests/unit tests/conformance > /dev/null & \
-		$(PYTEST) --collect-only tests/integration > /dev/null; wait
-	@touch $@
-
 run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 	@$(call ALONE,setup.cfg) $(MAKE) --no-print-directory demo
 
@@ -98,17 +90,17 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-unit: .venv/compiled
+unit: .venv/installed-dev
 	$(PYTEST) $(UNIT) $(PARALLEL_UNIT) $(call AGAIN,$(UNIT))
 
 test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 
-integration: .venv/compiled
+integration: .venv/installed-dev
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
 test-all: test long test-torch test-inspect test-trainers test-prime-rl test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, prime-rl, mcpuniverse
 
-long: .venv/compiled
+long: .venv/installed-dev
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
 
 # torch is large and nothing else needs it, so it has its own environment.
