@@ -21,7 +21,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
 # Larger values are typos, and servers and files would reject them only later.
 MAX_SECONDS, MAX_SLOTS = 10**9, 100_000
-PREFIX = "AGENTPIPE_"
+_PREFIX = "AGENTPIPE_"
 # At this similarity, without the prefix, a variable is a misspelling (`MAX_QUEUE`), not one of the
 # user's own (`API_KEY`).
 _MISSPELT = 0.75
@@ -185,10 +185,10 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 def misspelt_variables(environ: Mapping[str, str]) -> list[str]:
     """Return one sentence for each variable that is nearly, but not, one of the settings."""
     settings = (*URL_VARIABLES.values(), *_VARIABLES)
-    known = {each.removeprefix(PREFIX): each for each in settings}
-    given = [each for each in sorted(environ) if each.startswith(PREFIX) and each not in settings]
+    known = {each.removeprefix(_PREFIX): each for each in settings}
+    given = [each for each in sorted(environ) if each.startswith(_PREFIX) and each not in settings]
     return [
         f"{name} is not a setting: did you mean {known[near]}?"
         for name in given
-        if (near := nearest(name.removeprefix(PREFIX), known, _MISSPELT))
+        if (near := nearest(name.removeprefix(_PREFIX), known, _MISSPELT))
     ]

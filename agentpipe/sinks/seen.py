@@ -71,19 +71,23 @@ def submission_of(result: Result) -> str | None:
 
 def submission_in(payload: bytes) -> str | None:
     """``submission_of`` for an encoded Result; None if the payload is not a Result."""
-    try:
-        return submission_of(Result.decode(payload))
-    except FormatError:
-        return None
+    result = _result_in(payload)
+    return None if result is None else submission_of(result)
 
 
 def names_submission(payload: bytes) -> bool:
     """Whether an encoded Result says which submission it is of; the id of a replay does."""
-    try:
-        result = Result.decode(payload)
-    except FormatError:
+    result = _result_in(payload)
+    if result is None:
         return False
     return result.replay_of is not None or result.submitted_at is not None
+
+
+def _result_in(payload: bytes) -> Result | None:
+    try:
+        return Result.decode(payload)
+    except FormatError:
+        return None
 
 
 def _remember(entries: OrderedDict[Any, None], key: Any) -> None:

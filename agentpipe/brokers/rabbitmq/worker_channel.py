@@ -68,9 +68,11 @@ class WorkerChannel:
     @contextmanager
     def moving(self) -> Iterator[None]:
         """Around this, both exist; at its end, what waits for it can be claimed."""
-        with self.exposed.moving():
-            yield
-        self.wake()
+        try:
+            with self.exposed.moving():
+                yield
+        finally:
+            self.wake()
 
     async def put_back(self, prefetched: Sequence[Prefetched]) -> None:
         """Return tasks as if never delivered: as copies, because a requeue looks like a crash.
