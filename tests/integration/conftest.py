@@ -23,6 +23,7 @@ from brokers.server_redis import RedisServer
 from tests.integration.llm_bench import Bench
 from tests.integration.plain import Plain
 from tests.integration.project import Project
+from tests.integration.rabbit_rig import rig_on
 from tests.stores import open_any
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.base import Sink
     from brokers.server import Server
+    from tests.integration.rabbit_rig import Rig
     from tests.servers import OwnServer
     from tests.stores import AnyStore
 
@@ -43,9 +45,13 @@ def _shared(fixture: str) -> Callable[[pytest.FixtureRequest, Path], str]:
     """A URL maker for a server shared by all tests, with a prefix for each test."""
 
     def make(request: pytest.FixtureRequest, _: Path) -> str:
-        return f"{request.getfixturevalue(fixture).url}?prefix=test-{uuid.uuid4().hex[:8]}"
+        return _prefixed(request.getfixturevalue(fixture))
 
     return make
+
+
+def _prefixed(server: Server) -> str:
+    return f"{server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
 BROKERS = {
@@ -90,6 +96,19 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         own: Server = request.getfixturevalue("server")
         return own.url
     return BROKERS[getattr(request, "param", "sqlite")](request, tmp_path)
+
+
+@pytest.fixture
+def rabbit_url(rabbitmq_server: RabbitServer) -> str:
+    """The shared RabbitMQ, with a prefix for the test."""
+    return _prefixed(rabbitmq_server)
+
+
+@pytest.fixture
+def rig(rabbit_url: str, rabbitmq_server: RabbitServer) -> Iterator[Rig]:
+    """A worker on RabbitMQ whose connection can be cut."""
+    with rig_on(rabbit_url, rabbitmq_server) as rig:
+        yield rig
 
 
 @pytest.fixture

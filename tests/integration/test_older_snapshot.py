@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from brokers.server_redis import RedisServer
+from tests.integration.waiter import until_started, waiter
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -20,26 +21,6 @@ if TYPE_CHECKING:
     from tests.servers import OwnServer
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
-AGENT = """
-import asyncio
-import os
-
-from toys import Toy
-
-
-class Waiter(Toy):
-    '''Runs until the file that the question names is there; takes its time to clean up.'''
-
-    async def execute(self, task, context):
-        self.journal.note("started", task, context)
-        try:
-            while not os.path.exists(task.question):
-                await asyncio.sleep(0.01)
-        finally:
-            await asyncio.sleep(0.5)
-            self.journal.note("ended", task, context)
-        return "done"
-"""
 
 
 @pytest.fixture
@@ -54,7 +35,7 @@ def broker_url(server: RedisServer) -> str:
 
 @pytest.fixture
 def project(project: Project) -> Project:
-    project.agent("waiter:Waiter", AGENT)
+    project.agent("waiter:Waiter", waiter(0.5))
     project.collection(number=1, concurrency=1)
     return project
 
@@ -70,11 +51,11 @@ def test_what_a_snapshot_brings_back_is_answered_by_the_same_worker(
         project.send({"task_id": "lent", "question": "now"})
         wait_until(lambda: _keys(server, "lent"), 60, "a result is lent")
         project.send({"task_id": "held", "question": "a"}, {"task_id": "later", "question": "b"})
-        _until_started(project, "held")
+        until_started(project, "held")
         _take_snapshot(server)
     project.write("a", "")
     project.until(delivered=3, running=1)
-    _until_started(project, "later")
+    until_started(project, "later")
     pids = fleet.pids
     _go_back(server)
     wait_until(lambda: "did not agree" in fleet.log, 60, "they compare")
@@ -100,13 +81,6 @@ def _sink_locked(project: Project) -> Iterator[None]:
         db.execute("BEGIN EXCLUSIVE")
         yield
         db.execute("ROLLBACK")
-
-
-def _until_started(project: Project, task_id: str) -> None:
-    def started() -> bool:
-        return any(entry["task_id"] == task_id for entry in project.journal("started"))
-
-    wait_until(started, 60, f"{task_id} runs")
 
 
 def _keys(server: RedisServer, kind: str) -> list[bytes]:

@@ -41,8 +41,8 @@ MORE_THAN_AMQP_TELLS = ("accepted", "delivered", "outbox_bytes")
 
 
 @pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+def broker_url(rabbit_url: str) -> str:
+    return rabbit_url
 
 
 @pytest.mark.long

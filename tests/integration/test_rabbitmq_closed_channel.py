@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.rabbit_rig import rig_on
 from tests.stores import PATIENCE_S, claim_all
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.connections.amqp.channel import Channel
-    from brokers.server_rabbitmq import RabbitServer
     from tests.integration.rabbit_rig import Rig
-
-
-@pytest.fixture
-def rig(rabbitmq_server: RabbitServer) -> Iterator[Rig]:
-    url = f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-    with rig_on(url, rabbitmq_server) as rig:
-        yield rig
 
 
 def look_for_a_missing_queue(channel: Channel) -> None:

@@ -19,35 +19,29 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
-    from brokers.server_rabbitmq import RabbitServer
 
 QUEUE = Queue("toys", None, 10, 4, 9)
-
-
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.mark.parametrize("consumers", [1, 2])
 @pytest.mark.parametrize("action", ["complete", "release"])
 def test_the_end_of_a_run_whose_queue_was_deleted_removes_no_other_task(
-    broker_url: str, action: Literal["complete", "release"], consumers: int
+    rabbit_url: str, action: Literal["complete", "release"], consumers: int
 ) -> None:
     """Regression: new tasks were removed while they ran, and lost if their worker died."""
-    with closing(open_store(Settings(broker=broker_url))) as store:
+    with closing(open_store(Settings(broker=rabbit_url))) as store:
         worker = _joined(store)
         _offer(store, "ab")
         old = claim_all(2, store, worker)
         if consumers == 2:  # The server announces the deletion only to the second.
             _consume_again(store, worker)
-        delete_queues(broker_url, QUEUE)
+        delete_queues(rabbit_url, QUEUE)
         _offer(store, "cd")
         claim_all(2, store, worker)
         ends = good(old) if action == "complete" else [Settlement(it, action) for it in old]
         assert store.settle(ends) == [True, True]
     left = "cd" if action == "complete" else "abcd"
-    with closing(open_store(Settings(broker=broker_url))) as store:
+    with closing(open_store(Settings(broker=rabbit_url))) as store:
         again = claim_all(len(left), store, _joined(store))
     assert sorted(it.task_id for it in again) == sorted(left)
 

@@ -5,37 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import uuid
-from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, direct_results, sink_speed
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import Unreachable
-from agentpipe.settings import OutboxLimits, Settings
+from agentpipe.settings import OutboxLimits
+from tests.integration.rabbit_worker import Working, worker_of
 from tests.stores import PATIENCE_S, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from agentpipe.brokers.records import Claim, OutboxRecord
-    from brokers.server_rabbitmq import RabbitServer
     from tests.integration.project import Project
 
 AGES_S = 3_600.0
 TASKS, KILLS = 1_000, 6
-
-
-@pytest.fixture
-def rabbit_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +42,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_results, "WITHIN_S", AGES_S)
 
 
-@contextmanager
-def working(rabbit_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end: it closes the connection without leaving."""
-    with closing(open_store(Settings(broker=rabbit_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare([Queue("one", None, 100, 2, max_crashes=5)])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
-        store.join(worker)
-        yield store, worker
+def working(rabbit_url: str) -> Working:
+    return worker_of(rabbit_url, Queue("one", None, 100, 2, max_crashes=5))
 
 
 def handing_over(store: RabbitStore) -> threading.Event:

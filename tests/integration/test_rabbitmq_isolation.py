@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from agentpipe.brokers.rabbitmq.consumption import Consumption
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
 from agentpipe.brokers.rabbitmq.messages import Message, now_ms
 from agentpipe.errors import Unreachable
-from tests.integration.rabbit_rig import rig_on
 from tests.integration.rounds import Rounds
 from tests.stores import PATIENCE_S, claim_all
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pytest
 
     from agentpipe.brokers.rabbitmq import RabbitStore
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
-    from brokers.server_rabbitmq import RabbitServer
     from tests.integration.rabbit_rig import Rig
-
-
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def rig(broker_url: str, rabbitmq_server: RabbitServer) -> Iterator[Rig]:
-    with rig_on(broker_url, rabbitmq_server) as rig:
-        yield rig
 
 
 def lay(store: RabbitStore, queue: str, task_id: str) -> None:

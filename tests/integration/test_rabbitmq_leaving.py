@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import Channel
-from agentpipe.settings import Settings
+from tests.integration.rabbit_worker import Working, worker_of
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from agentpipe.brokers.rabbitmq import RabbitStore
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
-    from brokers.server_rabbitmq import RabbitServer
 
 TASKS = 4
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
-    with closing(open_store(Settings(broker=broker_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare([Queue("one", None, 100, TASKS, max_crashes=5)])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
-        store.join(worker)
-        yield store, worker
+def working(rabbit_url: str) -> Working:
+    return worker_of(rabbit_url, Queue("one", None, 100, TASKS, max_crashes=5))
 
 
 def with_tasks(store: RabbitStore, worker: Worker) -> RabbitWorker:
@@ -52,10 +35,10 @@ def with_tasks(store: RabbitStore, worker: Worker) -> RabbitWorker:
     return joined
 
 
-def crashes(broker_url: str) -> list[int]:
+def crashes(rabbit_url: str) -> list[int]:
     """Crash counts of all tasks, as the next worker sees them; duplicates would add entries."""
     found: list[int] = []
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
 
         def all_there() -> bool:
             found.extend(claim.crashes for claim in claim_up_to(10, store, worker))
@@ -67,9 +50,9 @@ def crashes(broker_url: str) -> list[int]:
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_a_worker_leaves_just_when_it_looks_after_its_agents(broker_url: str, turns: int) -> None:
+def test_a_worker_leaves_just_when_it_looks_after_its_agents(rabbit_url: str, turns: int) -> None:
     """Regression: the worker's steward missed its dismissal, and closed the channel."""
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         joined = with_tasks(store, worker)
 
         async def leave(_: Services) -> None:
@@ -79,14 +62,14 @@ def test_a_worker_leaves_just_when_it_looks_after_its_agents(broker_url: str, tu
             await joined.leave()
 
         store._run(leave)  # noqa: SLF001 - at an exact turn of the loop
-    assert crashes(broker_url) == [0] * TASKS
+    assert crashes(rabbit_url) == [0] * TASKS
 
 
 def test_a_worker_leaves_while_it_gives_an_agent_back(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: copies of its tasks were published, and the originals delivered again."""
-    with monkeypatch.context() as slow, working(broker_url) as (store, worker):
+    with monkeypatch.context() as slow, working(rabbit_url) as (store, worker):
         joined, begun = with_tasks(store, worker), []
         publish = Channel.publish
 
@@ -102,4 +85,4 @@ def test_a_worker_leaves_while_it_gives_an_agent_back(
         store._link.soon(joined.drain)  # noqa: SLF001 - as on another process's request
         wait_until(lambda: begun, 30, "it has begun to give back")
         store.leave(worker)
-    assert crashes(broker_url) == [0] * TASKS
+    assert crashes(rabbit_url) == [0] * TASKS

@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, served_agent
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS, DEEP_AHEAD, ServedAgent
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.errors import Unreachable
-from agentpipe.settings import OutboxLimits, Settings
+from agentpipe.settings import OutboxLimits
+from tests.integration.rabbit_worker import Working, worker_of
 from tests.stores import PATIENCE_S, ROOMY, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from agentpipe.brokers.records import Claim
-    from brokers.server_rabbitmq import RabbitServer
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def working(broker_url: str, concurrency: int = 1) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end: it closes the connection without leaving."""
-    with closing(open_store(Settings(broker=broker_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare([Queue("one", None, 100, concurrency, max_crashes=5)])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset({"one"}), lease_s=60)
-        store.join(worker)
-        yield store, worker
+def working(rabbit_url: str, concurrency: int = 1) -> Working:
+    return worker_of(rabbit_url, Queue("one", None, 100, concurrency, max_crashes=5))
 
 
 def offered(store: RabbitStore, number: int) -> None:
@@ -66,9 +51,9 @@ def _settling_two(
 
 
 def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
-    broker_url: str, rabbitmq_disk: threading.Event
+    rabbit_url: str, rabbitmq_disk: threading.Event
 ) -> None:
-    with working(broker_url, concurrency=2) as (store, worker):
+    with working(rabbit_url, concurrency=2) as (store, worker):
         first, settled, second = _settling_two(store, worker, ClaimRequest(worker, 8, ROOMY))
         if second is None:  # The outbox had to be checked first.
             second = claim_up_to(8, store, worker)
@@ -83,9 +68,9 @@ def test_as_many_as_may_run_are_claimed_while_the_last_ones_are_settled(
 
 
 def test_results_that_are_being_stored_count_towards_the_outbox(
-    broker_url: str, rabbitmq_disk: threading.Event
+    rabbit_url: str, rabbitmq_disk: threading.Event
 ) -> None:
-    with working(broker_url, concurrency=2) as (store, worker):
+    with working(rabbit_url, concurrency=2) as (store, worker):
         _, settled, _ = _settling_two(store, worker, None)
         assert store.claim(ClaimRequest(worker, 8, OutboxLimits(2, 10**12))) == []
         assert len(claim_up_to(8, store, worker)) == 2
@@ -94,11 +79,11 @@ def test_results_that_are_being_stored_count_towards_the_outbox(
 
 
 def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
     monkeypatch.setattr(served_agent, "DEEP_S", 0.0)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offered(store, 100)
         _settled_in_turn(store, worker, BRIEF_RUNS)
         wait_until(lambda: _ready(store, worker) > AHEAD, PATIENCE_S, "many lie ready")
@@ -113,11 +98,11 @@ def test_more_lies_ready_of_an_agent_as_long_as_its_runs_are_brief(
 
 
 def test_far_more_lie_ready_of_an_agent_whose_runs_take_milliseconds(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
     monkeypatch.setattr(served_agent, "DEEP_S", 60.0 * DEEP_AHEAD)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offered(store, 100)
         _settled_in_turn(store, worker, BRIEF_RUNS)
         left = 100 - BRIEF_RUNS
@@ -127,11 +112,11 @@ def test_far_more_lie_ready_of_an_agent_whose_runs_take_milliseconds(
 
 
 def test_more_lies_ready_at_once_although_a_run_is_always_being_settled(
-    broker_url: str, rabbitmq_disk: threading.Event, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, rabbitmq_disk: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker with brief runs would otherwise pause until all of them are settled."""
     monkeypatch.setattr(served_agent, "BRIEF_S", 60.0)  # Also on a machine that is busy.
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offered(store, 100)
         rabbitmq_disk.set()
         _settled_in_turn(store, worker, BRIEF_RUNS - 1)
@@ -145,7 +130,7 @@ def test_more_lies_ready_at_once_although_a_run_is_always_being_settled(
 
 
 def test_a_run_is_measured_once_although_its_settlement_is_repeated(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: the agent's mean duration counted it twice, the second time too long."""
     measured: list[float] = []
@@ -157,7 +142,7 @@ def test_a_run_is_measured_once_although_its_settlement_is_repeated(
             raise refusal
         await publish(channel, messages)
 
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offered(store, 2)
         for run in (1, 2):
             claims = claim_all(1, store, worker)
@@ -170,10 +155,10 @@ def test_a_run_is_measured_once_although_its_settlement_is_repeated(
 
 
 def test_a_worker_leaves_when_what_it_settles_is_settled(
-    broker_url: str, rabbitmq_disk: threading.Event
+    rabbit_url: str, rabbitmq_disk: threading.Event
 ) -> None:
     """Otherwise the task would be returned as well."""
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offered(store, 1)
         begun = store.settle_meanwhile(good(claim_all(1, store, worker)), None)
         assert begun is not None
@@ -182,15 +167,15 @@ def test_a_worker_leaves_when_what_it_settles_is_settled(
         rabbitmq_disk.set()
         leaving.join(PATIENCE_S)
         assert begun[0].result(PATIENCE_S) == [True]
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         wait_until(lambda: results(store, worker) == ["t0"], PATIENCE_S, "its result")
         assert claim_up_to(1, store, worker) == []
 
 
 def test_what_is_settled_when_the_connection_ends_is_settled_by_the_next(
-    broker_url: str, rabbitmq_disk: threading.Event
+    rabbit_url: str, rabbitmq_disk: threading.Event
 ) -> None:
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offered(store, 1)
         claims = claim_all(1, store, worker)
         begun = store.settle_meanwhile(good(claims), None)

@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.connections.amqp.channel import Channel
 from agentpipe.core.delivered import Delivered
-from agentpipe.settings import Settings
 from tests.integration.rabbit_delays import skipped_delays
+from tests.integration.rabbit_worker import Working, worker_of
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    import pytest
+
+    from agentpipe.brokers.rabbitmq import RabbitStore
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
-    from brokers.server_rabbitmq import RabbitServer
 
 TASKS = 4
-NAMES = frozenset({"one", "two"})
+NAMES = ("one", "two")
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def working(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end."""
-    with closing(open_store(Settings(broker=broker_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare([Queue(name, None, 100, TASKS, max_crashes=9) for name in sorted(NAMES)])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=NAMES, lease_s=60)
-        store.join(worker)
-        yield store, worker
+def working(rabbit_url: str) -> Working:
+    queues = [Queue(name, None, 100, TASKS, max_crashes=9) for name in NAMES]
+    return worker_of(rabbit_url, *queues)
 
 
 def claimed(store: RabbitStore, worker: Worker, number: int) -> list[str]:
@@ -66,16 +51,16 @@ def has_ready(store: RabbitStore, worker: Worker, name: str, number: int) -> boo
 
 
 def test_a_culprit_begins_after_what_is_being_put_back(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: it ended the worker between copies and acknowledgements: all were there twice."""
     skipped_delays(monkeypatch)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         store.offer("two", [Offer("culprit", b"{}")], round_robin=False)
         claimed(store, worker, 1)
         store.spare([], [Delivered("culprit", 0, begun=True, culprit=True)])  # As its watcher does.
     offers = [Offer(f"t{number}", b"{}") for number in range(TASKS)]
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         wait_until(lambda: has_ready(store, worker, "two", 1), 30, "the culprit lies there")
         store.offer("one", offers, round_robin=False)
         wait_until(lambda: has_ready(store, worker, "one", TASKS), 30, "the others do, too")
@@ -84,7 +69,7 @@ def test_a_culprit_begins_after_what_is_being_put_back(
             go_on()
             assert claimed(store, worker, 1) == ["culprit"]
     monkeypatch.undo()
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         assert claimed(store, worker, TASKS + 1) == ["culprit", *(it.task_id for it in offers)]
         assert store.stats().queues[0].waiting == 0
 

@@ -6,8 +6,6 @@ import uuid
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import pytest
-
 from agentpipe.brokers import open_store
 from agentpipe.brokers.rabbitmq import RabbitStore, verdicts
 from agentpipe.brokers.rabbitmq.ahead import unread
@@ -21,6 +19,8 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pytest
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
     from brokers.server_rabbitmq import RabbitServer
@@ -49,11 +49,6 @@ class Notes:
 
     def let_go(self, place: int) -> None:
         self.dropped.append(self.laid.pop(place))
-
-
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager
@@ -86,32 +81,32 @@ def send(store: RabbitStore, number: int) -> None:
 
 
 def test_a_task_that_is_being_judged_was_not_unread_when_its_worker_dies(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: a run that ended its worker counted no crash if the next worker died soon."""
-    with working(broker_url, Notes()) as (store, worker):
+    with working(rabbit_url, Notes()) as (store, worker):
         send(store, RUNS)
         claim_all(store, worker, RUNS)
     monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
     notes = Notes()
-    with working(broker_url, notes) as (store, worker):
+    with working(rabbit_url, notes) as (store, worker):
         agents = store._workers[worker.name]._deliveries.agents  # noqa: SLF001 - no public name shows it
         wait_until(lambda: "one" in agents and agents["one"].judging == RUNS, 30, "all wait")
         assert unread("one") not in notes.laid.values()
     monkeypatch.setattr(verdicts, "PATIENCE_S", 0.1)
-    with working(broker_url, last := Notes()) as (store, worker):
+    with working(rabbit_url, last := Notes()) as (store, worker):
         store.spare([*notes.laid.values()], [])  # As the watcher of the second worker does.
         assert claim_all(store, worker, RUNS) == [1] * RUNS
         wait_until(lambda: unread("one") in last.laid.values(), 30, "nothing is judged any more")
 
 
 def test_what_a_worker_has_stays_noted_while_it_connects_again(
-    broker_url: str, rabbitmq_server: RabbitServer
+    rabbit_url: str, rabbitmq_server: RabbitServer
 ) -> None:
     """Regression: until it was delivered again, no verdict could name it."""
     notes = Notes()
     with Proxy(rabbitmq_server.port, odds=0.0) as proxy:
-        url = broker_url.replace(f":{rabbitmq_server.port}", f":{proxy.port}")
+        url = rabbit_url.replace(f":{rabbitmq_server.port}", f":{proxy.port}")
         with working(url, notes) as (store, worker):
             send(store, TASKS)
             claim_all(store, worker, RUNS)

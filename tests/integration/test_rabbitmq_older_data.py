@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from brokers.server_rabbitmq import RabbitServer
+from tests.integration.waiter import until_started, waiter
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -15,25 +16,6 @@ if TYPE_CHECKING:
     from tests.servers import OwnServer
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
-AGENT = """
-import asyncio
-import os
-
-from toys import Toy
-
-
-class Waiter(Toy):
-    '''Runs until the file that the question names is there.'''
-
-    async def execute(self, task, context):
-        self.journal.note("started", task, context)
-        try:
-            while not os.path.exists(task.question):
-                await asyncio.sleep(0.01)
-        finally:
-            self.journal.note("ended", task, context)
-        return "done"
-"""
 
 
 @pytest.fixture
@@ -49,7 +31,7 @@ def broker_url(server: RabbitServer) -> str:
 @pytest.fixture
 def project(project: Project) -> Project:
     project.environ["AGENTPIPE_LEASE_S"] = "60"  # The server restarts within it.
-    project.agent("waiter:Waiter", AGENT)
+    project.agent("waiter:Waiter", waiter(0))
     return project
 
 
@@ -62,13 +44,13 @@ def test_what_older_data_bring_back_is_answered_by_the_same_worker(
     project.send({"task_id": "first", "question": "now"})
     project.until(delivered=1)
     project.send({"task_id": "held", "question": "a"}, {"task_id": "later", "question": "b"})
-    _until_started(project, "held")
+    until_started(project, "held")
     server.kill()
     _copy(server, "data", "older")
     server.start()
     project.write("a", "")
     project.until(delivered=2, running=1)
-    _until_started(project, "later")
+    until_started(project, "later")
     pids = fleet.pids
     _go_back(server)
     project.until(running=1)
@@ -95,7 +77,7 @@ def test_agents_that_older_data_do_not_know_are_made_again(
     project.send({"task_id": "first", "question": "now"})
     project.until(delivered=1)
     project.send({"task_id": "unknown", "question": "a"})
-    _until_started(project, "unknown")
+    until_started(project, "unknown")
     pids = fleet.pids
     _go_back(server)
     wait_until(lambda: len(project.journal("ended")) == 2, 60, "the run ends")
@@ -103,13 +85,6 @@ def test_agents_that_older_data_do_not_know_are_made_again(
     project.until(delivered=5, running=0, waiting=0, outbox=0)
     assert fleet.pids == pids
     fleet.stop()
-
-
-def _until_started(project: Project, task_id: str) -> None:
-    def started() -> bool:
-        return any(entry["task_id"] == task_id for entry in project.journal("started"))
-
-    wait_until(started, 60, f"{task_id} runs")
 
 
 def _copy(server: RabbitServer, source: str, target: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,36 +16,23 @@ from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
 from tests.integration.rabbit_delays import skipped_delays
+from tests.integration.rabbit_worker import Working, worker_of
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries
     from agentpipe.brokers.rabbitmq.served_agent import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
-    from brokers.server_rabbitmq import RabbitServer
 
 # Longer than any test: a task without a verdict would count a crash only after it.
 LONG_S = 600.0
 ONE = frozenset({"one"})
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def working(broker_url: str, bound: int = 100) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end; its agent runs one task at a time."""
-    with closing(open_store(Settings(broker=broker_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare([Queue("one", None, bound, 1, max_crashes=9)])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=ONE, lease_s=60)
-        store.join(worker)
-        yield store, worker
+def working(rabbit_url: str, bound: int = 100) -> Working:
+    """Its agent runs one task at a time."""
+    return worker_of(rabbit_url, Queue("one", None, bound, 1, max_crashes=9))
 
 
 def deliveries(store: RabbitStore, worker: Worker) -> Deliveries:
@@ -72,9 +58,9 @@ def claimed(store: RabbitStore, worker: Worker, *, settles: bool = False) -> str
     return found[0]
 
 
-def order(broker_url: str, number: int, bound: int = 100) -> list[str]:
+def order(rabbit_url: str, number: int, bound: int = 100) -> list[str]:
     """The tasks in the order in which a new worker claims them."""
-    with working(broker_url, bound) as (store, worker):
+    with working(rabbit_url, bound) as (store, worker):
         return [claimed(store, worker, settles=True) for _ in range(number)]
 
 
@@ -93,14 +79,14 @@ def begun(*task_ids: str) -> list[Delivered]:
 
 @pytest.mark.parametrize("counts", [True, False])
 def test_what_returns_while_its_agent_is_handed_over_is_not_behind_first_offers(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch, *, counts: bool
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch, *, counts: bool
 ) -> None:
     """Regression: the same handover put first offers among the returned tasks, before it."""
     monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offer(store, "begun")
         assert claimed(store, worker) == "begun"
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         wait_until(lambda: "one" in deliveries(store, worker).agents, 30, "it serves the agent")
         agent = deliveries(store, worker).agents["one"]
         wait_until(lambda: agent.judging, 30, "it was delivered again")
@@ -117,14 +103,14 @@ def test_what_returns_while_its_agent_is_handed_over_is_not_behind_first_offers(
         assert claimed(store, worker) == "begun"
 
 
-def test_a_run_that_was_ended_comes_before_what_only_waited_with_it(broker_url: str) -> None:
+def test_a_run_that_was_ended_comes_before_what_only_waited_with_it(rabbit_url: str) -> None:
     """Regression: what was delivered ahead came first, as if it had run."""
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offer(store, "begun", "ahead")
         assert claimed(store, worker) == "begun"
         wait_until(lambda: deliveries(store, worker).ready(), 30, "the other was delivered")
         store.spare([Delivered("ahead", 0)], begun("begun"))  # As the worker's supervisor does.
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         agents = deliveries(store, worker).agents
         wait_until(
             lambda: "one" in agents and len(agents["one"].ready) == 2, 30, "both lie there again"
@@ -133,71 +119,71 @@ def test_a_run_that_was_ended_comes_before_what_only_waited_with_it(broker_url: 
 
 
 def test_a_known_culprit_comes_back_later_at_its_first_crash(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise it could end the same neighbours once more."""
     delays = skipped_delays(monkeypatch)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offer(store, "culprit")
         assert claimed(store, worker) == "culprit"
         store.spare([], [Delivered("culprit", 0, begun=True, culprit=True)])
-    assert order(broker_url, 1) == ["culprit"]
+    assert order(rabbit_url, 1) == ["culprit"]
     assert delays == [2.0]
 
 
-def test_a_run_that_had_ended_unsettled_comes_before_what_never_began(broker_url: str) -> None:
+def test_a_run_that_had_ended_unsettled_comes_before_what_never_began(rabbit_url: str) -> None:
     """Regression: it came last, as if it had only been delivered to the frozen worker."""
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offer(store, "ended")
         assert claimed(store, worker) == "ended"
         store.spare([Delivered("ended", 0, ended=True)], [])  # As the worker's supervisor does.
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         store.offer("one", [Offer("new", b"{}", priority=1)], round_robin=False)
         wait_until(partial(has_ready, store, worker, 2), 30, "both lie there")
         assert claimed(store, worker) == "ended"
 
 
 def test_what_ran_on_a_worker_that_was_killed_comes_back_at_once(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It need not have ended the worker, even if it was the only one to be blamed."""
     delays = skipped_delays(monkeypatch)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offer(store, "killed")
         assert claimed(store, worker) == "killed"
         store.spare(begun("of another agent"), begun("killed"))
-    assert order(broker_url, 1) == ["killed"]
+    assert order(rabbit_url, 1) == ["killed"]
     assert delays == []
 
 
 def test_a_spared_run_comes_before_the_culprit_at_each_worker(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: a culprit came first wherever it had been returned before, again and again."""
     skipped_delays(monkeypatch)
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         offer(store, "culprit", "spared")
         assert claimed(store, worker) == "culprit"
         wait_until(partial(has_ready, store, worker, 1), 30, "the other was delivered")
         known = Delivered("culprit", 0, begun=True, culprit=True)
         store.spare(begun("spared"), [known])  # As the worker's supervisor does.
-    with working(broker_url) as (store, worker):
+    with working(rabbit_url) as (store, worker):
         wait_until(partial(has_ready, store, worker, 2), 30, "both lie there, and none begins")
         there = [it.message.delivered for _, it in deliveries(store, worker).ready()]
-    with closing(open_store(Settings(broker=broker_url))) as watcher:
+    with closing(open_store(Settings(broker=rabbit_url))) as watcher:
         assert isinstance(watcher, RabbitStore)
         watcher.spare([*there, unread("one")], [])
-    assert order(broker_url, 1) == ["spared"]
+    assert order(rabbit_url, 1) == ["spared"]
 
 
 @pytest.mark.parametrize("bound", [100, 1])
-def test_first_offers_keep_their_places_when_a_worker_leaves(broker_url: str, bound: int) -> None:
+def test_first_offers_keep_their_places_when_a_worker_leaves(rabbit_url: str, bound: int) -> None:
     """Beyond the bound there is no room for them; they go before the others all the same."""
-    with working(broker_url, bound) as (store, worker):
+    with working(rabbit_url, bound) as (store, worker):
         for number, task_id in enumerate(("a", "b"), 1):
             offer(store, task_id)
             all_there = partial(has_ready, store, worker, number)
             wait_until(all_there, 30, "it is delivered")
         offer(store, "c")
         store.leave(worker)
-    assert order(broker_url, 3, bound) == ["a", "b", "c"]
+    assert order(rabbit_url, 3, bound) == ["a", "b", "c"]

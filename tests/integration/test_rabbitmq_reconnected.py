@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import pytest
 
 from agentpipe.brokers.rabbitmq import RabbitStore, awaited_runs, served_agent
 from agentpipe.brokers.rabbitmq import worker as worker_module
@@ -15,37 +12,26 @@ from agentpipe.brokers.rabbitmq.served_agent import AHEAD, BRIEF_RUNS
 from agentpipe.brokers.records import Queue, Settlement
 from agentpipe.errors import Unreachable
 from tests.integration.rabbit_queues import delete_queues
-from tests.integration.rabbit_rig import LONG_S, QUEUES, opened, rig_on
+from tests.integration.rabbit_rig import LONG_S, QUEUES, opened
 from tests.integration.rounds import Rounds
 from tests.stores import PATIENCE_S, claim_all, claim_up_to, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+
+    import pytest
 
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from agentpipe.brokers.records import Claim
-    from brokers.server_rabbitmq import RabbitServer
     from tests.integration.rabbit_rig import Rig
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def rig(broker_url: str, rabbitmq_server: RabbitServer) -> Iterator[Rig]:
-    with rig_on(broker_url, rabbitmq_server) as rig:
-        yield rig
-
-
-def test_a_run_whose_task_is_gone_is_lost_alone(rig: Rig, broker_url: str) -> None:
+def test_a_run_whose_task_is_gone_is_lost_alone(rig: Rig, rabbit_url: str) -> None:
     """Regression: the worker lost its lease, and with it all runs."""
     (gone,), (kept,) = rig.run("toys", "gone"), rig.run("others", "kept")
     with rig.away():
-        delete_queues(broker_url, QUEUES[0])
+        delete_queues(rabbit_url, QUEUES[0])
         rig.offer("toys", "next")
     wait_until(lambda: rig.lost(gone, kept) == {"gone"}, PATIENCE_S, "one is lost")
     assert rig.settled([gone, kept]) == [False, True]
@@ -54,12 +40,12 @@ def test_a_run_whose_task_is_gone_is_lost_alone(rig: Rig, broker_url: str) -> No
 
 
 def test_other_tasks_are_claimed_while_a_run_is_not_delivered_again(
-    rig: Rig, broker_url: str
+    rig: Rig, rabbit_url: str
 ) -> None:
     """Regression: they waited, and would have been lost with it."""
     (gone,) = rig.run("toys", "gone")
     with rig.away():
-        delete_queues(broker_url, QUEUES[0])
+        delete_queues(rabbit_url, QUEUES[0])
         rig.offer("others", "other")
     with suppress(Unreachable):  # It does not know yet that it is connected again.
         rig.store.heartbeat(rig.worker)
@@ -147,13 +133,13 @@ def test_a_run_is_kept_of_a_worker_that_is_drained(rig: Rig) -> None:
     assert [claim.task_id for claim in claim_all(1, rig.beside, other)] == ["urgent"]
 
 
-def test_runs_are_kept_of_agents_that_others_are_to_serve(rig: Rig, broker_url: str) -> None:
+def test_runs_are_kept_of_agents_that_others_are_to_serve(rig: Rig, rabbit_url: str) -> None:
     """Regression: they went to these at once, as if the worker had not served them."""
     runs = [*rig.run("toys", "a"), *rig.run("others", "b")]
     rig.beside.join(replace(rig.worker, name="small", slots=1))
     members = _worker(rig.beside, "small")._membership  # noqa: SLF001 - no public name shows it
     wait_until(lambda: len(members.members) == 1, PATIENCE_S, "it knows the worker")
-    with closing(opened(broker_url)) as store:
+    with closing(opened(rabbit_url)) as store:
         with rig.away():
             wait_until(lambda: members.awake == [], PATIENCE_S, "it notices the loss")
             new = replace(rig.worker, name="new")

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from agentpipe.brokers import open_store
-from agentpipe.brokers.rabbitmq import RabbitStore
 from agentpipe.brokers.rabbitmq.messages import Message, now_ms
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.suspects import Suspects
@@ -18,34 +12,24 @@ from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import Queue, Settlement, Worker
 from agentpipe.connections.amqp.channel import Channel
 from agentpipe.core.delivered import Delivered
-from agentpipe.settings import Settings
+from tests.integration.rabbit_worker import Working, worker_of
 from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    import pytest
+
+    from agentpipe.brokers.rabbitmq import RabbitStore
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Claim
-    from brokers.server_rabbitmq import RabbitServer
 
 AGENTS = ("one", "two")
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def living(broker_url: str) -> Iterator[tuple[RabbitStore, Worker]]:
-    """A worker that dies at the end: it closes the connection without leaving."""
-    with closing(open_store(Settings(broker=broker_url))) as store:
-        assert isinstance(store, RabbitStore)
-        store.declare([Queue(name, None, 100, 10, max_crashes=1) for name in AGENTS])
-        worker = Worker(f"w-{uuid.uuid4().hex}", slots=10, queues=frozenset(AGENTS), lease_s=60)
-        store.join(worker)
-        yield store, worker
+def living(rabbit_url: str) -> Working:
+    return worker_of(rabbit_url, *(Queue(name, None, 100, 10, max_crashes=1) for name in AGENTS))
 
 
 def lay(store: RabbitStore, queue: str, task_id: str, **state: Any) -> None:
@@ -72,10 +56,10 @@ def answer(store: RabbitStore, claim: Claim) -> None:
     assert store.settle([Settlement(claim, "complete", b"{}", "ok")]) == [True]
 
 
-def crashes(broker_url: str, *task_ids: str) -> dict[str, int]:
+def crashes(rabbit_url: str, *task_ids: str) -> dict[str, int]:
     """Each task's crash count, as the next worker sees it."""
     found: dict[str, int] = {}
-    with living(broker_url) as (store, worker):
+    with living(rabbit_url) as (store, worker):
         for _ in task_ids:
             claim = claimed(store, worker)
             found[claim.task_id] = claim.crashes
@@ -89,11 +73,11 @@ def marks(store: RabbitStore) -> dict[str, int]:
 
 
 def test_a_suspect_is_not_overtaken_between_its_mark_and_its_run(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: it was marked but still waiting when another task killed the worker."""
     mark = Suspects.mark
-    with monkeypatch.context() as overtaking, living(broker_url) as (store, worker):
+    with monkeypatch.context() as overtaking, living(rabbit_url) as (store, worker):
 
         async def overtaken(suspects: Suspects, message: Message) -> None:
             services = store._services  # noqa: SLF001 - to publish on the store's loop
@@ -109,47 +93,47 @@ def test_a_suspect_is_not_overtaken_between_its_mark_and_its_run(
         killer = claimed(store, worker).task_id
         assert killer == "first"
         assert claim_up_to(1, store, worker) == []
-    assert crashes(broker_url, "first", "second") == {"first": 1, "second": 0}
+    assert crashes(rabbit_url, "first", "second") == {"first": 1, "second": 0}
 
 
-def test_a_suspect_that_was_not_handed_out_is_not_blamed(broker_url: str) -> None:
+def test_a_suspect_that_was_not_handed_out_is_not_blamed(rabbit_url: str) -> None:
     """Regression: it was marked although the worker could not claim it before its death."""
-    with living(broker_url) as (store, worker):
+    with living(rabbit_url) as (store, worker):
         lay(store, "one", "suspect", suspect=1)
         wait_until(lambda: "suspect" in known_here(store, worker), 30, "it is here")
         handed_out = len(claim_up_to(1, store, worker))
         wait_until(lambda: marks(store), 30, "it is marked")
-    assert crashes(broker_url, "suspect") == {"suspect": handed_out}
+    assert crashes(rabbit_url, "suspect") == {"suspect": handed_out}
 
 
-def test_a_suspect_that_did_not_begin_is_not_blamed_for_its_mark(broker_url: str) -> None:
-    with living(broker_url) as (store, worker):
+def test_a_suspect_that_did_not_begin_is_not_blamed_for_its_mark(rabbit_url: str) -> None:
+    with living(rabbit_url) as (store, worker):
         lay(store, "one", "suspect", suspect=1)
         claimed(store, worker)
         assert marks(store)
         store.spare([Delivered("suspect", 0)], [])  # As the worker's supervisor does.
-    assert crashes(broker_url, "suspect") == {"suspect": 0}
+    assert crashes(rabbit_url, "suspect") == {"suspect": 0}
 
 
 def test_of_two_copies_of_a_suspect_one_is_not_blamed_by_the_mark_of_the_other(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that died while it returned a dead worker's task left two copies."""
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.worker.random.shuffle", list.sort)
-    with living(broker_url) as (store, worker):
+    with living(rabbit_url) as (store, worker):
         lay(store, "two", "twice")
         claimed(store, worker)
     with monkeypatch.context() as dying:
         dying.setattr(WorkerChannel, "replace", _only_publish)
-        with living(broker_url) as (store, worker):
+        with living(rabbit_url) as (store, worker):
             wait_until(lambda: known_here(store, worker) == ["twice"], 30, "its copy is here")
-    with living(broker_url) as (store, worker):
+    with living(rabbit_url) as (store, worker):
         wait_until(lambda: known_here(store, worker) == ["twice"] * 2, 30, "both are here")
         answer(store, claimed(store, worker))
         lay(store, "one", "killer", suspect=1)
         wait_until(lambda: "killer" in known_here(store, worker), 30, "the killer is here")
         assert claimed(store, worker).task_id == "killer"
-    assert crashes(broker_url, "twice", "killer") == {"twice": 0, "killer": 1}
+    assert crashes(rabbit_url, "twice", "killer") == {"twice": 0, "killer": 1}
 
 
 async def _only_publish(channel: WorkerChannel, pairs: Sequence[tuple[Any, int]]) -> None:
@@ -157,7 +141,7 @@ async def _only_publish(channel: WorkerChannel, pairs: Sequence[tuple[Any, int]]
 
 
 def test_a_suspect_that_was_answered_is_not_blamed_for_what_runs_next(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: the worker's unread acknowledgement was lost with its connection."""
     unread: list[Any] = []
@@ -177,7 +161,7 @@ def test_a_suspect_that_was_answered_is_not_blamed_for_what_runs_next(
         await carry_out(parts, pairs)
         settling = False
 
-    with monkeypatch.context() as slow, living(broker_url) as (store, worker):
+    with monkeypatch.context() as slow, living(rabbit_url) as (store, worker):
         lay(store, "one", "innocent", suspect=1)
         first = claimed(store, worker)
         slow.setattr(Channel, "ack_all", lambda *it: unread.append(it))
@@ -186,7 +170,7 @@ def test_a_suspect_that_was_answered_is_not_blamed_for_what_runs_next(
         answer(store, first)
         lay(store, "two", "killer", suspect=1)
         assert claimed(store, worker).task_id == "killer"
-    with living(broker_url) as (store, worker):
+    with living(rabbit_url) as (store, worker):
         found = claimed(store, worker)
         assert (found.task_id, found.crashes) == ("killer", 1)
         answer(store, found)

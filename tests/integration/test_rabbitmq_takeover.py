@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import uuid
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,13 +39,8 @@ NAMES = ("a", "b", "c")
 LONG_S = 600.0
 
 
-@pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
-
-
-def opened(broker_url: str, lease_s: float = LONG_S) -> RabbitStore:
-    store = open_store(Settings(broker=broker_url, lease_s=lease_s))
+def opened(rabbit_url: str, lease_s: float = LONG_S) -> RabbitStore:
+    store = open_store(Settings(broker=rabbit_url, lease_s=lease_s))
     assert isinstance(store, RabbitStore)
     store.declare([Queue(name, None, 100, 3) for name in AGENTS])
     return store
@@ -59,10 +53,10 @@ def joined(store: RabbitStore, name: str, lease_s: float = LONG_S) -> Worker:
 
 
 @contextmanager
-def fleet(broker_url: str) -> Iterator[dict[str, RabbitStore]]:
+def fleet(rabbit_url: str) -> Iterator[dict[str, RabbitStore]]:
     """Three workers that serve a third of the agents each."""
     with ExitStack() as stack:
-        stores = {name: stack.enter_context(closing(opened(broker_url))) for name in NAMES}
+        stores = {name: stack.enter_context(closing(opened(rabbit_url))) for name in NAMES}
         for name, store in stores.items():
             joined(store, name)
         share = len(AGENTS) // len(NAMES)
@@ -104,17 +98,17 @@ def frozen(store: RabbitStore) -> Iterator[None]:
         thaw.set()
 
 
-def test_agents_of_a_dead_worker_do_not_wait_for_a_frozen_one(broker_url: str) -> None:
+def test_agents_of_a_dead_worker_do_not_wait_for_a_frozen_one(rabbit_url: str) -> None:
     """Regression: a part was the frozen worker's share, and waited until that was ended."""
-    with fleet(broker_url) as stores:
+    with fleet(rabbit_url) as stores:
         expected = served(stores["a"], "a") | served(stores["c"], "c")
         with frozen(stores["b"]):
             stores["c"].close()
             wait_until(lambda: served(stores["a"], "a") == expected, 30, "the others' agents")
 
 
-def test_a_frozen_worker_that_continues_takes_its_share_again(broker_url: str) -> None:
-    with fleet(broker_url) as stores:
+def test_a_frozen_worker_that_continues_takes_its_share_again(rabbit_url: str) -> None:
+    with fleet(rabbit_url) as stores:
         expected = served(stores["a"], "a") | served(stores["c"], "c")
         with frozen(stores["b"]):
             stores["c"].close()
@@ -124,11 +118,11 @@ def test_a_frozen_worker_that_continues_takes_its_share_again(broker_url: str) -
 
 
 def test_workers_learn_at_once_from_a_watcher_that_one_has_ended(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: they noticed it when they probed it next, after seconds if views differed."""
     monkeypatch.setattr(rabbit_worker, "TICK_S", LONG_S)
-    with fleet(broker_url) as stores, closing(opened(broker_url)) as watcher:
+    with fleet(rabbit_url) as stores, closing(opened(rabbit_url)) as watcher:
         stores["c"].close()
         assert watcher.leave(Worker("c")) == 0
         wait_until(
@@ -137,10 +131,10 @@ def test_workers_learn_at_once_from_a_watcher_that_one_has_ended(
 
 
 @contextmanager
-def cut_off(server: RabbitServer, broker_url: str, lease_s: float) -> Iterator[RabbitStore]:
+def cut_off(server: RabbitServer, rabbit_url: str, lease_s: float) -> Iterator[RabbitStore]:
     """A worker ``a``; beside it, ``b`` serves the other half and loses its connection for good."""
-    with Proxy(server.port, odds=0.0) as proxy, closing(opened(broker_url, lease_s)) as store:
-        through = broker_url.replace(f":{server.port}/", f":{proxy.port}/")
+    with Proxy(server.port, odds=0.0) as proxy, closing(opened(rabbit_url, lease_s)) as store:
+        through = rabbit_url.replace(f":{server.port}/", f":{proxy.port}/")
         with closing(opened(through, lease_s)) as other:
             joined(store, "a", lease_s)
             joined(other, "b", lease_s)
@@ -152,12 +146,12 @@ def cut_off(server: RabbitServer, broker_url: str, lease_s: float) -> Iterator[R
 
 
 def test_agents_of_a_worker_that_is_cut_off_stay_until_a_watcher_says_that_it_has_ended(
-    broker_url: str, rabbitmq_server: RabbitServer
+    rabbit_url: str, rabbitmq_server: RabbitServer
 ) -> None:
     """Regression: others took them at once, and its runs continued beside theirs."""
     with (
-        cut_off(rabbitmq_server, broker_url, LONG_S) as store,
-        closing(opened(broker_url)) as watcher,
+        cut_off(rabbitmq_server, rabbit_url, LONG_S) as store,
+        closing(opened(rabbit_url)) as watcher,
     ):
         worker = store._workers["a"]  # noqa: SLF001 - no public name shows what it knows
         wait_until(lambda: worker._membership.awake == [], 30, "the loss is noticed")  # noqa: SLF001
@@ -169,10 +163,10 @@ def test_agents_of_a_worker_that_is_cut_off_stay_until_a_watcher_says_that_it_ha
 
 
 def test_agents_of_a_worker_that_is_cut_off_are_free_when_its_lease_is_over(
-    broker_url: str, rabbitmq_server: RabbitServer
+    rabbit_url: str, rabbitmq_server: RabbitServer
 ) -> None:
     lease_s = 3.0
-    with cut_off(rabbitmq_server, broker_url, lease_s) as store:
+    with cut_off(rabbitmq_server, rabbit_url, lease_s) as store:
         cut_at = time.monotonic()
         beat = Worker("a", slots=3, queues=AGENTS, lease_s=lease_s)
         wait_until(lambda: store.heartbeat(beat) and served(store, "a") == AGENTS, 30, "all agents")
@@ -181,7 +175,7 @@ def test_agents_of_a_worker_that_is_cut_off_are_free_when_its_lease_is_over(
 
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_worker_that_joins_leaves_agents_of_one_that_is_cut_off_alone(
-    broker_url: str,
+    rabbit_url: str,
     rabbitmq_server: RabbitServer,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -192,9 +186,9 @@ def test_a_worker_that_joins_leaves_agents_of_one_that_is_cut_off_alone(
     if not is_known:  # The other worker has not looked since, and does so as this one joins.
         monkeypatch.setattr(rabbit_worker, "TICK_S", LONG_S)
     with (
-        cut_off(rabbitmq_server, broker_url, LONG_S) as store,
-        closing(opened(broker_url)) as joining,
-        closing(opened(broker_url)) as watcher,
+        cut_off(rabbitmq_server, rabbit_url, LONG_S) as store,
+        closing(opened(rabbit_url)) as joining,
+        closing(opened(rabbit_url)) as watcher,
     ):
         first = store._workers["a"]._membership  # noqa: SLF001 - no public name shows what it knows
         theirs = first.members["b"].owned
@@ -212,15 +206,15 @@ def test_a_worker_that_joins_leaves_agents_of_one_that_is_cut_off_alone(
 
 @pytest.mark.parametrize("counts", [True, False])
 def test_what_a_dead_worker_ran_comes_before_first_offers_of_other_agents(
-    broker_url: str, *, counts: bool
+    rabbit_url: str, *, counts: bool
 ) -> None:
     """Regression: its agent had the last turn in its new worker."""
     begun, new = "agent-0", sorted(AGENTS)[1:]
-    with closing(opened(broker_url)) as dying:
+    with closing(opened(rabbit_url)) as dying:
         worker = joined(dying, "dying")
         dying.offer(begun, [Offer("begun", b"{}")], round_robin=False)
         wait_until(lambda: claim_up_to(1, dying, worker), 30, "its run")
-    with closing(opened(broker_url)) as store:
+    with closing(opened(rabbit_url)) as store:
         for agent in new:
             store.offer(agent, [Offer(f"new of {agent}", b"{}")], round_robin=False)
         known = [Delivered("begun", 0, begun=True)]
@@ -232,7 +226,7 @@ def test_what_a_dead_worker_ran_comes_before_first_offers_of_other_agents(
 
 
 def test_tasks_start_before_a_worker_has_taken_over_a_thousand_agents(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: none did until all were locked and consumed."""
     take, asked, may_go_on = UnitLocks.take, list[int](), threading.Event()
@@ -245,7 +239,7 @@ def test_tasks_start_before_a_worker_has_taken_over_a_thousand_agents(
 
     monkeypatch.setattr(UnitLocks, "take", slowly)
     many = [f"agent-{number}" for number in range(FIRST + 20)]
-    with closing(opened(broker_url)) as store:
+    with closing(opened(rabbit_url)) as store:
         store.declare([Queue(name, None, 100, 1) for name in many])
         for name in many:
             store.offer(name, [Offer(f"of-{name}", b"{}")], round_robin=False)
@@ -264,19 +258,19 @@ def test_tasks_start_before_a_worker_has_taken_over_a_thousand_agents(
 
 
 def test_all_workers_hear_each_other_again_after_their_exchange_was_deleted(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: one worker made it again, and the others heard nothing for ever."""
     monkeypatch.setattr(rabbit_worker, "HELLO_EVERY_S", 0.2)
-    with fleet(broker_url):
-        make_again(broker_url)
-        with closing(opened(broker_url)) as watcher:
+    with fleet(rabbit_url):
+        make_again(rabbit_url)
+        with closing(opened(rabbit_url)) as watcher:
             wait_until(lambda: len(watcher.stats().workers) == len(NAMES), 30, "all answer")
 
 
-def make_again(broker_url: str) -> None:
+def make_again(rabbit_url: str) -> None:
     """Delete the fleet's exchange, and make it again before any worker misses it."""
-    url, _, prefix = broker_url.partition("?prefix=")
+    url, _, prefix = rabbit_url.partition("?prefix=")
     exchange = Topology(prefix).fleet
     with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
         channel = connection.channel()

@@ -43,8 +43,8 @@ LONG_S = 600.0
 
 
 @pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+def broker_url(rabbit_url: str) -> str:
+    return rabbit_url
 
 
 @contextmanager

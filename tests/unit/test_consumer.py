@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from tests.stores import open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from agentpipe.brokers.records import Claim, ClaimRequest
@@ -34,6 +34,17 @@ WORKER = Worker("worker", slots=4, queues=frozenset(QUEUES))
 
 def put(store: AnyStore, queue: str) -> None:
     store.offer(queue, [Offer(f"task of {queue}", b"{}")], round_robin=False)
+
+
+@contextmanager
+def declared(folder: Path, *with_tasks: str) -> Iterator[tuple[AnyStore, Settings]]:
+    """A store with all queues, and a task in each of these."""
+    settings = Settings(broker=f"sqlite:///{folder}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        for queue in with_tasks:
+            put(store, queue)
+        yield store, settings
 
 
 class Racing:
@@ -87,10 +98,7 @@ def consumer_of(store: Any, settings: Settings, notify: Callable[[], None]) -> C
 
 
 def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) -> None:
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
-        put(store, "queue")
+    with declared(tmp_path, "queue") as (store, settings):
         loop, racing = Loop(), Racing(store)
         consumer = consumer_of(racing, settings, lambda: None)
         consumer.begin(WORKER, loop)  # type: ignore[arg-type]
@@ -147,10 +155,7 @@ class HeldLoop(Loop):
 
 
 def test_what_a_turn_settled_is_made_durable_although_its_claim_failed(tmp_path: Path) -> None:
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
-        put(store, "queue")
+    with declared(tmp_path, "queue") as (store, settings):
         loop, stumbling, synced = HeldLoop(), Stumbling(store), threading.Event()
         consumer = consumer_of(stumbling, settings, synced.set)
         consumer.begin(WORKER, loop)  # type: ignore[arg-type]
@@ -182,10 +187,7 @@ class Pausing:
 
 
 def test_a_consumer_is_paused_only_once_what_it_claimed_has_begun(tmp_path: Path) -> None:
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
-        put(store, "queue")
+    with declared(tmp_path, "queue") as (store, settings):
         pausing, was_paused = Pausing(store), list[bool]()
         consumer = consumer_of(pausing, settings, lambda: None)
         pausing.pause = consumer.pause
@@ -225,9 +227,7 @@ class Awaiting:
 
 def test_a_run_that_the_store_has_not_found_yet_holds_up_no_other(tmp_path: Path) -> None:
     """Regression: what ended with it was not settled, and nothing was claimed."""
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
+    with declared(tmp_path) as (store, settings):
         loop, awaiting = HeldLoop(), Awaiting(store)
         consumer = consumer_of(awaiting, settings, lambda: None)
         consumer.begin(replace(WORKER, slots=2), loop)  # type: ignore[arg-type]
@@ -251,10 +251,7 @@ def test_a_run_that_the_store_has_not_found_yet_holds_up_no_other(tmp_path: Path
 
 
 def test_a_consumer_that_stops_settles_what_the_store_finds_at_last(tmp_path: Path) -> None:
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
-        put(store, "queue")
+    with declared(tmp_path, "queue") as (store, settings):
         loop, awaiting = HeldLoop(), Awaiting(store)
         consumer = consumer_of(awaiting, settings, lambda: None)
         consumer.begin(WORKER, loop)  # type: ignore[arg-type]
@@ -280,12 +277,8 @@ class FoundMeanwhile(Awaiting):
 
 def test_what_follows_a_run_that_is_found_at_the_very_end_is_sent(tmp_path: Path) -> None:
     """Regression: only its result was stored, and its pipeline ended there."""
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
+    with declared(tmp_path, *QUEUES[:2]) as (store, settings):
         store.join(WORKER)
-        for queue in QUEUES[:2]:
-            put(store, queue)
         awaiting, held = FoundMeanwhile(store), HeldClaims(LastWord.of(""))
         exchange = Exchange(
             awaiting,  # type: ignore[arg-type]
@@ -325,10 +318,7 @@ class Counting(Awaiting):
 
 def test_what_follows_a_run_is_sent_once(tmp_path: Path) -> None:
     """Regression: with each settlement that failed; RabbitMQ, which knows no ids, ran all."""
-    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
-    with closing(open_any(settings)) as store:
-        store.declare([Queue(queue) for queue in QUEUES])
-        put(store, "queue")
+    with declared(tmp_path, "queue") as (store, settings):
         loop, counting = HeldLoop(), Counting(store)
         consumer = consumer_of(counting, settings, lambda: None)
         consumer.begin(WORKER, loop)  # type: ignore[arg-type]
