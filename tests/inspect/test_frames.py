@@ -127,7 +127,7 @@ def test_datasets_reads_the_rows_and_each_file(settings: Settings) -> None:
 
 
 def test_datasets_reads_conversations(tmp_path: Path) -> None:
-    samples = (asked(1, 0), asked(1, 1, 0.5), ok(2), asked(2, 0, None))
+    samples = (asked(1, 0), asked(1, 1, 0.5), ok(2), asked(3, 0, None))
     settings = Settings(sink=f"sqlite:///{tmp_path / 'results.db'}")
     sink = open_sink(settings)
     sink.publish(records(*samples))
