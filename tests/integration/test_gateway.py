@@ -237,5 +237,6 @@ def test_required_ids_that_are_refused_are_a_failure_of_the_set_up(
 def test_a_stream_that_breaks_is_a_gap(project: Project, kind: str) -> None:
     reply = replace(ids(say("four, I"), FIRST), unended=True)
     result, _ = run(project, kind, [reply], "stream", tokens="try")
-    assert result["outcome"] != "ok"
+    failed = result["outcome"], result["error"]["type"]
+    assert failed == ("infra_error", "IncompleteResponse"), result["error"]
     assert result["rollout"]["exact"] is False

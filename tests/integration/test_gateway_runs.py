@@ -16,6 +16,7 @@ from agentpipe.core.rollout import Rollout, recording
 from agentpipe.core.task import Task
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.gateway.http_server import HOST
+from agentpipe.errors import AgentFailed
 from agentpipe.rollouts import samples
 from tests.llm_stub import LlmStub, Reply, TokenIds, cut, fail
 
@@ -235,3 +236,18 @@ def test_a_server_that_hangs_up_on_embeddings_is_told() -> None:
 
     with LlmStub([cut()]) as stub:
         assert through_a_run(stub.url, ask) == 502
+
+
+def test_a_stream_that_breaks_is_the_servers_failure() -> None:
+    """Regression: it was the agent's, as if its last request had not failed."""
+    begun = Reply({"role": "assistant", "content": "four, I"}, unended=True)
+
+    async def ask(gateway: RunGateway) -> None:
+        async with httpx2.AsyncClient(timeout=60) as client:
+            body = {"messages": [{"role": "user", "content": "?"}], "stream": True}
+            response = await client.post(f"{gateway.base_url}/v1/chat/completions", json=body)
+            raise ValueError(response.text)
+
+    with LlmStub([begun]) as stub, pytest.raises(AgentFailed, match="ended before") as failed:
+        through_a_run(stub.url, ask)
+    assert failed.value.infra

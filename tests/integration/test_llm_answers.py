@@ -594,6 +594,14 @@ def test_a_stream_may_hold_what_ends_a_line_elsewhere(bench: Bench) -> None:
     assert Way("openai", stream=True).ask(bench, [Reply(events=[data])]) == [odd]
 
 
+def test_a_byte_order_mark_before_a_stream_costs_no_part_of_the_answer(bench: Bench) -> None:
+    """Regression: the first event was dropped, and the rest was the answer."""
+    said = [{"delta": {"content": "4"}}, {"delta": {"content": "2"}, "finish_reason": "stop"}]
+    data = "".join(f"data: {json.dumps({'choices': [each]})}\n\n" for each in said)
+    raw = Reply(raw=b"\xef\xbb\xbf" + data.encode(), kind="text/event-stream")
+    assert Way("openai", stream=True).ask(bench, [raw]) == ["42"]
+
+
 def test_the_servers_words_are_cut_and_hold_no_secret(bench: Bench, whole: Way) -> None:
     words = "x" * 990 + KEY + "y" * 100_000
     (end,) = whole.ask(bench, [send({"error": {"message": words}})])

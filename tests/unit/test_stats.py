@@ -162,6 +162,25 @@ def test_a_burst_counts_the_dead_letters_at_its_end(
     assert caplog.messages == said
 
 
+@pytest.mark.parametrize(
+    ("delivered", "said"), [(0, "5 tasks to go, 0 delivered"), (None, "5 tasks to go")]
+)
+def test_a_burst_tells_only_what_the_broker_counts(
+    delivered: int | None,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: with RabbitMQ, which counts no deliveries, it said 0 to the end."""
+    stats = replace(EMPTY, waiting=5, delivered=delivered, queues=(replace(IDLE, waiting=5),))
+    store = SimpleNamespace(stats=lambda: stats)
+    progress = BurstProgress(cast("Store", store), MINE, frozenset())
+    monkeypatch.setattr(progress, "_log_at", 0.0)
+    caplog.set_level("INFO")
+    progress.is_done()
+    assert caplog.messages == [said]
+
+
 def test_others_tasks_do_not_hold_up_a_burst() -> None:
     theirs = replace(IDLE, queue="others_0", collection="others", waiting=9)
     assert is_done(replace(EMPTY, waiting=9, queues=(IDLE, theirs)), MINE)

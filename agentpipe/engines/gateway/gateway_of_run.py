@@ -138,8 +138,10 @@ class RunGateway:
             await known.send(reply)
             return
         relay = self._relay(RECORDED[path])
-        answer = await relay.answer(body, path, reply)
-        self.failure = relay.failure
+        try:
+            answer = await relay.answer(body, path, reply)
+        finally:  # A stream that breaks off ends with an error, for the connection to end too.
+            self.failure = relay.failure
         if answer is not None:
             self._answers[digest] = answer
             if len(self._answers) > KEPT_ANSWERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,15 +49,16 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Split at line feeds only: JSON can contain other characters that count as line ends."""
-    begun = bytearray()
+    begun, mark = bytearray(), BOM_UTF8  # The first line can begin with a byte order mark.
     async for chunk in chunks:
         *whole, rest = chunk.split(b"\n")
         for line in whole:
-            yield bytes(begun + line).removesuffix(b"\r")
+            yield bytes(begun + line).removeprefix(mark).removesuffix(b"\r")
             begun.clear()
+            mark = b""
         begun += rest
         _refuse_beyond_cap(len(begun))
-    yield bytes(begun).removesuffix(b"\r")
+    yield bytes(begun).removeprefix(mark).removesuffix(b"\r")
 
 
 def _refuse_beyond_cap(size: int) -> None:

@@ -96,7 +96,8 @@ class BurstProgress:
             self._show(_bar(self._most_open - to_go, self._most_open, running))
         elif now >= self._log_at:
             self._log_at = now + max(1.0, (now - self._started) / 10)
-            log.info("%s to go, %d delivered", counted(to_go, "task"), stats.delivered or 0)
+            told = "" if stats.delivered is None else f", {stats.delivered} delivered"
+            log.info("%s to go%s", counted(to_go, "task"), told)
 
     def say_dead(self) -> None:
         """Log how many tasks were given up, in this burst or before."""
