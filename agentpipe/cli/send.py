@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     collections = collections_of(args, settings)
     collection = named_collection(collections, args, settings)
     tasks = _nonempty(args, _tasks(args, send_run.rules_for(args, collection)))
+    send_run.refuse_unpriced_models(args, collection)
     say_where(settings)
     with ExitStack() as stack:
         waiter = None
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         dispatcher = Dispatcher.open(collections, settings, results=False)
         stack.callback(dispatcher.close)
         _say_misfits(dispatcher, collection)
-        send_run.set_budget(args, dispatcher, collection)
+        send_run.set_budget(args, dispatcher)
         send_run.begin(args, dispatcher, collection)
         sent = _send(dispatcher, args, tasks)
         if waiter is None:

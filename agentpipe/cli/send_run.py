@@ -49,20 +49,28 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def set_budget(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collection) -> None:
-    """Set the run's budget before its first task can be claimed.
+def refuse_unpriced_models(args: argparse.Namespace, collection: Collection) -> None:
+    """Refuse budgets in USD that would stop nothing, before the broker learns of any.
 
     Raises:
-        ConfigError: The cost of a model is unknown, or this broker keeps no budgets.
+        ConfigError: The cost of a model is unknown.
     """
-    budget = budget_of(args)
-    if budget or collection.budget:
+    budgets = [each for each in (budget_of(args), collection.budget) if each]
+    if budgets:
         from agentpipe.config.agent_config import load_agent_config
         from agentpipe.engines.prices import refuse_unpriced
 
-        for each in filter(None, (budget, collection.budget)):
+        for each in budgets:
             refuse_unpriced(load_agent_config(collection.config_file), collection.engine, each)
-    if budget:
+
+
+def set_budget(args: argparse.Namespace, dispatcher: Dispatcher) -> None:
+    """Set the run's budget before its first task can be claimed.
+
+    Raises:
+        ConfigError: This broker keeps no budgets.
+    """
+    if budget := budget_of(args):
         dispatcher.set_budget(args.run_name, budget)
 
 

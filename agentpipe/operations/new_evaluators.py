@@ -28,7 +28,7 @@ class NewEvaluators:
     """Evaluators for all tasks, or for each task.
 
     Attributes:
-        by_task: Evaluators by task id without the run's prefix.
+        by_task: Evaluators by task id without the run's prefix, of the tasks that have some.
     """
 
     for_all: Evaluators | None = None
@@ -48,9 +48,9 @@ def read_evaluators(path: Path, rules: TaskRules, stdin: BinaryIO) -> NewEvaluat
     found = _list_in(path)
     if found is None:
         tasks = read_tasks(str(path), stdin, rules)
-        by_task = {key_of(it): it.task.evaluators for it in tasks}
+        by_task = {key_of(it): it.task.evaluators for it in tasks if it.task.evaluators}
         if not by_task:  # Otherwise only results without an answer would make the new run.
-            raise ConfigError(Problem("no evaluator and no task in it: add some", str(path)))
+            raise ConfigError(Problem("no evaluators in it: add some", str(path)))
         return NewEvaluators(by_task=by_task)
     if problems := evaluator_problems(found, rules.functions):
         raise ConfigError([Problem(each, str(path)) for each in problems])

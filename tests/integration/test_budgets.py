@@ -21,6 +21,7 @@ TASKS, AGENTS, PROCESSES = 60, 3, 2
 # One run: 10 prompt tokens for gpt-4o-mini, 4 of them cached, and 5 completion tokens.
 TOKENS, USD = 15, 6 * 0.15e-6 + 4 * 0.075e-6 + 5 * 0.6e-6
 PATIENCE_S = 30.0
+CONTEXT = [{"env": {"OPENAI_API_KEY": "k"}}]
 
 pytestmark = pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
 
@@ -33,6 +34,13 @@ def answer(_: Request) -> Reply:
 def stub() -> Iterator[LlmStub]:
     with LlmStub(answer) as stub:
         yield stub
+
+
+def unpriced(project: Project) -> None:
+    """Write the config of an agent whose model has no known price."""
+    config = {"model": "openai:my-own", "base_url": "http://127.0.0.1:9/v1"}
+    agent = {"kind": "agent", "spec": {"name": "a", "type": "llm", "config": config}}
+    project.write("llm.yaml", yaml.safe_dump(agent))
 
 
 def paying(project: Project, stub: LlmStub, budget: dict[str, Any] | None, **spec: Any) -> None:
@@ -142,13 +150,22 @@ def test_a_run_stops_at_its_cap_and_others_go_on(project: Project, stub: LlmStub
     assert len(project.streamed()) == TASKS + 30
 
 
+def test_a_refused_budget_leaves_the_one_that_the_fleet_has(project: Project) -> None:
+    """Regression: the send failed, and workers had a cap in USD that stopped nothing."""
+    unpriced(project)
+    project.collection("crew", "./llm.yaml", context=CONTEXT, budget={"tokens": 9})
+    project.ok("send", "crew", "?")
+    (project.folder / "collection.yaml").unlink()
+    project.collection("crew", "./llm.yaml", context=CONTEXT, budget={"usd": 5})
+    assert project.run("send", "crew", "?").code == 2
+    (budget,) = project.stats()["budgets"]
+    assert budget["cap"] == {"usd": None, "tokens": 9}
+
+
 @pytest.mark.long
 def test_a_model_without_a_price_needs_a_cap_in_tokens(project: Project) -> None:
-    config = {"model": "openai:my-own", "base_url": "http://127.0.0.1:9/v1"}
-    agent = {"kind": "agent", "spec": {"name": "a", "type": "llm", "config": config}}
-    project.write("llm.yaml", yaml.safe_dump(agent))
-    context = [{"env": {"OPENAI_API_KEY": "k"}}]
-    project.collection("crew", "./llm.yaml", context=context, budget={"usd": 5})
+    unpriced(project)
+    project.collection("crew", "./llm.yaml", context=CONTEXT, budget={"usd": 5})
     for command in (("check",), ("work", "--burst"), ("send", "crew", "?")):
         done = project.run(*command)
         assert done.code == 2, done
@@ -156,10 +173,10 @@ def test_a_model_without_a_price_needs_a_cap_in_tokens(project: Project) -> None
     assert project.stats()["accepted"] == 0
     file = project.folder / "collection.yaml"
     file.unlink()
-    project.collection("crew", "./llm.yaml", context=context, budget={"usd": 5, "tokens": 9})
+    project.collection("crew", "./llm.yaml", context=CONTEXT, budget={"usd": 5, "tokens": 9})
     project.ok("check")
     file.unlink()
-    project.collection("crew", "./llm.yaml", context=context)
+    project.collection("crew", "./llm.yaml", context=CONTEXT)
     refused = project.run("send", "crew", "?", "--run", "v1", "--budget-usd", "1")
     assert (refused.code, project.stats()["accepted"]) == (2, 0)
     assert project.run("send", "crew", "?", "--budget-usd", "1").code == 2
