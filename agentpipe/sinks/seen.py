@@ -71,21 +71,8 @@ def submission_of(result: Result) -> str | None:
 
 def submission_in(payload: bytes) -> str | None:
     """``submission_of`` for an encoded Result; None if the payload is not a Result."""
-    result = _result_in(payload)
-    return None if result is None else submission_of(result)
-
-
-def names_submission(payload: bytes) -> bool:
-    """Whether an encoded Result says which submission it is of; the id of a replay does."""
-    result = _result_in(payload)
-    if result is None:
-        return False
-    return result.replay_of is not None or result.submitted_at is not None
-
-
-def _result_in(payload: bytes) -> Result | None:
     try:
-        return Result.decode(payload)
+        return submission_of(Result.decode(payload))
     except FormatError:
         return None
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +17,6 @@ from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def settings_with(folder: Path, *results: Result) -> Settings:
@@ -77,10 +78,56 @@ def test_all_submissions_of_a_replay_count_as_one(tmp_path: Path) -> None:
         assert [each.result for each in archive.results_of("a")] == ["first"]
 
 
-def test_results_that_name_no_submission_are_all_stored(tmp_path: Path) -> None:
-    settings = settings_with(tmp_path, *(Result(task_id="a", result=each) for each in "12"))
+def test_all_results_that_name_no_submission_are_of_one(tmp_path: Path) -> None:
+    """As streams return them."""
+    for each in "12":
+        settings = settings_with(tmp_path, Result(task_id="a", result=each))
     with Archive.open(settings) as archive:
-        assert [each.result for each in archive.results_of("a")] == ["1", "2"]
+        assert [each.result for each in archive.results_of("a")] == ["1"]
+
+
+def test_records_that_are_no_results_are_all_stored(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path)
+    with closing(open_sink(settings)) as sink:
+        sink.publish([Record("odd", body) for body in (b"{}", b"[]", b"\xff", b"{}")])
+        with closing(sink.follow(None, "beginning")) as reader:
+            assert [each.payload for each in reader.poll(10, 0)] == [b"{}", b"[]", b"\xff"]
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_an_earlier_version_stored_is_not_stored_again(
+    tmp_path: Path, *, removed: bool
+) -> None:
+    """It digested the whole Result."""
+    first = Result(task_id="a", submitted_at="at 1", result="first")
+    settings = settings_with(tmp_path, first)
+    with closing(sqlite3.connect(tmp_path / "results.db")) as db, db:
+        db.create_function("earlier", 1, lambda body: blake2b(body, digest_size=8).digest())
+        db.execute("UPDATE records SET digest = earlier(body)")
+        if removed:
+            db.execute("INSERT INTO trimmed SELECT position, task_id, digest FROM records")
+            db.execute("DELETE FROM records")
+    settings_with(tmp_path, first if removed else replace(first, result="again"))
+    settings_with(tmp_path, replace(first, submitted_at="at 2", result="another"))
+    with Archive.open(settings) as archive:
+        found = [each.result for each in archive.results_of("a")]
+    assert found == (["another"] if removed else ["first", "another"])
+
+
+def test_a_publish_reads_none_of_the_results_that_the_task_has(tmp_path: Path) -> None:
+    """Others wait for it."""
+    many = [Result(task_id="a", submitted_at=f"at {n}", result="x" * 100_000) for n in range(60)]
+    settings = settings_with(tmp_path, *many)
+    with closing(open_sink(settings)) as sink:
+        sink.publish([])
+        before = read_bytes()
+        sink.publish([Record("a", replace(many[0], submitted_at="new").encode(Redactor([])))])
+        assert read_bytes() - before < 1_000_000
+
+
+def read_bytes() -> int:
+    """What this process has read from files."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def test_a_server_is_no_archive() -> None:

@@ -134,6 +134,15 @@ def test_a_result_that_is_published_again_after_it_was_removed_does_not_come_bac
     assert len(kept()) == 602
 
 
+def test_a_second_result_of_a_submission_that_was_removed_does_not_come_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its task ran twice: streams would return it as new."""
+    archive(capsys, "trim", "--run", "v1", "--yes")
+    publish(replace(result(1), result="again"))
+    assert len(kept()) == 600
+
+
 def test_a_position_is_never_used_again(capsys: pytest.CaptureFixture[str], url: str) -> None:
     with closing(SqliteSink(url)) as sink, closing(sink.follow("trainer", "now")) as reader:
         archive(capsys, "trim", "--before", "1d", "--unread", "--yes")

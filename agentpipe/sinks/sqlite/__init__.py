@@ -18,7 +18,7 @@ from agentpipe.sinks.base import check_group
 from agentpipe.sinks.sqlite import trimming
 from agentpipe.sinks.sqlite.archive import SqliteArchive
 from agentpipe.sinks.sqlite.facts import FEW, index_next
-from agentpipe.sinks.sqlite.keeping import collector_of, insert, unknown, without_repeats
+from agentpipe.sinks.sqlite.keeping import collector_of, insert, rows_of
 from agentpipe.sinks.sqlite.layout import LAYOUT
 from agentpipe.sinks.sqlite.reader import SqliteGroupReader, SqliteReader
 from agentpipe.sinks.sqlite.searching import positions_of, search
@@ -71,16 +71,16 @@ class SqliteSink:
                 self._unindexed = 0
 
     def _publish(self, records: Sequence[Record]) -> None:
+        rows = rows_of(_readable(records))
         with self._database.write() as db:
-            insert(db, without_repeats(db, _readable(records)), time.time())
+            insert(db, rows, time.time())
 
     def add_new(self, records: Sequence[Record]) -> int:
         """Store the records of new submissions; returns how many."""
         self._database.log.refuse_if_full()
+        rows = rows_of(_readable(records))
         with self._database.write() as db:
-            new = unknown(db, _readable(records))
-            insert(db, new, time.time())
-        return len(new)
+            return insert(db, rows, time.time())
 
     def reader_group(self) -> str:
         """See ``Keeper``."""

@@ -7,11 +7,10 @@ upgrade takes no time, and a writer of an earlier version does no harm.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-import orjson
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agentpipe.core.timestamps import seconds_of
+from agentpipe.sinks.sqlite.last_keys import keys_from
 from agentpipe.sinks.sqlite.layout import BODY
 
 if TYPE_CHECKING:
@@ -59,29 +58,11 @@ _TEXTS = ("run", "group_id", "collection", "agent", "outcome")
 
 def facts_of(payload: bytes) -> Facts:
     """The facts of an encoded Result; ``NONE`` if it is not a JSON object."""
-    record = _last_keys(payload)
-    if record is None:
-        record = _parsed(payload)
+    record = keys_from(payload, _LAST_KEYS)
     if not isinstance(record, dict):
         return NONE
     texts = {name: record[name] for name in _TEXTS if isinstance(record.get(name), str)}
     return Facts(**texts, finished_at=seconds_of(record.get("finished_at")))
-
-
-def _last_keys(payload: bytes) -> Any:
-    """The object from ``task_id`` on; None if that is invalid, because the key occurred elsewhere.
-
-    Parsing the whole Result takes five times as long, and longer with a long trace.
-    """
-    at = payload.rfind(_LAST_KEYS)
-    return _parsed(b"{" + payload[at + 1 :]) if at > 0 else None
-
-
-def _parsed(payload: bytes) -> Any:
-    try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
 
 
 def has_facts(db: sqlite3.Connection) -> bool:

@@ -1,24 +1,31 @@
-"""Keeping: stores one Result of each submission."""
+"""Keeping: stores one Result of each submission.
+
+A digest says what is stored once: a Result's submission, or the bytes of any other record. Earlier
+versions digested the bytes of Results too, so these are read to learn their submissions.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core import caps
-from agentpipe.sinks.seen import names_submission, submission_in
+from agentpipe.sinks.sqlite.last_keys import keys_from
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agentpipe.sinks.base import Record
 
 _COLLECTOR = "collector"
+# The two kinds of digests differ in length, as earlier versions' do from a submission's.
+_SUBMISSION_BYTES, _RECORD_BYTES = 16, 8
+_SUBMITTED_AT = b',"submitted_at":'
 # Not OR IGNORE, which would lose a record that breaks any other constraint.
 _INSERT = (
     "INSERT INTO records (task_id, digest, body, published_at)"
@@ -26,55 +33,79 @@ _INSERT = (
     " (SELECT 1 FROM trimmed WHERE task_id = column1 AND digest = column2)"
     " ON CONFLICT (task_id, digest) DO NOTHING"
 )
-
-_ARE_STORED = (
-    "SELECT EXISTS (SELECT 1 FROM json_each(?) CROSS JOIN records WHERE records.task_id = value)"
+_IS_EARLIER = f"length(digest) <> {_SUBMISSION_BYTES}"
+_HAVE_EARLIER = (
+    "SELECT value FROM json_each(?)"
+    f" WHERE EXISTS (SELECT 1 FROM records WHERE task_id = value AND {_IS_EARLIER})"
+    f" OR EXISTS (SELECT 1 FROM trimmed WHERE task_id = value AND {_IS_EARLIER})"
 )
 
 
-def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: float) -> None:
-    """Add the records that are not stored yet in exactly this form, or were and are trimmed."""
-    rows = [(each.task_id, _digest(each), each.payload, published_at) for each in records]
-    execute_rows(db, _INSERT, rows)
+class Row(NamedTuple):
+    """A record and its digest."""
+
+    task_id: str
+    digest: bytes
+    payload: bytes
 
 
-def without_repeats(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
-    """The records to store: only the first Result of each submission, also if its task ran again.
-
-    All records that name no submission are stored.
-    """
-    ids = [record.task_id for record in records]
-    (are_stored,) = db.execute(_ARE_STORED, (orjson.dumps(ids).decode(),)).fetchone()
-    if not are_stored and len(set(ids)) == len(ids):
-        return list(records)
-    named = [it for it in records if names_submission(it.payload)]
-    repeats = {id(it) for it in named} - {id(it) for it in unknown(db, named)}
-    return [it for it in records if id(it) not in repeats]
+def rows_of(records: Iterable[Record]) -> list[Row]:
+    """The rows of records; call it before the transaction, as it reads the payloads."""
+    return [Row(each.task_id, _digest(each.payload), each.payload) for each in records]
 
 
-def unknown(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
-    """The records of submissions without a stored Result; of repeats in ``records``, the first."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        others = found.get(record.task_id, [])
-        if not _is_one_of(record, [each.payload for each in others]) and not _is_here(db, record):
-            found[record.task_id] = [*others, record]
-    return [record for each in found.values() for record in each]
+def insert(db: sqlite3.Connection, rows: Sequence[Row], published_at: float) -> int:
+    """Store the rows that neither are nor were stored; returns how many."""
+    before = db.total_changes
+    new = [(*row, published_at) for row in _without_earlier(db, rows)]
+    execute_rows(db, _INSERT, new)
+    return db.total_changes - before
 
 
-def _is_here(db: sqlite3.Connection, record: Record) -> bool:
-    rows = db.execute(
-        "SELECT CAST(body AS BLOB) FROM records WHERE task_id = ? AND length(body) <= ?",
-        (record.task_id, caps.MAX_RECORD_BYTES),
-    ).fetchall()
-    return _is_one_of(record, [body for (body,) in rows])
+def _without_earlier(db: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows without those that an earlier version has stored."""
+    ids = orjson.dumps([row.task_id for row in rows]).decode()
+    found = {task_id for (task_id,) in db.execute(_HAVE_EARLIER, (ids,))}
+    known = {task_id: _earlier_digests(db, task_id) for task_id in found}
+    return [
+        row
+        for row in rows
+        if row.task_id not in known
+        or known[row.task_id].isdisjoint((row.digest, _digest_of_bytes(row.payload)))
+    ]
 
 
-def _is_one_of(record: Record, payloads: Sequence[bytes]) -> bool:
-    if not payloads or record.payload in payloads:
-        return bool(payloads)
-    submission = submission_in(record.payload)
-    return submission in {submission_in(payload) for payload in payloads}
+def _earlier_digests(db: sqlite3.Connection, task_id: str) -> set[bytes]:
+    """The digests that an id's earlier records would have now, or had when they were removed."""
+    trimmed = db.execute(
+        f"SELECT CAST(digest AS BLOB) FROM trimmed WHERE task_id = ? AND {_IS_EARLIER}", (task_id,)
+    )
+    bodies = db.execute(
+        "SELECT CAST(body AS BLOB) FROM records"
+        f" WHERE task_id = ? AND {_IS_EARLIER} AND length(body) <= ?",
+        (task_id, caps.MAX_RECORD_BYTES),
+    )
+    return {digest for (digest,) in trimmed} | {_digest(body) for (body,) in bodies}
+
+
+def _digest(payload: bytes) -> bytes:
+    found = keys_from(payload, _SUBMITTED_AT)
+    if not _is_result(found):
+        return _digest_of_bytes(payload)
+    # As ``submission_of`` of a Result.
+    submission = None if found.get("replay_of") else found.get("submitted_at")
+    return hashlib.blake2b(orjson.dumps(submission), digest_size=_SUBMISSION_BYTES).digest()
+
+
+def _is_result(found: Any) -> bool:
+    """Whether a Result ends with these keys."""
+    if not isinstance(found, dict) or not isinstance(found.get("submitted_at", ""), str | None):
+        return False
+    return "submitted_at" in found or "task_id" in found
+
+
+def _digest_of_bytes(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=_RECORD_BYTES).digest()
 
 
 def collector_of(db: sqlite3.Connection) -> str:
@@ -84,8 +115,3 @@ def collector_of(db: sqlite3.Connection) -> str:
     if row is None:
         db.execute("INSERT INTO marks VALUES (?, ?)", (_COLLECTOR, number))
     return f"agentpipe-archive-{number:015x}"
-
-
-def _digest(record: Record) -> bytes:
-    """Distinguishes a republished Result from another run's Result of the same task."""
-    return hashlib.blake2b(record.payload, digest_size=8).digest()
