@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
@@ -15,9 +16,11 @@ from tests.stores import PATIENCE_S, claim_all, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from agentpipe.brokers.records import Claim
+    from agentpipe.connections.amqp.channel import Channel
     from brokers.server_rabbitmq import RabbitServer
 
 QUEUES = [Queue(name, None, 100, 1, 3) for name in ("toys", "others")]
@@ -39,6 +42,21 @@ class Rig:
         self.store, self.beside, self._proxy = store, beside, proxy
         self.worker = Worker("w", slots=64, queues=frozenset({"toys", "others"}), lease_s=LONG_S)
         store.join(self.worker)
+
+    @property
+    def joined(self) -> RabbitWorker:
+        return self.store._workers[self.worker.name]  # noqa: SLF001 - no public name shows it
+
+    @property
+    def channel(self) -> Channel:
+        """The worker's channel."""
+        return self.joined._channel.raw  # noqa: SLF001 - no public name shows it
+
+    def have_closed(self, err: Callable[[Channel], None]) -> None:
+        """Have the server close the worker's channel."""
+        channel = self.channel
+        self.store._link.soon(partial(err, channel))  # noqa: SLF001 - on its own thread
+        wait_until(lambda: not channel.is_open, PATIENCE_S, "the channel is closed")
 
     def offer(self, queue: str, *task_ids: str, priority: int = 0) -> None:
         offers = [Offer(task_id, b"{}", priority) for task_id in task_ids]
@@ -84,6 +102,11 @@ class Rig:
         keys = {claim.key: claim.task_id for claim in running}
         assert self.store.heartbeat(self.worker)
         return {keys[key] for key in self.store.compare(self.worker, [*keys], None).lost}
+
+
+def look_for_a_missing_queue(channel: Channel) -> None:
+    """Err: the server closes the channel, and does not hear what is said on it after that."""
+    channel._raw.queue_declare("absent", passive=True)  # noqa: SLF001 - no method of ours waits for nothing
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stores import PATIENCE_S, claim_all
-from tests.support import wait_until
+from tests.integration.rabbit_rig import look_for_a_missing_queue
+from tests.stores import claim_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,19 +17,8 @@ if TYPE_CHECKING:
     from tests.integration.rabbit_rig import Rig
 
 
-def look_for_a_missing_queue(channel: Channel) -> None:
-    channel._raw.queue_declare("absent", passive=True)  # noqa: SLF001 - no method of ours waits for nothing
-
-
 def acknowledge_what_was_not_delivered(channel: Channel) -> None:
     channel._say_acknowledged([(10**6, False)])  # noqa: SLF001 - no other method would
-
-
-def have_closed(rig: Rig, err: Callable[[Channel], None]) -> None:
-    """Have the server close the worker's channel."""
-    channel = rig.store._workers["w"]._channel.raw  # noqa: SLF001 - no public name shows it
-    rig.store._link.soon(partial(err, channel))  # noqa: SLF001 - on its own thread
-    wait_until(lambda: not channel.is_open, PATIENCE_S, "the channel is closed")
 
 
 @pytest.mark.parametrize("err", [look_for_a_missing_queue, acknowledge_what_was_not_delivered])
@@ -41,7 +29,7 @@ def test_a_worker_whose_channel_is_closed_keeps_its_runs(
     runs = [*rig.run("toys", "a"), *rig.run("others", "b")]
     rig.offer("toys", "next")
     session = rig.store._link._session  # noqa: SLF001 - no public name shows it
-    have_closed(rig, err)
+    rig.have_closed(err)
     assert rig.lost(*runs) == set()
     assert rig.settled(runs) == [True, True]
     (claim,) = claim_all(1, rig.store, rig.worker)
@@ -58,7 +46,7 @@ def test_a_worker_keeps_its_runs_if_the_exchange_of_the_fleet_is_gone(rig: Rig) 
     """Regression: it could not join again until its connection or its lease ended."""
     runs = rig.run("toys", "a")
     rig.beside._run(delete_exchange)  # noqa: SLF001 - as an operator can
-    have_closed(rig, look_for_a_missing_queue)
+    rig.have_closed(look_for_a_missing_queue)
     assert rig.lost(*runs) == set()
     assert rig.settled(runs) == [True]
 
@@ -66,7 +54,7 @@ def test_a_worker_keeps_its_runs_if_the_exchange_of_the_fleet_is_gone(rig: Rig) 
 def test_a_run_goes_on_with_its_own_task_if_its_id_was_sent_again(rig: Rig) -> None:
     """Regression: its end removed the later one, which never ran."""
     runs = rig.run("toys", "same")
-    have_closed(rig, look_for_a_missing_queue)
+    rig.have_closed(look_for_a_missing_queue)
     rig.offer("toys", "same", priority=-1)
     assert rig.settled(runs) == [True]
     (claim,) = claim_all(1, rig.store, rig.worker)

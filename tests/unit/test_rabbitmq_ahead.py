@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
-
+from agentpipe.brokers.rabbitmq import reception as reception_module
 from agentpipe.brokers.rabbitmq.ahead import Ahead, unread
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries
@@ -18,6 +17,9 @@ from agentpipe.connections.amqp.arrivals import Delivery
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.core.delivered import Delivered
 from agentpipe.core.thread_marks import NO_RUN
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class NoMarks(CancelMarks):
@@ -135,29 +137,38 @@ def test_notes_of_a_lost_connection_stay_until_the_tasks_come_again() -> None:
     assert notes.laid == {}
 
 
-def test_an_agent_is_noted_again_when_a_verdict_could_not_be_carried_out() -> None:
-    """Regression: if another channel closed meanwhile, it was not noted for a while."""
+def test_a_verdict_that_could_not_be_carried_out_is_carried_out_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: if another channel closed meanwhile, its agent was not noted for a while."""
     notes, looked = Notes(room=9), asyncio.Event()
     begun: list[Any] = []
+    failures = iter([ChannelClosed("another one")])
 
-    async def blame(*_: Any) -> bool:
-        raise ChannelClosed("another one")
+    async def spare(*_: Any) -> bool:
+        return False
 
-    raw = SimpleNamespace(is_open=True, requeue=lambda _: None)
-    services = SimpleNamespace(verdicts=SimpleNamespace(blame=blame))
+    async def carry_out(_: Delivered) -> None:
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr(reception_module, "AGAIN_S", 0.0)
+    raw = SimpleNamespace(is_open=True)
+    verdicts = SimpleNamespace(blame=spare, had_begun=lambda _: False)
+    services = SimpleNamespace(verdicts=verdicts, carry_out=carry_out)
     channel: Any = SimpleNamespace(
         raw=raw, services=services, look=looked, wake=lambda: None, begin=begun.append
     )
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(notes))
     agent = deliveries.add(Queue("one", "c"), "one", str)
     agent.is_withheld = True
-    consumption: Any = None
+    consumption: Any = SimpleNamespace(is_left_alone=lambda _: False)
     reception = Reception(channel, deliveries, consumption, 0.0)
     reception.receive(agent, Delivery(1, True, {HEADERS["task_id"]: "t"}), returned=False)
     assert notes.laid == {}
-    with pytest.raises(ChannelClosed):
-        asyncio.run(begun.pop())
-    assert [*notes.laid.values()] == [unread("one")]
+    asyncio.run(begun.pop())
+    assert [*notes.laid.values()] == [Delivered("t", 0), unread("one")]
+    assert len(agent.ready) == 1
     assert looked.is_set()
 
 
@@ -175,7 +186,7 @@ def test_a_verdict_is_not_carried_out_on_a_closed_channel() -> None:
     """Regression: the task was delivered again, and counted a crash for want of a verdict."""
     carried_out: list[Delivered] = []
     begun: list[Any] = []
-    raw = SimpleNamespace(is_open=True, requeue=lambda _: None)
+    raw = SimpleNamespace(is_open=True)
 
     async def spare(*_: Any) -> bool:
         raw.is_open = False
@@ -192,7 +203,6 @@ def test_a_verdict_is_not_carried_out_on_a_closed_channel() -> None:
     consumption: Any = SimpleNamespace(is_left_alone=lambda _: False)
     reception = Reception(channel, deliveries, consumption, 0.0)
     reception.receive(agent, Delivery(1, True, {HEADERS["task_id"]: "t"}), returned=False)
-    with pytest.raises(ChannelClosed):
-        asyncio.run(begun.pop())
+    asyncio.run(begun.pop())
     assert carried_out == []
     assert not agent.ready

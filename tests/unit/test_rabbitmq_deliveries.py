@@ -158,7 +158,7 @@ def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() ->
     before.claim(1, lambda: True)
     assert before.may_have_returned(agent)  # Full: the server would deliver no more.
     after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
-    after.inherit(before)
+    after.inherit(before, is_connected=False)
     assert not after.may_have_returned(after.add(queue, "c_0", str))
 
 
@@ -172,7 +172,7 @@ def test_one_id_that_ran_under_two_agents_goes_on_under_both() -> None:
         agent = before.add(Queue(name, "c", concurrency=1), name, str)
         before.put(agent, Prefetched(Message("t", name, b""), tag))
     assert len(before.claim(9, lambda: True)) == 2
-    after.inherit(before)
+    after.inherit(before, is_connected=False)
     for tag, name in enumerate(names):
         agent = after.add(Queue(name, "c", concurrency=1), name, str)
         assert after.resume(agent, Prefetched(Message("t", name, b""), tag))
@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_its_own_task_if_its_id_was_sent_again() -> None:
     runs, waits = (Message("t", "c_0", b"", submitted_ms=number) for number in (1, 2))
     before.put(before.agents["c_0"], Prefetched(runs, 1))
     before.claim(9, lambda: True)
-    after.inherit(before)
+    after.inherit(before, is_connected=False)
     assert not after.resume(after.agents["c_0"], Prefetched(waits, 1))
     assert after.resume(after.agents["c_0"], Prefetched(runs, 2))
 
@@ -232,16 +232,22 @@ def test_who_waits_for_the_end_of_a_suspect_is_woken_by_it() -> None:
     assert not deliveries.has_suspect
 
 
-def test_what_only_lay_here_when_two_connections_were_lost_in_a_row_is_no_crash() -> None:
-    before, queue = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None)), Queue("c_0", "c")
-    message = Message("t", "c_0", b"")
-    before.put(before.add(queue, "c_0", str), Prefetched(message, 1))
-    between = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
-    between.inherit(before)  # Lost before the redelivery.
-    after = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
-    after.inherit(between)
-    assert not after.is_lost(message, redelivered=True)
-    assert after.is_lost(message, redelivered=True)  # Another worker had it in between.
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_culprit_waits_for_runs_that_go_on_after_their_channel_was_closed(
+    *, is_connected: bool
+) -> None:
+    """Regression: the next channel did not know that a worker's end had interrupted them."""
+    before, after = (serving(2) for _ in range(2))
+    message = Message("again", "c_1", b"")
+    before.put(before.agents["c_1"], Prefetched(message, 2, returned=True, recovers=True))
+    assert len(before.claim(9, lambda: True)) == 1
+    after.inherit(before, is_connected=is_connected)
+    after.put(after.agents["c_0"], Prefetched(RISKY, 1, returned=True))
+    assert after.claim(9, lambda: True) == []
+    assert after.resume(after.agents["c_1"], Prefetched(message, 2))
+    assert after.claim(9, lambda: True) == []
+    after.let_go(*after.held.values())
+    assert [it.task_id for it in after.claim(9, lambda: True)] == ["risky"]
 
 
 def test_a_delivery_to_an_agent_without_room_wakes_nobody() -> None:
@@ -314,7 +320,7 @@ def test_a_run_is_not_overdue_before_its_agent_was_searched(
     before, after = (serving(1) for _ in range(2))
     before.put(before.agents["c_0"], Prefetched(Message("t", "c_0", b""), 1))
     before.claim(1, lambda: True)
-    after.inherit(before)
+    after.inherit(before, is_connected=False)
     monkeypatch.setattr(awaited_runs, "REUNION_S", 0.0)
     assert after.awaited.overdue == []
     after.agents["c_0"].searched_at = time.monotonic()
@@ -327,7 +333,7 @@ def test_awaited_runs_are_counted_by_agent() -> None:
     for tag, (task_id, name) in enumerate(tasks):
         before.put(before.agents[name], Prefetched(Message(task_id, name, b""), tag))
     before.claim(9, lambda: True)
-    after.inherit(before)
+    after.inherit(before, is_connected=False)
     assert [after.awaited.of(f"c_{number}") for number in range(3)] == [2, 1, 0]
     assert after.awaited.queues == {"c_0", "c_1"}
     after.awaited.take(Message("a", "c_0", b""))

@@ -79,7 +79,7 @@ async def publish_as_worker(server: Server) -> None:
     raw: Any = server
     services: Any = SimpleNamespace(topology=TOPOLOGY)
     nothing: Any = None
-    channel = WorkerChannel(raw, services, lambda: None, nothing, nothing)
+    channel = WorkerChannel(raw, services, lambda: None, nothing, nothing, nothing)
     await channel.publish([OutgoingMessage("q", b"", {})])
 
 

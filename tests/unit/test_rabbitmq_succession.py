@@ -49,5 +49,6 @@ def test_a_worker_waits_before_it_opens_another_channel_soon(
     monkeypatch.setattr(succession, "RabbitWorker", lambda *_: successor)
     services: Any = SimpleNamespace(locks=SimpleNamespace(hand_over=nothing))
     workers = {"w": closed(time.monotonic() - age_s)}
-    assert asyncio.run(succession.successors_of(workers, services, None)) == {"w": successor}
+    asyncio.run(succession.replace_ended(workers, services, None))
+    assert workers == {"w": successor}
     assert any(each > 0 for each in waited) == waits

@@ -20,11 +20,11 @@ with their threads. Each of these parts imports only earlier ones:
 - ``connection`` is data; ``services`` are the parts that all workers of a process share on it.
 - ``worker`` composes one joined worker: ``membership`` (the workers of the fleet), ``assignment``
   (who serves which agent), ``introduction`` (when it says so), ``succession`` (another worker in
-  its place, after a lost connection or channel) and ``resumption`` (of runs there),
-  ``consumption``, ``exposed`` (why culprits wait), ``reception`` and ``deliveries`` (prefetch,
-  crashes, turns, last chances), ``direct_results`` (to a quick sink), ``settlement`` (publish,
-  confirm, acknowledge), ``answers`` (to other processes). ``verdicts`` decide whose crash counts,
-  by notes (``ahead``).
+  its place, after a lost connection or channel), which inherits what this one has ``received``,
+  ``resumption`` (of runs there), ``consumption``, ``exposed`` (why culprits wait), ``reception``
+  and ``deliveries`` (prefetch, crashes, turns, last chances), ``direct_results`` (to a quick sink),
+  ``settlement`` (publish, confirm, acknowledge), ``answers`` (to other processes). ``verdicts``
+  decide whose crash counts, by notes (``ahead``).
 - ``operations`` are the requests of operators and senders, besides the core here.
 
 Limits of this broker: it remembers no ids, so a task sent twice runs twice. It cannot search a
@@ -47,7 +47,7 @@ from agentpipe.brokers.rabbitmq.direct_results import DirectResults, is_direct
 from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.operations import LONG_S, RabbitOperations
 from agentpipe.brokers.rabbitmq.services import Services, services_on
-from agentpipe.brokers.rabbitmq.succession import successors_of
+from agentpipe.brokers.rabbitmq.succession import replace_ended
 from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -338,8 +338,8 @@ class RabbitStore(RabbitOperations, Store):
         async with self._opening:
             before, topology = self._services, self._address.topology
             services = await services_on(session, topology, self._declared, before)
-            self._workers |= await successors_of(self._workers, services, self._notes)
             self._services = services
+            await replace_ended(self._workers, services, self._notes)
             return services
 
 

@@ -90,8 +90,8 @@ class Answers:
 
     def _here(self) -> list[Message]:
         """The tasks that this worker has."""
-        ready = (prefetched.message for _, prefetched in self._deliveries.ready())
-        return [*(it.message for it in self._deliveries.runs()), *ready]
+        awaited = (it.message for it in self._deliveries.awaited.all)
+        return [*self._deliveries.received.here.values(), *awaited]
 
     async def _answer(self, request: Request, here: Iterable[Message]) -> None:
         reply = encode(await self._reply(request, here), key=request.to)
@@ -131,9 +131,9 @@ class Answers:
     def _locate(self, task_id: str) -> Reply:
         """What this worker knows about a task, and about the agents that it serves."""
         held = self._deliveries.held.values()
-        found = [self._found(it.message, it.since) for it in held if it.claim.task_id == task_id]
-        ready = [prefetched.message for _, prefetched in self._deliveries.ready()]
-        found += [self._found(it, None) for it in ready if it.task_id == task_id]
+        since = {it.tag: it.since for it in held}
+        here = self._deliveries.received.here.items()
+        found = [self._found(it, since.get(tag)) for tag, it in here if it.task_id == task_id]
         runs = tuple(
             ClaimSeen(it.claim.task_id, it.claim.queue, self._deliveries.worker, it.since)
             for it in held

@@ -59,6 +59,11 @@ class AwaitedRuns:
         return list(self._runs.values())
 
     @property
+    def is_past(self) -> bool:
+        """Whether the server has surely noticed the end of the last connection."""
+        return time.monotonic() >= self._since + self._lease_s
+
+    @property
     def queues(self) -> frozenset[str]:
         """The agents with awaited runs."""
         return frozenset(queue for queue, number in self._numbers.items() if number)

@@ -92,7 +92,8 @@ class Consumption:
         """
         for agent in agents:
             await self._consume_returned(agent)
-        await self._consume_first_offers(it for it in agents if it.is_reported)
+        reported = self._deliveries.received.reported
+        await self._consume_first_offers(it for it in agents if it.queue.name in reported)
         withheld = [agent for agent in agents if agent.is_withheld or agent.is_opening]
         if withheld:
             await self._channel.raw.catch_up()  # Wait until returned tasks are delivered.
@@ -213,3 +214,4 @@ class Consumption:
         """Redeliver it later: two tasks in their last chance must not die together."""
         later = prefetched.message.delayed(self._services.topology, APART_S)
         await self._channel.replace([(later, prefetched.tag)])
+        self._deliveries.gone_back([prefetched])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.awaited_runs import AwaitedRuns
 from agentpipe.brokers.rabbitmq.exposed import Exposed
+from agentpipe.brokers.rabbitmq.received import Received
 from agentpipe.brokers.rabbitmq.served_agent import AHEAD, DEEP_AHEAD, Group, Held, ServedAgent
 from agentpipe.brokers.records import Claim
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.ahead import Ahead
     from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
-    from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.records import Queue, Worker
 
@@ -39,6 +39,7 @@ class Deliveries:
         held: Its claims, by number.
         settling: Numbers of claims whose runs have ended and that are being settled.
         awaited: Runs of the last connection whose tasks are not redelivered yet.
+        received: What is here, and what the last channel had.
         exposed: What a task that may end this worker waits for.
     """
 
@@ -49,8 +50,8 @@ class Deliveries:
         self.held: dict[int, Held] = {}
         self.settling: set[int] = set()
         self.awaited = AwaitedRuns(self.agents, worker.lease_s)
-        self.exposed = Exposed(self.agents, self.settling)
-        self._was_ready: set[str] = set()
+        self.received = Received()
+        self.exposed = Exposed(self.agents, self.runs, self.settling)
         self.worker, self._marks, self._wake = worker.name, marks, wake
         self._ahead = ahead
         self._groups: dict[str, Group] = {}
@@ -59,20 +60,20 @@ class Deliveries:
         self._turns: dict[str, None] = {}
         self._numbers, self._may_have_suspects = itertools.count(time.time_ns()), False
 
-    def inherit(self, earlier: Deliveries) -> None:
-        """Await the tasks that ran when the connection was lost."""
+    def inherit(self, earlier: Deliveries, *, is_connected: bool) -> None:
+        """Await the tasks of a channel that was closed, alone if its connection lives."""
         self.awaited.add([*earlier.awaited.all, *earlier.held.values()])
-        was_ready = (prefetched.message.task_id for _, prefetched in earlier.ready())
-        self._was_ready = earlier._was_ready.union(was_ready)
+        self.received.inherit(earlier.received, is_connected=is_connected)
         self._may_have_suspects = earlier._may_have_suspects
-        tasks = {it.tag: it.message.delivered for it in earlier.held.values()}
-        tasks |= {prefetched.tag: prefetched.message.delivered for _, prefetched in earlier.ready()}
+        tasks = {tag: message.delivered for tag, message in earlier.received.here.items()}
         self._ahead.inherit(earlier._ahead, tasks)
 
     def end_reunion(self) -> None:
         """Forget what the last connection had and this one did not get, unless it is awaited."""
         if not self.awaited:
             self._ahead.forget_kept()
+        if self.awaited.is_past:
+            self.received.forget_earlier(self.agents)
 
     # Agents.
 
@@ -95,6 +96,7 @@ class Deliveries:
     def remove(self, agent: ServedAgent) -> None:
         """Stop serving the agent."""
         del self.agents[agent.queue.name]
+        self.received.reported.discard(agent.queue.name)
         self._ahead.give_up([agent.queue.name])
         if agent.group is not None:
             agent.group.agents.pop(agent.queue.name, None)
@@ -118,16 +120,10 @@ class Deliveries:
 
     # Tasks.
 
-    def is_lost(self, message: Message, *, redelivered: bool) -> bool:
-        """Whether this delivery means that a claim ended with its worker."""
-        if redelivered and message.task_id in self._was_ready:
-            self._was_ready.discard(message.task_id)
-            return False
-        return redelivered
-
-    def begin_judging(self, agent: ServedAgent) -> None:
+    def begin_judging(self, agent: ServedAgent, lost: Prefetched) -> None:
         """Note that a task of this agent is here whose run can have ended its worker."""
         agent.judging += 1
+        self.received.add(lost.tag, lost.message, is_judged=True)
         self._ahead.give_up([agent.queue.name])
 
     def end_judging(self, agent: ServedAgent) -> None:
@@ -159,13 +155,13 @@ class Deliveries:
         """Make a task claimable."""
         agent.add(prefetched)
         self._may_have_suspects = self._may_have_suspects or prefetched.message.suspect > 0
-        self.note(prefetched)
         if agent.has_room:  # Otherwise the end of a run gives it a turn.
             self._give_turn(agent)
             self._wake()
 
     def note(self, prefetched: Prefetched) -> None:
         """Note that this delivery is here and, as far as we know, has not begun."""
+        self.received.add(prefetched.tag, prefetched.message)
         self._ahead.add(prefetched.tag, prefetched.message)
 
     def gone_back(self, unclaimed: Iterable[Prefetched]) -> None:
@@ -248,11 +244,13 @@ class Deliveries:
             message in self._marks,
             message.cooled_ms / 1000,
         )
-        self.held[claim.number] = Held(claim, message, prefetched.tag, agent, time.time())
+        held = Held(
+            claim, message, prefetched.tag, agent, time.time(), recovers=prefetched.recovers
+        )
+        self.held[claim.number] = held
         agent.running += 1
         agent.count_active(1)
         agent.served = claim.number
-        self.exposed.begin(claim.number, prefetched)
         return claim
 
     def find(self, claim: Claim) -> Held | None:
@@ -295,7 +293,6 @@ class Deliveries:
 
     def _end(self, held: Held) -> None:
         held.agent.count_active(-1)
-        self.exposed.end(held)
         self.give_turns([held.agent])
         if held.agent.group is not None:
             self._reopen(held.agent.group)

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from agentpipe.brokers.rabbitmq.messages import Message
-    from agentpipe.brokers.rabbitmq.served_agent import Held, Prefetched, ServedAgent
+    from agentpipe.brokers.rabbitmq.served_agent import Held, ServedAgent
 
 
 class Exposed:
@@ -17,12 +17,17 @@ class Exposed:
 
     Args:
         agents: The agents that the worker serves, by queue.
+        runs: Returns its claims.
         settling: Its claims that are being settled.
     """
 
-    def __init__(self, agents: Mapping[str, ServedAgent], settling: Collection[int]) -> None:
-        self._agents, self._settling = agents, settling
-        self._recovering: set[int] = set()
+    def __init__(
+        self,
+        agents: Mapping[str, ServedAgent],
+        runs: Callable[[], Iterable[Held]],
+        settling: Collection[int],
+    ) -> None:
+        self._agents, self._runs, self._settling = agents, runs, settling
         self._moves = 0
 
     @contextmanager
@@ -38,15 +43,6 @@ class Exposed:
     def is_moving(self) -> bool:
         """Whether some tasks exist twice."""
         return self._moves > 0
-
-    def begin(self, number: int, prefetched: Prefetched) -> None:
-        """Note a claim."""
-        if prefetched.recovers:
-            self._recovering.add(number)
-
-    def end(self, held: Held) -> None:
-        """Note the end of a run."""
-        self._recovering.discard(held.claim.number)
 
     def come_before(self, message: Message) -> bool:
         """Whether anything does.
@@ -64,8 +60,9 @@ class Exposed:
     @property
     def _recovers(self) -> bool:
         """Whether what ran on a worker that died runs, or waits here."""
+        running = (it for it in self._runs() if it.claim.number not in self._settling)
         here = (it.ready[0] for it in self._agents.values() if it.ready)
-        return bool(self._recovering) or any(prefetched.recovers for prefetched in here)
+        return any(it.recovers for it in running) or any(it.recovers for it in here)
 
 
 def _are_arriving(agent: ServedAgent) -> bool:

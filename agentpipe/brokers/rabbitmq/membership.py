@@ -100,7 +100,7 @@ class Membership:
         await self._make_exchange()
         if await self._say(Request("probe")) == ["unroutable"]:  # No worker has a queue there.
             self._named = set()
-        await self.say_hello(reply=True)
+        await self._introduce(reply=True)
 
     async def meet(self) -> None:
         """Wait until the members that answer have answered, with the losses that they know."""
@@ -109,12 +109,13 @@ class Membership:
                 while self._named is None or self._named - self.members.keys():
                     await self._heard_one.wait()
 
-    async def say_hello(self, *, reply: bool = False) -> None:
-        """Announce this worker and the agents that it serves.
-
-        Also binds its queue: a deleted exchange takes its bindings with it.
-        """
+    async def say_hello(self) -> None:
+        """Announce this worker and the agents that it serves."""
         await self._make_exchange()
+        await self._introduce()
+
+    async def _introduce(self, *, reply: bool = False) -> None:
+        """Say hello; also binds its queue: a deleted exchange takes its bindings with it."""
         await self._channel.raw.call("queue_bind", self.address, self._fleet)
         await self._say(Request("hello", self._me(), greet=reply))
 

@@ -44,6 +44,8 @@ UNSIGNED_BITS = 128 - 63
 # Default values, which are not sent.
 UNSET: tuple[Any, ...] = (None, 0, "")
 
+Copy = tuple[str | int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -135,6 +137,12 @@ class Message:
     def delivered(self) -> Delivered:
         """The identity of this delivery, for verdicts."""
         return Delivered(self.task_id, self.judged_ms)
+
+    @property
+    def copy(self) -> Copy:
+        """Differs between the copies of a task, unless it was put back or released."""
+        sent = (self.queue, self.task_id, self.submitted_ms)
+        return *sent, self.failures, self.crashes, self.cooled_ms, self.suspect, self.judged_ms
 
     @property
     def is_risky(self) -> bool:

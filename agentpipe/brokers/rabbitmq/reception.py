@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Longest delay of a task that has crashed again and again.
 MAX_APART_S = 60.0
+# Time after which a decision is carried out again that the server has refused.
+AGAIN_S = 1.0
 
 
 class Reception:
@@ -60,14 +63,24 @@ class Reception:
             self._channel.begin(self._services.tickets.take([message.ticket]))
         recovers = returned and self._recovers(message)
         prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned, recovers)
+        past = self._deliveries.received.recall(message) if delivery.redelivered else None
+        if past in ("over", "judged"):  # The server did not hear that it was acknowledged.
+            self._deliveries.received.add(delivery.tag, message, is_judged=past == "judged")
+            self._channel.acknowledge([delivery.tag], is_over=True)
+            return
         if self._deliveries.resume(agent, prefetched):
             return
-        lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
-        if lost:
-            self._deliveries.begin_judging(agent)
+        if delivery.redelivered and past is None:
+            self._deliveries.begin_judging(agent, prefetched)
             self._channel.begin(self._judge(agent, prefetched))
-        elif message.task_id in self._replacing:
-            self._replacing[message.task_id].append((agent, prefetched))
+        else:
+            self._keep(agent, prefetched if past is None else self._as_spared(prefetched))
+
+    def _keep(self, agent: ServedAgent, prefetched: Prefetched) -> None:
+        """Receive a task that has ended no worker."""
+        self._deliveries.note(prefetched)
+        if prefetched.message.task_id in self._replacing:
+            self._replacing[prefetched.message.task_id].append((agent, prefetched))
         else:
             self._admit(agent, prefetched)
 
@@ -80,7 +93,7 @@ class Reception:
         reports = {unread(agent.queue.name): agent for agent in served}
         found = list(filter(self._services.verdicts.is_open, reports))
         for report in found:
-            reports[report].is_reported = True
+            self._deliveries.received.reported.add(reports[report].queue.name)
         if any(reports[report].is_withheld for report in found):
             self._channel.look.set()
         if found:
@@ -93,11 +106,17 @@ class Reception:
 
     async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
         """Decide about a task whose worker died: it may be to blame."""
+        reported, name = self._deliveries.received.reported, agent.queue.name
+        verdict = self._services.verdicts.blame(
+            lost.message.delivered, self._patience_s, lambda: name in reported
+        )
         try:
-            await self._judge_one(agent, lost)
-        except ChannelClosed:  # If only another channel closed, the task is judged again.
-            self._channel.raw.requeue(lost.tag)
-            raise
+            decided = self._blame if await verdict else self._spare
+            while self._channel.raw.is_open:  # Otherwise it is judged where it is delivered again.
+                with suppress(ChannelClosed):  # Another one, or the server refuses the copy.
+                    await decided(agent, lost)
+                    return
+                await asyncio.sleep(AGAIN_S)
         finally:
             agent.judging -= 1
             if self._channel.raw.is_open:
@@ -111,15 +130,8 @@ class Reception:
                 self._channel.look.set()
             self._channel.wake()
 
-    async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
-        message, patience_s = lost.message, self._patience_s
-        verdicts, delivered = self._services.verdicts, message.delivered
-        is_blamed = await verdicts.blame(delivered, patience_s, lambda: agent.is_reported)
-        if not self._channel.raw.is_open:  # A verdict is carried out where the task is.
-            raise ChannelClosed("the task is delivered again")
-        if not is_blamed:
-            await self._spare(agent, lost)
-            return
+    async def _blame(self, agent: ServedAgent, lost: Prefetched) -> None:
+        message = lost.message
         if not agent.suspects(message):
             judged = message.lost(agent.queue.max_crashes)
         elif await self._services.suspects.is_marked(message):
@@ -133,11 +145,15 @@ class Reception:
             await self._replace(lost, lost.message.given_back())
             return
         self._deliveries.note(lost)  # If this worker dies too, the task had not begun.
-        message = lost.message
+        await self._services.carry_out(lost.message.delivered)
+        self._admit(agent, self._as_spared(lost))
+
+    def _as_spared(self, prefetched: Prefetched) -> Prefetched:
+        """The task, before all others if it ran on a worker that died."""
+        message = prefetched.message
         begun = self._services.verdicts.had_begun(message.delivered)
-        await self._services.carry_out(message.delivered)
-        recovers = lost.recovers or (begun and not message.culprit)
-        self._admit(agent, replace(lost, returned=lost.returned or begun, recovers=recovers))
+        recovers = prefetched.recovers or (begun and not message.culprit)
+        return replace(prefetched, returned=prefetched.returned or begun, recovers=recovers)
 
     async def _replace(self, lost: Prefetched, judged: Message) -> None:
         """Replace the task by a copy that no verdict refers to yet.
@@ -148,10 +164,8 @@ class Reception:
         is_culprit = self._is_culprit(lost.message, judged)
         copy = self._copy(lost, judged.judged(is_culprit=is_culprit))
         arrived = self._replacing.setdefault(judged.task_id, [])
-        try:
-            await self._replaced(copy, lost.tag)
-        finally:
-            self._replacing.pop(judged.task_id, None)
+        await self._replaced(copy, lost.tag)
+        self._replacing.pop(judged.task_id, None)
         for agent, prefetched in arrived:
             self._admit(agent, prefetched)
 
@@ -209,6 +223,5 @@ class Reception:
         return rests and not agent.is_searched
 
     async def _put_back(self, prefetched: Prefetched) -> None:
-        self._deliveries.note(prefetched)
         await self._channel.put_back([prefetched])
         self._deliveries.gone_back([prefetched])

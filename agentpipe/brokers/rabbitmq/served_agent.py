@@ -70,8 +70,6 @@ class ServedAgent:
         is_opening: Whether deliveries of its earlier worker may not have arrived.
         is_withheld: Whether first offers are not claimed, because returned tasks wait.
         ahead: The number of first offers to prefetch beyond the concurrency limit.
-        is_reported: Whether a watcher has reported the end of an earlier worker of the agent: what
-            came back from there without a verdict had not begun.
         judging: The number of redelivered tasks whose worker died and that are being judged.
         running: The number of its claims.
         active: The number of claims whose runs have not ended, as far as we know.
@@ -97,7 +95,6 @@ class ServedAgent:
     is_opening: bool = False
     is_withheld: bool = False
     ahead: int = 0
-    is_reported: bool = False
     judging: int = 0
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
@@ -205,6 +202,7 @@ class Held:
     Attributes:
         since: When it was claimed, in Unix seconds.
         begun: The same on the monotonic clock.
+        recovers: Whether it recovers from the end of a worker; see ``Prefetched``.
     """
 
     claim: Claim
@@ -213,3 +211,4 @@ class Held:
     agent: ServedAgent
     since: float
     begun: float = field(default_factory=time.monotonic)
+    recovers: bool = False

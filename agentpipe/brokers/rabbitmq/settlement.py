@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Settlement
     from agentpipe.connections.amqp.message import OutgoingMessage
 
+# Settlements after which the task's next copy is equal to the last.
+GOES_ON = ("release", "cooldown")
+
 
 class Settling:
     """Settles one worker's claims, one batch at a time.
@@ -118,7 +121,7 @@ class Settling:
                 batch.settled.set_exception(ChannelClosed("it ended before that was settled"))
             return
         pairs = [pair for batch in batches for pair in batch.pairs]
-        self._channel.raw.ack_all([held.tag for _, held in pairs])
+        self._acknowledge(pairs)
         self._let_go(pairs)
         if self._services.breaker.news(_runs_ended(pairs)):
             self._channel.begin(self._count(pairs))
@@ -220,7 +223,7 @@ class Settling:
             await self._consumption.stop(*cooling)
         await self._channel.publish(messages)
         self._services.outbox.note(messages)
-        self._channel.raw.ack_all([held.tag for _, held in pairs])
+        self._acknowledge(pairs)
         if any(held.agent.suspects(held.message) for _, held in pairs):
             # The next run can kill this process, and unsent acknowledgements with it.
             await self._channel.raw.catch_up()
@@ -229,6 +232,12 @@ class Settling:
             await self._consumption.withdraw(agent)
         if cooling:  # It can cover agents of other workers of this process.
             self._services.changed()
+
+    def _acknowledge(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
+        for goes_on in (False, True):
+            tags = [held.tag for it, held in pairs if (it.action in GOES_ON) is goes_on]
+            if tags:
+                self._channel.acknowledge(tags, is_over=not goes_on)
 
     def _let_go(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         for _, held in pairs:
@@ -255,7 +264,7 @@ class Settling:
         """The messages to publish before the task is acknowledged."""
         topology = self._services.topology
         back = topology.back(held.agent.queue.name)
-        if settlement.action in ("release", "cooldown"):
+        if settlement.action in GOES_ON:
             return self._returning(settlement, held)
         if settlement.action == "crash":
             noted = held.message.noting(settlement.reason).carrying(settlement.payload)

@@ -15,7 +15,7 @@ from agentpipe.brokers.rabbitmq.worker import RabbitWorker
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import MutableMapping
 
     from agentpipe.brokers.capabilities import NotesAhead
     from agentpipe.brokers.rabbitmq.services import Services
@@ -26,12 +26,17 @@ AGAIN_S = 1.0
 log = logging.getLogger(__name__)
 
 
-async def successors_of(
-    workers: Mapping[str, RabbitWorker], services: Services, notes: NotesAhead | None
-) -> dict[str, RabbitWorker]:
-    """Those of these workers that have to be joined again, with these services."""
-    ended = {name: it for name, it in workers.items() if it.is_cut_off() or not it.is_on(services)}
-    return {name: await _successor_of(it, services, notes) for name, it in ended.items()}
+async def replace_ended(
+    workers: MutableMapping[str, RabbitWorker], services: Services, notes: NotesAhead | None
+) -> None:
+    """Join those of these workers again that have to be, with these services."""
+    for name, worker in list(workers.items()):
+        if worker.is_cut_off() or not worker.is_on(services):
+            successor = await _successor_of(worker, services, notes)
+            if workers.get(name) is worker:
+                workers[name] = successor
+            else:  # Its lease was over meanwhile, and it has joined again, or left.
+                await successor.close()
 
 
 async def _successor_of(

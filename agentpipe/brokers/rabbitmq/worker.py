@@ -112,15 +112,17 @@ class RabbitWorker:
 
     async def check(self) -> None:
         """Return once the server has answered: a connection to a frozen server stays open."""
-        await self._channel.raw.catch_up()
+        with self._deliveries.received.answering():
+            await self._channel.raw.catch_up()
 
     def inherit(self, earlier: RabbitWorker) -> None:
-        """Resume the runs of the lost connection, once their tasks are redelivered here.
+        """Resume the runs of a closed channel, once their tasks are redelivered here.
 
         The other workers reconnect too, so each gets its own deliveries.
         """
         earlier._services.listeners.discard(earlier._look.set)
-        self._deliveries.inherit(earlier._deliveries)
+        is_connected = earlier.is_on(self._services)  # Only its channel was closed.
+        self._deliveries.inherit(earlier._deliveries, is_connected=is_connected)
         self._members = earlier._membership.members
         self._lapses_at, self._report = earlier._lapses_at, earlier._report
         self._tallies, self.draining = earlier._tallies, earlier.draining
@@ -135,19 +137,18 @@ class RabbitWorker:
 
     async def open(self) -> None:
         """Join the fleet, and start to take over agents."""
-        services, exposed = self._services, self._deliveries.exposed
+        services = self._services
         raw = await services.connection.session.channel(self.wakeup.set)
         async with closed_on_failure(raw):
-            self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look, exposed)
+            known = self._deliveries.exposed, self._deliveries.received
+            self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look, *known)
             self._consumption = Consumption(self._channel, self._deliveries, self._receive)
             self._alone = SuspectRun(self._channel, self._deliveries)
-            waits_s = patience_s(self.worker.lease_s)
-            self._reception = Reception(self._channel, self._deliveries, self._consumption, waits_s)
+            parts = self._channel, self._deliveries, self._consumption
+            self._reception = Reception(*parts, patience_s(self.worker.lease_s))
             own = Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup)
-            learn = self._reception.learn_reports
-            self._answers = Answers(self._channel, self._deliveries, self._consumption, own, learn)
-            parts = self._channel, self._deliveries, self._consumption, self._tallies
-            self.settling = Settling(*parts, self._has_lease)
+            self._answers = Answers(*parts, own, self._reception.learn_reports)
+            self.settling = Settling(*parts, self._tallies, self._has_lease)
             me, hear = self._introduction, self._answers.hear
             self._membership = Membership(self._channel, me, hear, self.worker.lease_s)
             self._membership.members = self._members

@@ -11,9 +11,17 @@ from agentpipe.brokers.rabbitmq.topology import PRIORITIES, make_delays
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Collection,
+        Coroutine,
+        Iterator,
+        Sequence,
+    )
 
     from agentpipe.brokers.rabbitmq.exposed import Exposed
+    from agentpipe.brokers.rabbitmq.received import Received
     from agentpipe.brokers.rabbitmq.served_agent import Prefetched
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.connections.amqp.channel import Channel
@@ -28,6 +36,7 @@ class WorkerChannel:
         wake: Called when a new claim may be possible.
         look: Set when the worker's agents have to be checked.
         exposed: Learns which tasks exist twice.
+        received: Learns which are acknowledged.
         tasks: The running background tasks.
     """
 
@@ -36,6 +45,7 @@ class WorkerChannel:
     wake: Callable[[], None]
     look: asyncio.Event
     exposed: Exposed
+    received: Received
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -63,7 +73,12 @@ class WorkerChannel:
         """Publish each message, then acknowledge the delivery that it replaces."""
         with self.moving():
             await self.publish([message for message, _ in pairs])
-            self.raw.ack_all([tag for _, tag in pairs])
+            self.acknowledge([tag for _, tag in pairs])
+
+    def acknowledge(self, tags: Collection[int], *, is_over: bool = False) -> None:
+        """Acknowledge tasks; ``is_over`` unless they go on in equal copies."""
+        self.received.acknowledge(tags, is_over=is_over)
+        self.raw.ack_all(tags)
 
     @contextmanager
     def moving(self) -> Iterator[None]:
@@ -101,7 +116,7 @@ class WorkerChannel:
         ]
         fates = await self.raw.publish(copies)
         put = [it.tag for it, fate in zip(offers, fates, strict=True) if fate == "taken"]
-        self.raw.ack_all(put)
+        self.acknowledge(put)
         return set(put)
 
 
