@@ -78,7 +78,7 @@ async def _rescored(
     from agentpipe.archive import Archive
     from agentpipe.core import masking
     from agentpipe.operations.rescore import Rescore
-    from agentpipe.worker.broker import make_runners
+    from agentpipe.worker.runners import make_runners
 
     runners = make_runners(collections, os.environ)
     with Archive.open(settings) as archive, opened_sink(settings) as sink:

@@ -19,7 +19,7 @@ from agentpipe.operations.hidden_names import contexts_of, hidden_names
 from agentpipe.operations.misfits import misfits
 from agentpipe.sending.firing import check_files
 from agentpipe.sinks import is_searchable, open_archive, open_sink
-from agentpipe.worker.broker import make_runners
+from agentpipe.worker.runners import make_runners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

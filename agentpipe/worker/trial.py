@@ -20,11 +20,11 @@ from agentpipe.core.result import Result
 from agentpipe.engines.instance import CANCEL_GRACE_S
 from agentpipe.errors import AgentFailed
 from agentpipe.sending.broker import declared_broker
-from agentpipe.worker.broker import make_runners
 from agentpipe.worker.loop.event_loop import EventLoop
 from agentpipe.worker.loop.signals import Signals
 from agentpipe.worker.outcomes.results import Results
 from agentpipe.worker.private_broker import private_broker
+from agentpipe.worker.runners import make_runners
 from agentpipe.worker.running.message import ClaimedMessage
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch.last_word import LastWord

@@ -63,6 +63,7 @@ WORKER = (
     "ending",
     "handshake",
     "boot_end",
+    "runners",
     "middleware",
     "broker",
     "private_broker",
@@ -228,6 +229,16 @@ def test_sending_loads_no_engine_and_no_agent(tmp_path: Path) -> None:
         "banned = ('engines', 'worker', 'actors')\n"
         "found = [name for name in loaded if name.split('.')[1] in banned]\n"
         f"found += [name for name in {OF_ENGINES!r} if name in sys.modules]\n"
+        "print(json.dumps(found))"
+    )
+    assert in_fresh_process(code, tmp_path) == []
+
+
+def test_a_supervisor_loads_nothing_that_only_its_workers_use(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, agentpipe.worker.fleet.supervisor\n"
+        "banned = ('broker', 'middleware', 'loop.event_loop', 'claims.consumer')\n"
+        "found = [name for name in banned if 'agentpipe.worker.' + name in sys.modules]\n"
         "print(json.dumps(found))"
     )
     assert in_fresh_process(code, tmp_path) == []

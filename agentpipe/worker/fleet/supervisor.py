@@ -26,12 +26,12 @@ from agentpipe.core.processes import is_alive
 from agentpipe.engines.process.process_tree import children_of
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.worker.broker import make_runners
 from agentpipe.worker.claims.configs import reported, say_conflicts
 from agentpipe.worker.claims.draining import last_drain
 from agentpipe.worker.fleet.burst import BurstProgress
 from agentpipe.worker.fleet.child_process import ChildProcess
 from agentpipe.worker.fleet.lives import MAX_PAUSE_OF_MISTAKES_S, Lives
+from agentpipe.worker.runners import make_runners
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S
 
