@@ -20,6 +20,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
+from tests.integration.command_forks import CommandForks
 from tests.integration.llm_bench import Bench
 from tests.integration.plain import Plain
 from tests.integration.project import Project
@@ -125,10 +126,25 @@ def plain(tmp_path: Path, broker_url: str) -> Iterator[Plain]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def command_forks() -> Iterator[CommandForks]:
+    """The commands of all short tests; each in the long tier starts a process for every command."""
+    with closing(CommandForks()) as forks:
+        yield forks
+
+
 @pytest.fixture
-def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]:
+def project(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    broker_url: str,
+    sink_url: str,
+    command_forks: CommandForks,
+) -> Iterator[Project]:
     """A scratch project; its processes are killed at the end."""
     made = Project(tmp_path, broker_url, sink_url)
+    if request.node.get_closest_marker("long") is None:
+        made.forks = command_forks
     try:
         yield made
     finally:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentpipe.sinks.base import Reader, Sink
+    from tests.integration.command_forks import CommandForks
     from tests.stores import AnyStore
 
 HERE = Path(__file__).parent
@@ -104,7 +105,13 @@ class Fleet:
 
 
 class Project:
-    """A folder with a collection, agents and tasks, and the environment for its commands."""
+    """A folder with a collection, agents and tasks, and the environment for its commands.
+
+    Attributes:
+        forks: If set, they run the commands that the test waits for.
+    """
+
+    forks: CommandForks | None = None
 
     def __init__(self, folder: Path, broker_url: str, sink_url: str) -> None:
         self.folder = folder
@@ -171,13 +178,19 @@ class Project:
         folder: Path | None = None,
     ) -> Done:
         """Run a command and wait for its end."""
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        environ = {**self.environ, **(env or {})}
+        folder, timeout_s = folder or self.folder, timeout_s * slowness()
+        if self.forks and self.forks.may_run(args, environ):
+            code, out, err = self.forks.run(args, given, environ, folder, timeout_s)
+            return Done(code, out.decode(), err.decode())
         ended = subprocess.run(
             self._command(*args),
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            input=given,
             capture_output=True,
-            env={**self.environ, **(env or {})},
-            cwd=folder or self.folder,
-            timeout=timeout_s * slowness(),
+            env=environ,
+            cwd=folder,
+            timeout=timeout_s,
             check=False,
         )
         return Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
