@@ -6,20 +6,21 @@ import os
 import re
 import resource
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe.engines.process.process_tree import children_of
+from tests.integration.project import Project
 from tests.other_user import as_other_user, needs_root
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.project import Fleet, Project
+    from tests.integration.project import Fleet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 
@@ -61,7 +62,7 @@ class Watcher:
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _cores() -> Iterator[None]:
     """Allow core files up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
@@ -70,8 +71,21 @@ def _cores() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Fleet]]:
+    """One worker for all tests, which runs one task at a time."""
+    folder = tmp_path_factory.mktemp("private")
+    project = Project(folder, f"sqlite:///{folder}/broker.db", f"sqlite:///{folder}/results.db")
+    with closing(spied_in(project)):
+        yield project, project.work("--processes", "1", "--slots", "1").ready(1)
+
+
 @pytest.fixture
 def spied(project: Project) -> Project:
+    return spied_in(project)
+
+
+def spied_in(project: Project) -> Project:
     """Agents that look for credentials: two kinds with two contexts, and one in the worker."""
     project.agent("spies:Spy", AGENT)
     project.write("spy.sh", COMMAND).chmod(0o755)
@@ -91,31 +105,33 @@ def _config(kind: str, config: str) -> str:
     return f"{{kind: agent, spec: {{name: {kind}, type: {kind}, config: {{{config}}}}}}}"
 
 
-def test_an_agent_finds_no_credential_of_another_context(spied: Project) -> None:
-    spied.work("--processes", "1", "--slots", "1").ready(1)
+def answered(project: Project, to: str, *task_ids: str) -> dict[str, Any]:
+    """The results of new tasks."""
+    project.send(*({"question": "spy", "task_id": each} for each in task_ids), to=to)
+    wait_until(lambda: project.streamed() >= set(task_ids), 60, f"{task_ids} have results")
+    return {name: result for name, result in project.by_id().items() if name in task_ids}
+
+
+def test_an_agent_finds_no_credential_of_another_context(served: tuple[Project, Fleet]) -> None:
+    results: dict[str, Any] = {}
     for name in ("apart", "command"):
-        for number in range(2):
-            spied.send({"question": "spy", "task_id": f"{name}-{number}"}, to=name)
-    spied.until(delivered=4)
-    results = spied.by_id()
+        results |= answered(served[0], name, f"{name}-0", f"{name}-1")
     for number, own in enumerate((CANARIES["TOKEN_A"], CANARIES["TOKEN_B"])):
         assert results[f"apart-{number}"]["result"] == [[], ["TOKEN"]]
         seen = results[f"command-{number}"]["result"][0]
         assert [word for word, _ in seen if word not in (own, "***")] == []
 
 
-def test_a_program_that_an_agent_starts_inherits_no_contexts_variable(spied: Project) -> None:
-    spied.work("--processes", "1").ready(1)
-    spied.send("look", to="inside")
-    spied.until(delivered=1)
-    (result,) = spied.by_id().values()
+def test_a_program_that_an_agent_starts_inherits_no_contexts_variable(
+    served: tuple[Project, Fleet],
+) -> None:
+    (result,) = answered(served[0], "inside", "inherits").values()
     assert result["result"] == ["OTHERS"]  # In no context, so the operator gives it to all agents.
 
 
-def test_our_processes_are_closed_to_their_own_user(spied: Project) -> None:
-    fleet = spied.work("--processes", "1").ready(1)
-    spied.send("spy", to="apart")
-    spied.until(delivered=1)
+def test_our_processes_are_closed_to_their_own_user(served: tuple[Project, Fleet]) -> None:
+    project, fleet = served
+    answered(project, "apart", "closed")
     processes = _ours(fleet)
     assert {name for _, name in processes} >= {"supervisor", "master", "reaper.py"}
 
@@ -136,10 +152,8 @@ def test_the_guard_of_a_worker_without_a_supervisor_is_closed_too(spied: Project
 
 
 @needs_root
-def test_another_user_sees_no_credential(spied: Project) -> None:
-    spied.work("--processes", "1").ready(1)
-    spied.send("spy", to="apart")
-    spied.until(delivered=1)
+def test_another_user_sees_no_credential(served: tuple[Project, Fleet]) -> None:
+    answered(served[0], "apart", "seen")
 
     def attack() -> list[str]:
         seen = set()
