@@ -7,6 +7,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
 from agentpipe.brokers.records import (
     Worker,
 )
@@ -88,6 +90,7 @@ def test_claims_never_exceed_the_concurrency_over_all_workers(
     assert len(claim(store, one, 2) + claim(other, two, 2)) == 3
 
 
+@pytest.mark.race
 def test_one_run_at_a_time_over_four_processes(store: AnyStore, store_settings: Settings) -> None:
     queues = declared(store, 2, concurrency=1)
     for queue in queues:

@@ -209,6 +209,7 @@ def test_wait_returns_when_a_group_is_freed_for_another_queue(
     assert ids_of(claim(other, second)) == [two]
 
 
+@pytest.mark.race
 def test_a_group_of_one_over_four_processes(store: AnyStore, store_settings: Settings) -> None:
     queues = grouped(store, 3, 1)
     for queue in queues:

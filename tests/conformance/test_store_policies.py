@@ -334,6 +334,7 @@ def test_groups_that_are_too_old_are_cancelled_where_they_go_on(store: AnyStore)
     assert crew.counts() == (0, 1)
 
 
+@pytest.mark.race
 def test_the_gate_holds_while_8_processes_claim_and_versions_rise(
     store: AnyStore, store_settings: Settings
 ) -> None:

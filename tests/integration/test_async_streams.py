@@ -21,7 +21,7 @@ TASKS = 30
 
 
 @pytest.fixture(
-    params=["sqlite", *(pytest.param(it, marks=pytest.mark.server) for it in ("kafka", "rabbitmq"))]
+    params=["sqlite", *(pytest.param(it, marks=pytest.mark.long) for it in ("kafka", "rabbitmq"))]
 )
 def settings(request: pytest.FixtureRequest, project: Project) -> Settings:
     """Settings of the project with each kind of sink."""

@@ -48,7 +48,7 @@ def test_send_waits_for_results_and_its_exit_code_tells_how_they_are(served: Pro
     assert time.monotonic() - begun < 10 * slowness()
 
 
-@pytest.mark.every_broker(long=("redis",))
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_send_may_wait_for_room_and_reads_from_stdin(served: Project) -> None:
     lines = "\n".join(f'"echo {number}"' for number in range(60)) + "\n\n"
     sent = served.ok("send", "toys", "--file", "-", "--on-full", "wait", "--json", stdin=lines)

@@ -47,6 +47,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     return set(done.stdout.split())
 
 
+@pytest.mark.long
 def test_bash_completes_commands_actions_options_choices_and_files(project: Project) -> None:
     project.collection()
     assert completed(project, "") == set(COMMANDS)

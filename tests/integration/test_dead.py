@@ -288,6 +288,7 @@ def _on_terminal(project: Project, answer: str, *args: str) -> tuple[int, str]:
     return process.returncode, err
 
 
+@pytest.mark.long
 def test_on_a_terminal_more_than_a_few_want_a_yes(graveyard: Project) -> None:
     code, asked = _on_terminal(graveyard, "n", "drop", "--all")
     assert (code, "drop 5 dead letters? [y/N]" in asked) == (1, True)

@@ -69,7 +69,7 @@ def test_sigterm_ends_workers_that_start_at_once(slow: Project) -> None:
     assert_that_nothing_ran(slow)
 
 
-@pytest.mark.parametrize("whom", ["--all", "--here"])
+@pytest.mark.parametrize("whom", ["--all", pytest.param("--here", marks=pytest.mark.long)])
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_drain_ends_workers_that_start_without_a_claim(slow: Project, whom: str) -> None:
     may_go(slow, "work")
@@ -83,6 +83,7 @@ def test_a_drain_ends_workers_that_start_without_a_claim(slow: Project, whom: st
     assert_that_nothing_ran(slow)
 
 
+@pytest.mark.long
 def test_a_drain_covers_the_replacement_of_a_worker_that_has_died(slow: Project) -> None:
     may_go(slow, "work", "worker")
     fleet = slow.work("--processes", "1")

@@ -83,7 +83,7 @@ def length(metadata: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-@pytest.mark.parametrize("database", ["0", "3"])
+@pytest.mark.parametrize("database", [pytest.param("0", marks=pytest.mark.long), "3"])
 def test_redis_counts_all_unsettled_tasks_of_the_broker(project: Project, database: str) -> None:
     parts = urlsplit(project.environ["AGENTPIPE_BROKER"])
     project.environ["AGENTPIPE_BROKER"] = parts._replace(path=f"/{database}").geturl()

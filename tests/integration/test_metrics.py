@@ -110,7 +110,8 @@ def counted(url: str, *names: str) -> tuple[float | None, ...]:
     return tuple(found.get(name) for name in names)
 
 
-@pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
+@pytest.mark.long
+@pytest.mark.every_broker(but=("rabbitmq",))
 def test_groups_that_ended_are_counted(project: Project) -> None:
     project.collection(number=2, name="crew")
     tasks = project.tasks("echo yes")

@@ -299,6 +299,7 @@ def all_dead(store: AnyStore, after: str | None = "", **wanted: Any) -> list[str
 DEAD = [f"t-{number:02}" for number in range(20)]
 
 
+@pytest.mark.long
 def test_a_look_of_several_portions_sees_each_letter_once(graves: Callable[[], AnyStore]) -> None:
     with closing(graves()) as store:
         assert all_dead(store) == DEAD
@@ -312,6 +313,7 @@ def test_a_look_of_several_portions_sees_each_letter_once(graves: Callable[[], A
         assert all_dead(store) == DEAD[1:-1]
 
 
+@pytest.mark.long
 def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
     graves: Callable[[], AnyStore],
 ) -> None:

@@ -150,7 +150,9 @@ def test_a_run_that_does_not_exist_is_refused(project: Project) -> None:
     assert (seen["run"]["name"], seen["run"]["tasks"], seen["run"]["done"]) == ("v2", 1, 0)
 
 
-@pytest.mark.parametrize("ending", ["C-c", "TERM", "HUP"])
+@pytest.mark.parametrize(
+    "ending", ["C-c", *(pytest.param(it, marks=pytest.mark.long) for it in ("TERM", "HUP"))]
+)
 def test_the_terminal_is_restored_however_it_ends(
     project: Project, terminal: Tmux, ending: str
 ) -> None:
