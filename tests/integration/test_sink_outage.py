@@ -146,7 +146,7 @@ def test_results_that_a_killed_worker_left_are_carried_by_the_next(
     assert project.stats()["delivered"] == 30
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_what_a_worker_with_a_sink_of_its_own_that_fails_has_is_delivered_by_others(
     project: Project,
 ) -> None:

@@ -136,7 +136,9 @@ def _assert_all_run_as_if_for_the_first_time(project: Project) -> None:
 
 
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_second_signal_ends_at_once_and_still_gives_back(
     project: Project, kind: signal.Signals
 ) -> None:

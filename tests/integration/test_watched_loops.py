@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentpipe import Settings
+    from tests.integration.command_forks import CommandForks
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -30,18 +30,18 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return settings_on(request, tmp_path)
 
 
-def told(settings: Settings, folder: Path, *words: str) -> str:
-    urls = ["--broker", settings.broker, "--sink", settings.sink]
-    command = [sys.executable, "-m", "agentpipe", *words, *urls]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def test_a_loop_is_seen_with_its_trainer_its_run_and_its_tasks(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, command_forks: CommandForks
 ) -> None:
+    urls = ["--broker", settings.broker, "--sink", settings.sink]
+
+    def told(*words: str) -> str:
+        code, out, err = command_forks.run([*words, *urls], b"", os.environ, tmp_path, 60)
+        assert code == 0, err
+        return out.decode()
+
     def ask(*words: str) -> Any:
-        return json.loads(told(settings, tmp_path, *words, "--json"))
+        return json.loads(told(*words, "--json"))
 
     write_project(tmp_path, with_policy=True)
     (tmp_path / "meet-used-1").touch()
@@ -62,8 +62,8 @@ def test_a_loop_is_seen_with_its_trainer_its_run_and_its_tasks(
         counts = loop["counts"]
         assert counts["flat"] + counts.get("stale", 0) == loop["wasted"] >= 1
         assert loop["out"] == loop["sent"] - 6 - loop["wasted"]
-        assert "loop mixed: trains" in told(settings, tmp_path, "status")
-        shown = told(settings, tmp_path, "top", "--once")
+        assert "loop mixed: trains" in told("status")
+        shown = told("top", "--once")
         assert "loops" in shown
         assert "trains" in shown
         (run,) = ask("runs")["runs"]
@@ -72,7 +72,7 @@ def test_a_loop_is_seen_with_its_trainer_its_run_and_its_tasks(
         record = ask("runs", "show", "mixed")
         assert record["loop"]["prefix"] == "mixed/"
         assert record["loops"][0]["pid"] == living.pid
-        assert "loop mixed: trains" in told(settings, tmp_path, "runs", "show", "mixed")
+        assert "loop mixed: trains" in told("runs", "show", "mixed")
         task = ask("why", "mixed/000000/0")
         assert task["loop"]["pid"] == living.pid
         assert "its loop mixed trains" in task["sentence"]
