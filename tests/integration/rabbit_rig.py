@@ -87,6 +87,14 @@ class Rig:
         yield
         self._proxy.let_go()
 
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """Hold back what the server sends; at the end the connection has been cut."""
+        self._proxy.cut()
+        yield
+        with self.away():
+            self._proxy.mend()
+
     def settled(self, claims: Sequence[Claim]) -> list[bool]:
         """Settle these runs, as soon as the server answers and has delivered them again."""
 

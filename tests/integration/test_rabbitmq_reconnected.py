@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
     from agentpipe.brokers.records import Claim
     from tests.integration.rabbit_rig import Rig
@@ -227,3 +228,27 @@ def test_a_worker_that_leaves_as_it_is_connected_again_gives_its_runs_back(rig: 
     rig.beside.join(other)
     claims = claim_all(2, rig.beside, other)
     assert {claim.task_id: claim.crashes for claim in claims} == {"a": 0, "b": 0}
+
+
+def test_what_was_not_read_when_the_connection_ended_counts_no_crash(rig: Rig) -> None:
+    """Regression: the next connection took it for what a dead worker had."""
+    assert rig.settled(rig.run("toys", "read")) == [True]
+    assert rig.lost() == set()  # The server has answered since.
+    with rig.unread():
+        rig.offer("toys", "unread")
+        wait_until(lambda: waiting(rig.beside) == 0, PATIENCE_S, "it is delivered")
+    with suppress(Unreachable):  # It does not know yet that it is connected again.
+        rig.store.heartbeat(rig.worker)
+    (claim,) = claim_all(1, rig.store, rig.worker)
+    assert (claim.task_id, claim.crashes) == ("unread", 0)
+
+
+def waiting(store: RabbitStore) -> int:
+    """The number of tasks that lie on the server."""
+
+    async def count(services: Services) -> int:
+        queues = (services.registry.sources(it) for it in services.registry.current())
+        names = [source.name for sources in queues for source in sources]
+        return sum((await services.queues.depths(names)).values())
+
+    return store._run(count)  # noqa: SLF001 - no operation shows it

@@ -12,7 +12,7 @@ def after(*earlier: Received, is_connected: bool = True) -> Received:
     """What follows after these, one after the other."""
     last = earlier[0]
     for each in (*earlier[1:], Received()):
-        each.inherit(last, is_connected=is_connected)
+        each.inherit(last, ["one"], is_connected=is_connected)
         last = each
     return last
 
@@ -63,12 +63,12 @@ def test_nothing_is_remembered_that_the_server_has_heard() -> None:
     assert [now.recall(TASK) for _ in range(2)] == ["over", None]
 
 
-def test_a_report_is_forgotten_with_the_agent_that_is_served_no_longer() -> None:
+def test_what_was_expected_is_forgotten() -> None:
     before = Received()
-    before.reported |= {"one", "two"}
+    before.unbegun.add("two")
     before.add(1, TASK)
     now = after(before)
-    assert now.reported == {"one", "two"}
+    assert now.unbegun == {"one", "two"}
     now.forget_earlier(["two"])
-    assert now.reported == {"two"}
+    assert now.unbegun == {"two"}
     assert now.recall(TASK) is None

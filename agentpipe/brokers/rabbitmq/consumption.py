@@ -92,8 +92,8 @@ class Consumption:
         """
         for agent in agents:
             await self._consume_returned(agent)
-        reported = self._deliveries.received.reported
-        await self._consume_first_offers(it for it in agents if it.queue.name in reported)
+        unbegun = self._deliveries.received.unbegun
+        await self._consume_first_offers(it for it in agents if it.queue.name in unbegun)
         withheld = [agent for agent in agents if agent.is_withheld or agent.is_opening]
         if withheld:
             await self._channel.raw.catch_up()  # Wait until returned tasks are delivered.

@@ -63,7 +63,9 @@ class Deliveries:
     def inherit(self, earlier: Deliveries, *, is_connected: bool) -> None:
         """Await the tasks of a channel that was closed, alone if its connection lives."""
         self.awaited.add([*earlier.awaited.all, *earlier.held.values()])
-        self.received.inherit(earlier.received, is_connected=is_connected)
+        # Of others, what a dead worker had is perhaps arriving.
+        served = (name for name, it in earlier.agents.items() if not (it.is_opening or it.judging))
+        self.received.inherit(earlier.received, served, is_connected=is_connected)
         self._may_have_suspects = earlier._may_have_suspects
         tasks = {tag: message.delivered for tag, message in earlier.received.here.items()}
         self._ahead.inherit(earlier._ahead, tasks)
@@ -96,7 +98,7 @@ class Deliveries:
     def remove(self, agent: ServedAgent) -> None:
         """Stop serving the agent."""
         del self.agents[agent.queue.name]
-        self.received.reported.discard(agent.queue.name)
+        self.received.unbegun.discard(agent.queue.name)
         self._ahead.give_up([agent.queue.name])
         if agent.group is not None:
             agent.group.agents.pop(agent.queue.name, None)

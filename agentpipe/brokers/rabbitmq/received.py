@@ -28,13 +28,13 @@ class Received:
 
     Attributes:
         here: Messages that are not acknowledged, by tag: they wait, run, or are judged or moved.
-        reported: Agents whose earlier worker's end a watcher has reported: what came back from
-            there without a verdict had not begun.
+        unbegun: Agents of which nothing comes back that had begun, unless there is a verdict on it:
+            a watcher has reported the end of their earlier worker, or it was this worker's channel.
     """
 
     def __init__(self) -> None:
         self.here: dict[int, Message] = {}
-        self.reported: set[str] = set()
+        self.unbegun: set[str] = set()
         self._judging: set[int] = set()
         # What was acknowledged since the server has answered, and what the last channel had.
         self._acknowledged: Counter[tuple[Copy, Past]] = Counter()
@@ -64,8 +64,8 @@ class Received:
         yield
         self._acknowledged -= before
 
-    def inherit(self, earlier: Received, *, is_connected: bool) -> None:
-        """Expect what the last channel had.
+    def inherit(self, earlier: Received, served: Iterable[str], *, is_connected: bool) -> None:
+        """Expect what the last channel had, and what lay unread there of the agents it served.
 
         On another connection the server's data can be older than a settlement: then the task runs
         again.
@@ -75,7 +75,7 @@ class Received:
         had = earlier._earlier + earlier._acknowledged + ours
         if not is_connected:
             had = Counter((copy, "ours") for copy, past in had.elements() if past != "judged")
-        self._earlier, self.reported = had, {*earlier.reported}
+        self._earlier, self.unbegun = had, {*earlier.unbegun, *served}
 
     def recall(self, message: Message) -> Past | None:
         """What the last channel did with a message that is delivered again; None if it is new."""
@@ -88,4 +88,4 @@ class Received:
     def forget_earlier(self, agents: Collection[str]) -> None:
         """Expect nothing more of the last channel; only ``agents`` are served."""
         self._earlier.clear()
-        self.reported.intersection_update(agents)
+        self.unbegun.intersection_update(agents)

@@ -70,11 +70,18 @@ class Reception:
             return
         if self._deliveries.resume(agent, prefetched):
             return
-        if delivery.redelivered and past is None:
+        if delivery.redelivered and past is None and self._can_have_begun(message):
             self._deliveries.begin_judging(agent, prefetched)
             self._channel.begin(self._judge(agent, prefetched))
         else:
             self._keep(agent, prefetched if past is None else self._as_spared(prefetched))
+
+    def _can_have_begun(self, message: Message) -> bool:
+        """Whether a task that comes back can have begun, or there is a verdict to carry out."""
+        had_begun = message.queue not in self._deliveries.received.unbegun
+        return (
+            had_begun or message.suspect > 0 or self._services.verdicts.is_open(message.delivered)
+        )
 
     def _keep(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         """Receive a task that has ended no worker."""
@@ -93,7 +100,7 @@ class Reception:
         reports = {unread(agent.queue.name): agent for agent in served}
         found = list(filter(self._services.verdicts.is_open, reports))
         for report in found:
-            self._deliveries.received.reported.add(reports[report].queue.name)
+            self._deliveries.received.unbegun.add(reports[report].queue.name)
         if any(reports[report].is_withheld for report in found):
             self._channel.look.set()
         if found:
@@ -106,9 +113,9 @@ class Reception:
 
     async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
         """Decide about a task whose worker died: it may be to blame."""
-        reported, name = self._deliveries.received.reported, agent.queue.name
+        unbegun, name = self._deliveries.received.unbegun, agent.queue.name
         verdict = self._services.verdicts.blame(
-            lost.message.delivered, self._patience_s, lambda: name in reported
+            lost.message.delivered, self._patience_s, lambda: name in unbegun
         )
         try:
             decided = self._blame if await verdict else self._spare
