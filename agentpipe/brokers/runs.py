@@ -39,6 +39,11 @@ class KeptRun:
     rewards: float = 0.0
     usd: float = 0.0
 
+    @property
+    def known_configs(self) -> dict[str, int]:
+        """``configs`` without the results of an unknown config, such as those that never ran."""
+        return {name: number for name, number in self.configs.items() if name}
+
 
 @dataclass(frozen=True, slots=True)
 class RunCount:

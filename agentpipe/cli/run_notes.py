@@ -25,11 +25,10 @@ def no_results_of(settings: Settings, run: str) -> AgentpipeError:
 
 def say_drift(run: str, configs: Mapping[str, int]) -> None:
     """Warn if a run has results of more than one config."""
-    found = {name: number for name, number in configs.items() if name}
-    if len(found) > 1:
-        shown = [f"{name[:HASH_CHARS]} ({number:,})" for name, number in found.items()]
+    if len(configs) > 1:
+        shown = [f"{name[:HASH_CHARS]} ({number:,})" for name, number in configs.items()]
         more = ", ..." if len(shown) > MAX_HASHES else ""
         say(
-            f"warning: the run {run} has results of {len(found)} configs, "
+            f"warning: the run {run} has results of {len(configs)} configs, "
             f"{', '.join(shown[:MAX_HASHES])}{more}: workers with another file are the usual reason"
         )

@@ -135,10 +135,10 @@ def _show(args: argparse.Namespace) -> int:
         kept = kept_run(store, args.name)
         loops = loops_of_run(store, args.name)
     record = record_in(kept)
-    counts = {"tasks": kept.tasks, "tasks_exact": kept.exact, "configs": dict(kept.configs)}
+    counts = {"tasks": kept.tasks, "tasks_exact": kept.exact, "configs": kept.known_configs}
     lines = [*_lines({**record, **counts}), *(line for it in loops for line in loop_lines(it))]
     print_either(args, {**record, **counts, "loops": [it.to_dict() for it in loops]}, *lines)
-    say_drift(kept.name, kept.configs)
+    say_drift(kept.name, kept.known_configs)
     return OK
 
 

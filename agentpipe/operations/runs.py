@@ -138,7 +138,7 @@ def by_store(run: KeptRun) -> RunSummary:
         pass_rate=run.rewards / run.rewarded if run.rewarded else None,
         rewarded=run.rewarded,
         usd=run.usd if counted_here else None,
-        configs=dict(run.configs),
+        configs=run.known_configs,
         results_from="broker",
     )
 

@@ -64,7 +64,7 @@ def _row(history: FleetHistory, run: KeptRun) -> RunRow:
         run.rewards / run.rewarded if run.rewarded else None,
         run.rewarded,
         run.usd,
-        len(run.configs.keys() - {""}),
+        len(run.known_configs),
         None if done is None else _eta_s(history, run.name, run.tasks - done),
     )
 

@@ -344,6 +344,7 @@ def _children() -> set[int]:
             "servers: two different servers are named 'time'",
         ),
         ({"model": "openai:x", "base_url": "localhost"}, "base_url: expected a URL"),
+        ({"model": "openai:x", "base_url": "http://a/v1?key=b"}, "without ? and #"),
     ],
 )
 def test_a_mistake_in_the_config_is_told(bench: Bench, config: Any, message: str) -> None:

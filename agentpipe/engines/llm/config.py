@@ -121,15 +121,17 @@ def _above_zero(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: type(value) in kinds and value > 0  # bool does not count as a number.
 
 
-def _is_url(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("http://", "https://"))
+def _is_base_url(value: Any) -> bool:
+    """Whether the protocol's paths can follow it: behind a query they would be part of that."""
+    is_url = isinstance(value, str) and value.startswith(("http://", "https://"))
+    return is_url and not {"?", "#"} & {*value}
 
 
 _COUNT = ("an integer above 0", _above_zero(int))
 _SECONDS = ("seconds above 0", _above_zero(int, float))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "base_url": ("a URL", _is_url),
+    "base_url": ("a URL that ends with its path, without ? and #", _is_base_url),
     "instruction": ("a string", lambda value: isinstance(value, str)),
     "servers": ("a list", lambda value: isinstance(value, list)),
     "max_iterations": _COUNT,
