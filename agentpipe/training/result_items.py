@@ -7,9 +7,9 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.reading import Rows
+from agentpipe.training.states import check_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,10 +82,7 @@ class ResultItems:
         Raises:
             ConfigError: A state is not of this group.
         """
-        group = self._reading.group
-        for state in states:
-            if state.get("version") != 1 or state.get("group") != group:
-                raise ConfigError(f"not a state of the group {group!r}: {state!r:.80}")
+        check_states(states, self._reading.group)
         self._known = [task_id for state in states for task_id in state["used"]]
         for state in states:
             for task_id, rows in state.get("begun", {}).items():

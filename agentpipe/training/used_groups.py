@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentpipe.errors import ConfigError
+from agentpipe.training.states import check_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
 # Remaining Results of a used group arrive soon after it, if at all.
@@ -100,15 +100,14 @@ class UsedGroups:
             sizes.append(len(ordered))
         return {"version": 1, "group": name, "used": list(ordered), "states": sizes}
 
-    def load(self, name: str, states: Iterable[Mapping[str, Any]]) -> None:
+    def load(self, name: str, states: Collection[Mapping[str, Any]]) -> None:
         """Continue after a state returned by ``save``, in this process or another.
 
         Raises:
             ConfigError: It is not a state of that reader.
         """
+        check_states(states, name)
         for state in states:
-            if state.get("version") != 1 or state.get("group") != name:
-                raise ConfigError(f"not a state of the group {name!r}: {state!r:.80}")
             used = list(state["used"])
             self._again |= set(used)
             self._states.extend(frozenset(used[:size]) for size in state.get("states", ()))

@@ -250,9 +250,10 @@ def test_a_stateful_loaders_workers_go_on_each_behind_its_own_state(settings: Se
     assert sorted(used_over_a_restart(loader, batches=7)) == sorted(numbered(100))
 
 
-def test_anothers_state_is_refused(settings: Settings) -> None:
+@pytest.mark.parametrize("state", [{"version": 1, "group": "other", "used": []}, None])
+def test_what_is_no_state_of_the_group_is_refused(settings: Settings, state: Any) -> None:
     with pytest.raises(ConfigError, match="not a state of the group"):
-        dataset(settings).load_state_dict({"version": 1, "group": "other", "used": []})
+        dataset(settings).load_state_dict(state)
 
 
 def test_a_trainer_killed_at_random_uses_each_result_once_by_its_checkpoints(

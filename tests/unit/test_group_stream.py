@@ -427,9 +427,15 @@ def test_readers_share_groups_without_overlap(settings: Settings) -> None:
     assert sorted(found) == sorted(f"g{index}" for index in range(30))
 
 
-def test_a_state_of_another_group_is_refused(settings: Settings) -> None:
-    with opened(settings) as stream, pytest.raises(ConfigError, match="not a state"):
-        stream.load_state_dict({"version": 1, "group": "other", "used": []})
+@pytest.mark.parametrize(
+    "state",
+    [{"version": 1, "group": "other", "used": []}, {"version": 1, "group": "trainer"}, {}, None, 3],
+)
+def test_what_is_no_state_of_the_group_is_refused(settings: Settings, state: Any) -> None:
+    with opened(settings) as stream:
+        own = stream.state_dict()
+        with pytest.raises(ConfigError, match="not a state of the group"):
+            stream.load_state_dict(own, state)
 
 
 @pytest.mark.parametrize(
