@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.brokers.records import Offer
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.task import Task, checked, encode_stamped, encode_with
+from agentpipe.core.task_fields import OURS
 from agentpipe.errors import TaskError
 from agentpipe.evaluation.checks import evaluator_problems
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.config.task_rules import TaskRules
-
-# Set only in Tasks that agentpipe made, such as the replay of a dead letter.
-_OURS = frozenset({"answered", "spent_before", "dramatiq"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +101,9 @@ def examine(
 
 def _ours(data: Any) -> list[str]:
     """Reject reserved keys: an object from outside cannot set what only agentpipe sets."""
-    if not isinstance(data, dict) or _OURS.isdisjoint(data):
+    if not isinstance(data, dict) or OURS.isdisjoint(data):
         return []
-    given = [name for name in data if name in _OURS and data[name] is not None]
+    given = [name for name in data if name in OURS and data[name] is not None]
     return [f"{name}: only agentpipe sets it: remove the key" for name in given]
 
 

@@ -250,6 +250,8 @@ def test_the_owners_limits_are_ceilings() -> None:
         {"answered": {"answer": "<m:API_KEY>", "mark": "m"}},
         {"answered": {}},
         {"spent_before": {}},
+        {"group_need": 2},
+        {"group_repairs": 1},
     ],
 )
 def test_a_task_names_no_message_that_follows_and_brings_no_answer(given: dict[str, Any]) -> None:
