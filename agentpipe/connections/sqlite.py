@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from agentpipe.connections import file_notify, private_files, wal
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
-from agentpipe.connections.sqlite_errors import is_of_disk, is_outage
+from agentpipe.connections.sqlite_errors import is_of_disk, is_outage, unusable
 from agentpipe.connections.version_probe import VersionProbe
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 
@@ -82,8 +82,8 @@ class Database:
         self._mutex = threading.RLock()
         try:
             self._open(layout)
-        except StoreError as error:  # Perhaps not a database, or not writable.
-            raise Unreachable(f"cannot use {error}") from error.__cause__
+        except StoreError as error:
+            raise unusable(self.path, error) from error.__cause__
 
     def _open(self, layout: Layout) -> None:
         with self._translated():

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import AgentpipeError, ConfigError, StoreError, Unreachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The primary result codes of an outage: https://sqlite.org/rescode.html
 _OUTAGES = frozenset(
@@ -25,6 +31,14 @@ def is_outage(error: sqlite3.Error | OSError) -> bool:
         return True
     code = getattr(error, "sqlite_errorcode", None)  # Errors that Python raises have no code.
     return code is not None and code & 0xFF in _OUTAGES
+
+
+def unusable(path: Path, error: StoreError) -> AgentpipeError:
+    """The error for a file that cannot be opened, because of ``error``: perhaps it is read-only."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_NOTADB:
+        return ConfigError(f"{path} is not an SQLite database: name another file")
+    return Unreachable(f"cannot use {error}")
 
 
 def is_of_disk(error: BaseException | None) -> bool:

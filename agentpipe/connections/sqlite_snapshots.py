@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.connections import private_files
 from agentpipe.connections.sqlite import PATIENCE_S
-from agentpipe.connections.sqlite_errors import is_outage
+from agentpipe.connections.sqlite_errors import is_outage, unusable
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Snapshots:
         """Open the file.
 
         Raises:
-            ConfigError: The file is missing, or has other tables.
+            ConfigError: The file is missing, is not a database, or has other tables.
         """
         self.path = path
         self._mutex = threading.RLock()
@@ -41,7 +41,7 @@ class Snapshots:
                 self._connection = self._connect()
                 self._file = _identity(path)
         except StoreError as error:
-            raise Unreachable(f"cannot use {error}") from error.__cause__
+            raise unusable(path, error) from error.__cause__
         self._refuse_foreign(layout)
 
     def _connect(self) -> sqlite3.Connection:

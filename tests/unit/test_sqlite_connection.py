@@ -138,9 +138,9 @@ def test_a_file_that_is_removed_is_noticed(tmp_path: Path, *, replaced: bool) ->
     database.close()
 
 
-def test_what_is_no_database_is_unreachable(tmp_path: Path) -> None:
+def test_what_is_no_database_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("This is a text, and a long one at that. " * 100)
-    with pytest.raises(Unreachable, match=r"cannot use .*notes.txt: file is not a database"):
+    with pytest.raises(ConfigError, match=r"notes.txt is not an SQLite database: name another"):
         opened(tmp_path / "notes.txt")
 
 
