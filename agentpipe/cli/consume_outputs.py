@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         collection=None,
         outcome=None,
         run_name=None,
-        commit_every=1,
+        commit_every=None,
     )
 
 

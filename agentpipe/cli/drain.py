@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agentpipe.cli.exit_codes import OK, PARTLY
 from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import opened_store, settings_of
-from agentpipe.cli.options import add_common, seconds
+from agentpipe.cli.options import add_common, refuse_timeout_alone, seconds
 from agentpipe.cli.output import print_either, say, say_where
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if sum(map(bool, (args.workers, args.here, args.all))) != 1:
         raise ConfigError("give names of workers, or --here, or --all")
-    if args.timeout is not None and not args.wait:
-        raise ConfigError("--timeout is how long to wait: add --wait")
+    refuse_timeout_alone(args)
 
 
 def _names(args: argparse.Namespace, store: Store) -> Sequence[str]:

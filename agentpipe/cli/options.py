@@ -129,6 +129,12 @@ def refuse_below_one(option: str, value: int | None) -> None:
         raise ConfigError(f"{option} must be at least 1, got {value}")
 
 
+def refuse_timeout_alone(args: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` for ``--timeout`` without ``--wait``."""
+    if args.timeout is not None and not args.wait:
+        raise ConfigError("--timeout is how long to wait: add --wait")
+
+
 def age_or_time(option: str, text: str | None) -> float | None:
     """Unix seconds of an age such as ``3d``, or of an ISO 8601 time with a zone."""
     if text is None:

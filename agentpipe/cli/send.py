@@ -12,7 +12,7 @@ import orjson
 from agentpipe.cli import send_group, send_run
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.opening import collections_of, named_collection, opened_sink, settings_of
-from agentpipe.cli.options import add_common, add_on_full, seconds
+from agentpipe.cli.options import add_common, add_on_full, refuse_timeout_alone, seconds
 from agentpipe.cli.output import print_either, say, say_where
 from agentpipe.cli.progress import progress_bar
 from agentpipe.core.text import one_line
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     if (args.question is None) == (args.file is None):
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
+    refuse_timeout_alone(args)
     send_run.check(args)
     send_group.check(args)
     collections = collections_of(args, settings)

@@ -21,6 +21,7 @@ from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line, printable
 from agentpipe.core.timestamps import seconds_of
+from agentpipe.errors import ConfigError
 from agentpipe.sinks.base import check_group
 from agentpipe.sinks.stream import Stream
 
@@ -55,7 +56,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--commit-every",
         metavar="N",
         type=int,
-        default=1,
         help="with --group: save the position every N results (default: 1)",
     )
     add_common(parser)
@@ -89,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
 def follow(args: argparse.Namespace, settings: Settings) -> int:
     """Print results as ``run`` does, with the given settings."""
     refuse_below_one("--limit", args.limit)
+    refuse_below_one("--commit-every", args.commit_every)
+    if args.commit_every is not None and args.group is None:
+        raise ConfigError("--commit-every needs --group NAME: only a group saves its position")
     check_group(args.group)
     is_early = is_absent(settings.sink)
     if args.start == "now" and args.group is None and not is_early and sys.stderr.isatty():
@@ -114,7 +117,7 @@ def _print_stream(args: argparse.Namespace, settings: Settings, *, is_early: boo
         group=args.group,
         start=start,
         timeout_s=args.timeout,
-        commit_every=args.commit_every,
+        commit_every=args.commit_every or 1,
         patient=True,
     ) as stream:
         return _print_all(args, stream)

@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 from prometheus_client.registry import Collector
 
-from agentpipe.errors import ConfigError
+from agentpipe.connections.listening import cannot_listen
 from agentpipe.metrics.families import families_of
 
 if TYPE_CHECKING:
@@ -144,13 +144,10 @@ def serve(app: Callable[..., Iterable[bytes]], host: str, port: int) -> WSGIServ
     """A listening server; ``serve_forever`` answers.
 
     Raises:
-        ConfigError: It cannot listen on this address.
+        AgentpipeError: It cannot listen on this address.
     """
     kind = _Server6 if ":" in host else _Server
     try:
         return make_server(host, port, app, kind, _Handler)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}: "
-            "choose another with --host and --port"
-        ) from error
+        raise cannot_listen(host, port, error) from error

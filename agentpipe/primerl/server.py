@@ -13,9 +13,10 @@ from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers import open_store
+from agentpipe.connections.listening import cannot_listen
 from agentpipe.connections.url import host_in_url
 from agentpipe.core.run_names import prefix_of
-from agentpipe.errors import AgentpipeError, FormatError, TaskError
+from agentpipe.errors import FormatError, TaskError
 from agentpipe.primerl.env_results import LOOK_S, EnvResults
 from agentpipe.primerl.episodes import REPLY, answer_of, refusal
 from agentpipe.primerl.packing import packed, require_msgpack, unpacked
@@ -139,7 +140,7 @@ class EnvServer:
             announce(f"tcp://{host_in_url(host)}:{listening}")
             await self._end
         except OSError as error:
-            raise AgentpipeError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            raise cannot_listen(host, port, error) from error
         finally:
             self._router.close()
             self._sender.stop()

@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 
 import uvicorn
 
+from agentpipe.connections.listening import cannot_listen
 from agentpipe.connections.url import host_in_url, is_loopback
-from agentpipe.errors import AgentpipeError, ConfigError
+from agentpipe.errors import ConfigError
 from agentpipe.web.access import Access, refuse_bad_names
 from agentpipe.web.app import application
 
@@ -91,9 +92,7 @@ def _listening(place: Place) -> socket.socket:
         family = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((place.host, place.port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
-        where = f"port {place.port} of {place.host}"
-        reason = getattr(error, "strerror", None) or error
-        raise AgentpipeError(f"cannot listen on {where}: {reason}; try another --port") from error
+        raise cannot_listen(place.host, place.port, error) from error
 
 
 def _config(settings: Settings, access: Access) -> uvicorn.Config:

@@ -153,7 +153,7 @@ def test_a_port_that_is_taken_is_one_line(project: Project) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         done = project.run("metrics", "--port", str(port))
-    assert done.code == 2
+    assert done.code == 1
     assert done.err.count("\n") == 1
     assert f"port {port}: Address already in use" in done.err
 

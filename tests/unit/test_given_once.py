@@ -45,6 +45,7 @@ def _is_list(action: argparse.Action, lists: set[str]) -> bool:
         (["tail", "--timeout", "0", "--timeout", "30"], "timeout", 30.0),
         (["send", "toys", "q", "-c", "a", "--collection-file=b"], "collection_file", "b"),
         (["dead", "list", "--after", ""], "after", ""),
+        (["send", "toys", ""], "question", ""),
     ],
 )
 def test_how_a_command_works_can_be_overridden(argv: list[str], name: str, value: object) -> None:
@@ -60,6 +61,10 @@ def test_how_a_command_works_can_be_overridden(argv: list[str], name: str, value
         (["cancel", "--queue", "a_0", "--collection", ""], "--collection is empty"),
         (["tail", "--group="], "--group is empty: give it a value, or leave it out"),
         (["web", "--token", ""], "--token is empty"),
+        (["dead", "show", ""], "TASK is empty: give it a value, or leave it out"),
+        (["why", "a", ""], "TASK is empty"),
+        (["show", ""], "TASK is empty"),
+        (["purge", ""], "COLLECTION is empty"),
     ],
 )
 def test_others_are_refused(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,39 @@ def test_a_time_that_no_clock_reaches_is_refused(
     assert f"expected seconds from 0, got '{value}'" in refused(capsys, *command, value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("send", "adder", "q", "--timeout", "1"), "add --wait"),
+        (("tail", "--timeout", "0", "--commit-every", "5"), "--commit-every needs --group NAME"),
+        (
+            ("tail", "--timeout", "0", "--group", "g", "--commit-every", "0"),
+            "--commit-every must be at least 1",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    arguments: tuple[str, ...], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert what in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "--broker"),
+        ("send", "adder", "q", "--broker"),
+        ("tail", "--timeout", "0", "--sink"),
+        ("report", "--sink"),
+    ],
+)
+def test_a_file_that_is_no_database_is_a_mistake(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *arguments, "sqlite:///agent.yaml")
+    assert "agent.yaml is not an SQLite database: name another file" in said
+
+
 @pytest.mark.parametrize("value", ["65536", "-1", "x"])
 @pytest.mark.parametrize("command", ["metrics", "serve-env", "web"])
 def test_what_is_no_port_is_refused(
