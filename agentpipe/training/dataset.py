@@ -19,6 +19,7 @@ from agentpipe.training.loader_worker import TrainerWatch
 from agentpipe.training.reading import Reading
 from agentpipe.training.result_items import ResultItems
 from agentpipe.training.rollout_group import varied
+from agentpipe.training.shard import Shard
 
 try:
     import torch.distributed
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agentpipe.sinks.base import Start
-    from agentpipe.training.reading import Items, Shard, State
+    from agentpipe.training.reading import Items, State
     from agentpipe.training.result_items import Share
     from agentpipe.training.rollout_group import RolloutGroup
 
@@ -157,8 +158,8 @@ def _shard() -> Shard:
     rank, ranks = _rank()
     worker = get_worker_info()
     if worker is None:
-        return rank, ranks
-    return rank * worker.num_workers + worker.id, ranks * worker.num_workers
+        return Shard(rank, ranks)
+    return Shard(rank * worker.num_workers + worker.id, ranks * worker.num_workers)
 
 
 def _rank() -> tuple[int, int]:

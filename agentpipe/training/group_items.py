@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.training.group_stream import GroupStream, name_of
+from agentpipe.training.group_stream import GroupStream
 from agentpipe.training.reading import Rows
 from agentpipe.training.used_groups import UsedGroups
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from agentpipe.training.reading import Item, Reading, Shard, State
+    from agentpipe.training.reading import Item, Reading, State
     from agentpipe.training.rollout_group import RolloutGroup
+    from agentpipe.training.shard import Shard
 
 
 class GroupItems:
@@ -64,7 +65,7 @@ class GroupItems:
         """The used groups that may come again; small, and JSON."""
         if self._stream is not None:
             return self._stream.state_dict()
-        return self._used.save(name_of(self._reading.group, shard), ())
+        return self._used.save(shard.named(self._reading.group), ())
 
     def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:
         """Continue after states of this reader.
@@ -72,4 +73,4 @@ class GroupItems:
         Raises:
             ConfigError: A state belongs to another reader.
         """
-        self._used.load(name_of(self._reading.group, shard), states)
+        self._used.load(shard.named(self._reading.group), states)

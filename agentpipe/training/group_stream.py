@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Self
-from zlib import crc32
 
 from agentpipe.core.closing import closed_on_error
 from agentpipe.core.generators import going_on
@@ -18,6 +17,7 @@ from agentpipe.sinks.stream import Nothing, Stream
 from agentpipe.training.assembly import GRACE_S, Assembly
 from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_group import varied
+from agentpipe.training.shard import Shard
 from agentpipe.training.used_groups import ReadRecord, UsedGroups
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class GroupStream:
         _check_staleness(max_staleness)
         self.max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._trains = trains
-        self._prefix, self._shard = prefix, shard
+        self._prefix, self._shard = prefix, Shard(*shard)
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[ReadRecord] = deque()  # Held, or about to be held.
         self._used = UsedGroups(keep_states=keep_states) if used is None else used
@@ -137,9 +137,8 @@ class GroupStream:
             ConfigError: The sink's URL is invalid, or the policy does not exist.
             Unreachable: The server does not answer.
         """
-        check_shard(shard)
         _check_staleness(options.get("max_staleness"))
-        name = name_of(group, shard)
+        name = Shard.of(shard).named(group)
         reading: dict[str, Any] = {"group": name, "timeout_s": timeout_s, "patient": patient}
         stream = Stream.open(settings, start=start, **reading)
         with closed_on_error(stream):
@@ -207,8 +206,7 @@ class GroupStream:
             return ""
         if isinstance(entry, Result) and not entry.group_size:
             return ""
-        number, readers = self._shard
-        return entry.group_id if crc32(entry.group_id.encode()) % readers == number else ""
+        return entry.group_id if self._shard.has(entry.group_id) else ""
 
     def _given(self, group: RolloutGroup) -> Iterator[RolloutGroup | None]:
         if self.policy is not None:
@@ -305,22 +303,6 @@ class GroupStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def check_shard(shard: tuple[int, int]) -> None:
-    """Check a reader's number and the number of readers.
-
-    Raises:
-        ConfigError: The number is out of range.
-    """
-    number, readers = shard
-    if not 0 <= number < readers:
-        raise ConfigError(f"shard: expected (number, readers), got {shard}")
-
-
-def name_of(group: str, shard: tuple[int, int]) -> str:
-    """The reading group of one of several readers: each has its own position in the stream."""
-    return group if shard[1] == 1 else f"{group}-{shard[0]}-of-{shard[1]}"
 
 
 def _record_of(group_id: str, entry: Result | GroupEnd | None) -> ReadRecord:

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agentpipe.errors import ConfigError
+from agentpipe.training.shard import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ class PromptSource:
     ) -> None:
         """Create a source; ``Rollouts.open`` explains the arguments."""
         self._prompts, self._make = prompts, task_of
-        self._number, self._shards = shard
+        self._shard = Shard(*shard)
         self._draws: Iterator[Any] | None = None
         self._left: deque[Any] = deque()  # Drawn but not taken.
         self._taken = 0  # By all trainers.
@@ -61,7 +62,7 @@ class PromptSource:
         while self._left or not self._has_ended:
             if not self._left:
                 self._draw()
-            elif self._taken % self._shards == self._number:
+            elif self._taken % self._shard.readers == self._shard.number:
                 return True
             else:
                 self.take()
@@ -86,7 +87,7 @@ class PromptSource:
 
     def want(self, positions: Iterable[int]) -> None:
         """Keep these prompts of this trainer when skipping; call before the first is drawn."""
-        self._wanted = {position * self._shards + self._number for position in positions}
+        self._wanted = set(map(self._place_of, positions))
 
     def kept(self, position: int) -> Any:
         """A prompt kept by ``want``.
@@ -95,7 +96,11 @@ class PromptSource:
             ConfigError: There are fewer prompts than the loaded state has taken.
         """
         self.has_next()
-        return self._kept[position * self._shards + self._number]
+        return self._kept[self._place_of(position)]
+
+    def _place_of(self, position: int) -> int:
+        """The place among all prompts of this trainer's prompt at ``position``."""
+        return position * self._shard.readers + self._shard.number
 
     def _draw(self) -> None:
         if self._draws is None:

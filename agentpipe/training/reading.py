@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
+    from agentpipe.training.shard import Shard
 
 State = dict[str, Any]
-Shard = tuple[int, int]
 # An item, and its name for error messages.
 Item = tuple[str, Any]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +13,8 @@ from agentpipe.training.states import check_states
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agentpipe.core.result import Result
-    from agentpipe.training.reading import Item, Reading, Shard, State
+    from agentpipe.training.reading import Item, Reading, State
+    from agentpipe.training.shard import Shard
 
 Share = Literal["group", "hash"]
 
@@ -93,7 +92,7 @@ class ResultItems:
     def _opened(self, shard: Shard) -> Stream:
         reading, group = self._reading, self._reading.group
         if self._share == "hash":
-            group = f"{group}-{shard[0]}-of-{shard[1]}"
+            group = f"{group}-{shard}"
         self._state_sizes.clear()
         return Stream.open(
             reading.settings,
@@ -107,7 +106,7 @@ class ResultItems:
     def _items(self, stream: Stream, shard: Shard, limit: int | None) -> Iterator[Item]:
         used, self._current = 0, None
         for result in stream:
-            if self._share == "hash" and _number_of(result, shard[1]) != shard[0]:
+            if self._share == "hash" and not shard.has(result.group_id or result.task_id):
                 continue
             rows = self._rows.of(result) if self._reading.rows else [result.to_dict()]
             begun = self._begun.pop(result.task_id, 0)
@@ -123,7 +122,3 @@ class ResultItems:
         assert self._stream is not None
         self._stream.release(number)
         self._state_sizes = deque(max(0, covered - number) for covered in self._state_sizes)
-
-
-def _number_of(result: Result, shards: int) -> int:
-    return zlib.crc32((result.group_id or result.task_id).encode()) % shards

@@ -14,7 +14,6 @@ from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
 from agentpipe.sinks.said_after import SAID_AFTER_S
-from agentpipe.training.group_stream import check_shard, name_of
 from agentpipe.training.loop_connections import LoopConnections
 from agentpipe.training.loop_report import LoopFacts, LoopProgress
 from agentpipe.training.loop_run import is_state, only_collection, refuse_name
@@ -22,6 +21,7 @@ from agentpipe.training.prompt_feed import PromptFeed
 from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
 from agentpipe.training.rollout_group import varied
+from agentpipe.training.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -63,7 +63,7 @@ class Rollouts:
         name: str,
         batch: int,
         ahead: int,
-        shard: tuple[int, int] = (0, 1),
+        shard: Shard = WHOLE,
         timeout_s: float | None = None,
     ) -> None:
         """Use this feed, and these connections of the loop, which ``close`` closes."""
@@ -136,10 +136,10 @@ class Rollouts:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, not {batch}")
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
-        only = only_collection(collection)
-        facts = _facts_of(only, name or only.name, shard, policy, batch)
-        shard_name = name_of(facts.run, shard)
-        source = PromptSource(prompts, task_of=task_of, shard=shard)
+        only, part = only_collection(collection), Shard.of(shard)
+        facts = _facts_of(only, name or only.name, part, policy, batch)
+        shard_name = part.named(facts.run)
+        source = PromptSource(prompts, task_of=task_of, shard=part)
         connections = LoopConnections.open(
             only,
             settings or Settings.from_env(os.environ),
@@ -155,7 +155,7 @@ class Rollouts:
         feed = PromptFeed(sends, only.name, source, plan, prefix=facts.prefix, hold=hold)
         staleness = connections.groups.max_staleness
         ahead = 1 if staleness is None else staleness
-        own: dict[str, Any] = {"name": shard_name, "shard": shard, "timeout_s": timeout_s}
+        own: dict[str, Any] = {"name": shard_name, "shard": part, "timeout_s": timeout_s}
         return cls(feed, connections, batch=batch, ahead=ahead, **own)
 
     @property
@@ -314,10 +314,11 @@ class Rollouts:
         self._groups.load_state_dict(state["groups"])
         self._feed.load_state_dict(state)
         self.step, self._over = state["step"], state["over"]
+        version, is_first = state["policy_version"], self._shard.number == 0
         # With several trainers, one sets the policy for all.
-        if self.policy is not None and state["policy_version"] is not None and not self._shard[0]:
+        if self.policy is not None and version is not None and is_first:
             # Groups that have ended since then come again: no new ones begin in their place.
-            self.policy.recover(state["policy_version"], trained=None)
+            self.policy.recover(version, trained=None)
 
     def close(self) -> None:
         """Close its connections; groups that are out keep running, and a later start reads them.
@@ -334,16 +335,14 @@ class Rollouts:
 
 
 def _facts_of(
-    collection: Collection, name: str, shard: tuple[int, int], policy: str | None, batch: int
+    collection: Collection, name: str, shard: Shard, policy: str | None, batch: int
 ) -> LoopFacts:
     """What a trainer's loop is, for its run and for others who look at it.
 
     Raises:
-        ConfigError: The name or the shard is invalid.
+        ConfigError: The name is invalid.
     """
     refuse_name(name)
-    check_shard(shard)
-    number, trainers = shard
-    prefix = prefix_of(name) if trainers == 1 else f"{prefix_of(name)}{number}-of-{trainers}/"
+    prefix = prefix_of(name) if shard.readers == 1 else f"{prefix_of(name)}{shard}/"
     follows = policy or (collection.policy.name if collection.policy else None)
     return LoopFacts(name, prefix, collection.name, follows, batch)

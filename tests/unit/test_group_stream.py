@@ -27,6 +27,7 @@ from agentpipe.sinks.stream import Stream
 from agentpipe.training.group_items import GroupItems
 from agentpipe.training.reading import Reading, Rows
 from agentpipe.training.rollout_group import varied
+from agentpipe.training.shard import WHOLE
 from tests.stores import open_any
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def test_groups_that_are_not_given_take_no_room_of_the_lag(settings: Settings) -
     publish(settings, records_of("g0"), records_of("g1"), *flat, records_of("g2"))
     reading = Reading(settings, "trainer", "beginning", 0.05, rows=False, lag=2, keep_states=8)
     for _ in range(2):  # Killed before the trainer used any prefetched group.
-        items = GroupItems(reading, {"keep": varied}).epoch((0, 1), None)
+        items = GroupItems(reading, {"keep": varied}).epoch(WHOLE, None)
         assert [next(items)[0] for _ in range(3)] == ["group g0", "group g1", "group g2"]
         items.close()
 
@@ -256,7 +257,7 @@ def test_a_group_without_rows_leaves_its_room_to_another_where_rows_are_asked_fo
         store.declare([Queue("q", "c", policy=spec)])
         store.change_policy("main", PolicyChange(accepted=2))
         reading = Reading(settings, "trainer", "beginning", 0.05, rows=True, lag=0, keep_states=8)
-        found = list(GroupItems(reading, {"keep": varied, "policy": "main"}).epoch((0, 1), None))
+        found = list(GroupItems(reading, {"keep": varied, "policy": "main"}).epoch(WHOLE, None))
         assert [(name, len(rows)) for name, rows in found] == [("group whole", 2)]
         assert store.policies()[0].accepted == 1
 
@@ -332,7 +333,7 @@ def test_the_rows_of_a_group_are_read_once(
     rollout = {"version": 1, "exact": True, "segments": [SEGMENT], "stop": "stop"}
     publish(settings, records_of("g", rollout=rollout))
     items = GroupItems(Reading(settings, "trainer", "beginning", 0.2, True, 0, 8), {})
-    (found,) = [rows for _, rows in items.epoch((0, 1), None)]
+    (found,) = [rows for _, rows in items.epoch(WHOLE, None)]
     assert [row["task_id"] for row in found] == ["g/0", "g/1"]
     assert read == ["g/0", "g/1"]
 

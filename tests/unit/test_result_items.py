@@ -12,6 +12,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.training.reading import Reading
 from agentpipe.training.result_items import ResultItems
+from agentpipe.training.shard import WHOLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +26,11 @@ def test_an_epoch_that_was_left_is_not_given_again_but_for_the_item_in_use(tmp_p
     sink.close()
     reading = Reading(settings, "trainer", "beginning", 0.05, rows=False, lag=0, keep_states=8)
     items = ResultItems(reading, "group")
-    items.state_dict((0, 1))
-    given = [[it[0] for it in islice(items.epoch((0, 1), None), most)] for most in (3, 3, 9)]
+    items.state_dict(WHOLE)
+    given = [[it[0] for it in islice(items.epoch(WHOLE, None), most)] for most in (3, 3, 9)]
     assert given == [
         ["task t0", "task t1", "task t2"],
         ["task t2", "task t3", "task t4"],
         ["task t4", "task t5"],
     ]
-    assert items.state_dict((0, 1))["used"] == names
+    assert items.state_dict(WHOLE)["used"] == names
