@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentpipe.core.attempts import is_later, last_of_each
 from agentpipe.core.groups import UNJUDGED, GroupEnd, is_good, status_of, versions_of
@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 # The records of an ended group arrive together, except those of a forwarder that died.
 GRACE_S = 60.0
 LOOK_EVERY_S = 1.0
+
+
+class Assembled(NamedTuple):
+    """A group whose records are all here.
+
+    Attributes:
+        is_accepted: Whether the broker counted it as complete.
+    """
+
+    group: RolloutGroup
+    is_accepted: bool
+
+
+class GivenUp(NamedTuple):
+    """Groups for which nothing more is expected.
+
+    Attributes:
+        accepted: How many of them the broker counted as complete.
+    """
+
+    group_ids: tuple[str, ...] = ()
+    accepted: int = 0
 
 
 @dataclass(slots=True)
@@ -55,15 +77,12 @@ class Assembly:
 
     def __init__(self, grace_s: float = GRACE_S, abandon_s: float | None = None) -> None:
         """Create an empty assembly; ``GroupStream`` explains both times."""
-        # Of the groups that the last ``add`` or ``give_up`` ended: how many the broker counted
-        # as complete.
-        self.accepted = 0
         self._open: dict[str, _Open] = {}
         self._grace_s = grace_s
         self._abandon_s = math.inf if abandon_s is None else abandon_s
         self._look_at = 0.0
 
-    def add(self, entry: Result | GroupEnd) -> RolloutGroup | None:
+    def add(self, entry: Result | GroupEnd) -> Assembled | None:
         """Add a record; returns the group if this record completes it."""
         group_id = entry.group_id
         if group_id is None or (isinstance(entry, Result) and not entry.group_size):
@@ -75,10 +94,10 @@ class Assembly:
         else:
             group.add(entry)
         whole = _counted(group_id, group) or _assembled(group_id, group)
-        if whole is not None:
-            end = self._open.pop(group_id).end or whole
-            self.accepted = int(end.status == "complete")
-        return whole
+        if whole is None:
+            return None
+        end = self._open.pop(group_id).end or whole
+        return Assembled(whole, end.status == "complete")
 
     def missing(self, group_id: str) -> set[str]:
         """Ids of members whose Results are missing, if the group's end record has arrived."""
@@ -89,16 +108,15 @@ class Assembly:
         """Forget a group; returns how many of its Results had arrived."""
         return len(self._open.pop(group_id).results)
 
-    def give_up(self) -> list[str]:
+    def give_up(self) -> GivenUp:
         """Drop the groups for which nothing more is expected; checks once per second."""
         now = time.monotonic()
         if now < self._look_at:
-            return []
+            return GivenUp()
         self._look_at = now + LOOK_EVERY_S
-        lost = [name for name, group in self._open.items() if self._is_lost(group, now)]
+        lost = tuple(name for name, group in self._open.items() if self._is_lost(group, now))
         ends = [self._open.pop(name).end for name in lost]
-        self.accepted = sum(end is not None and end.status == "complete" for end in ends)
-        return lost
+        return GivenUp(lost, sum(end is not None and end.status == "complete" for end in ends))
 
     def _is_lost(self, group: _Open, now: float) -> bool:
         silent_s = now - group.heard_at

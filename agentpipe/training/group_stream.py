@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.core.closing import closed_on_error
 from agentpipe.core.generators import going_on
-from agentpipe.core.groups import UNUSED, GroupEnd, is_good
+from agentpipe.core.groups import UNUSED, GroupEnd
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Nothing, Stream
 from agentpipe.training.assembly import GRACE_S, Assembly
+from agentpipe.training.group_choice import YIELDED, GroupChoice
 from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_group import varied
 from agentpipe.training.shard import Shard
@@ -90,8 +91,8 @@ class GroupStream:
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
         _check_staleness(max_staleness)
-        self.max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
-        self._trains = trains
+        self.max_staleness = max_staleness
+        self._choice = GroupChoice(keep, trains, min_good)
         self._prefix, self._shard = prefix, Shard(*shard)
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[ReadRecord] = deque()  # Held, or about to be held.
@@ -178,7 +179,7 @@ class GroupStream:
                 is_known = self._used.comes_again(group_id)
                 self.counts["late"] += not is_known and isinstance(entry, Result)
             elif (whole := self._assembly.add(entry)) is not None:
-                yield from self._given(whole)
+                yield from self._given(whole.group, is_accepted=whole.is_accepted)
             elif any(map(self._stream.is_recalled, self._assembly.missing(group_id))):
                 # Only used records are committed, so this is the rest of a used group.
                 self.counts["late"] += self._assembly.drop(group_id)
@@ -188,12 +189,13 @@ class GroupStream:
         self._release()
 
     def _give_up(self) -> int:
-        if lost := self._assembly.give_up():
+        lost, accepted = self._assembly.give_up()
+        if lost:
             if self.policy is not None:
-                self.policy.give_back(self._assembly.accepted)
+                self.policy.give_back(accepted)
             for group_id in lost:
                 self._used.add(group_id)
-            self.last_lost = tuple(lost)
+            self.last_lost = lost
             self.counts["lost"] += len(lost)
             self.dropped += len(lost)
             text = "%d groups given up, of which a Result or the record of their end is missing: %s"
@@ -208,41 +210,33 @@ class GroupStream:
             return ""
         return entry.group_id if self._shard.has(entry.group_id) else ""
 
-    def _given(self, group: RolloutGroup) -> Iterator[RolloutGroup | None]:
+    def _given(self, group: RolloutGroup, *, is_accepted: bool) -> Iterator[RolloutGroup | None]:
         if self.policy is not None:
             self.version = self.policy.version
-        fate = self._fate(group)
-        self._tell_policy(fate)
-        if fate == "yielded":
+        fate = self._choice.fate(group, self._oldest_version)
+        self._tell_policy(fate, is_accepted=is_accepted)
+        if fate == YIELDED:
             self._current = group.group_id
             yield group
             self._current = ""
-        self.counts[group.status if fate == "yielded" else fate] += 1
+        self.counts[group.status if fate == YIELDED else fate] += 1
         self._used.add(group.group_id)
-        if fate != "yielded":
+        if fate != YIELDED:
             self.dropped += 1
             yield None
 
-    def _tell_policy(self, fate: str) -> None:
+    @property
+    def _oldest_version(self) -> int | None:
+        """The oldest version that a group may have; None without a limit."""
+        if self.max_staleness is None or self.version is None:
+            return None
+        return self.version - self.max_staleness
+
+    def _tell_policy(self, fate: str, *, is_accepted: bool) -> None:
         """Correct the policy's count: the broker counted every complete group as trained."""
         if self.policy is not None:
-            back = self._assembly.accepted - (fate == "yielded")
+            back = is_accepted - (fate == YIELDED)
             self.policy.give_back(back, unused=fate if back > 0 and fate in UNUSED else "")
-
-    def _fate(self, group: RolloutGroup) -> str:
-        good = sum(map(is_good, group.results))
-        if group.status != "complete" and (self._min_good is None or good < self._min_good):
-            return group.status
-        if self._is_stale(group):
-            return "stale"
-        if not self._keep(group):
-            return "flat"
-        return "yielded" if self._trains is None or self._trains(group) else "inexact"
-
-    def _is_stale(self, group: RolloutGroup) -> bool:
-        if self.max_staleness is None or self.version is None or not group.versions:
-            return False
-        return self.version - group.versions[0] > self.max_staleness
 
     def is_over(self, group_id: str) -> bool:
         """Whether the group was yielded, or never will be."""

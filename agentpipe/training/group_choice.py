@@ -1,0 +1,35 @@
+"""GroupChoice: which of the groups that have ended a trainer gets, and why not the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.core.groups import is_good
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.training.rollout_group import RolloutGroup
+
+YIELDED = "yielded"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChoice:
+    """What a trainer asks of a group; ``GroupStream`` explains the fields."""
+
+    keep: Callable[[RolloutGroup], bool]
+    trains: Callable[[RolloutGroup], bool] | None
+    min_good: int | None
+
+    def fate(self, group: RolloutGroup, oldest_version: int | None) -> str:
+        """``YIELDED``, or why the group is not; one with an older version is stale."""
+        good = sum(map(is_good, group.results))
+        if group.status != "complete" and (self.min_good is None or good < self.min_good):
+            return group.status
+        if oldest_version is not None and group.versions and group.versions[0] < oldest_version:
+            return "stale"
+        if not self.keep(group):
+            return "flat"
+        return YIELDED if self.trains is None or self.trains(group) else "inexact"
