@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.collection import load
 from agentpipe.core.rollout import REQUIRE
-from agentpipe.core.run_names import RUN_NAME, is_run_name
+from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
 from agentpipe.errors import ConfigError
 from agentpipe.operations.provenance import record_of
+from agentpipe.training.loop_report import LoopFacts
 
 if TYPE_CHECKING:
     import os
 
     from agentpipe.config.collection import Collection
     from agentpipe.sending.dispatcher import Dispatcher
-    from agentpipe.training.loop_report import LoopFacts
+    from agentpipe.training.shard import Shard
 
 
 def refuse_name(name: str) -> None:
@@ -56,6 +57,27 @@ def followed_collection(path: str | os.PathLike[str]) -> Collection:
         text = "add `policy: NAME`, and `record: {tokens: require}`"
         raise ConfigError(f"{path}: a trainer needs versions and token ids: {text}")
     return only
+
+
+def facts_of(
+    collection: Collection, name: str, shard: Shard, policy: str | None, batch: int
+) -> LoopFacts:
+    """What a trainer's loop is, for its run and for others who look at it.
+
+    Args:
+        collection: Its agents run the loop's tasks.
+        name: The experiment's name, which the loops of all trainers share.
+        shard: The trainer's part of the prompts.
+        policy: The policy that its groups follow; None for the collection's.
+        batch: How many groups a step has.
+
+    Raises:
+        ConfigError: The name is invalid.
+    """
+    refuse_name(name)
+    prefix = prefix_of(name) if shard.readers == 1 else f"{prefix_of(name)}{shard}/"
+    follows = policy or (collection.policy.name if collection.policy else None)
+    return LoopFacts(name, prefix, collection.name, follows, batch)
 
 
 def begin_run(dispatcher: Dispatcher, collection: Collection, facts: LoopFacts) -> None:

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
-from agentpipe.sinks.said_after import SAID_AFTER_S
 from agentpipe.training.loop_connections import LoopConnections
-from agentpipe.training.loop_report import LoopFacts, LoopProgress
-from agentpipe.training.loop_run import is_state, only_collection, refuse_name
+from agentpipe.training.loop_report import LoopProgress
+from agentpipe.training.loop_run import facts_of, is_state, only_collection
 from agentpipe.training.prompt_feed import PromptFeed
 from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
 from agentpipe.training.rollout_group import varied
 from agentpipe.training.shard import WHOLE, Shard
+from agentpipe.training.wait_warnings import WaitWarnings
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from agentpipe.config.collection import Collection
     from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import RolloutGroup
 
 State = dict[str, Any]
-
-log = logging.getLogger(__name__)
 
 
 class Rollouts:
@@ -62,7 +57,6 @@ class Rollouts:
         *,
         name: str,
         batch: int,
-        ahead: int,
         shard: Shard = WHOLE,
         timeout_s: float | None = None,
     ) -> None:
@@ -70,11 +64,13 @@ class Rollouts:
         self._shard, self._timeout_s = shard, math.inf if timeout_s is None else timeout_s
         self._feed, self._connections, self._name = feed, connections, name
         self._groups, self._lease = connections.groups, connections.lease
+        # Without a limit of staleness, one batch is sent ahead of the one in use.
+        ahead = 1 if self.max_staleness is None else self.max_staleness
         self._batch, self._room = batch, (ahead + 1) * batch
         self._over = 0  # Groups that were over when the loaded state was saved.
         self._given = 0  # Groups yielded since then.
         self._begun: list[RolloutGroup] = []  # An incomplete batch.
-        self._said, self._say_after_s = set[str](), SAID_AFTER_S
+        self._warnings = WaitWarnings(name)
         self.step = 0
         self._groups.state_dict()  # From now on, nothing is committed that is in no state.
 
@@ -137,26 +133,28 @@ class Rollouts:
             raise ConfigError(f"batch must be at least 1, not {batch}")
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
         only, part = only_collection(collection), Shard.of(shard)
-        facts = _facts_of(only, name or only.name, part, policy, batch)
-        shard_name = part.named(facts.run)
-        source = PromptSource(prompts, task_of=task_of, shard=part)
+        facts = facts_of(only, name or only.name, part, policy, batch)
+        own_name = part.named(facts.run)
         connections = LoopConnections.open(
             only,
             settings or Settings.from_env(os.environ),
             facts,
-            name=shard_name,
+            name=own_name,
             timeout_s=timeout_s,
             policy=facts.policy,
             max_staleness=max_staleness,
             min_good=min_good,
             keep=keep,
         )
-        sends, hold = connections.dispatcher, connections.lease.hold
-        feed = PromptFeed(sends, only.name, source, plan, prefix=facts.prefix, hold=hold)
-        staleness = connections.groups.max_staleness
-        ahead = 1 if staleness is None else staleness
-        own: dict[str, Any] = {"name": shard_name, "shard": part, "timeout_s": timeout_s}
-        return cls(feed, connections, batch=batch, ahead=ahead, **own)
+        feed = PromptFeed(
+            connections.dispatcher,
+            only.name,
+            PromptSource(prompts, task_of=task_of, shard=part),
+            plan,
+            prefix=facts.prefix,
+            hold=connections.lease.hold,
+        )
+        return cls(feed, connections, name=own_name, batch=batch, shard=part, timeout_s=timeout_s)
 
     @property
     def policy(self) -> Policy | None:
@@ -214,7 +212,7 @@ class Rollouts:
         while self._send(held, until):
             self._lease.refuse_if_taken()
             self._note(waits=True)
-            self._say_what_is_wrong()
+            self._look_for_obstacles()
             try:
                 group = next(self._groups.ends())
             except StopIteration:
@@ -224,7 +222,7 @@ class Rollouts:
                 self._given += 1
                 self._feed.over(self._groups.is_over)
                 self._note(waits=False)
-                self._said, self._say_after_s = set(), SAID_AFTER_S
+                self._warnings.end_wait()
                 return group
             if time.monotonic() >= until:  # Only other loops' groups arrive.
                 raise ResultTimeout(f"{self._name}: {self._late()}")
@@ -254,16 +252,12 @@ class Rollouts:
         """How many groups are over: yielded, or dropped and replaced."""
         return self._over + self._given + self._groups.dropped
 
-    def _say_what_is_wrong(self) -> None:
-        """Log each obstacle once per wait, if the wait takes long; at growing intervals."""
-        if self._lease.report.waits_s < self._say_after_s:
-            return
-        self._say_after_s *= 2
-        for each in self._feed.obstacles(None if self.policy is None else self.policy.name):
-            if each not in self._said:
-                log.warning("loop %r waits for groups: %s", self._name, each)
-            self._said.add(each)
-        self._feed.send_lost()
+    def _look_for_obstacles(self) -> None:
+        """If the wait takes long, log why, and send what the broker may have lost."""
+        if self._warnings.is_due(self._lease.report.waits_s):
+            name = None if self.policy is None else self.policy.name
+            self._warnings.log(self._feed.obstacles(name))
+            self._feed.send_lost()
 
     def _note(self, *, waits: bool) -> None:
         """Update the loop's report for observers elsewhere."""
@@ -332,17 +326,3 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _facts_of(
-    collection: Collection, name: str, shard: Shard, policy: str | None, batch: int
-) -> LoopFacts:
-    """What a trainer's loop is, for its run and for others who look at it.
-
-    Raises:
-        ConfigError: The name is invalid.
-    """
-    refuse_name(name)
-    prefix = prefix_of(name) if shard.readers == 1 else f"{prefix_of(name)}{shard}/"
-    follows = policy or (collection.policy.name if collection.policy else None)
-    return LoopFacts(name, prefix, collection.name, follows, batch)

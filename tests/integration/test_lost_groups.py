@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from agentpipe import ResultTimeout, Rollouts, Settings
-from agentpipe.training import rollout_loop
+from agentpipe.training import wait_warnings
 from brokers.server_redis import RedisServer
 from tests.integration.trainers import JUDGED, assert_each_once, working, write_project
 
@@ -49,7 +49,7 @@ def test_groups_that_were_out_when_the_broker_lost_its_data_are_sent_again(
     caplog: pytest.LogCaptureFixture,
     kind: type[list[dict[str, Any]]],
 ) -> None:
-    monkeypatch.setattr(rollout_loop, "SAID_AFTER_S", 0.5)
+    monkeypatch.setattr(wait_warnings, "SAID_AFTER_S", 0.5)
     write_project(tmp_path)
     server = own_server(RedisServer)
     settings = Settings(broker=server.url, sink=f"sqlite:///{tmp_path / 'results.db'}")

@@ -78,7 +78,7 @@ class Held:
 def loop_over(feed: Any, groups: GroupStream) -> Rollouts:
     lease: Any = Held()
     connections = LoopConnections(feed, lease, groups)
-    return Rollouts(feed, connections, name="trainer", batch=2, ahead=1, timeout_s=0.3)
+    return Rollouts(feed, connections, name="trainer", batch=2, timeout_s=0.3)
 
 
 @pytest.fixture
