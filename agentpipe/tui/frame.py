@@ -12,6 +12,7 @@ from agentpipe.monitoring import numbers
 from agentpipe.monitoring.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.monitoring.rows import SORTS
+from agentpipe.monitoring.stages import stages_of
 from agentpipe.operations.misfits import misfits_of_fleet
 from agentpipe.show.page import LEAST_WIDTH, spans
 from agentpipe.tui.panels import dead_letters, panels
@@ -210,29 +211,14 @@ def _by_number(numbers: Mapping[str, float]) -> list[tuple[str, float]]:
 def _flow(now: Snapshot, rates: Rates, bottleneck: Bottleneck) -> list[Text]:
     """The stages in one line, their rates in the line below."""
     upper, lower = Text(), Text()
-    for stage, figure, below in _stages(now, rates):
+    for stage in stages_of(now, rates):
         if upper:
             upper.append("→", FAINT)
         lower.append(" " * (upper.cell_len - lower.cell_len))
-        _add_stage(upper, stage, figure, bottleneck)
-        lower.append(f" {below} ", FAINT)
+        _add_stage(upper, stage.name, stage.shown("/"), bottleneck)
+        lower.append(f" {stage.below} ", FAINT)
         upper.append(" " * (lower.cell_len - upper.cell_len))
     return [upper, lower]
-
-
-def _stages(now: Snapshot, rates: Rates) -> list[tuple[str, str, str]]:
-    stats = now.stats
-    slots = sum(worker.slots for worker in stats.workers)
-    busy = f"{numbers.count(stats.running)}/{numbers.count(slots)}"
-    delayed = f"{numbers.count(stats.delayed)} delayed" if stats.delayed else ""
-    lag = f"lag {numbers.duration(now.sink_lag_s)}" if stats.outbox else ""
-    return [
-        ("sent", numbers.count(stats.accepted), _some(rates.sent)),
-        ("waiting", numbers.count(stats.waiting), delayed),
-        ("running", busy, _some(rates.ended)),
-        ("outbox", numbers.count(stats.outbox), lag),
-        ("delivered", numbers.count(stats.delivered), _some(rates.delivered)),
-    ]
 
 
 def _add_stage(line: Text, stage: str, figure: str, bottleneck: Bottleneck) -> None:
@@ -241,10 +227,6 @@ def _add_stage(line: Text, stage: str, figure: str, bottleneck: Bottleneck) -> N
     style = (BAD if bottleneck.urgent else WARN) if marked else ""
     line.append(f"{left}{stage} ", style)
     line.append(f"{figure}{right}", style or STRONG)
-
-
-def _some(per_s: float | None) -> str:
-    return "" if per_s is None else numbers.rate(per_s)
 
 
 def _bottleneck(bottleneck: Bottleneck) -> Text:

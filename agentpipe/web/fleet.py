@@ -14,6 +14,7 @@ from agentpipe.monitoring.bottleneck import find_bottleneck
 from agentpipe.monitoring.fetch import Fetcher
 from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of
 from agentpipe.monitoring.rows import NO_COLLECTION, rows_of
+from agentpipe.monitoring.stages import stages_of
 from agentpipe.operations.loops import loops_seen
 from agentpipe.operations.misfits import misfits_of_fleet
 from agentpipe.web.hour import Hour
@@ -154,26 +155,10 @@ async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
 
 
 def _stages(now: Snapshot, rates: Rates, marked: str, *, urgent: bool) -> list[Stage]:
-    stats = now.stats
-    slots = sum(worker.slots for worker in stats.workers)
-    busy = f"{numbers.count(stats.running)} / {numbers.count(slots)}"
-    delayed = f"{numbers.count(stats.delayed)} delayed" if stats.delayed else ""
-    lag = f"lag {numbers.duration(now.sink_lag_s)}" if stats.outbox else ""
-    found = (
-        ("sent", numbers.count(stats.accepted), _rate(rates.sent)),
-        ("waiting", numbers.count(stats.waiting), delayed),
-        ("running", busy, _rate(rates.ended)),
-        ("outbox", numbers.count(stats.outbox), lag),
-        ("delivered", numbers.count(stats.delivered), _rate(rates.delivered)),
-    )
     return [
-        Stage(name, figure, below, marked=name == marked, urgent=urgent)
-        for name, figure, below in found
+        Stage(it.name, it.shown(" / "), it.below, marked=it.name == marked, urgent=urgent)
+        for it in stages_of(now, rates)
     ]
-
-
-def _rate(per_s: float | None) -> str:
-    return "" if per_s is None else numbers.rate(per_s)
 
 
 def _warnings(stats: Stats) -> list[str]:
