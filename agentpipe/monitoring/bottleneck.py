@@ -41,9 +41,9 @@ def find_bottleneck(now: Snapshot, rates: Rates, limits: OutboxLimits) -> Bottle
 
 def _outbox(now: Snapshot, limits: OutboxLimits) -> Iterator[Bottleneck]:
     stats = now.stats
-    down = [vitals for vitals in now.vitals if vitals.sink_down_s is not None]
+    down = [heartbeat for heartbeat in now.heartbeats if heartbeat.sink_down_s is not None]
     if down:
-        longest = max(down, key=lambda vitals: vitals.sink_down_s or 0.0)
+        longest = max(down, key=lambda heartbeat: heartbeat.sink_down_s or 0.0)
         since = numbers.duration(longest.sink_down_s)
         yield Bottleneck("outbox", f"sink down for {since}: {longest.sink_error}", urgent=True)
     if limits.reached_by(stats.outbox or 0, stats.outbox_bytes or 0):

@@ -37,19 +37,19 @@ class Snapshot:
     runs: tuple[KeptRun, ...] = ()
 
     @cached_property
-    def vitals(self) -> tuple[Heartbeat, ...]:
+    def heartbeats(self) -> tuple[Heartbeat, ...]:
         """Each worker's last report."""
         return tuple(Heartbeat.decode(worker.report) for worker in self.stats.workers)
 
     @cached_property
     def oldest_s(self) -> dict[str, float]:
         """The age of the oldest run of each queue."""
-        return oldest_runs_s(self.vitals)
+        return oldest_runs_s(self.heartbeats)
 
     @property
     def sink_lag_s(self) -> float | None:
         """The age of the oldest result that the sink has not confirmed."""
-        return undelivered_s(self.stats, self.vitals)
+        return undelivered_s(self.stats, self.heartbeats)
 
     @cached_property
     def totals(self) -> Totals:

@@ -164,47 +164,47 @@ def _workers(now: Snapshot, width: int) -> list[Text]:
     columns += [Column("heard", 11)]
     columns = fill(columns, "", width)
     pairs = [
-        (worker, vitals)
-        for worker, vitals in zip(now.stats.workers, now.vitals, strict=True)
+        (worker, heartbeat)
+        for worker, heartbeat in zip(now.stats.workers, now.heartbeats, strict=True)
         if worker.slots  # Commands have no slots.
     ]
     pairs.sort(key=lambda pair: _trouble(*pair))
-    lines = [_worker(worker, vitals, columns) for worker, vitals in pairs]
+    lines = [_worker(worker, heartbeat, columns) for worker, heartbeat in pairs]
     return [header(columns), *(lines or [Text("none is running", FAINT)])]
 
 
-def _trouble(worker: WorkerSeen, vitals: Heartbeat) -> tuple[bool, bool, str]:
+def _trouble(worker: WorkerSeen, heartbeat: Heartbeat) -> tuple[bool, bool, str]:
     """Sort key: workers in trouble come first."""
-    silent, lagging = worker.seen_s >= SILENT_S, (vitals.lag_s or 0.0) >= LAGGING_S
-    return vitals.sink_down_s is None, not (silent or lagging), worker.name
+    silent, lagging = worker.seen_s >= SILENT_S, (heartbeat.lag_s or 0.0) >= LAGGING_S
+    return heartbeat.sink_down_s is None, not (silent or lagging), worker.name
 
 
-def _worker(worker: WorkerSeen, vitals: Heartbeat, columns: Sequence[Column]) -> Text:
+def _worker(worker: WorkerSeen, heartbeat: Heartbeat, columns: Sequence[Column]) -> Text:
     wide = any(column.title == "children" for column in columns)
-    late, silent = (vitals.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
+    late, silent = (heartbeat.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
     values = (
         (plain(worker.name, 80), ""),
         (f"{numbers.count(worker.running)}/{numbers.count(worker.slots)}", ""),
-        (numbers.lag(vitals.lag_s), BAD if late else ""),
-        (numbers.size(_memory(vitals)), ""),
-        *([(numbers.size(vitals.children_bytes or None), FAINT)] if wide else []),
+        (numbers.lag(heartbeat.lag_s), BAD if late else ""),
+        (numbers.size(_memory(heartbeat)), ""),
+        *([(numbers.size(heartbeat.children_bytes or None), FAINT)] if wide else []),
         (f"{numbers.duration(worker.seen_s)} ago", BAD if silent else FAINT),
-        _remark(worker, vitals),
+        _remark(worker, heartbeat),
     )
     return row(columns, values)
 
 
-def _remark(worker: WorkerSeen, vitals: Heartbeat) -> tuple[str, str]:
-    if vitals.sink_down_s is not None:
-        return f"sink down {numbers.duration(vitals.sink_down_s)}", BAD
-    servers = f"MCP servers {vitals.servers}" if vitals.servers else ""
+def _remark(worker: WorkerSeen, heartbeat: Heartbeat) -> tuple[str, str]:
+    if heartbeat.sink_down_s is not None:
+        return f"sink down {numbers.duration(heartbeat.sink_down_s)}", BAD
+    servers = f"MCP servers {heartbeat.servers}" if heartbeat.servers else ""
     draining = "draining" if worker.draining else ""
     return "  ".join(filter(None, (draining, servers))), FAINT
 
 
-def _memory(vitals: Heartbeat) -> int | None:
+def _memory(heartbeat: Heartbeat) -> int | None:
     """The memory of the worker and its child processes, in bytes."""
-    return None if vitals.rss_bytes is None else vitals.rss_bytes + vitals.children_bytes
+    return None if heartbeat.rss_bytes is None else heartbeat.rss_bytes + heartbeat.children_bytes
 
 
 # Errors and dead letters.

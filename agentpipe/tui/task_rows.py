@@ -33,8 +33,8 @@ def running_rows(now: Snapshot, queue: str | None = None) -> list[TaskRow]:
     """The runs that workers report, oldest first; of one queue, or of all."""
     found = [
         TaskRow(run.task_id, run.queue, run.age_s + worker.seen_s, run.activity)
-        for worker, vitals in zip(now.stats.workers, now.vitals, strict=True)
-        for run in vitals.runs
+        for worker, heartbeat in zip(now.stats.workers, now.heartbeats, strict=True)
+        for run in heartbeat.runs
         if queue in (None, run.queue)
     ]
     return sorted(found, key=lambda row: -row.age_s)

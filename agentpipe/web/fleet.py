@@ -193,7 +193,7 @@ def _idle(row: Row) -> bool:
 
 def _workers(now: Snapshot) -> list[tuple[WorkerSeen, Heartbeat]]:
     """The workers, without commands, which have no slots; those with a sink outage first."""
-    pairs = zip(now.stats.workers, now.vitals, strict=True)
+    pairs = zip(now.stats.workers, now.heartbeats, strict=True)
     return sorted(
         (pair for pair in pairs if pair[0].slots),
         key=lambda pair: (pair[1].sink_down_s is None, pair[0].name),

@@ -82,8 +82,8 @@ def sink_trouble(found: Sequence[WorkerSeen]) -> str:
     down = [(each.sink_down_s + it.seen_s, each, it) for each, it in reports if each.sink_down_s]
     if not down:
         return ""
-    for_s, vitals, worker = max(down, key=lambda each: each[0])
-    return f"{worker.name} has failed to publish for {duration(for_s)}: {vitals.sink_error}"
+    for_s, heartbeat, worker = max(down, key=lambda each: each[0])
+    return f"{worker.name} has failed to publish for {duration(for_s)}: {heartbeat.sink_error}"
 
 
 def reading(task_id: str, since: float | None) -> str:
