@@ -80,22 +80,12 @@ def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifes
     refuse_known_keys(collection, text)
     metadata = _metadata(name)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    yield {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": metadata,
-        "data": {"collection.yaml": text},
-    }
+    yield _config_map(metadata, text)
     # If KEDA scales, an update must not reset the replica count.
     replicas = cluster.replicas if cluster.scaling is None else None
     pod = worker_pod(collection, name, credentials, cluster)
     yield _deployment(metadata, replicas, digest, pod)
-    yield {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": metadata,
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": metadata["labels"]}},
-    }
+    yield _disruption_budget(metadata)
     if cluster.scaling is not None:
         slots = cluster.slots or slots_of(collection)
         yield scaled_object(metadata, collection.name, slots, cluster.scaling)
@@ -108,6 +98,24 @@ def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifes
 def _metadata(name: str) -> Manifest:
     labels = {"app.kubernetes.io/name": "agentpipe", "app.kubernetes.io/instance": name}
     return {"name": name, "labels": labels}
+
+
+def _config_map(metadata: Manifest, text: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {"collection.yaml": text},
+    }
+
+
+def _disruption_budget(metadata: Manifest) -> Manifest:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata,
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": metadata["labels"]}},
+    }
 
 
 def _deployment(metadata: Manifest, replicas: int | None, digest: str, pod: Manifest) -> Manifest:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 # Exit code for a mistake in a file; a restart would not fix it.
 _CONFIG_ERROR = 2
+_LIMITS = (
+    "# A child that runs out of memory is killed without its siblings.",
+    "OOMPolicy=continue",
+    "LimitNOFILE=65536",
+    "LimitCORE=0",
+    "TasksMax=infinity",
+)
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[0-9]+")
 
 
@@ -80,13 +87,8 @@ def _service(
 ) -> Unit:
     # Evaluating a run can take as long as the run itself.
     grace_s = math.ceil(2 * max(each.time_limit_s for each in collections))
-    names = ", ".join(each.name for each in collections)
     lines = [
-        "[Unit]",
-        f"Description=agentpipe {command} for {names}",
-        "After=network-online.target",
-        "Wants=network-online.target",
-        "StartLimitIntervalSec=0",
+        *_head(command, collections),
         "",
         "[Service]",
         "Type=exec",
@@ -97,6 +99,29 @@ def _service(
         f"Environment=AGENTPIPE_GRACE_S={grace_s}",
         f"Environment=AGENTPIPE_HEARTBEAT_FILE=/run/{name}/heartbeat",
         *_credentials(name, collections, machine),
+        *_end(grace_s),
+        *_LIMITS,
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return Unit(f"{name}.service", "\n".join([*lines, ""]))
+
+
+def _head(command: str, collections: Sequence[Collection]) -> list[str]:
+    names = ", ".join(each.name for each in collections)
+    return [
+        "[Unit]",
+        f"Description=agentpipe {command} for {names}",
+        "After=network-online.target",
+        "Wants=network-online.target",
+        "StartLimitIntervalSec=0",
+    ]
+
+
+def _end(grace_s: int) -> list[str]:
+    """How the service is stopped, and when it is started again."""
+    return [
         "# SIGTERM goes to the supervisor only. After the runs' grace period the rest is killed.",
         "KillMode=mixed",
         f"TimeoutStopSec={math.ceil(grace_s + ENDING_S)}",
@@ -104,16 +129,7 @@ def _service(
         "Restart=on-failure",
         "RestartSec=5",
         f"RestartPreventExitStatus={_CONFIG_ERROR}",
-        "# A child that runs out of memory is killed without its siblings.",
-        "OOMPolicy=continue",
-        "LimitNOFILE=65536",
-        "LimitCORE=0",
-        "TasksMax=infinity",
-        "",
-        "[Install]",
-        "WantedBy=multi-user.target",
     ]
-    return Unit(f"{name}.service", "\n".join([*lines, ""]))
 
 
 def _rights(collections: Sequence[Collection], machine: Machine) -> list[str]:
