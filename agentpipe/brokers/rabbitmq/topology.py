@@ -25,6 +25,7 @@ SHARED = (
     "registry",
     "runs",
     "suspects",
+    "takings",
     "undeliverable",
     "verdicts",
 )

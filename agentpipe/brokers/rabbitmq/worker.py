@@ -157,9 +157,7 @@ class RabbitWorker:
                 await services.introduce(self.worker.queues)
             await self._membership.open()
             # Changes are received from here on: read the earlier ones.
-            await services.registry.read()
-            await services.marks.read()
-            await services.verdicts.read()
+            await services.read()
             self._answers.end(services.marks.until_ms)
             await self._membership.meet()
             services.listeners.add(self._look.set)
