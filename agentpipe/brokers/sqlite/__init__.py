@@ -55,9 +55,10 @@ from agentpipe.brokers.sqlite.loops import refuse_others
 from agentpipe.brokers.sqlite.operations import SqliteOperations
 from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop, free
 from agentpipe.brokers.sqlite.pauses import count_runs
+from agentpipe.brokers.sqlite.queries import LAPSED, add_to_counters
 from agentpipe.brokers.sqlite.settling import settle_all
 from agentpipe.brokers.sqlite.snapshot import read_stats
-from agentpipe.brokers.sqlite.tables import LAPSED, add_to_counters, add_to_tallies
+from agentpipe.brokers.sqlite.tallies import add_to_tallies
 from agentpipe.connections.sqlite import Database
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.connections.sqlite_snapshots import Snapshots

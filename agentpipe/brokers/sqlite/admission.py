@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.sqlite.tables import DELAYED, WAITING, add_to_counters
+from agentpipe.brokers.sqlite.queries import DELAYED, WAITING, add_to_counters
 
 if TYPE_CHECKING:
     import sqlite3

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import number_in, readable, text_in
 from agentpipe.brokers.sqlite.policies import PARKED
-from agentpipe.brokers.sqlite.tables import DELAYED, SET_PAUSES, WAITING
+from agentpipe.brokers.sqlite.queries import DELAYED, SET_PAUSES, WAITING
 from agentpipe.brokers.statistics import with_spent
 from agentpipe.core.budgets import HOLDERS, Budget, Spending
 from agentpipe.core.run_names import bounds_of, run_of

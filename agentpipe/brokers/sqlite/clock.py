@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.sqlite.tables import counter
+from agentpipe.brokers.sqlite.queries import counter
 
 if TYPE_CHECKING:
     from agentpipe.connections.sqlite import Database

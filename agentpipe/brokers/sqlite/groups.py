@@ -12,7 +12,7 @@ from agentpipe.brokers.records import MemberEnd
 from agentpipe.brokers.sqlite import runs
 from agentpipe.brokers.sqlite.admission import admit, known_ids
 from agentpipe.brokers.sqlite.policies import cancel_rest, end_unit
-from agentpipe.brokers.sqlite.tables import DELAYED, RUNNING, WAITING
+from agentpipe.brokers.sqlite.queries import DELAYED, RUNNING, WAITING
 from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, status_of
 

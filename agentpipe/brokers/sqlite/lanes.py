@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.sqlite.tables import SELECT_CANCELLED, counter
+from agentpipe.brokers.sqlite.queries import SELECT_CANCELLED, counter
 
 if TYPE_CHECKING:
     import sqlite3

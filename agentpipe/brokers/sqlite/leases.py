@@ -13,6 +13,7 @@ from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.budgets import park, spent_runs
 from agentpipe.brokers.sqlite.fairness import Turns
 from agentpipe.brokers.sqlite.policies import Gates
+from agentpipe.brokers.sqlite.queries import COUNT_CRASH, LAPSED, RAISE_COUNTER, counter
 from agentpipe.brokers.sqlite.served import forget_unserved
 from agentpipe.brokers.sqlite.suspects import (
     COUNT_SHARED_CRASH,
@@ -22,7 +23,6 @@ from agentpipe.brokers.sqlite.suspects import (
     must_become_idle,
     next_suspect,
 )
-from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED, RAISE_COUNTER, counter
 from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core.text import counted
 

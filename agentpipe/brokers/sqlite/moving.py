@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.brokers.sqlite.admission import Rooms
-from agentpipe.brokers.sqlite.tables import DELAYED, WAITING
+from agentpipe.brokers.sqlite.queries import DELAYED, WAITING
 
 if TYPE_CHECKING:
     import sqlite3

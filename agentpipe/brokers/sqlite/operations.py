@@ -27,9 +27,9 @@ from agentpipe.brokers.sqlite.pauses import (
     resume,
 )
 from agentpipe.brokers.sqlite.policies import change_policy, read_policies
+from agentpipe.brokers.sqlite.queries import RAISE_COUNTER, SELECT_CANCELLED, add_to_counters
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import answer_unclaimed, cancel_task
-from agentpipe.brokers.sqlite.tables import RAISE_COUNTER, SELECT_CANCELLED, add_to_counters
 from agentpipe.brokers.sqlite.task_location import locate
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.connections.health import examine_folder, fail

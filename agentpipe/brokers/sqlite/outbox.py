@@ -8,7 +8,7 @@ import orjson
 
 from agentpipe.brokers.records import OutboxRecord
 from agentpipe.brokers.sqlite.groups import forget_records
-from agentpipe.brokers.sqlite.tables import add_to_counters
+from agentpipe.brokers.sqlite.queries import add_to_counters
 from agentpipe.connections.sqlite_errors import is_of_disk
 from agentpipe.errors import Unreachable
 

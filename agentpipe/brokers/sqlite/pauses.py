@@ -16,7 +16,7 @@ from agentpipe.brokers.breaker import (
     reason_of,
 )
 from agentpipe.brokers.capabilities import DRAIN_NOTED_S
-from agentpipe.brokers.sqlite.tables import IS_DRAINING, SET_PAUSES, counter
+from agentpipe.brokers.sqlite.queries import IS_DRAINING, SET_PAUSES, counter
 
 if TYPE_CHECKING:
     import sqlite3

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import readable
-from agentpipe.brokers.sqlite.tables import DELAYED, SETTLED, WAITING, add_to_counters
+from agentpipe.brokers.sqlite.queries import DELAYED, SETTLED, WAITING, add_to_counters
 from agentpipe.core.policy import PolicySpec, PolicyState
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import orjson
 
 from agentpipe.brokers.sqlite.dead_letters import bury
 from agentpipe.brokers.sqlite.groups import HAS_MEMBERS, EndedTask, end_member
-from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
+from agentpipe.brokers.sqlite.queries import COUNT_CRASH, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import OUTCOME, RUNS_IN_MEAN
 from agentpipe.connections.sqlite_rows import execute_rows
 

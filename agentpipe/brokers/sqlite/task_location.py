@@ -10,8 +10,7 @@ from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.budgets import spending_of
 from agentpipe.brokers.sqlite.groups import group_seen
 from agentpipe.brokers.sqlite.policies import PARKED, pause_of, policy_ahead
-from agentpipe.brokers.sqlite.served import SELECT_SERVERS
-from agentpipe.brokers.sqlite.tables import (
+from agentpipe.brokers.sqlite.queries import (
     DELAYED,
     PAUSE_REASON,
     RUNNING,
@@ -20,6 +19,7 @@ from agentpipe.brokers.sqlite.tables import (
     counter,
     worker_seen,
 )
+from agentpipe.brokers.sqlite.served import SELECT_SERVERS
 from agentpipe.core.run_names import run_of
 
 if TYPE_CHECKING:
