@@ -38,19 +38,14 @@ from agentpipe.brokers.sqlite.admission import (
     sort_out,
 )
 from agentpipe.brokers.sqlite.budgets import charge
+from agentpipe.brokers.sqlite.claiming import claim_tasks
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
 from agentpipe.brokers.sqlite.dead_letters import DEAD, UNDELIVERABLE, Letters
 from agentpipe.brokers.sqlite.declaring import Declaration
 from agentpipe.brokers.sqlite.lanes import CONCERNS_OTHERS, IS_ANYTHING_READY, LanesKept
 from agentpipe.brokers.sqlite.layout import LAYOUT
-from agentpipe.brokers.sqlite.leases import (
-    claim_tasks,
-    end_lapsed_workers,
-    end_worker,
-    is_known,
-    renew_leases,
-)
+from agentpipe.brokers.sqlite.leases import end_lapsed_workers, end_worker, is_known, renew_leases
 from agentpipe.brokers.sqlite.loops import refuse_others
 from agentpipe.brokers.sqlite.operations import SqliteOperations
 from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop, free
