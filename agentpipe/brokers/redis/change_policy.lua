@@ -35,7 +35,7 @@ local function change(was, was_paused, was_accepted)
   end
   local now_accepted = (accepted ~= '' and accepted or was_accepted) - returned
   call('HSET', key, 'accepted', string.format('%.0f', math.max(0, now_accepted)))
-  policies.open_gate(name)
+  policies.unpark_units(name)
   save_queues()
   policies.wake_workers()
 end

@@ -110,10 +110,12 @@ local claims = (function()
     while #found > 0 do
       for index, member in ipairs(found) do
         seen = seen + 1
-        local goes_on = lone and seen == 1
-        if not parking.is_spent(queue, member) and (goes_on or not parking.is_ahead(queue, member)) then
+        local is_lone = lone and seen == 1
+        local is_parked = parking.park_if_spent(queue, member)
+          or (not is_lone and parking.park_if_ahead(queue, member))
+        if not is_parked then
           kept[#kept + 1] = member
-        elseif lone and seen == 1 then
+        elseif is_lone then
           lone = false
           call('HDEL', base .. ':worker:' .. name, 'last')
         end
@@ -169,7 +171,7 @@ local claims = (function()
     local number = string.format('%d', turn)
     local member = call('ZPOPMIN', base .. ':last:' .. queue)[1]
     local id = member:sub(17)
-    if parking.is_spent(queue, member) then
+    if parking.park_if_spent(queue, member) then
       count(queue, N_LAST, -1)
       save_queues()
       return nil, {}

@@ -221,7 +221,7 @@ if budget_changed then
   pauses.begin('flags')
 end
 if policy_changed then
-  policies.open_all('0')
+  policies.unpark_all('0')
   policies.wake_workers()
 end
 save_queues()

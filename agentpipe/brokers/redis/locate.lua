@@ -85,8 +85,8 @@ local function tell_position(task)
   local due_at = call('ZSCORE', DELAYED, id)
   if due_at then
     location.place = 'delayed'
-    location.due_at = tonumber(due_at) < AHEAD and as_wall(due_at, seen) or nil
-    if tonumber(due_at) == AHEAD then
+    location.due_at = tonumber(due_at) < PARKED_BY_POLICY and as_wall(due_at, seen) or nil
+    if tonumber(due_at) == PARKED_BY_POLICY then
       local follows = call('HGET', FOLLOWERS, queues[task.queue] and queues[task.queue][COLLECTION] or '')
       location.policy = follows and policies.tell({follows})
     end

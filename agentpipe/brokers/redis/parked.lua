@@ -26,7 +26,7 @@ local parked = on_demand(function()
   -- tasks that were: a worker of an older version does not remove what it unparks from the index.
   function parked.unpark(id, queue)
     parked.remove(id)
-    if tonumber(call('ZSCORE', DELAYED, id) or 0) ~= AHEAD then
+    if tonumber(call('ZSCORE', DELAYED, id) or 0) ~= PARKED_BY_POLICY then
       return 0
     end
     call('ZADD', DELAYED, 0, id)
@@ -36,10 +36,10 @@ local parked = on_demand(function()
 
   -- Workers of older versions park without the index: add their tasks.
   local function complete_index()
-    if call('ZCOUNT', DELAYED, AHEAD, AHEAD) <= call('HLEN', PARKED) then
+    if call('ZCOUNT', DELAYED, PARKED_BY_POLICY, PARKED_BY_POLICY) <= call('HLEN', PARKED) then
       return
     end
-    local ids = call('ZRANGEBYSCORE', DELAYED, AHEAD, AHEAD)
+    local ids = call('ZRANGEBYSCORE', DELAYED, PARKED_BY_POLICY, PARKED_BY_POLICY)
     local known = read_many('HMGET', PARKED, ids)
     for index, record in ipairs(read_records(ids)) do
       local task = record and not known[index] and task_of(record)

@@ -11,15 +11,15 @@ local parking = on_demand(function()
     count_delayed(queue, due, 1)
   end
 
-  -- Whether its run has spent its budget; if so, parks the task.
-  function parking.is_spent(queue, member)
+  -- Park the task if its run has spent its budget; returns whether it did.
+  function parking.park_if_spent(queue, member)
     local id = member:sub(17)
     local run = id:match('^([^/]+)/')
     if not run or call('SISMEMBER', SPENT, 'run ' .. run) == 0
       or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then -- It only gets answered: no cost.
       return false
     end
-    park(queue, id, FOREVER)
+    park(queue, id, PARKED_BY_BUDGET)
     return true
   end
 
@@ -50,9 +50,9 @@ local parking = on_demand(function()
     end
   end
 
-  -- Whether its policy may not start more units yet; if so, parks the task. Otherwise starts its
-  -- unit.
-  function parking.is_ahead(queue, member)
+  -- Park the task if its policy may not start more units yet, or else start its unit, unless it has
+  -- begun. Returns whether the task was parked.
+  function parking.park_if_ahead(queue, member)
     local name, id = policy_of(queue), member:sub(17)
     if not name then
       return false
@@ -64,7 +64,7 @@ local parking = on_demand(function()
       begin_unit(name, unit)
       return false
     end
-    park(queue, id, AHEAD)
+    park(queue, id, PARKED_BY_POLICY)
     parked.add(name, member, task_of(call('HGET', TASKS, id)).priority)
     return true
   end

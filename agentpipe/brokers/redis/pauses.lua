@@ -55,7 +55,7 @@ local pauses = on_demand(function()
 
   -- The rank of the first task with this prefix that is parked until its run's budget changes.
   local function rank_of(prefix)
-    local low, high = call('ZCOUNT', DELAYED, '-inf', '(' .. FOREVER), call('ZCARD', DELAYED)
+    local low, high = call('ZCOUNT', DELAYED, '-inf', '(' .. PARKED_BY_BUDGET), call('ZCARD', DELAYED)
     while low < high do
       local middle = math.floor((low + high) / 2)
       if precedes(call('ZRANGE', DELAYED, middle, middle)[1], prefix) then

@@ -106,7 +106,7 @@ local policies = on_demand(function()
 
   -- Unpark a part of the first `most` units, in claim order. Returns how many units are left, and
   -- whether there were any.
-  local function open_part(name, most)
+  local function unpark_part(name, most)
     local ids, chosen, unparked, is_stale = parked.first(name), {}, 0, false
     for index, record in ipairs(read_records(ids)) do
       local id = ids[index]
@@ -132,21 +132,22 @@ local policies = on_demand(function()
 
   -- Unpark as many units as may start now, in claim order; all of them if there is no limit.
   -- Returns whether there were any. A part of many: see POLICY_CHANGES.
-  function policies.open_gate(name)
-    return policies.go_on_opening(name, policies.room(name) or NO_LIMIT)
+  function policies.unpark_units(name)
+    return policies.unpark_up_to(name, policies.room(name) or NO_LIMIT)
   end
 
-  function policies.go_on_opening(name, most)
-    local left, opened = 0, false
+  -- Unpark up to `most` units, in claim order. Returns whether there were any.
+  function policies.unpark_up_to(name, most)
+    local left, unparked = 0, false
     if most > 0 then
-      left, opened = open_part(name, most)
+      left, unparked = unpark_part(name, most)
     end
     policies.note_change('open ' .. name, left > 0 and string.format('%.0f', left))
-    return opened
+    return unparked
   end
 
   -- Unpark everything: the next claims park again what may not start. A part of much.
-  function policies.open_all(cursor)
+  function policies.unpark_all(cursor)
     local ids, next_cursor = parked.scan(cursor)
     local is_stale = false
     for index, record in ipairs(read_records(ids)) do
@@ -158,7 +159,7 @@ local policies = on_demand(function()
         is_stale = true
       end
     end
-    -- Once more from the start after stale entries: see `open_part`.
+    -- Once more from the start after stale entries: see `unpark_part`.
     policies.note_change('open', (next_cursor ~= '0' or is_stale) and next_cursor)
   end
 
@@ -182,12 +183,12 @@ local policies = on_demand(function()
 
   -- Unpark this number of units of each policy, and wake the workers for them. The caller saves the
   -- queues.
-  local function open_gates(numbers)
-    local opened = false
+  local function unpark_and_wake(numbers)
+    local unparked = false
     for name, number in pairs(numbers) do
-      opened = policies.go_on_opening(name, number) or opened
+      unparked = policies.unpark_up_to(name, number) or unparked
     end
-    if opened then
+    if unparked then
       policies.wake_workers()
     end
   end
@@ -200,7 +201,7 @@ local policies = on_demand(function()
       local left = tonumber(call('HGET', POLICY_CHANGES, 'open ' .. name) or 0)
       numbers[name] = math.min(policies.room(name) or NO_LIMIT, left + number)
     end
-    open_gates(numbers)
+    unpark_and_wake(numbers)
   end
 
   -- Unpark for the policies of these collections as many units as may start now, whose tasks may
@@ -213,7 +214,7 @@ local policies = on_demand(function()
         numbers[name] = policies.room(name) or NO_LIMIT
       end
     end
-    open_gates(numbers)
+    unpark_and_wake(numbers)
   end
 
   return policies

@@ -54,9 +54,9 @@ local policy_changes = on_demand(function()
     if what == 'stale' then
       policy_changes.end_stale(name, found[2])
     elseif what and name ~= '' then
-      policies.go_on_opening(name, tonumber(found[2]))
+      policies.unpark_up_to(name, tonumber(found[2]))
     elseif what then
-      policies.open_all(found[2])
+      policies.unpark_all(found[2])
     end
     return call('EXISTS', POLICY_CHANGES) == 1
   end

@@ -68,12 +68,12 @@ local function count(name, state, change)
 end
 
 -- Scores of parked tasks in DELAYED; no real delay is as long.
-local FOREVER = 1e15 -- The task's run has spent its budget.
-local AHEAD = 5e14 -- The task's policy may not start more yet.
+local PARKED_BY_BUDGET = 1e15 -- The task's run has spent its budget.
+local PARKED_BY_POLICY = 5e14 -- The task's policy may not start more yet.
 
 local function count_delayed(name, due, change)
   count(name, N_DELAYED, change)
-  if due >= AHEAD then
+  if due >= PARKED_BY_POLICY then
     count(name, N_PARKED, change)
   end
 end

@@ -12,8 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import number_in, readable, text_in
-from agentpipe.brokers.sqlite.policies import PARKED
-from agentpipe.brokers.sqlite.queries import DELAYED, SET_PAUSES, WAITING
+from agentpipe.brokers.sqlite.queries import (
+    DELAYED,
+    PARKED_BY_BUDGET,
+    PARKED_BY_POLICY,
+    SET_PAUSES,
+    WAITING,
+)
 from agentpipe.brokers.statistics import with_spent
 from agentpipe.core.budgets import HOLDERS, Budget, Spending
 from agentpipe.core.run_names import bounds_of, run_of
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import QueueDepth
     from agentpipe.core.budgets import Holder
 
-# Due time of parked tasks. The store's clock never reaches it.
-FOREVER = 1e15
 _SELECT = "SELECT kind, name, cap_usd, cap_tokens, usd, tokens FROM budgets"
 _SPENT = "SELECT kind, name FROM budgets WHERE spent"
 _ADD = "UPDATE budgets SET usd = usd + ?, tokens = tokens + ? WHERE kind = ? AND name = ?"
@@ -71,11 +74,11 @@ def set_budget(db: sqlite3.Connection, kind: Holder, name: str, budget: Budget) 
     elif (kind, name) not in _spent(db):
         db.execute(
             f"UPDATE tasks SET due = 0 WHERE state = {DELAYED} AND due >= ? AND {_OF_RUN}",
-            (FOREVER, *bounds_of(name)),
+            (PARKED_BY_BUDGET, *bounds_of(name)),
         )
 
 
-def news(db: sqlite3.Connection, queues: Iterable[Queue]) -> dict[str, Budget]:
+def changed_budgets(db: sqlite3.Connection, queues: Iterable[Queue]) -> dict[str, Budget]:
     """Return the collections' budgets that differ from the ones declared last."""
     given = {it.collection: it.budget for it in queues if it.collection}
     known = dict(db.execute("SELECT name, declared FROM budgets WHERE kind = 'collection'"))
@@ -145,7 +148,7 @@ def park(db: sqlite3.Connection, qid: int, task_ids: Iterable[str], spent: froze
         parked = db.execute(
             f"UPDATE tasks SET state = {DELAYED}, due = ?"
             f" WHERE qid = ? AND state = {WAITING} AND {_OF_RUN}",
-            (FOREVER, qid, *bounds_of(run)),
+            (PARKED_BY_BUDGET, qid, *bounds_of(run)),
         ).rowcount
         db.execute(
             "UPDATE queues SET waiting = waiting - ?1, delayed = delayed + ?1 WHERE qid = ?2",
@@ -166,10 +169,10 @@ def with_budgets(
 
 
 def _parked(db: sqlite3.Connection) -> dict[str, int]:
-    """Count the parked tasks of each queue, including those that wait for a policy."""
+    """Count the parked tasks of each queue, whatever parked them."""
     rows = db.execute(
         "SELECT name, number FROM queues JOIN (SELECT qid, count(*) AS number FROM tasks"
         f" WHERE state = {DELAYED} AND due >= ? GROUP BY qid) USING (qid)",
-        (PARKED,),
+        (PARKED_BY_POLICY,),
     )
     return dict(rows.fetchall())

@@ -10,7 +10,7 @@ from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.budgets import park, spent_runs
 from agentpipe.brokers.sqlite.circumstances import circumstances
 from agentpipe.brokers.sqlite.fairness import Turns
-from agentpipe.brokers.sqlite.policies import Gates
+from agentpipe.brokers.sqlite.policy_units import UnitStarts
 from agentpipe.brokers.sqlite.queries import RAISE_COUNTER, counter
 from agentpipe.brokers.sqlite.suspects import (
     SELECT_CLAIMABLE,
@@ -144,8 +144,8 @@ class _Choice:
     ) -> None:
         self._db, self._worker = db, worker
         self._spent = spent_runs(db) if found.spent else frozenset[str]()
-        self._gates = Gates(db) if found.policies else None
-        is_plain = not (found.last_chances or self._spent or self._gates)
+        self._starts = UnitStarts(db) if found.policies else None
+        is_plain = not (found.last_chances or self._spent or self._starts)
         self._firsts = _firsts(db, ready) if is_plain else {}
 
     def of(self, queue: Ready, number: int) -> list[int]:
@@ -155,7 +155,7 @@ class _Choice:
         rows = self._candidates(queue, number)
         while self._spent and park(self._db, queue.qid, [it for *_, it in rows], self._spent):
             rows = self._candidates(queue, number)
-        while self._gates and self._gates.keep_back(queue.qid, rows):
+        while self._starts and self._starts.start_or_park(queue.qid, rows):
             rows = self._candidates(queue, number)
         alone = next((seq for seq, last_chance, _ in rows if last_chance), None)
         return [seq for seq, last_chance, _ in rows if not last_chance or seq == alone]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Source, is_outdated
-from agentpipe.brokers.sqlite.budgets import declare_budgets, news
-from agentpipe.brokers.sqlite.policies import PolicyNews
+from agentpipe.brokers.sqlite.budgets import changed_budgets, declare_budgets
+from agentpipe.brokers.sqlite.policy_changes import DeclaredPolicies
 from agentpipe.brokers.sqlite.queries import SET_PAUSES, add_to_counters
 from agentpipe.brokers.statistics import Declared
 
@@ -74,9 +74,9 @@ class Declaration:
         kept = [queue for queue in queues if queue.collection not in outdated]
         self._wanted = {row[0]: row for row in _queue_rows(kept)}
         self._rings = {row[1] for row in self._wanted.values() if row[1]}
-        self._budgets = news(db, kept)
-        self._policies = PolicyNews(db, kept)
-        self._sources = _news(given, outdated, known)
+        self._budgets = changed_budgets(db, kept)
+        self._policies = DeclaredPolicies(db, kept)
+        self._sources = _changed_sources(given, outdated, known)
 
     def is_new(self) -> bool:
         """Whether it changes anything."""
@@ -122,7 +122,7 @@ def _queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
         yield (queue.name, queue.collection, position, *limits, group, group_limit)
 
 
-def _news(
+def _changed_sources(
     given: Mapping[str, Source], outdated: set[str], known: Mapping[tuple[str, str], Source]
 ) -> list[tuple[str, str, str, str, int, int]]:
     """Return rows for the sources that differ from the stored ones."""

@@ -11,8 +11,8 @@ from agentpipe.brokers.location import GroupSeen
 from agentpipe.brokers.records import MemberEnd
 from agentpipe.brokers.sqlite import runs
 from agentpipe.brokers.sqlite.admission import admit, known_ids
-from agentpipe.brokers.sqlite.policies import cancel_rest, end_unit
-from agentpipe.brokers.sqlite.queries import DELAYED, RUNNING, WAITING
+from agentpipe.brokers.sqlite.policy_units import end_unit
+from agentpipe.brokers.sqlite.queries import DELAYED, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, status_of
 
@@ -33,8 +33,9 @@ _COUNT = (
     " newest = max(coalesce(newest, ?5), coalesce(?5, newest))"
     " WHERE group_id = ?1 RETURNING need, repairs, left, good"
 )
-
-
+# Sorts before every possible priority.
+_FIRST = -(2**63)
+_UNENDED = "SELECT task_id FROM group_members WHERE group_id = ? AND ended = 0"
 _NO_GOOD = MemberEnd()
 _PLACES = {WAITING: "waiting", DELAYED: "delayed", RUNNING: "running"}
 
@@ -123,6 +124,16 @@ def end_member(
         return
     if not left:
         _end_group(db, group_id, changes)
+
+
+def cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
+    """Cancel the group's open members; waiting ones are claimed before all others, and not run."""
+    db.execute(
+        f"UPDATE tasks SET cancelled = 1, priority = {_FIRST},"
+        " due = CASE WHEN state = 1 THEN 0.0 ELSE due END"
+        f" WHERE state < {SETTLED} AND id IN ({_UNENDED})",
+        (group_id,),
+    )
 
 
 def _group_of(db: sqlite3.Connection, task_id: str) -> str | None:

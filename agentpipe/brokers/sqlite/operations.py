@@ -26,7 +26,8 @@ from agentpipe.brokers.sqlite.pauses import (
     pause,
     resume,
 )
-from agentpipe.brokers.sqlite.policies import change_policy, read_policies
+from agentpipe.brokers.sqlite.policies import read_policies
+from agentpipe.brokers.sqlite.policy_changes import change_policy
 from agentpipe.brokers.sqlite.queries import RAISE_COUNTER, SELECT_CANCELLED, add_to_counters
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import answer_unclaimed, cancel_task

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # States of a task.
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
+# Due times of parked tasks: their policy may not start more yet, or their run has spent its budget.
+# The store's clock never reaches either.
+PARKED_BY_POLICY, PARKED_BY_BUDGET = 5e14, 1e15
 
 # Why a queue is paused: its collection's reason, or else its own.
 PAUSE_REASON = (

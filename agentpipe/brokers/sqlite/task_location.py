@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.budgets import spending_of
 from agentpipe.brokers.sqlite.groups import group_seen
-from agentpipe.brokers.sqlite.policies import PARKED, pause_of, policy_ahead
+from agentpipe.brokers.sqlite.policies import pause_of, policy_ahead
 from agentpipe.brokers.sqlite.queries import (
     DELAYED,
+    PARKED_BY_POLICY,
     PAUSE_REASON,
     RUNNING,
     SELECT_WORKERS,
@@ -110,7 +111,7 @@ def _placed(
         return replace(found, place="waiting", position=_position(db, task))
     if task.state == DELAYED:
         due = task.due or 0.0
-        due_at = None if due >= PARKED else clock.as_wall(due)
+        due_at = None if due >= PARKED_BY_POLICY else clock.as_wall(due)
         policy = policy_ahead(db, collection, due)
         return replace(found, place="delayed", due_at=due_at, policy=policy)
     if task.state == RUNNING:
