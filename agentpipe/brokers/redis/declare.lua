@@ -75,7 +75,7 @@ local function change(name, limits)
   end
   found_turn[name], found_room[name], changed[name] = false, false, true -- Index it again.
   if is_ready(queue) then
-    ring()
+    wake_all()
   end
 end
 
@@ -226,7 +226,7 @@ if policy_changed then
 end
 save_queues()
 if a_gate_opened or (budget_changed and anything_ready()) then
-  ring()
+  wake_all()
 end
 
 return {new, more and '1' or '', call('EXISTS', CHANGES, POLICY_CHANGES) > 0 and 1 or 0}

@@ -85,7 +85,7 @@ local pauses = on_demand(function()
     end
     if #ids > 0 then
       flush()
-      ring()
+      wake_all()
     end
     return #ids == PORTION
   end

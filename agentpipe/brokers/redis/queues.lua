@@ -157,7 +157,7 @@ local function save_queues()
 end
 
 -- Wake all workers, at most once before the next claim.
-local function ring()
+local function wake_all()
   if call('HSETNX', STORE, 'rung', '1') == 1 then
     call('PUBLISH', WAKE, '')
   end

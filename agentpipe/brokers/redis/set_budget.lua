@@ -8,6 +8,6 @@ local holder = ARGV[1]
 if budgets.limit(holder, ARGV[2], ARGV[3]) then
   pauses.begin(holder:match('^run ') and holder or 'flags')
   save_queues()
-  ring()
+  wake_all()
 end
 return call('EXISTS', CHANGES)

@@ -95,7 +95,7 @@ local waking = on_demand(function()
 
   function waking.wake_for_gains()
     if are_woken_together() then
-      return ring()
+      return wake_all()
     end
     local numbers, gated = gains()
     wake_for(numbers, math.huge)
@@ -111,7 +111,7 @@ local waking = on_demand(function()
   -- it.
   function waking.wake_next(serves, share)
     if are_woken_together() then
-      ring()
+      wake_all()
     elseif not share then
       wake_peers(serves, 1)
     end
@@ -121,7 +121,7 @@ local waking = on_demand(function()
   function waking.wake_after_full_outbox()
     local was_full = call('HDEL', STORE, 'outbox_full') == 1
     if (was_full or are_woken_together()) and anything_ready() then
-      ring()
+      wake_all()
     end
   end
 
