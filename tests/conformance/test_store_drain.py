@@ -81,7 +81,7 @@ def test_drains_of_long_ago_are_forgotten(store: AnyStore, monkeypatch: pytest.M
     store.note_drain("first")
     assert store.last_drain("first") > 0
     with monkeypatch.context() as later:
-        for place in ("sqlite.pauses", "redis.operations", "rabbitmq.drains"):
+        for place in ("drain_times", "redis.operations"):
             later.setattr(f"agentpipe.brokers.{place}.DRAIN_NOTED_S", -1.0)
         assert store.last_drain("first") == 0  # Even if no drain was noted since.
         store.note_drain("other")

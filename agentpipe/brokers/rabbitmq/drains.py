@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import DRAIN_NOTED_S
+from agentpipe.brokers.drain_times import drain_times_us
 from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class Drains:
         """Record a drain; drops old ones."""
 
         def add(known: dict[str, int]) -> None:
-            now_us, oldest_us = _noted_us()
+            now_us, oldest_us = drain_times_us()
             for name in [name for name, noted_us in known.items() if noted_us < oldest_us]:
                 del known[name]
             known[host or ""] = max(known.get(host or "", 0) + 1, now_us)
@@ -32,12 +31,6 @@ class Drains:
 
     async def last(self, host: str) -> int:
         """The last drain that covers this host; 0 if there is no recent one."""
-        known, (_, oldest_us) = await self._state.read(), _noted_us()
+        known, (_, oldest_us) = await self._state.read(), drain_times_us()
         noted_us = max(known.get("", 0), known.get(host, 0))
         return noted_us if noted_us >= oldest_us else 0
-
-
-def _noted_us() -> tuple[int, int]:
-    """The current time, and the time since which drains are remembered."""
-    now_us = time.time_ns() // 1_000
-    return now_us, now_us - int(DRAIN_NOTED_S * 1e6)

@@ -37,6 +37,7 @@ from agentpipe.brokers.sqlite.admission import (
     known_ids,
     sort_out,
 )
+from agentpipe.brokers.sqlite.breaker import count_runs
 from agentpipe.brokers.sqlite.budgets import charge
 from agentpipe.brokers.sqlite.claiming import claim_tasks
 from agentpipe.brokers.sqlite.clock import StoreClock
@@ -49,7 +50,6 @@ from agentpipe.brokers.sqlite.leases import end_lapsed_workers, end_worker, is_k
 from agentpipe.brokers.sqlite.loops import refuse_others
 from agentpipe.brokers.sqlite.operations import SqliteOperations
 from agentpipe.brokers.sqlite.outbox import borrow, borrowed, drop, free
-from agentpipe.brokers.sqlite.pauses import count_runs
 from agentpipe.brokers.sqlite.queries import LAPSED, add_to_counters
 from agentpipe.brokers.sqlite.settling import settle_all
 from agentpipe.brokers.sqlite.snapshot import read_stats

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite.budgets import read_spendings, set_budget
+from agentpipe.brokers.sqlite.drains import drain, is_draining, last_drain, note_drain
 from agentpipe.brokers.sqlite.layout import LAYOUT
 from agentpipe.brokers.sqlite.leases import end_lapsed_workers
 from agentpipe.brokers.sqlite.loops import (
@@ -18,14 +19,7 @@ from agentpipe.brokers.sqlite.loops import (
     refuse_others,
 )
 from agentpipe.brokers.sqlite.moving import move_tasks
-from agentpipe.brokers.sqlite.pauses import (
-    drain,
-    is_draining,
-    last_drain,
-    note_drain,
-    pause,
-    resume,
-)
+from agentpipe.brokers.sqlite.pauses import pause, resume
 from agentpipe.brokers.sqlite.policies import read_policies
 from agentpipe.brokers.sqlite.policy_changes import change_policy
 from agentpipe.brokers.sqlite.queries import RAISE_COUNTER, SELECT_CANCELLED, add_to_counters
