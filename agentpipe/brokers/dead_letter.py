@@ -1,10 +1,13 @@
-"""Dead letters: tasks that agentpipe gave up on, and filters over them."""
+"""Dead letters: tasks that agentpipe gave up on, filters over them, and cursors between pages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from agentpipe.core.run_names import is_of_run, prefix_of
+from agentpipe.errors import ConfigError
+
+_MAX_DIGITS = 18  # 64 bits hold them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,24 @@ class DeadPage:
 
     letters: tuple[DeadSummary, ...]
     after: str | None
+
+
+def moment_us_of(cursor: str) -> int:
+    """Return the microsecond of death that a cursor names; 0 for an empty one.
+
+    For stores where a cursor is the microsecond in which the last letter of a page died.
+
+    Raises:
+        ConfigError: It is not such a cursor.
+    """
+    if cursor and not (cursor.isdecimal() and len(cursor) <= _MAX_DIGITS):
+        raise foreign_cursor(cursor)
+    return int(cursor or 0)
+
+
+def foreign_cursor(cursor: str) -> ConfigError:
+    """Return the error for a cursor that another kind of store made, or nobody."""
+    return ConfigError(f"{cursor[:40]!r} does not come from a page of this store's dead letters")
 
 
 def folded(text: str) -> str:

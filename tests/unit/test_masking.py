@@ -143,14 +143,7 @@ ELSEWHERE = {
     "agentpipe.web.task": "masked in the stream",
     "agentpipe.web.fleet": "a number of rows",
     "agentpipe.brokers.redis.address": "a part of a URL of the operator's",
-    **dict.fromkeys(
-        (
-            "agentpipe.brokers.redis.letters",
-            "agentpipe.brokers.sqlite.dead_letters",
-            "agentpipe.brokers.rabbitmq.dead_letters",
-        ),
-        "a page's key at the command line",
-    ),
+    "agentpipe.brokers.dead_letter": "a page's key at the command line",
 }
 # These packages read what a user wrote in a file or on the command line.
 OF_USERS = ("config", "cli", "settings", "sending", "connections", "operations", "compat", "tui")

@@ -13,11 +13,10 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
+from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary, foreign_cursor
 from agentpipe.brokers.rabbitmq.messages import now_ms
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.message import OutgoingMessage
-from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -207,5 +206,5 @@ def _letter(delivery: Delivery) -> DeadLetter:
 def _moment_ms(place: str) -> int:
     moment_ms, dash, _ = place.partition("-")
     if place and not (dash and moment_ms.isdecimal()):
-        raise ConfigError(f"{place[:40]!r} does not come from a page of this store's dead letters")
+        raise foreign_cursor(place)
     return int(moment_ms or 0)

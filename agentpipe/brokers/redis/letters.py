@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.dead_letter import moment_us_of
 from agentpipe.brokers.redis.decoding import as_dead_letters, as_dead_page
-from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Letters:
         """Return a page of summaries, oldest first."""
         first, last = _moments(wanted)
         if after:
-            first = max(first, _moment_of(after) + 1)
+            first = max(first, moment_us_of(after) + 1)
         fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error, wanted.prefix)
         args = (self._kind, first, last, limit, *fields)
         place, *values = self._scripts.run("dead_letters", *args)
@@ -67,9 +67,3 @@ def _moments(wanted: DeadFilter) -> tuple[int, str]:
     """Return the first and last ``died_at`` in microseconds, as a Redis score range."""
     first = 0 if wanted.since is None else max(0, round(wanted.since * 1e6))
     return first, "+inf" if wanted.until is None else f"({round(wanted.until * 1e6)}"
-
-
-def _moment_of(after: str) -> int:
-    if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - a moment has fewer digits
-        raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
-    return int(after)

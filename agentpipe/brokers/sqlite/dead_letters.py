@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage, DeadSummary
+from agentpipe.brokers.dead_letter import (
+    DeadFilter,
+    DeadLetter,
+    DeadPage,
+    DeadSummary,
+    moment_us_of,
+)
 from agentpipe.core.groups import is_group_record
-from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -99,7 +104,7 @@ class Letters:
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         """Return a page of summaries, oldest first."""
-        values = {**_values(wanted), "after": _number(after)}
+        values = {**_values(wanted), "after": moment_us_of(after)}
         query = f"SELECT {_SUMMARY} FROM {self._kind}{_where(values)} ORDER BY died_us LIMIT :limit"
         with self._database.read() as db:
             rows = db.execute(query, {**values, "limit": limit + 1}).fetchall()
@@ -178,12 +183,6 @@ def _where(values: dict[str, Any]) -> str:
 
 def _us(moment_s: float | None) -> int | None:
     return None if moment_s is None else round(moment_s * 1e6)
-
-
-def _number(after: str) -> int:
-    if after and not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - 64 bits hold it
-        raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
-    return int(after or 0)
 
 
 def _json(task_ids: Sequence[str]) -> str:
