@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.brokers.records import Offer, Queue, Worker
-from agentpipe.brokers.redis.declaring import PORTION, declarations
+from agentpipe.brokers.redis.declaring import QUEUES_AT_ONCE, declarations
 from tests.stores import claim_up_to
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.stores import AnyStore
 
-MANY = 2 * PORTION + PORTION // 2
+MANY = 2 * QUEUES_AT_ONCE + QUEUES_AT_ONCE // 2
 
 
 def queues(numbers: Sequence[int], collection: str = "crew") -> list[Queue]:
@@ -55,7 +55,13 @@ def test_many_queues_are_declared_in_several_calls(
 
 @pytest.mark.parametrize(
     "then",
-    [range(5), range(PORTION), range(PORTION + 7), range(3, MANY, 2), range(MANY)[::-1]],
+    [
+        range(5),
+        range(QUEUES_AT_ONCE),
+        range(QUEUES_AT_ONCE + 7),
+        range(3, MANY, 2),
+        range(MANY)[::-1],
+    ],
     ids=["few", "one part", "two parts", "other positions", "reversed"],
 )
 def test_only_what_was_declared_last_is_in_the_group(
@@ -72,8 +78,8 @@ def test_a_queue_that_left_keeps_its_tasks_and_gets_no_new_ones(store: AnyStore)
     store.declare(queues(range(MANY)))
     last = f"crew_{MANY - 1}"
     store.offer(last, [Offer("kept", b"{}")], round_robin=False)
-    store.declare(queues(range(PORTION + 1)))
-    offers = [Offer(f"more-{number}", b"{}") for number in range(PORTION + 2)]
+    store.declare(queues(range(QUEUES_AT_ONCE + 1)))
+    offers = [Offer(f"more-{number}", b"{}") for number in range(QUEUES_AT_ONCE + 2)]
     assert set(store.offer("crew", offers, round_robin=True).verdicts) == {"accepted"}
     found = {queue.queue: queue for queue in store.stats().queues}
     assert (found[last].waiting, found[last].removed) == (1, True)
@@ -138,7 +144,7 @@ def test_a_worker_of_many_queues_serves_each_of_them(store: AnyStore) -> None:
     store.declare(queues(range(MANY)))
     worker = crew_worker("w", range(MANY))
     store.join(worker)
-    for queue in (names(range(MANY))[place] for place in (0, PORTION, MANY - 1)):
+    for queue in (names(range(MANY))[place] for place in (0, QUEUES_AT_ONCE, MANY - 1)):
         assert claimed_of(store, worker, queue) == [f"in-{queue}"]
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.brokers.redis.idempotency import MAX_UNSURE, Requests
-from agentpipe.brokers.redis.settling import PORTION, PORTION_BYTES, Settler
+from agentpipe.brokers.redis.scripts import PORTION
+from agentpipe.brokers.redis.settling import PORTION_BYTES, Settler
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:

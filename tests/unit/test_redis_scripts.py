@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from agentpipe.brokers.measures import BUCKETS_S, WIDTH
-from agentpipe.brokers.redis.scripts import Scripts
+from agentpipe.brokers.redis.scripts import PORTION, Scripts
 
 SETTLING = ("settle", "settle_and_claim")
 
@@ -18,9 +18,12 @@ def code_of(name: str, mark: str = "{crew}") -> str:
     return re.sub("--.*", "", Scripts(mark)[name].text)
 
 
-def test_measures_are_as_wide_as_python_reads_them() -> None:
-    text = (resources.files("agentpipe.brokers.redis") / "measures.lua").read_text()
-    assert re.findall(r"^local WIDTH = (\d+)", text, re.MULTILINE) == [str(WIDTH)]
+@pytest.mark.parametrize(
+    ("file", "name", "number"), [("measures.lua", "WIDTH", WIDTH), ("keys.lua", "PORTION", PORTION)]
+)
+def test_numbers_are_the_same_in_python(file: str, name: str, number: int) -> None:
+    text = (resources.files("agentpipe.brokers.redis") / file).read_text()
+    assert re.findall(rf"^local {name} = (\d+)", text, re.MULTILINE) == [str(number)]
 
 
 @pytest.mark.parametrize("name", SETTLING)

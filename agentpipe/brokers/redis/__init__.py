@@ -19,16 +19,16 @@ from agentpipe.brokers.redis import offering
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.asking import Asking
 from agentpipe.brokers.redis.comparing import Comparing
-from agentpipe.brokers.redis.declaring import PORTION, declarations
+from agentpipe.brokers.redis.declaring import QUEUES_AT_ONCE, declarations
 from agentpipe.brokers.redis.decoding import as_outbox, as_stats
 from agentpipe.brokers.redis.ending import end_worker
-from agentpipe.brokers.redis.groups import bounded_priority
 from agentpipe.brokers.redis.letters import DEAD, UNDELIVERABLE, Letters
 from agentpipe.brokers.redis.notifications import Subscription
-from agentpipe.brokers.redis.offering import PackedOffers, admission_of
+from agentpipe.brokers.redis.offering import PackedOffers, admission_of, bounded_priority
 from agentpipe.brokers.redis.operations import RedisOperations, hold_args
 from agentpipe.brokers.redis.script_runner import ScriptRunner
-from agentpipe.brokers.redis.turns import Turns, cooldowns_apart
+from agentpipe.brokers.redis.settlement_args import cooldowns_apart
+from agentpipe.brokers.redis.worker_requests import WorkerRequests
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.core.closing import closed_on_error
 from agentpipe.errors import Unreachable
@@ -75,7 +75,7 @@ class RedisStore(RedisOperations, Store):
         self._scripts = ScriptRunner(parse_url(url))
         self._subscription = Subscription(self._scripts, lambda: self._scripts.run("cancelled"))
         self._asking, self._comparing = Asking(self._scripts), Comparing(self._scripts)
-        self._turns = Turns(self._asking, settings.retention_s)
+        self._requests = WorkerRequests(self._asking, settings.retention_s)
         self._declared: dict[str, Queue] = {}
         self._dead = Letters(self._scripts, DEAD, self._drop_letters)
         self.undeliverable = Letters(self._scripts, UNDELIVERABLE, self._drop_letters)
@@ -189,9 +189,9 @@ class RedisStore(RedisOperations, Store):
     def _join(self, worker: Worker) -> bool:
         """Register a worker; False if its queues' names were removed meanwhile."""
         queues, digest = sorted(worker.queues), worker.queues_digest.hex()
-        while len(queues) > PORTION:
-            self._scripts.run("serve", digest, *queues[-PORTION:])
-            del queues[-PORTION:]
+        while len(queues) > QUEUES_AT_ONCE:
+            self._scripts.run("serve", digest, *queues[-QUEUES_AT_ONCE:])
+            del queues[-QUEUES_AT_ONCE:]
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         total = len(worker.queues)
         return bool(self._scripts.run("join", *seen, digest, total, *queues))
@@ -221,7 +221,7 @@ class RedisStore(RedisOperations, Store):
         end_worker(self._scripts, worker.name, begun)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
-        return self._turns.claim(request)
+        return self._requests.claim(request)
 
     def wait(self, timeout_s: float) -> None:
         self._subscription.wait(timeout_s)
@@ -231,20 +231,20 @@ class RedisStore(RedisOperations, Store):
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         self._begin_cooldowns(settlements)
-        return self._turns.settle(settlements)
+        return self._requests.settle(settlements)
 
     def settle_and_claim(
         self, settlements: Sequence[Settlement], request: ClaimRequest
     ) -> tuple[list[bool], list[Claim] | None]:
         self._begin_cooldowns(settlements)
-        return self._turns.settle_and_claim(settlements, request)
+        return self._requests.settle_and_claim(settlements, request)
 
     def _begin_cooldowns(self, settlements: Sequence[Settlement]) -> None:
         for delay_s, names in cooldowns_apart(settlements):
             self._scripts.run("hold", delay_s, *names)
 
     def take_tripped(self) -> list[Tripped]:
-        return self._turns.take_tripped()
+        return self._requests.take_tripped()
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         name = worker.name

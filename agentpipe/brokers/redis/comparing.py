@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import Comparison
-from agentpipe.brokers.redis.settling import PORTION
+from agentpipe.brokers.redis.scripts import PORTION
 
 if TYPE_CHECKING:
     from collections.abc import Collection

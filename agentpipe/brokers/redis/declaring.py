@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from agentpipe.core.policy import PolicySpec
 
 
-# Queues per call: about 25 ms of the server.
-PORTION = 1_000
+# About 25 ms of the server.
+QUEUES_AT_ONCE = 1_000
 
 
 def declarations(queues: Collection[Queue]) -> Iterator[list[Argument]]:
     """Yield the arguments of each call of the script ``declare``, after its first two."""
-    number = secrets.randbits(52) if len(queues) > PORTION else ""
+    number = secrets.randbits(52) if len(queues) > QUEUES_AT_ONCE else ""
     placed = list(_placed(queues))
     ends = {queue.collection: index for index, (queue, _) in enumerate(placed)}
-    for first in range(0, max(1, len(placed)), PORTION):
-        part = placed[first : first + PORTION]
-        complete = [name for name, last in ends.items() if name and last < first + PORTION]
+    for first in range(0, max(1, len(placed)), QUEUES_AT_ONCE):
+        part = placed[first : first + QUEUES_AT_ONCE]
+        complete = [name for name, last in ends.items() if name and last < first + QUEUES_AT_ONCE]
         yield _part_args(part, number, complete)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.redis.settling import PORTION
+from agentpipe.brokers.redis.scripts import PORTION
 from agentpipe.core.portions import portions_of
 
 if TYPE_CHECKING:

@@ -78,10 +78,10 @@ local groups = on_demand(function()
   end
 
   -- Replace an ended member by another task in the same queue, even a full one: the group waits for
-  -- it. `said` describes the end of the member: 'repair PRIORITY LENGTH ID PAYLOAD' asks for a
-  -- replacement. Does nothing if that id was submitted before.
-  local function repair(group, id, queue, said)
-    local priority, length, rest = said:match('^repair (%S+) (%d+) (.*)$')
+  -- it. `member_end` asks for that: 'repair PRIORITY LENGTH ID PAYLOAD'. Does nothing if it asks for
+  -- none, or if that id was submitted before.
+  local function repair(group, id, queue, member_end)
+    local priority, length, rest = member_end:match('^repair (%S+) (%d+) (.*)$')
     if not priority then
       return
     end
@@ -138,9 +138,9 @@ local groups = on_demand(function()
     policies.end_unit('group ' .. group.name, status_of(group) == 'complete')
   end
 
-  local function count_member(name, id, outcome, queue, said)
-    local group, good = groups.read(name), said:match('^good') ~= nil
-    local oldest, newest = said:match('^good (%d+) (%d+)$')
+  local function count_member(name, id, outcome, queue, member_end)
+    local group, good = groups.read(name), member_end:match('^good') ~= nil
+    local oldest, newest = member_end:match('^good (%d+) (%d+)$')
     group.left, group.good = group.left - 1, group.good + (good and 1 or 0)
     group.cancelled = outcome == 'cancelled' and '1' or group.cancelled
     if not good then
@@ -151,7 +151,7 @@ local groups = on_demand(function()
       group.newest = math.max(group.newest or tonumber(newest), tonumber(newest))
     end
     if group.good < group.need and group.repairs > 0 then
-      repair(group, id, queue, said)
+      repair(group, id, queue, member_end)
     end
     save_group(group)
     if good and group.good == group.need then
@@ -162,8 +162,8 @@ local groups = on_demand(function()
     end
   end
 
-  -- Count ended tasks. Entries of `ended` are {id, result, outcome, queue, said}; `said` is how it
-  -- ended as a member. Call it after everything else is written.
+  -- Count ended tasks. Entries of `ended` are {id, result, outcome, queue, member_end}; the last is
+  -- how it ended as a member, see settle.lua. Call it after everything else is written.
   function groups.count_members(ended)
     local ids, has_units = {}, call('EXISTS', UNITS) == 1
     for index, each in ipairs(ended) do
@@ -171,9 +171,9 @@ local groups = on_demand(function()
     end
     for index, name in ipairs(read_many('HMGET', MEMBERS, ids)) do
       if name then
-        local id, outcome, queue, said = ids[index], ended[index][3], ended[index][4], ended[index][5]
+        local id, _, outcome, queue, member_end = unpack(ended[index])
         call('HDEL', MEMBERS, id)
-        count_member(name, id, outcome, queue, said)
+        count_member(name, id, outcome, queue, member_end)
       elseif has_units then
         policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
       end

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Admission, Offer, Verdict
-from agentpipe.brokers.redis.groups import bounded_priority
 from agentpipe.brokers.redis.packing import NOTHING, Packed, command_of, packed
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.asking import Asking
     from agentpipe.brokers.redis.packing import Argument
 
+MAX_PRIORITY = 2**53  # Scores of sorted sets are doubles.
 # How many offers are staged: fewer cost less in the script, and Lua's stack limits `unpack`.
 STAGED = range(20, 4_001)
 # Keeps the payloads of known tasks, which the next command replaces; `offer` restores them. Sent as
@@ -27,6 +27,11 @@ end
 """
 
 _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", ord("r"): "refused"}
+
+
+def bounded_priority(offer: Offer) -> int:
+    """Return the priority, clamped to the integers that a score holds exactly."""
+    return max(-MAX_PRIORITY, min(MAX_PRIORITY, offer.priority))
 
 
 class PackedOffers(list[Offer]):

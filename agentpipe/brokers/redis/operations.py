@@ -21,8 +21,8 @@ from agentpipe.brokers.redis.decoding import (
 )
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.letters import PAGE_BYTES, READ_AT_ONCE
-from agentpipe.brokers.redis.settling import PORTION
-from agentpipe.brokers.redis.turns import packed_counts
+from agentpipe.brokers.redis.scripts import PORTION
+from agentpipe.brokers.redis.settlement_args import packed_counts
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
 from agentpipe.core.portions import portions_of

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+# How many ids one call of a script handles: it stops the server for as long. The same as in
+# keys.lua: a call that has handled so many can have left some.
+PORTION = 500
 # Parts that every script contains, in this order, after ``keys``.
 _COMMON = (
     *("modules", "clock", "writes", "requests", "run_counts", "measures"),

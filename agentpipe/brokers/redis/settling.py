@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.redis.scripts import PORTION
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[Sequence[Settlement]], list[bool]]
 
-# How much one call of a script handles: it stops the server for as long.
-PORTION = 500
+# How many bytes one call handles: it stops the server for as long.
 PORTION_BYTES = 8 * 1024 * 1024
 
 
