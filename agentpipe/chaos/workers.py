@@ -17,7 +17,7 @@ from agentpipe.brokers import open_store
 from agentpipe.chaos import agent
 from agentpipe.connections.private_files import make_file
 from agentpipe.errors import AgentpipeError, StoreError
-from agentpipe.worker.fleet.supervisor import child_environ
+from agentpipe.worker.fleet.child_environ import child_environ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

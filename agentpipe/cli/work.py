@@ -97,7 +97,7 @@ def serve_here(
     burst: bool = False,
 ) -> int:
     """Run workers for the collection file, logging to this terminal."""
-    from agentpipe.worker.fleet.supervisor import serve
+    from agentpipe.worker.fleet.serving import serve
 
     path = collection_file(args, settings)
     logs.configure(settings.log_level, settings.log_format)

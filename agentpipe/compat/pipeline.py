@@ -140,7 +140,7 @@ class AgentPipeline:
 
     def start_celery_workers(self) -> int:
         """Run workers until a signal, like ``agentpipe work``; the name is MCP-Universe's."""
-        from agentpipe.worker.fleet.supervisor import serve
+        from agentpipe.worker.fleet.serving import serve
 
         return serve(self._path, self.settings)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.core.process_privacy import harden, scrub
+from agentpipe.worker.fleet.child_environ import child_environ
 from agentpipe.worker.fleet.file_watch import FileWatch
-from agentpipe.worker.fleet.supervisor import CONFIG_ERROR, INTERRUPTED, child_environ
+from agentpipe.worker.fleet.supervisor import CONFIG_ERROR, INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,34 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from agentpipe.brokers import open_store
-from agentpipe.brokers.removed import removed_agents
-from agentpipe.config.collection import load
-from agentpipe.config.contexts import variables_in
-from agentpipe.connections.environment import PEER_VARIABLES
-from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
 from agentpipe.core.processes import is_alive
 from agentpipe.engines.process.process_tree import children_of
 from agentpipe.errors import StoreError, Unreachable
-from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.worker.claims.configs import reported, say_conflicts
-from agentpipe.worker.claims.draining import last_drain
-from agentpipe.worker.fleet.burst import BurstProgress
+from agentpipe.worker.fleet.child_environ import child_environ
 from agentpipe.worker.fleet.child_process import ChildProcess
 from agentpipe.worker.fleet.lives import MAX_PAUSE_OF_MISTAKES_S, Lives
-from agentpipe.worker.runners import make_runners
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
     from agentpipe.settings import Settings
@@ -44,7 +33,6 @@ if TYPE_CHECKING:
 SAY_EVERY_S = 30.0
 FIRST_PROCESS = 1
 CONFIG_ERROR = 2
-UNFINISHED = 1
 INTERRUPTED = 130
 
 _CANNOT_START = (
@@ -83,7 +71,7 @@ class Supervisor:
         self._settings, self._processes, self._is_done = settings, processes, is_done
         self._environ = child_environ(settings, environ)
         self._places: list[_Place] = []
-        self._left: list[ChildProcess] = []
+        self._replaced: list[ChildProcess] = []
         self._signals: list[int] = []
         self._has_served = False
         self._unknown, self._unknown_said_at = "", 0.0
@@ -113,7 +101,7 @@ class Supervisor:
             if any(self._replace(place) for place in self._places):
                 self._stop()
                 return CONFIG_ERROR
-            self._watch_left()
+            self._watch_replaced()
             self._reap_orphans()
             if self._are_drained():
                 log.info("all workers are drained")
@@ -182,7 +170,7 @@ class Supervisor:
         if not place.restart_at:
             self._plan_restart(place, is_mistake=is_mistake)
         if time.monotonic() >= place.restart_at:
-            self._left.append(child)
+            self._replaced.append(child)
             place.process, place.restart_at = self._start(), 0.0
         return False
 
@@ -200,12 +188,12 @@ class Supervisor:
         """Whether nothing runs here any more, and nothing will be restarted."""
         return all(place.is_drained and place.process.is_over for place in self._places)
 
-    def _watch_left(self) -> None:
+    def _watch_replaced(self) -> None:
         """Watch workers whose master died: they keep their grace, and can freeze in it."""
-        for child in list(self._left):
+        for child in list(self._replaced):
             child.check()
             if child.is_over:
-                self._left.remove(child)
+                self._replaced.remove(child)
                 child.forget()
 
     def _stop(self) -> None:
@@ -234,7 +222,7 @@ class Supervisor:
         return lives or any(child.owes_verdict for child in self._children())
 
     def _children(self) -> list[ChildProcess]:
-        return [*self._left, *(place.process for place in self._places)]
+        return [*self._replaced, *(place.process for place in self._places)]
 
     def _living(self) -> list[ChildProcess]:
         return [place.process for place in self._places if place.process.code is None]
@@ -251,97 +239,3 @@ class Supervisor:
 
     def _note(self, kind: int, _frame: FrameType | None) -> None:
         self._signals.append(kind)
-
-
-def child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of processes that end with this one.
-
-    URLs can contain passwords: children get them in the environment, never in argv.
-    """
-    child = {
-        **{name: value for name, value in environ.items() if name not in PEER_VARIABLES},
-        "AGENTPIPE_BROKER": settings.broker,
-        "AGENTPIPE_SINK": settings.sink,
-        "AGENT_COLLECTION_CONFIG_FILE": str(settings.collection_file),
-        "AGENTPIPE_MAX_QUEUE_SIZE": str(settings.max_queue_size),
-        "AGENTPIPE_LOG_FORMAT": settings.log_format,
-        "AGENTPIPE_SUPERVISOR_PID": str(os.getpid()),
-        "AGENTPIPE_DRAIN_BEFORE": str(max(0, settings.drain_before)),
-    }
-    if settings.slots:
-        child["AGENTPIPE_SLOTS"] = str(settings.slots)
-    return child
-
-
-def serve(
-    path: Path,
-    settings: Settings,
-    *,
-    processes: int | None = None,
-    burst: bool = False,
-    show: Callable[[str], None] | None = None,
-) -> int:
-    """Run workers until a signal, or with ``burst`` until nothing more can run.
-
-    Returns the exit code; with ``burst`` it is 1 if tasks are left that cannot run, and ``show``
-    gets a progress line at each check.
-
-    The collection is checked first, so a mistake is reported once and not by each worker.
-
-    Raises:
-        ConfigError: With everything that is wrong with the collection.
-        Unreachable: The broker does not answer.
-    """
-    with _ending_at_once():
-        return _serve(path, settings, processes, burst=burst, show=show)
-
-
-@contextmanager
-def _ending_at_once() -> Iterator[None]:
-    """End this process with exit code 0 on a SIGTERM that arrives before a worker starts.
-
-    Without a handler, the first process of a container would not get the signal. Nothing is held
-    yet. An exception would not do: an import that it interrupts could catch it.
-    """
-
-    def end(_kind: int, _frame: FrameType | None) -> NoReturn:
-        os._exit(0)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _serve(
-    path: Path,
-    settings: Settings,
-    processes: int | None,
-    *,
-    burst: bool,
-    show: Callable[[str], None] | None,
-) -> int:
-    harden()
-    scrub()
-    collections = load(path, settings.max_queue_size)
-    keep_to_contexts(variables_in(collections))
-    make_runners(collections, os.environ)
-    queues = frozenset(agent.queue for each in collections for agent in each.agents)
-    store = open_store(settings)
-    try:
-        before = last_drain(store, socket.gethostname())
-        settings = replace(settings, collection_file=path.absolute(), drain_before=before)
-        Dispatcher(store).declare(collections, serves=True)
-        say_conflicts(store, reported(collections))
-        names = frozenset(each.name for each in collections)
-        for each in removed_agents(store.stats(), names):
-            log.warning("%s", each.sentence)
-        progress = BurstProgress(store, queues, names, show) if burst else None
-        done = progress.is_done if progress else None
-        code = Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
-        if progress and not code:
-            progress.say_dead()
-        return UNFINISHED if progress and progress.say_left() and not code else code
-    finally:
-        store.close()
