@@ -1,26 +1,21 @@
-"""BurstProgress: whether a burst is over, and what it leaves behind."""
+"""BurstProgress: how far a burst is, and whether it is over."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.breaker import remedy
-from agentpipe.brokers.removed import removed_agents
 from agentpipe.brokers.statistics import is_done
-from agentpipe.core.budgets import budget_line
 from agentpipe.core.text import counted
-from agentpipe.worker.claims.heartbeat import Heartbeat
+from agentpipe.worker.fleet.leftovers import NOTHING_LEFT, Leftovers, left_alone_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.base import Store
-    from agentpipe.brokers.removed import RemovedAgents
     from agentpipe.brokers.statistics import Stats
-    from agentpipe.core.budgets import Spending
-    from agentpipe.core.policy import PolicyState
 
 # Without a ledger, a store must look done for this long.
 SURE_AFTER_S = 0.5
@@ -47,46 +42,23 @@ class BurstProgress:
         self._started = time.monotonic()
         self._log_at = self._started + 1.0
         self._done_at: float | None = None
-        self._paused: dict[str, str] = {}
-        self._removed: list[RemovedAgents] = []
-        self._spent: list[Spending] = []
-        self._ahead: list[PolicyState] = []
-        self._left_alone = 0
+        self._left = NOTHING_LEFT
         self._dead = self._undeliverable = 0
 
     def is_done(self) -> bool:
-        """Whether nothing more can run here."""
-        stats = self._store.stats()
+        """Look at the store and report progress; return whether nothing more can run here."""
+        stats, now = self._store.stats(), time.monotonic()
         self._dead, self._undeliverable = stats.dead or 0, stats.undeliverable or 0
-        now = time.monotonic()
         self._tell(stats, now)
-        self._left_alone = len(_left_alone(stats))
-        if not is_done(stats, self._queues, self._left_alone):
+        left_alone = left_alone_by(stats.workers)
+        if not is_done(stats, self._queues, left_alone):
+            self._left = replace(self._left, left_alone=left_alone)
             self._done_at = None
             return False
-        self._removed = removed_agents(stats, self._collections)
+        self._left = Leftovers.of(stats, self._queues, self._collections)
         self._done_at = self._done_at or now
-        self._paused = {
-            depth.collection or depth.queue: depth.pause_reason
-            for depth in stats.queues
-            if depth.queue in self._queues and depth.pause_reason and not depth.budget_spent
-        }
-        self._spent = [
-            it for it in stats.spendings if it.is_spent and self._is_kept_from(stats, it)
-        ]
-        kept = any(depth.parked for depth in stats.queues if depth.queue in self._queues)
-        full = (it for it in stats.policies if it.room is not None and it.room <= 0)
-        self._ahead = list(full) if kept else []
         # Without a ledger, a task can be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
-
-    def _is_kept_from(self, stats: Stats, spending: Spending) -> bool:
-        """Whether tasks of these queues are left because of this budget."""
-        mine = [depth for depth in stats.queues if depth.queue in self._queues]
-        if spending.kind == "run":
-            return any(depth.parked for depth in mine)
-        open_ = [depth for depth in mine if depth.collection == spending.name]
-        return any((depth.waiting or 0) + (depth.delayed or 0) for depth in open_)
 
     def _tell(self, stats: Stats, now: float) -> None:
         running = stats.running or 0
@@ -109,21 +81,9 @@ class BurstProgress:
 
     def say_left(self) -> bool:
         """Log what is left and cannot run here; return whether anything is."""
-        for name, reason in self._paused.items():
-            log.error("nothing more runs: %s is paused: %s; %s", name, reason, remedy(name))
-        for spending in self._spent:
-            line = budget_line(spending)
-            log.error("nothing more runs of %s %s: %s", spending.kind, spending.name, line)
-        for state in self._ahead:
-            text = "nothing more begins for policy %s until it has a version after %d"
-            log.error(text, state.name, state.version)
-        for each in self._removed:
-            log.error("%s", each.sentence)
-        if self._left_alone:
-            tasks = counted(self._left_alone, "task")
-            log.error("%s left alone: sent with another config (strict_config)", tasks)
-        left = (self._paused, self._spent, self._ahead, self._removed, self._left_alone)
-        return any(left)
+        for line in self._left.lines:
+            log.error("%s", line)
+        return bool(self._left.lines)
 
 
 def _bar(done: int, total: int, running: int) -> str:
@@ -131,7 +91,3 @@ def _bar(done: int, total: int, running: int) -> str:
     filled = BAR_WIDTH * done // total
     bar = "#" * filled + "-" * (BAR_WIDTH - filled)
     return f"[{bar}] {done:,} of {total:,} tasks, {running:,} running"
-
-
-def _left_alone(stats: Stats) -> set[str]:
-    return {it for each in stats.workers for it in Heartbeat.decode(each.report).left_alone}
