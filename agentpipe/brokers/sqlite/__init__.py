@@ -16,26 +16,15 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers.base import Store
-from agentpipe.brokers.records import (
-    Admission,
-    Claim,
-    ClaimRequest,
-    Group,
-    Offer,
-    OutboxRecord,
-    Queue,
-    Settlement,
-    Worker,
-)
 from agentpipe.brokers.sqlite import groups as group_counts
 from agentpipe.brokers.sqlite import measures, runs, served
 from agentpipe.brokers.sqlite.admission import (
     Rooms,
+    admission_of,
     admit,
-    depth_and_bound,
-    keep_on,
+    judge,
     known_ids,
-    sort_out,
+    no_pause,
 )
 from agentpipe.brokers.sqlite.breaker import count_runs
 from agentpipe.brokers.sqlite.budgets import charge
@@ -64,6 +53,17 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Comparison, OfferPace
+    from agentpipe.brokers.records import (
+        Admission,
+        Claim,
+        ClaimRequest,
+        Group,
+        Offer,
+        OutboxRecord,
+        Queue,
+        Settlement,
+        Worker,
+    )
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.file_notify import Listener
@@ -140,7 +140,7 @@ class SqliteStore(SqliteOperations, Store):
     def offer_at_pace(
         self, target: str, offers: Sequence[Offer], *, round_robin: bool, pace: OfferPace
     ) -> Admission:
-        return self._offer(target, offers, round_robin=round_robin, aside=pace.pause)
+        return self._offer(target, offers, round_robin=round_robin, note_pause=pace.pause)
 
     def _offer(
         self,
@@ -148,25 +148,22 @@ class SqliteStore(SqliteOperations, Store):
         offers: Sequence[Offer],
         *,
         round_robin: bool,
-        aside: Callable[[], None] = keep_on,
+        note_pause: Callable[[], None] = no_pause,
     ) -> Admission:
         self._database.log.refuse_if_full()
         with self._database.write(durable=False) as db:
             rooms = Rooms(db, target, len(offers), round_robin=round_robin)
             known = known_ids(db, [offer.task_id for offer in offers])
-            verdicts, admitted = sort_out(offers, known, rooms)
+            verdicts, admitted = judge(offers, known, rooms)
             if admitted:
-                admit(db, admitted, self._clock.now(), aside)
+                admit(db, admitted, self._clock.now(), note_pause)
                 runs.count_accepted(db, [offer.task_id for offer, _ in admitted])
                 rooms.advance()
-            full = "refused" in verdicts
-            waiting, bound = (
-                depth_and_bound(db, target, round_robin=round_robin) if full else (0, 0)
-            )
-            aside()
-        aside()
+            admission = admission_of(db, target, verdicts, round_robin=round_robin)
+            note_pause()  # The commit is a long step, too.
+        note_pause()  # So is the wait for the disk.
         self._database.sync()
-        return Admission(tuple(verdicts), waiting, bound)
+        return admission
 
     def offer_groups(
         self, target: str, groups: Sequence[Group], hold: LoopHold | None = None
@@ -177,9 +174,7 @@ class SqliteStore(SqliteOperations, Store):
             wanted = sum(len(group.offers) for group in groups)
             rooms = Rooms(db, target, wanted, round_robin=True)
             verdicts = group_counts.offer_groups(db, groups, rooms, self._clock.now())
-            full = "refused" in verdicts
-            waiting, bound = depth_and_bound(db, target, round_robin=True) if full else (0, 0)
-        return Admission(tuple(verdicts), waiting, bound)
+            return admission_of(db, target, verdicts, round_robin=True)
 
     def join(self, worker: Worker) -> None:
         with self._database.write(durable=False) as db:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.brokers.records import Admission
 from agentpipe.brokers.sqlite.queries import DELAYED, WAITING, add_to_counters
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ _INSERT_PAYLOADS = (
 
 
 class Rooms:
-    """Selects queues round-robin, starting at the group's cursor, each up to its bound."""
+    """The queues of one offer with room: selects them round-robin, each up to its bound.
+
+    Starts at the group's cursor. Without ``round_robin``, the target is the only queue.
+    """
 
     def __init__(
         self, db: sqlite3.Connection, target: str, wanted: int, *, round_robin: bool
@@ -70,7 +74,7 @@ class Rooms:
         ).fetchall()
         return ahead + behind
 
-    def next(self) -> int | None:
+    def next_queue(self) -> int | None:
         """Return the queue for the next task; None if all are full."""
         if not self._free:
             self._free, self._later = self._later[::-1], []
@@ -83,17 +87,17 @@ class Rooms:
         return qid
 
     @property
-    def left(self) -> int:
+    def room(self) -> int:
         """The remaining room: at least this many more tasks find a queue."""
         return sum(room for _, room, _ in (*self._free, *self._later))
 
-    def taken(self) -> int:
-        """Return the queue for the next task. Call it at most ``left`` times."""
-        qid = self.next()
+    def sure_queue(self) -> int:
+        """Return the queue for the next task, at most ``room`` times."""
+        qid = self.next_queue()
         assert qid is not None
         return qid
 
-    def any(self) -> int | None:
+    def target_queue(self) -> int | None:
         """Return the target itself, full or not; None if it is not declared."""
         row = self._db.execute("SELECT qid FROM queues WHERE name = ?", (self._target,)).fetchone()
         return None if row is None else int(row[0])
@@ -115,16 +119,19 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def sort_out(
+def judge(
     offers: Sequence[Offer], known: set[str], rooms: Rooms
 ) -> tuple[list[Verdict], list[tuple[Offer, int]]]:
-    """Return a verdict for each offer, and the accepted offers with their queues."""
+    """Return a verdict for each offer, and the accepted offers with their queues.
+
+    Adds the ids of accepted offers to ``known``.
+    """
     verdicts: list[Verdict] = []
     admitted: list[tuple[Offer, int]] = []
     for offer in offers:
         if offer.task_id in known:
             verdicts.append("duplicate")
-        elif (qid := rooms.next() if offer.bounded else rooms.any()) is None:
+        elif (qid := rooms.next_queue() if offer.bounded else rooms.target_queue()) is None:
             verdicts.append("refused")
         else:
             known.add(offer.task_id)
@@ -133,19 +140,19 @@ def sort_out(
     return verdicts, admitted
 
 
-def keep_on() -> None:
-    """Do nothing: the default for ``aside``."""
+def no_pause() -> None:
+    """Do nothing, for an offer whose pauses nobody uses."""
 
 
 def admit(
     db: sqlite3.Connection,
     admitted: Sequence[tuple[Offer, int]],
     moment: float,
-    aside: Callable[[], None] = keep_on,
+    note_pause: Callable[[], None] = no_pause,
 ) -> None:
     """Store the offers in their queues; ``moment`` is the store's time.
 
-    Calls ``aside`` before each long statement, which releases the GIL.
+    Calls ``note_pause`` before each long statement, which releases the GIL.
     """
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
     rows: list[tuple[str, int, int, int, float | None]] = []
@@ -159,10 +166,10 @@ def admit(
         db.execute(f"UPDATE queues SET {column} = {column} + ? WHERE qid = ?", (number, qid))
     add_to_counters(db, {"accepted": len(admitted)})
     tasks = (last + 1, time.time(), orjson.dumps(rows).decode())
-    aside()
+    note_pause()
     db.execute(_INSERT_TASKS, tasks)
     for portion in _together(last + 1, [offer.payload for offer, _ in admitted]):
-        aside()
+        note_pause()
         db.execute(_INSERT_PAYLOADS, portion)
 
 
@@ -178,7 +185,16 @@ def _together(seq: int, payloads: Sequence[bytes]) -> Iterator[tuple[int, bytes,
         seq += number
 
 
-def depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -> tuple[int, int]:
+def admission_of(
+    db: sqlite3.Connection, target: str, verdicts: Sequence[Verdict], *, round_robin: bool
+) -> Admission:
+    """Return the verdicts with the target's depth and bound, which only a refused sender needs."""
+    is_full = "refused" in verdicts
+    depth, bound = _depth_and_bound(db, target, round_robin=round_robin) if is_full else (0, 0)
+    return Admission(tuple(verdicts), depth, bound)
+
+
+def _depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -> tuple[int, int]:
     """Return the depth and bound of a queue or a round-robin group."""
     where = "collection = ? AND position IS NOT NULL" if round_robin else "name = ?"
     depth, bound = db.execute(

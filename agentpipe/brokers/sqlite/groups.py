@@ -54,7 +54,7 @@ def offer_groups(
 ) -> list[Verdict]:
     """Accept each group as a whole or not at all, and store the accepted ones."""
     known = known_ids(db, [offer.task_id for group in groups for offer in group.offers])
-    living, left = _living(db, groups), rooms.left
+    living, left = _living(db, groups), rooms.room
     verdicts: list[Verdict] = []
     admitted: list[tuple[Offer, int]] = []
     for group in groups:
@@ -67,7 +67,7 @@ def offer_groups(
             left -= len(ids)
             living.add(group.group_id)
             known.update(ids)
-            admitted += [(offer, rooms.taken()) for offer in group.offers]
+            admitted += [(offer, rooms.sure_queue()) for offer in group.offers]
             _keep(db, group)
             verdicts.append("accepted")
     if admitted:

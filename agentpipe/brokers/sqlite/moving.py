@@ -32,7 +32,7 @@ def move_tasks(db: sqlite3.Connection, collection: str, agents: Sequence[str], l
     changes: Counter[tuple[int, int]] = Counter()
     moved = 0
     for seq, source, state in _candidates(db, collection, agents, limit):
-        target = rooms.next()
+        target = rooms.next_queue()
         if target is None:
             break
         db.execute(_MOVE, (target, seq))
