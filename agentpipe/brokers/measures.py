@@ -98,16 +98,16 @@ def added(numbers: Sequence[float], more: Mapping[int, float]) -> list[float]:
     return summed
 
 
-def counts_of_answer(outcome: str) -> dict[int, float]:
+def increments_of_answer(outcome: str) -> dict[int, float]:
     """Return the increments, by position, for a task that ended without a run."""
     return {OUTCOMES.index(outcome): 1.0} if outcome in OUTCOMES else {}
 
 
-def counts_of(each: Settlement) -> dict[int, float]:
+def increments_of(each: Settlement) -> dict[int, float]:
     """Return the increments, by position, for a settlement, without the histograms."""
     counts: dict[int, float] = {}
     if each.action in ("complete", "bury"):
-        counts |= counts_of_answer(each.outcome)
+        counts |= increments_of_answer(each.outcome)
     if each.action == "retry":
         counts[_RETRIES] = 1.0
     if each.action == "bury":
@@ -140,7 +140,7 @@ def count_settlement(
         run_s: Time from the claim to its end.
         waited_s: Time that the task waited before the claim.
     """
-    for place, number in counts_of(each).items():
+    for place, number in increments_of(each).items():
         counts[place] = counts.get(place, 0.0) + number
     for at, seconds in zip(observed_by(each), (run_s, waited_s), strict=True):
         if at is not None:
@@ -153,7 +153,7 @@ def _observe(counts: dict[int, float], place: int, seconds: float) -> None:
     counts[total] = counts.get(total, 0.0) + seconds
 
 
-def bounds_of(counts: Sequence[float]) -> Iterable[tuple[float, float]]:
+def cumulative_counts(counts: Sequence[float]) -> Iterable[tuple[float, float]]:
     """Yield each upper bound with its cumulative count, ending with infinity, as in Prometheus."""
     total = 0.0
     for limit, count in zip((*BUCKETS_S, float("inf")), counts, strict=True):

@@ -72,7 +72,7 @@ def tasks_by_run(task_ids: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def counts_of(settlements: Iterable[Settlement]) -> dict[tuple[str, str, str], RunCount]:
+def run_counts_of(settlements: Iterable[Settlement]) -> dict[tuple[str, str, str], RunCount]:
     """Sum settlements by run, config and outcome; the outcome is empty if the task did not end."""
     found: dict[tuple[str, str, str], RunCount] = {}
     for each in settlements:

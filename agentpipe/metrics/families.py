@@ -16,7 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from agentpipe.brokers.measures import bounds_of
+from agentpipe.brokers.measures import cumulative_counts
 from agentpipe.core.groups import MEMBERS, STATUSES, UNUSED
 from agentpipe.core.outside import valid_text
 from agentpipe.operations.stats import undelivered_s
@@ -232,7 +232,7 @@ def _histogram(
 ) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, it in times.items():
-        buckets = [(_limit(limit * per_s), total) for limit, total in bounds_of(it.counts)]
+        buckets = [(_limit(limit * per_s), total) for limit, total in cumulative_counts(it.counts)]
         family.add_metric(values, buckets, it.sum_s * per_s)
     return family
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.capabilities import DRAIN_NOTED_S, Answer, Fate, TaskQuery, TaskSeen
-from agentpipe.brokers.measures import counts_of_answer
+from agentpipe.brokers.measures import increments_of_answer
 from agentpipe.brokers.redis.declaring import caps, listed
 from agentpipe.brokers.redis.decoding import (
     as_location,
@@ -22,7 +22,7 @@ from agentpipe.brokers.redis.decoding import (
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.letters import PAGE_BYTES, READ_AT_ONCE
 from agentpipe.brokers.redis.scripts import PORTION
-from agentpipe.brokers.redis.settlement_args import packed_counts
+from agentpipe.brokers.redis.settlement_args import flat_increments
 from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.core.loop_holds import LoopHold, LoopState, taken_text
 from agentpipe.core.portions import portions_of
@@ -102,7 +102,7 @@ class RedisOperations(WithDeadLetters):
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         args: list[Argument] = []
         for each in answers:
-            measured = orjson.dumps(packed_counts(counts_of_answer(each.outcome)))
+            measured = orjson.dumps(flat_increments(increments_of_answer(each.outcome)))
             args += (each.task_id, each.result, each.outcome, measured)
         what = tuple(each.task_id for each in answers)
         return [letter == ord("d") for letter in self._asking.ask("answer", what, *args)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.breaker import reason_of
-from agentpipe.brokers.measures import counts_of, observed_by
+from agentpipe.brokers.measures import increments_of, observed_by
 from agentpipe.brokers.redis.offering import bounded_priority
 from agentpipe.brokers.redis.scripts import PORTION
 from agentpipe.core.portions import portions_of
@@ -38,7 +38,7 @@ def _row(each: Settlement, parts: list[Argument]) -> list[Any]:
         each.config_hash,
         -1 if run is None else run,
         -1 if wait is None else wait,
-        packed_counts(counts_of(each)),
+        flat_increments(increments_of(each)),
         _more(each, parts),
     ]
 
@@ -88,9 +88,9 @@ def _repair(offer: Offer) -> bytes:
     return head + task_id + b" " + offer.payload
 
 
-def packed_counts(counts: Mapping[int, float]) -> list[float]:
+def flat_increments(increments: Mapping[int, float]) -> list[float]:
     """Return increments of measures as a flat list: a position, its number, the next position."""
-    return [number for pair in counts.items() for number in pair]
+    return [number for pair in increments.items() for number in pair]
 
 
 def cooldowns_apart(settlements: Sequence[Settlement]) -> Iterator[tuple[float, Sequence[str]]]:

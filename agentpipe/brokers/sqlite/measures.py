@@ -11,7 +11,7 @@ from agentpipe.brokers.measures import (
     Measures,
     added,
     count_settlement,
-    counts_of_answer,
+    increments_of_answer,
     pack,
     unpack,
 )
@@ -53,7 +53,7 @@ def count_answered(db: sqlite3.Connection, answers: Iterable[Answer]) -> None:
     outcomes = {each.task_id: each.outcome for each in answers}
     (found,) = db.execute(_OWNERS, (orjson.dumps(list(outcomes)).decode(),)).fetchone()
     for task_id, owner in orjson.loads(found).items():
-        _add(db, {owner: counts_of_answer(outcomes[task_id])})
+        _add(db, {owner: increments_of_answer(outcomes[task_id])})
 
 
 def _add(db: sqlite3.Connection, counts: Mapping[str, Mapping[int, float]]) -> None:

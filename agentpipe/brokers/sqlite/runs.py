@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import bytes_in, number_in, readable, text_in
-from agentpipe.brokers.runs import KeptRun, RunCount, counts_of, tasks_by_run
+from agentpipe.brokers.runs import KeptRun, RunCount, run_counts_of, tasks_by_run
 
 if TYPE_CHECKING:
     import sqlite3
@@ -44,7 +44,7 @@ def count_accepted(db: sqlite3.Connection, task_ids: Iterable[str]) -> None:
 
 def count_settled(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
     """Count settlements of runs that have a record."""
-    if counts := counts_of(settlements):
+    if counts := run_counts_of(settlements):
         _add(db, counts)
 
 
