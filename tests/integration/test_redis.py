@@ -21,8 +21,8 @@ from agentpipe.brokers.capabilities import Answer, TaskQuery
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.records import Group, Offer, Queue, Settlement, Worker
 from agentpipe.brokers.redis.address import parse_url
-from agentpipe.brokers.redis.client import translated
 from agentpipe.brokers.redis.script_runner import ScriptRunner
+from agentpipe.brokers.redis.server_errors import translated
 from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.core.budgets import Budget

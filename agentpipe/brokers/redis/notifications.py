@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from agentpipe.brokers.redis.client import translated
+from agentpipe.brokers.redis.server_errors import translated
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from agentpipe.brokers.redis.client import greet, open_client, translated
+from agentpipe.brokers.redis.client import greet, open_client
 from agentpipe.brokers.redis.packing import NOTHING, Commands, command_of, transaction
 from agentpipe.brokers.redis.scripts import Scripts
+from agentpipe.brokers.redis.server_errors import translated
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
