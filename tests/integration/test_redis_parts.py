@@ -12,6 +12,7 @@ from agentpipe.brokers.capabilities import TaskQuery
 from agentpipe.brokers.records import Offer, Queue, RunFailure, Settlement
 from agentpipe.core.budgets import Budget
 from agentpipe.operations.rebalance import rebalance
+from brokers.server_redis import RedisServer
 from tests.integration.redis_calls import runs_of_scripts
 from tests.integration.redis_crew import MANY, claim_all_of, offer, queues, worker_of
 from tests.stores import claim_up_to
@@ -19,9 +20,16 @@ from tests.stores import claim_up_to
 if TYPE_CHECKING:
     import redis
 
+    from tests.servers import OwnServer
     from tests.stores import AnyStore
 
 PARKED = 1_100
+
+
+@pytest.fixture
+def redis_server(own_server: OwnServer) -> RedisServer:
+    """A server for this test alone: its commands are counted there."""
+    return own_server(RedisServer)
 
 
 def test_a_snapshot_of_many_agents_is_several_calls(store: AnyStore) -> None:
