@@ -37,7 +37,9 @@ def unusable(path: Path, error: StoreError) -> AgentpipeError:
     """The error for a file that cannot be opened, because of ``error``: perhaps it is read-only."""
     code = getattr(error.__cause__, "sqlite_errorcode", 0)
     if code & 0xFF == sqlite3.SQLITE_NOTADB:
-        return ConfigError(f"{path} is not an SQLite database: name another file")
+        return ConfigError(
+            f"{path} is not an SQLite database: name another file, or restore a damaged one"
+        )
     return Unreachable(f"cannot use {error}")
 
 

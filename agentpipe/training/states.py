@@ -23,5 +23,5 @@ def _is_state(found: Any, group: str) -> bool:
     return (
         isinstance(found, Mapping)
         and (found.get("version"), found.get("group")) == (1, group)
-        and isinstance(found.get("used"), list)
+        and isinstance(found.get("used"), list | tuple)
     )

@@ -96,17 +96,28 @@ class CommandForks:
 
 
 def _end(reply: socket.socket, arguments: Sequence[str], timeout_s: float) -> int:
-    """Wait for the command's exit code, as ``subprocess`` gives it."""
-    pid = _number(reply)
+    """Wait for the command's exit code, as ``subprocess`` gives it; whatever ends that kills it."""
+    pid = read_number(reply)
     reply.settimeout(timeout_s)
     try:
-        return _number(reply)
+        return read_number(reply)
     except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
+        _kill(pid, reply)
         raise subprocess.TimeoutExpired(list(arguments), timeout_s) from None
+    except BaseException:
+        _kill(pid, reply)
+        raise
 
 
-def _number(reply: socket.socket) -> int:
+def _kill(pid: int, reply: socket.socket) -> None:
+    """Kill the command and wait until it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    reply.settimeout(None)
+    read_number(reply)
+
+
+def read_number(reply: socket.socket) -> int:
+    """Wait for a process id or an exit code."""
     (number,) = NUMBER.unpack(reply.recv(NUMBER.size, socket.MSG_WAITALL))
     return int(number)
 

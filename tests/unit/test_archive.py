@@ -88,10 +88,18 @@ def test_all_results_that_name_no_submission_are_of_one(tmp_path: Path) -> None:
 
 def test_records_that_are_no_results_are_all_stored(tmp_path: Path) -> None:
     settings = settings_with(tmp_path)
+    others = [
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"task_id":"odd","step":1}',
+        b'{"task_id":"odd","outcome":7}',
+    ]
+    result = Result(task_id="odd").encode(Redactor([]))
     with closing(open_sink(settings)) as sink:
-        sink.publish([Record("odd", body) for body in (b"{}", b"[]", b"\xff", b"{}")])
+        sink.publish([Record("odd", body) for body in (*others, result, b"{}", b"[]")])
         with closing(sink.follow(None, "beginning")) as reader:
-            assert [each.payload for each in reader.poll(10, 0)] == [b"{}", b"[]", b"\xff"]
+            assert [each.payload for each in reader.poll(10, 0)] == [*others, result]
 
 
 @pytest.mark.parametrize("removed", [False, True])

@@ -143,6 +143,23 @@ def test_a_second_result_of_a_submission_that_was_removed_does_not_come_back(
     assert len(kept()) == 600
 
 
+def test_another_verdict_is_stored_after_the_first_was_removed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = (
+        Result(task_id="v3/a", run="v3", submitted_at="then", rescored_of="v2/a", reward=reward)
+        for reward in (0.0, 1.0)
+    )
+    publish(first)
+    assert archive(capsys, "trim", "--run", "v3", "--yes")["removed"] == 1
+    publish(first)
+    assert "v3/a" not in kept()
+    publish(second)
+    publish(replace(second, reward=0.5))
+    with Archive.open(Settings(sink="sqlite:///results.db")) as opened:
+        assert [each.reward for each in opened.results_of("v3/a")] == [1.0]
+
+
 def test_a_position_is_never_used_again(capsys: pytest.CaptureFixture[str], url: str) -> None:
     with closing(SqliteSink(url)) as sink, closing(sink.follow("trainer", "now")) as reader:
         archive(capsys, "trim", "--before", "1d", "--unread", "--yes")

@@ -1,7 +1,8 @@
 """Keeping: stores one Result of each submission.
 
 A digest says what is stored once: a Result's submission, or the bytes of any other record. Earlier
-versions digested the bytes of Results too, so these are read to learn their submissions.
+versions digested the bytes of Results too, so these are read to learn their submissions. A verdict
+that was removed is known by its bytes: its answer can be judged anew.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import orjson
 
 from agentpipe.connections.sqlite_rows import execute_rows
 from agentpipe.core import caps
+from agentpipe.core.result import Result
+from agentpipe.errors import FormatError
 from agentpipe.sinks.sqlite.last_keys import keys_from
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Record
 
 _COLLECTOR = "collector"
-# The two kinds of digests differ in length, as earlier versions' do from a submission's.
+# The two kinds of digests differ in length.
 _SUBMISSION_BYTES, _RECORD_BYTES = 16, 8
 _SUBMITTED_AT = b',"submitted_at":'
 # Not OR IGNORE, which would lose a record that breaks any other constraint.
@@ -33,11 +36,11 @@ _INSERT = (
     " (SELECT 1 FROM trimmed WHERE task_id = column1 AND digest = column2)"
     " ON CONFLICT (task_id, digest) DO NOTHING"
 )
-_IS_EARLIER = f"length(digest) <> {_SUBMISSION_BYTES}"
-_HAVE_EARLIER = (
+_IS_OF_BYTES = f"length(digest) <> {_SUBMISSION_BYTES}"
+_ARE_KNOWN_BY_BYTES = (
     "SELECT value FROM json_each(?)"
-    f" WHERE EXISTS (SELECT 1 FROM records WHERE task_id = value AND {_IS_EARLIER})"
-    f" OR EXISTS (SELECT 1 FROM trimmed WHERE task_id = value AND {_IS_EARLIER})"
+    f" WHERE EXISTS (SELECT 1 FROM records WHERE task_id = value AND {_IS_OF_BYTES})"
+    f" OR EXISTS (SELECT 1 FROM trimmed WHERE task_id = value AND {_IS_OF_BYTES})"
 )
 
 
@@ -57,16 +60,16 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
 def insert(db: sqlite3.Connection, rows: Sequence[Row], published_at: float) -> int:
     """Store the rows that neither are nor were stored; returns how many."""
     before = db.total_changes
-    new = [(*row, published_at) for row in _without_earlier(db, rows)]
+    new = [(*row, published_at) for row in _without_known_bytes(db, rows)]
     execute_rows(db, _INSERT, new)
     return db.total_changes - before
 
 
-def _without_earlier(db: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows without those that an earlier version has stored."""
+def _without_known_bytes(db: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows without those that only the bytes of their id's records tell to be known."""
     ids = orjson.dumps([row.task_id for row in rows]).decode()
-    found = {task_id for (task_id,) in db.execute(_HAVE_EARLIER, (ids,))}
-    known = {task_id: _earlier_digests(db, task_id) for task_id in found}
+    found = {task_id for (task_id,) in db.execute(_ARE_KNOWN_BY_BYTES, (ids,))}
+    known = {task_id: _digests_of_known_bytes(db, task_id) for task_id in found}
     return [
         row
         for row in rows
@@ -75,33 +78,46 @@ def _without_earlier(db: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Ro
     ]
 
 
-def _earlier_digests(db: sqlite3.Connection, task_id: str) -> set[bytes]:
-    """The digests that an id's earlier records would have now, or had when they were removed."""
+def _digests_of_known_bytes(db: sqlite3.Connection, task_id: str) -> set[bytes]:
+    """Digests of what an id has that is known by its bytes: as removed, and as it would be kept."""
     trimmed = db.execute(
-        f"SELECT CAST(digest AS BLOB) FROM trimmed WHERE task_id = ? AND {_IS_EARLIER}", (task_id,)
+        f"SELECT CAST(digest AS BLOB) FROM trimmed WHERE task_id = ? AND {_IS_OF_BYTES}", (task_id,)
     )
     bodies = db.execute(
         "SELECT CAST(body AS BLOB) FROM records"
-        f" WHERE task_id = ? AND {_IS_EARLIER} AND length(body) <= ?",
+        f" WHERE task_id = ? AND {_IS_OF_BYTES} AND length(body) <= ?",
         (task_id, caps.MAX_RECORD_BYTES),
     )
     return {digest for (digest,) in trimmed} | {_digest(body) for (body,) in bodies}
 
 
+def digest_if_removed(payload: bytes, digest: bytes) -> bytes:
+    """What tells a removed record when it is published again."""
+    found = keys_from(payload, _SUBMITTED_AT)
+    is_verdict = isinstance(found, dict) and found.get("rescored_of") is not None
+    return _digest_of_bytes(payload) if is_verdict else digest
+
+
 def _digest(payload: bytes) -> bytes:
     found = keys_from(payload, _SUBMITTED_AT)
-    if not _is_result(found):
+    if not _is_of_result(found, payload):
         return _digest_of_bytes(payload)
     # As ``submission_of`` of a Result.
     submission = None if found.get("replay_of") else found.get("submitted_at")
     return hashlib.blake2b(orjson.dumps(submission), digest_size=_SUBMISSION_BYTES).digest()
 
 
-def _is_result(found: Any) -> bool:
-    """Whether a Result ends with these keys."""
-    if not isinstance(found, dict) or not isinstance(found.get("submitted_at", ""), str | None):
+def _is_of_result(found: Any, payload: bytes) -> bool:
+    """Whether these last keys are a Result's; without the submission's, all of it is read."""
+    if not isinstance(found, dict):
         return False
-    return "submitted_at" in found or "task_id" in found
+    if "submitted_at" in found:
+        return isinstance(found["submitted_at"], str | None)
+    try:
+        Result.decode(payload)
+    except FormatError:
+        return False
+    return True
 
 
 def _digest_of_bytes(payload: bytes) -> bytes:

@@ -9,6 +9,7 @@ from agentpipe.core.portions import portions_of
 from agentpipe.core.run_names import run_of
 from agentpipe.sinks.base import ArchiveSize
 from agentpipe.sinks.sqlite.facts import indexed_to
+from agentpipe.sinks.sqlite.keeping import digest_if_removed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,7 +24,9 @@ STEP = 500
 # group's new reader knows what others have read.
 REMEMBERED = 20_000
 _REMEMBER = (
-    "INSERT OR IGNORE INTO trimmed SELECT position, task_id, digest FROM records WHERE position = ?"
+    "INSERT OR IGNORE INTO trimmed"
+    " SELECT position, task_id, digest_if_removed(CAST(body AS BLOB), digest)"
+    " FROM records WHERE position = ?"
 )
 _FORGET = "DELETE FROM trimmed WHERE position <= (SELECT max(position) FROM trimmed) - ?"
 
@@ -74,6 +77,7 @@ def remove(database: Database, positions: Sequence[int], *, unread: bool) -> tup
             # A group can have come since the caller looked.
             stays = set() if unread else set(unread_of(db, step))
             rows = [(each,) for each in step if each not in stays]
+            db.create_function("digest_if_removed", 2, digest_if_removed, deterministic=True)
             db.executemany(_REMEMBER, rows)
             db.execute(_FORGET, (REMEMBERED,))
             db.executemany("DELETE FROM facts WHERE position = ?", rows)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what these settings add to ``environ``, without the variables of MCP-Universe.
+    """Return ``environ`` with these settings, and without the variables of MCP-Universe.
 
     URLs can contain passwords: children get them in the environment, never in argv.
     """
