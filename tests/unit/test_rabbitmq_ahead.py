@@ -155,8 +155,7 @@ def test_a_verdict_that_could_not_be_carried_out_is_carried_out_later(
     monkeypatch.setattr(reception_module, "AGAIN_S", 0.0)
     raw = SimpleNamespace(is_open=True)
     verdicts = SimpleNamespace(blame=spare, had_begun=lambda _: False)
-    takings = SimpleNamespace(is_unfinished=lambda _: False)
-    services = SimpleNamespace(verdicts=verdicts, takings=takings, carry_out=carry_out)
+    services = SimpleNamespace(verdicts=verdicts, carry_out=carry_out)
     channel: Any = SimpleNamespace(
         raw=raw, services=services, look=looked, wake=lambda: None, begin=begun.append
     )
@@ -197,8 +196,7 @@ def test_a_verdict_is_not_carried_out_on_a_closed_channel() -> None:
         carried_out.extend(spared)
 
     verdicts = SimpleNamespace(blame=spare, had_begun=lambda _: True)
-    takings = SimpleNamespace(is_unfinished=lambda _: False)
-    services = SimpleNamespace(verdicts=verdicts, takings=takings, carry_out=carry_out)
+    services = SimpleNamespace(verdicts=verdicts, carry_out=carry_out)
     channel: Any = SimpleNamespace(raw=raw, services=services, begin=begun.append)
     deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None, Ahead(None))
     agent = deliveries.add(Queue("one", "c"), "one", str)

@@ -125,8 +125,6 @@ class Answers:
         for name in queues & self._deliveries.agents.keys():
             agent = self._deliveries.agents[name]
             agent.yields_until = time.monotonic() + YIELD_S
-            if not agent.judging:  # What is delivered again was with the operator meanwhile.
-                self._deliveries.received.unbegun.add(name)
             await self._consumption.withdraw(agent)
         asyncio.get_running_loop().call_later(YIELD_S, self._channel.look.set)
 

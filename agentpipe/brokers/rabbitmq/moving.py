@@ -14,7 +14,7 @@ from agentpipe.brokers.rabbitmq.cancel_marks import by_id
 from agentpipe.brokers.rabbitmq.messages import Message, now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Queue
@@ -47,19 +47,11 @@ class Moving:
             for queue in removed:
                 names = [source.name for source in services.registry.sources(queue)]
                 depths = await services.queues.depths(names)
-                found = [name for name, depth in depths.items() if depth]
-                moved += await self._move_from(found, queue.name) if found else 0
+                for name in (name for name, depth in depths.items() if depth):
+                    moved += await self._move(name, queue.name)
+            await self._channel.catch_up()
         finally:
             self._channel.close()
-        return moved
-
-    async def _move_from(self, sources: Sequence[str], agent: str) -> int:
-        """Move what there is room for; notes this, in case that it is interrupted."""
-        takings = self._services.takings
-        own = await takings.begin([agent])
-        moved = sum([await self._move(source, agent) for source in sources])
-        await self._channel.catch_up()
-        await takings.end(own)
         return moved
 
     async def _move(self, source: str, agent: str) -> int:
@@ -72,9 +64,8 @@ class Moving:
                 self._unused = target
                 break
             message = Message.read(delivery, agent)
-            if delivery.redelivered and not self._services.takings.is_unfinished(agent):
-                # Its worker died, and no worker serves the agent and would count the crash.
-                message = message.lost(target.max_crashes)
+            # Its worker died, and no worker serves the agent and would count the crash.
+            message = message.crashed() if delivery.redelivered else message
             taken.append((delivery, message))
             messages.append(await self._outgoing(message, target))
         fates = await self._services.connection.publisher.publish(messages)
@@ -97,7 +88,7 @@ class Moving:
             await marks.add([by_id(message.task_id)])
         elif moved in marks:  # The new agent's mark must not apply to it.
             moved = replace(moved, submitted_ms=now_ms())
-        if message.crashes or message.suspect:
+        if message.crashes:
             return moved.to(topology.back(target.name))
         return moved.to(topology.admission(target.name, target.max_waiting))
 

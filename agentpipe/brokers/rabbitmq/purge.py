@@ -28,7 +28,6 @@ class Purge:
         self._places: list[tuple[str, str]] = []
         # The tickets of delayed tasks that were taken, by delivery tag.
         self._tickets: dict[int, str] = {}
-        self._noted: list[str] = []
 
     async def open(self, services: Services) -> None:
         """Find the queues that hold tasks, after the workers have put back unclaimed tasks."""
@@ -38,7 +37,6 @@ class Purge:
         known = [*registry.current(), *registry.former()]
         wanted = [it for it in known if self._queues is None or it.name in self._queues]
         names = frozenset(queue.name for queue in wanted)
-        self._noted = await services.takings.begin(names)
         await services.ask(Request("put_back", queues=names))
         owners = {source.name: it.name for it in wanted for source in registry.sources(it)}
         owners |= {later.name: "" for later in services.topology.delays() if wanted}
@@ -75,8 +73,7 @@ class Purge:
         taken = (self._tickets.pop(task.number, None) for task in tasks)
         await services.tickets.take([name for name in taken if name])
 
-    async def close(self, services: Services) -> None:
+    async def close(self, _: Services) -> None:
         """Requeue what was taken and not settled."""
         await self._channel.catch_up()
         self._channel.close()
-        await services.takings.end(self._noted)

@@ -78,10 +78,10 @@ class Reception:
 
     def _can_have_begun(self, message: Message) -> bool:
         """Whether a task that comes back can have begun, or there is a verdict to carry out."""
-        services, queue = self._services, message.queue
-        unbegun = self._deliveries.received.unbegun
-        had_begun = queue not in unbegun and not services.takings.is_unfinished(queue)
-        return had_begun or message.suspect > 0 or services.verdicts.is_open(message.delivered)
+        had_begun = message.queue not in self._deliveries.received.unbegun
+        return (
+            had_begun or message.suspect > 0 or self._services.verdicts.is_open(message.delivered)
+        )
 
     def _keep(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         """Receive a task that has ended no worker."""

@@ -23,7 +23,6 @@ from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.runs import Runs
 from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 from agentpipe.brokers.rabbitmq.suspects import Suspects
-from agentpipe.brokers.rabbitmq.takings import Takings
 from agentpipe.brokers.rabbitmq.tickets import Tickets
 from agentpipe.brokers.rabbitmq.verdicts import Verdicts
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -67,7 +66,7 @@ class Services:
         self.dead = DeadLetters(topology, session, "dead")
         self.undeliverable = DeadLetters(topology, session, "undeliverable")
         self.marks, self.runs = CancelMarks(session, topology), Runs(session, topology)
-        self.drains, self.takings = Drains(session, topology), Takings(session, topology)
+        self.drains = Drains(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
         self._spared, self._sparing = list[Delivered](), asyncio.Lock()
@@ -77,11 +76,6 @@ class Services:
         """Take over the cooldowns and the breaker of a lost connection."""
         self.cooldowns, self.breaker = earlier.cooldowns, earlier.breaker
         self._watch_cooldowns(self.cooldowns.all())
-
-    async def read(self) -> None:
-        """Learn what a worker hears of later."""
-        for each in (self.registry, self.marks, self.verdicts, self.takings):
-            await each.read()
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
         """Publish durable messages with confirms; creates missing queues."""

@@ -25,7 +25,6 @@ SHARED = (
     "registry",
     "runs",
     "suspects",
-    "takings",
     "undeliverable",
     "verdicts",
 )

@@ -157,7 +157,9 @@ class RabbitWorker:
                 await services.introduce(self.worker.queues)
             await self._membership.open()
             # Changes are received from here on: read the earlier ones.
-            await services.read()
+            await services.registry.read()
+            await services.marks.read()
+            await services.verdicts.read()
             self._answers.end(services.marks.until_ms)
             await self._membership.meet()
             services.listeners.add(self._look.set)
