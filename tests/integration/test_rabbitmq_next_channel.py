@@ -20,6 +20,7 @@ from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
 from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import Channel, ChannelClosed
 from agentpipe.core.delivered import Delivered
+from agentpipe.errors import Unreachable
 from tests.integration.rabbit_rig import LONG_S, Rig, look_for_a_missing_queue, opened
 from tests.stores import PATIENCE_S, claim_all
 from tests.support import wait_until
@@ -101,6 +102,38 @@ def test_what_was_settled_unheard_is_not_taken_for_a_crash(
         assert rig.store.settle([Settlement(run, action, b"{}", "ok")]) == [True]
     rig.offer("toys", "next")
     run_in_turn(rig, *left, ("next", 0, 0))
+
+
+def test_of_a_batch_that_is_refused_in_part_the_rest_is_replaced(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: its copies were stored, and stored again each time that the batch was tried."""
+    publish, queues, pairs = Channel.publish, ("toys", "others"), []
+
+    async def refuse(its: Channel, messages: Any) -> Any:
+        await publish(its, [each for each in messages if "others" not in each.key])
+        return ["refused" if "others" in each.key else "taken" for each in messages]
+
+    async def replace_both(services: Services) -> None:
+        for agent in (deliveries(rig).agents[queue] for queue in queues):
+            (it,) = agent.ready
+            agent.ready.clear()
+            pairs.append((it.message.to(services.topology.back(it.message.queue)), it.tag))
+        await rig.joined._channel.replace(pairs)  # noqa: SLF001 - no operation has such a batch
+
+    for queue in queues:
+        rig.offer(queue, f"of-{queue}")
+    wait_until(
+        lambda: all(deliveries(rig).agents[queue].ready for queue in queues), PATIENCE_S, "delivery"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Channel, "publish", refuse)
+        with pytest.raises(Unreachable, match="refuses"):
+            rig.store._run(replace_both)  # noqa: SLF001 - as above
+    rig.store.leave(rig.worker)
+    assert {queue.queue: queue.waiting for queue in rig.beside.stats().queues} == dict.fromkeys(
+        queues, 1
+    )
 
 
 def test_what_is_being_put_back_counts_no_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,11 @@ class Reception:
         self._copies.append((copy, tag))
         if self._next_batch is None:
             self._next_batch = asyncio.get_running_loop().create_task(self._replace_all())
-        await self._next_batch
+        try:
+            await self._next_batch
+        except ChannelClosed:  # The server can have refused others of the batch only.
+            if tag in self._deliveries.received.here:
+                raise
 
     async def _replace_all(self) -> None:
         async with self._publishing:

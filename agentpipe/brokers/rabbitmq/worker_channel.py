@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.message import OutgoingMessage
 
+REFUSED = "the server refuses to store tasks or results"
+
 
 @dataclass(slots=True)
 class WorkerChannel:
@@ -57,23 +59,39 @@ class WorkerChannel:
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
         """Publish all messages with confirms; creates queues that were deleted."""
-        topology = self.services.topology
+        if await self._refused(messages):
+            raise ChannelClosed(REFUSED)
+
+    async def _refused(self, messages: Sequence[OutgoingMessage]) -> set[int]:
+        """Publish the messages; returns the indexes of those that must last and were refused."""
         fates = await self.raw.publish(messages)
-        lost = [it for it, fate in zip(messages, fates, strict=True) if fate != "taken"]
-        if lasting := [message for message in lost if message.lasting]:
-            for message in lasting:
-                await self.raw.declare(topology.durable(message.key))
-            await self.raw.keep_made(topology.made)
-            if any(message.exchange for message in lasting):
-                await make_delays(self.raw, topology)
-            if set(await self.raw.publish(lasting)) != {"taken"}:
-                raise ChannelClosed("the server refuses to store tasks or results")
+        lost = [at for at, fate in enumerate(fates) if fate != "taken" and messages[at].lasting]
+        if not lost:
+            return set()
+        again = [messages[at] for at in lost]
+        await self._make_queues(again)
+        fates = await self.raw.publish(again)
+        return {at for at, fate in zip(lost, fates, strict=True) if fate != "taken"}
+
+    async def _make_queues(self, messages: Sequence[OutgoingMessage]) -> None:
+        topology = self.services.topology
+        for message in messages:
+            await self.raw.declare(topology.durable(message.key))
+        await self.raw.keep_made(topology.made)
+        if any(message.exchange for message in messages):
+            await make_delays(self.raw, topology)
 
     async def replace(self, pairs: Sequence[tuple[OutgoingMessage, int]]) -> None:
-        """Publish each message, then acknowledge the delivery that it replaces."""
+        """Publish each message, then acknowledge the delivery that it replaces.
+
+        Raises:
+            ChannelClosed: The server refused messages; the deliveries of the others are replaced.
+        """
         with self.moving():
-            await self.publish([message for message, _ in pairs])
-            self.acknowledge([tag for _, tag in pairs])
+            refused = await self._refused([message for message, _ in pairs])
+            self.acknowledge([tag for at, (_, tag) in enumerate(pairs) if at not in refused])
+            if refused:
+                raise ChannelClosed(REFUSED)
 
     def acknowledge(self, tags: Collection[int], *, is_over: bool = False) -> None:
         """Acknowledge tasks; ``is_over`` unless they go on in equal copies."""
