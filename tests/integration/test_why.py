@@ -435,10 +435,10 @@ def test_an_unknown_one_is_no_success_and_several_are_answered_in_order(asked: A
     unknown = asked.why("never-sent", 1)
     wanted = ("unknown", "unknown" if asked.sees_queues else "unsure")
     assert (unknown["state"], unknown["reason"]) == wanted
-    code, out, _ = asked.run("never-sent", odd, "", "--json")
+    code, out, _ = asked.run("never-sent", odd, "nor-this", "--json")
     assert code == 5
     told = [json.loads(line) for line in out.splitlines()]
-    assert [it["task_id"] for it in told] == ["never-sent", odd, ""]
+    assert [it["task_id"] for it in told] == ["never-sent", odd, "nor-this"]
     assert asked.run("--json", "--", "-x")[0] == 1
 
 
