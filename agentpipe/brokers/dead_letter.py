@@ -113,7 +113,7 @@ def moment_us_of(cursor: str) -> int:
 
 
 def foreign_cursor(cursor: str) -> ConfigError:
-    """Return the error for a cursor that another kind of store made, or nobody."""
+    """Return the error for a cursor that this kind of store did not make."""
     return ConfigError(f"{cursor[:40]!r} does not come from a page of this store's dead letters")
 
 

@@ -6,7 +6,6 @@ fixture ``server`` gets its own server, which it can stop and kill.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
 from contextlib import closing
@@ -24,7 +23,7 @@ from tests.integration.command_forks import CommandForks
 from tests.integration.llm_bench import Bench
 from tests.integration.plain import Plain
 from tests.integration.project import Project
-from tests.integration.rabbit_rig import rig_on
+from tests.integration.rabbit_rig import rig_on, until_set
 from tests.stores import open_any
 
 if TYPE_CHECKING:
@@ -199,8 +198,7 @@ def rabbitmq_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     publish = WorkerChannel.publish
 
     async def slowly(channel: WorkerChannel, messages: Any) -> None:
-        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
-            await asyncio.sleep(0.005)
+        await until_set(may_go_on)
         await publish(channel, messages)
 
     monkeypatch.setattr(WorkerChannel, "publish", slowly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tests.stores import PATIENCE_S, claim_all, good
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -125,3 +127,9 @@ def rig_on(broker_url: str, server: RabbitServer) -> Iterator[Rig]:
         through = broker_url.replace(f":{server.port}/", f":{proxy.port}/")
         store, beside = (stack.enter_context(closing(opened(it))) for it in (through, broker_url))
         yield Rig(proxy, store, beside)
+
+
+async def until_set(event: threading.Event) -> None:
+    """Wait for what another thread sets, and leave the event loop free."""
+    while not event.is_set():  # noqa: ASYNC110 - an asyncio.Event is not for other threads
+        await asyncio.sleep(0.005)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,12 +15,18 @@ from agentpipe.brokers.rabbitmq.messages import now_ms
 from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.services import Services
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
-from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.brokers.rabbitmq.worker_channel import REFUSED, WorkerChannel
 from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import Channel, ChannelClosed
 from agentpipe.core.delivered import Delivered
 from agentpipe.errors import Unreachable
-from tests.integration.rabbit_rig import LONG_S, Rig, look_for_a_missing_queue, opened
+from tests.integration.rabbit_rig import (
+    LONG_S,
+    Rig,
+    look_for_a_missing_queue,
+    opened,
+    until_set,
+)
 from tests.stores import PATIENCE_S, claim_all
 from tests.support import wait_until
 
@@ -84,6 +89,14 @@ def dead(rig: Rig, rabbit_url: str, *task_ids: str) -> Iterator[None]:
         )
     yield
     rig.store.join(rig.worker)
+
+
+def have_judged(rig: Rig, rabbit_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker has died that ran ``a``, and the rig's waits for a verdict on it."""
+    monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
+    with dead(rig, rabbit_url, "a"):
+        pass
+    wait_until(lambda: judging(rig), PATIENCE_S, "it is delivered")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +178,7 @@ def test_what_was_just_spared_stays_spared(
     async def carry_out_and_stop(services: Services, *spared: Delivered) -> None:
         await carry_out(services, *spared)
         look_for_a_missing_queue(rig.channel)
-        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread lets it go on
-            await asyncio.sleep(0.005)
+        await until_set(may_go_on)
 
     with dead(rig, rabbit_url, "a"):
         rig.beside.spare([Delivered("a", 0, begun=True)], [])
@@ -182,10 +194,7 @@ def test_what_was_blamed_unheard_counts_one_crash(
     rig: Rig, rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: it was blamed again, and was there twice."""
-    monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
-    with dead(rig, rabbit_url, "a"):
-        pass
-    wait_until(lambda: judging(rig), PATIENCE_S, "it is delivered")
+    have_judged(rig, rabbit_url, monkeypatch)
     with closed_unheard(rig, monkeypatch):
         rig.beside.spare([], [Delivered("a", 0, begun=True)])
     run_in_turn(rig, ("a", 0, 1))
@@ -231,7 +240,7 @@ def test_a_blamed_task_that_the_server_refuses_is_not_delivered_again_and_again(
 
     async def refuse(channel: WorkerChannel, pairs: Any) -> None:
         if is_refusing.is_set():
-            raise ChannelClosed("the server refuses to store tasks or results")
+            raise ChannelClosed(REFUSED)
         await replaced(channel, pairs)
 
     monkeypatch.setattr(reception, "AGAIN_S", 0.01)
@@ -258,8 +267,7 @@ def test_a_worker_that_joined_meanwhile_is_kept(rig: Rig, monkeypatch: pytest.Mo
     async def slowly(worker: RabbitWorker) -> None:
         await open_(worker)
         opens.set()
-        while not may_go_on.is_set():  # noqa: ASYNC110 - another thread lets it go on
-            await asyncio.sleep(0.005)
+        await until_set(may_go_on)
 
     rig.have_closed(look_for_a_missing_queue)
     with monkeypatch.context() as patch:
@@ -281,10 +289,7 @@ def test_a_cancel_covers_what_is_being_judged(
     rig: Rig, rabbit_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: with a clock that is behind, a cancel by a filter spared it."""
-    monkeypatch.setattr(verdicts, "PATIENCE_S", LONG_S)
-    with dead(rig, rabbit_url, "a"):
-        pass
-    wait_until(lambda: judging(rig), PATIENCE_S, "it is delivered")
+    have_judged(rig, rabbit_url, monkeypatch)
     with monkeypatch.context() as clock:
         clock.setattr(cancel_marks, "now_ms", lambda: now_ms() - 3_600_000)
         rig.beside.cancel(["a"])

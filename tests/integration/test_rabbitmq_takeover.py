@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -23,6 +22,7 @@ from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.core.delivered import Delivered
 from agentpipe.settings import Settings
 from tests.integration.proxy import Proxy
+from tests.integration.rabbit_rig import until_set
 from tests.integration.rounds import Rounds
 from tests.stores import claim_up_to
 from tests.support import wait_until
@@ -233,8 +233,8 @@ def test_tasks_start_before_a_worker_has_taken_over_a_thousand_agents(
 
     async def slowly(locks: UnitLocks, units: Sequence[str], owner: object) -> set[str]:
         asked.append(len(units))
-        while len(asked) > 1 and not may_go_on.is_set():  # noqa: ASYNC110 - another thread sets it
-            await asyncio.sleep(0.005)
+        if len(asked) > 1:
+            await until_set(may_go_on)
         return await take(locks, units, owner)
 
     monkeypatch.setattr(UnitLocks, "take", slowly)

@@ -28,8 +28,8 @@ class Received:
 
     Attributes:
         here: Messages that are not acknowledged, by tag: they wait, run, or are judged or moved.
-        unbegun: Agents of which nothing comes back that had begun, unless there is a verdict on it:
-            a watcher has reported the end of their earlier worker, or it was this worker's channel.
+        unbegun: Agents whose tasks had not begun if they come back, unless there is a verdict: a
+            watcher has reported the end of their earlier worker, or it was this worker's channel.
     """
 
     def __init__(self) -> None:

@@ -141,7 +141,7 @@ def judge(
 
 
 def no_pause() -> None:
-    """Do nothing, for an offer whose pauses nobody uses."""
+    """Do nothing: for a caller that does not count the pauses."""
 
 
 def admit(

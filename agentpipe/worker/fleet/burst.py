@@ -68,8 +68,8 @@ class BurstProgress:
             self._show(_bar(self._most_open - to_go, self._most_open, running))
         elif now >= self._log_at:
             self._log_at = now + max(1.0, (now - self._started) / 10)
-            told = "" if stats.delivered is None else f", {stats.delivered} delivered"
-            log.info("%s to go%s", counted(to_go, "task"), told)
+            delivered = "" if stats.delivered is None else f", {stats.delivered} delivered"
+            log.info("%s to go%s", counted(to_go, "task"), delivered)
 
     def say_dead(self) -> None:
         """Log how many tasks were given up, in this burst or before."""
