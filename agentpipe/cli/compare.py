@@ -11,7 +11,7 @@ from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, run_name
 from agentpipe.cli.output import print_json, print_text, say, say_skipped
 from agentpipe.cli.run_notes import no_results_of, say_drift
-from agentpipe.core.text import counted, one_line
+from agentpipe.core.text import amount, counted, one_line
 from agentpipe.operations.judging.comparing import compare, compare_by
 from agentpipe.operations.judging.permutation import DRAWS
 from agentpipe.operations.judging.reading import ResultsOfRuns
@@ -148,15 +148,15 @@ def _say_asked_otherwise(args: argparse.Namespace, found: Unpaired) -> None:
         more = ", ..." if found.count > len(found.first) else ""
         say(
             f"warning: {counted(found.count, 'task')} of {args.second} ask another question than "
-            f"in {args.first}, and are not compared: {shown}{more}. The file was edited, or "
-            "its tasks have no ids and were reordered: give each an id"
+            f"in {args.first}, and are compared all the same: {shown}{more}. The file was edited, "
+            "or its tasks have no ids and were reordered: give each an id"
         )
 
 
 def _cost(report: Report) -> str:
     parts = [f"{counted(report.results, 'result')}"]
     if report.priced:
-        parts.append(f"{report.usage['usd']:.4g} usd")
+        parts.append(f"{amount(report.usage['usd'])} usd")
     if report.run_s is not None:
         half, most = report.run_s
         parts.append(f"runs: half within {half:.1f} s, 95 % within {most:.1f} s")

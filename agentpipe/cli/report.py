@@ -16,7 +16,7 @@ from agentpipe.cli.output import print_json, print_text, say, say_skipped
 from agentpipe.cli.run_notes import no_results_of, say_drift
 from agentpipe.core.distribution import needs_extra
 from agentpipe.core.redaction import without_password
-from agentpipe.core.text import counted, one_line
+from agentpipe.core.text import HOUR_S, MINUTE_S, amount, counted, one_line
 from agentpipe.operations.judging.reading import ResultsOfRuns
 from agentpipe.operations.judging.report import FIELDS, METADATA, key_of, summarize
 from agentpipe.operations.judging.samples import without_rescored
@@ -128,7 +128,7 @@ def _draw(report: Report) -> None:
         *_judged(report),
         *_used(report),
         *_cut(report.spares),
-        ("throughput", f"{report.per_s:,.1f} results/s"),
+        ("throughput", _throughput(report.per_s)),
         ("time", f"{report.duration_s:.1f} s"),
     ]
     print_text("", *pairs(rows), "")
@@ -176,6 +176,13 @@ def _cut(spares: Spares | None) -> Iterator[tuple[str, str]]:
         yield "spares", spares.sentence
 
 
+def _throughput(per_s: float) -> str:
+    """In the unit that shows digits: agents can take an hour."""
+    units = {"s": 1, "min": MINUTE_S, "h": HOUR_S}
+    unit = next((name for name, size in units.items() if per_s * size >= 1), "h")
+    return f"{per_s * units[unit]:,.1f} results/{unit}"
+
+
 def _share(report: Report, value: float) -> str:
     return f"{value:.1%}" if report.passes_or_fails else f"{value:.3f}"
 
@@ -199,6 +206,6 @@ def _cells(part: Report) -> list[str]:
         f"{part.outcomes.get('ok', 0):,}",
         f"{mean.mean:.3f} of {mean.rewarded:,}" if mean else "-",
         span,
-        f"{part.usage['usd']:.4g}" if part.priced else "-",
+        amount(part.usage["usd"]) if part.priced else "-",
         *times,
     ]

@@ -5,6 +5,7 @@ All foreign text passes ``printable`` or ``printable_json`` on its way to a term
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+_MIN_PLACES, _MAX_PLACES = 4, 12
 
 
 def duration(seconds: float) -> str:
@@ -26,6 +28,23 @@ def duration(seconds: float) -> str:
     if seconds < 2 * DAY_S:
         return f"{seconds / HOUR_S:.1f} h"
     return f"{seconds / DAY_S:.0f} d"
+
+
+def dollars(usd: float, digits: int = 4) -> str:
+    """Format as ``$1,234.50``, and less than a dollar in full, as ``$0.0000216``.
+
+    Never with an exponent: a cut ``$2.1e-05`` would read as two dollars.
+    """
+    return f"${amount(usd, digits)}"
+
+
+def amount(usd: float, digits: int = 4) -> str:
+    """Format the number of ``dollars``; ``digits`` of less than a hundredth are not zeros."""
+    if usd >= 1 or usd <= 0:
+        return f"{usd:,.2f}"
+    places = max(_MIN_PLACES, digits - 1 - math.floor(math.log10(usd)))
+    whole, _, part = f"{usd:.{min(places, _MAX_PLACES)}f}".partition(".")
+    return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
 def counted(number: int, noun: str) -> str:

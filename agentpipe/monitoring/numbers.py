@@ -14,6 +14,8 @@ BARS = "▁▂▃▄▅▆▇█"
 # Below these limits, the larger unit would hide too many digits.
 _WHOLE, _THOUSANDS, _TENTHS, _FRACTIONS = 100_000, 1_000_000, 10, 100
 _MEBIBYTE, _GIBIBYTE = 1024**2, 1024**3
+# Stores and their readers add rewards in floating point.
+_ROUNDING = 1e-6
 
 
 def count(number: int | None) -> str:
@@ -64,8 +66,27 @@ def size(number: int | None) -> str:
 
 
 def money(usd: float) -> str:
-    """US dollars; small amounts with fractions of a cent."""
-    return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else f"${usd:.4f}"
+    """US dollars; small amounts with fractions of a cent, few enough for a column."""
+    return text.dollars(usd, digits=2)
+
+
+def quality(rewards: float, number: int) -> str:
+    """The share of results that pass; if they are graded, their mean reward."""
+    if not number:
+        return NONE
+    mean = rewards / number
+    return f"{mean:.1%}" if passes_or_fails(rewards) else f"{mean:.3f}"
+
+
+def judged(rewards: float, number: int) -> str:
+    """What the quality is, with its denominator."""
+    name = "pass" if passes_or_fails(rewards) else "reward"
+    return f"{name} {quality(rewards, number)} of {count(number)}"
+
+
+def passes_or_fails(rewards: float) -> bool:
+    """Whether a sum of rewards can be one of zeros and ones."""
+    return abs(rewards - round(rewards)) < _ROUNDING
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.archive.export.conversation import question_of
 from agentpipe.core.rollout import tokens_of_segments
-from agentpipe.core.text import counted, duration
+from agentpipe.core.text import counted, dollars, duration
 from agentpipe.core.timestamps import moment_of
 from agentpipe.core.transcript import Conversations, transcripts
 from agentpipe.show.page import Page, as_text
@@ -147,14 +147,8 @@ def _times(result: Result) -> str:
 def _usage(usage: Mapping[str, Any]) -> str:
     named = {name: value for name, value in usage.items() if name != "usd"}
     usd = usage.get("usd")
-    cost = _dollars(usd) if isinstance(usd, (int, float)) else ""
+    cost = dollars(usd) if isinstance(usd, (int, float)) else ""
     return ", ".join(filter(None, (cost, _pairs(named))))
-
-
-def _dollars(usd: float) -> str:
-    """Four digits, without an exponent: a cut ``$2.1e-05`` would read as two dollars."""
-    short = f"{usd:.4g}"
-    return f"${usd:.12f}".rstrip("0") if "e-" in short else f"${short}"
 
 
 def _rollout(rollout: Mapping[str, Any]) -> str:

@@ -180,8 +180,7 @@ def _totals(stats: Stats) -> Text:
             line.append(f"{name} ", BAD)
             line.append(f"{numbers.count(lost)}  ")
     if stats.tally.evaluated:
-        passed = stats.tally.passed / stats.tally.evaluated
-        line.append(f"pass {passed:.1%} of {numbers.count(stats.tally.evaluated)}  ")
+        line.append(f"{numbers.judged(stats.tally.passed, stats.tally.evaluated)}  ")
     if stats.tally.usd:
         line.append(f"spent {numbers.money(stats.tally.usd)}  ")
     for spending in stats.spendings:

@@ -115,7 +115,7 @@ def _columns(width: int) -> list[Column]:
     columns += [Column("waiting", 7), *([Column("delayed", 7)] if wide else [])]
     columns += [Column("running", 9 if wide else 7), Column("oldest", 7), Column("done", 7)]
     columns += [Column("failed", 6), Column("rate", 7)]
-    columns += [Column("pass", 5), Column("spent", 9)] if wide else []
+    columns += [Column("pass", 6), Column("spent", 9)] if wide else []
     return fill(columns, "last error", width)
 
 
@@ -128,7 +128,6 @@ def _note(state: ScreenState, rows: Sequence[Row]) -> str:
 def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
     tally = each.tally
     sign = {True: "▾ ", False: "▸ ", None: "    "}[each.expanded]
-    passed = f"{tally.passed / tally.evaluated:.0%}" if tally.evaluated else numbers.NONE
     condition, error = _condition(each), plain(tally.error, 200) if tally.error else ""
     values = {
         "collection / agent": (sign + plain(each.name, 80), STRONG if sign.strip() else ""),
@@ -139,7 +138,7 @@ def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
         "done": (numbers.count(tally.done), ""),
         "failed": (numbers.count(tally.failed), BAD if tally.failed else ""),
         "rate": (numbers.rate(each.rate), ""),
-        "pass": (passed, ""),
+        "pass": (numbers.quality(tally.passed, tally.evaluated), ""),
         "spent": (numbers.money(tally.usd) if tally.usd else numbers.NONE, ""),
         "last error": (f"{condition}{error}", WARN if condition else FAINT),
     }

@@ -50,7 +50,7 @@ def _run(each: RunRow) -> list[tuple[str, str]]:
     if each.failed:
         facts.append(f"failed {numbers.count(each.failed)}")
     if each.pass_rate is not None:
-        facts.append(f"pass {each.pass_rate:.1%} of {numbers.count(each.rewarded)}")
+        facts.append(numbers.judged(each.pass_rate * each.rewarded, each.rewarded))
     if each.usd:
         facts.append(f"spent {numbers.money(each.usd)}")
     if each.eta_s is not None:

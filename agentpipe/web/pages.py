@@ -114,6 +114,8 @@ _FILTERS = {
     "money": _money,
     "share": share,
     "reward": _reward,
+    "quality": numbers.quality,
+    "passes_or_fails": numbers.passes_or_fails,
     "signed": _signed,
     "tone": tone_of,
 }

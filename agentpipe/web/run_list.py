@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.capabilities import KeepsRuns
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.errors import AgentpipeError
+from agentpipe.monitoring import numbers
 from agentpipe.operations.runs import by_report, by_store, kept_runs
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class Entry:
 
     run: RunSummary
     on_broker: bool
+
+    def shown(self, reward: float | None) -> str:
+        """A mean reward, or its bound, in the form for all rewards of the run."""
+        if reward is None or self.run.pass_rate is None:
+            return numbers.NONE
+        if numbers.passes_or_fails(self.run.pass_rate * self.run.rewarded):
+            return f"{reward:.1%}"
+        return f"{reward:.3f}"
 
 
 def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry], bool]:
