@@ -122,9 +122,9 @@ def increments_of(each: Settlement) -> dict[int, float]:
 def observed_by(each: Settlement) -> tuple[int | None, int | None]:
     """Return the positions of its run histogram and its wait histogram; None if it counts in none.
 
-    Only a task's first claim counts in the wait histogram.
+    Only a task's first claim counts in the wait histogram, and only if it began a run.
     """
-    if each.action not in _RUN_ENDS:
+    if each.action not in _RUN_ENDS or not each.ran:
         return None, None
     return _RUN_S, _WAIT_S if each.claim.is_first else None
 

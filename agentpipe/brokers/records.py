@@ -267,6 +267,7 @@ class Settlement:
         config_hash: Fingerprint of the config that ran, for stores that keep runs (``KeepsRuns``).
         member: For ``complete`` and ``bury`` of a group member: how it ended.
         payload: Replaces the task's payload, also in a dead letter; empty for no change.
+        ran: Whether a run ends; a task that must not run has none, and no time of one.
 
     Numbers that stores cannot sum are dropped: a single NaN would ruin a sum permanently.
     """
@@ -286,6 +287,7 @@ class Settlement:
     config_hash: str = ""
     tokens_by_kind: Tokens = NO_TOKENS
     member: MemberEnd | None = None
+    ran: bool = True
 
     def __post_init__(self) -> None:
         if self.reward is not None and not -MAX_SUMMAND <= self.reward <= MAX_SUMMAND:

@@ -179,7 +179,8 @@ def _cut(spares: Spares | None) -> Iterator[tuple[str, str]]:
 def _throughput(per_s: float) -> str:
     """In the unit that shows digits: agents can take an hour."""
     units = {"s": 1, "min": MINUTE_S, "h": HOUR_S}
-    unit = next((name for name, size in units.items() if per_s * size >= 1), "h")
+    shown = [name for name, size in units.items() if per_s * size >= 1 or not per_s]
+    unit = shown[0] if shown else "h"
     return f"{per_s * units[unit]:,.1f} results/{unit}"
 
 

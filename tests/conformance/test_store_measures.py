@@ -81,6 +81,16 @@ def test_what_was_given_back_is_no_run(store: AnyStore) -> None:
     assert (sum(found.run_s.counts), found.retries) == (1, 0)
 
 
+def test_a_task_that_is_too_late_has_no_time_of_a_run(store: AnyStore) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    settle(store, claim(store, worker, 1)[0], "complete", outcome="stale", ran=False)
+    found = measures(store, queue)
+    times = sum(found.run_s.counts), sum(found.wait_s.counts)
+    assert (found.outcomes["stale"], times) == (1, (0, 0))
+
+
 def test_a_task_that_never_ran_is_counted_by_its_outcome(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")

@@ -66,6 +66,10 @@ def _logged_reason(
     return reason
 
 
+def _ran(message: ClaimedMessage, run: Completed | None) -> bool:
+    return run is not None or message.tracer is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Endings:
     """Makes the final settlements of one worker, named ``worker``."""
@@ -100,6 +104,7 @@ class Endings:
             config_hash=result.config_hash or "",
             member=member_end(message, result),
             failure=failure_of_end(broker, message, outcome, result.error, causes),
+            ran=_ran(message, run),
         )
 
     def _result(
@@ -116,7 +121,6 @@ class Endings:
         actor = served_actor(broker, message.actor_name)
         evaluations = list(run.evaluations) if run else []
         score, named = _judgement(message, outcome, evaluations, actor)
-        ran = run is not None or message.tracer is not None
         return Result.of(
             message.task,
             result=run.answer if run else None,
@@ -139,5 +143,5 @@ class Endings:
             worker=self.worker,
             config_hash=(actor.config_hash or None) if actor else None,
             submitted_at=utc(claim.submitted_at),
-            started_at=utc(message.started_at) if ran else None,
+            started_at=utc(message.started_at) if _ran(message, run) else None,
         )
