@@ -106,16 +106,25 @@ def _of_tool(data: Mapping[str, Any], *, content: bool) -> tuple[str, Attributes
 
 def of_evaluation(place: int, evaluation: Mapping[str, Any], *, content: bool) -> Attributes:
     """Attributes of the event ``gen_ai.evaluation.result``."""
-    config, passed = as_object(evaluation.get("config")), evaluation.get("passed")
-    score = evaluation.get("score")
+    config = as_object(evaluation.get("config"))
     found: Attributes = {
         "gen_ai.evaluation.name": str(config.get("name") or config.get("func") or place)[:200],
-        "gen_ai.evaluation.score.label": "pass" if passed else "fail",
-        "gen_ai.evaluation.score.value": float(bool(passed)) if score is None else score,
+        **_verdict(evaluation),
     }
     if content:
         found["gen_ai.evaluation.explanation"] = _text(evaluation.get("reason"))
     return _known(found)
+
+
+def _verdict(evaluation: Mapping[str, Any]) -> Attributes:
+    """The score; none from an evaluator that broke, since that is no wrong answer."""
+    passed, score = evaluation.get("passed"), evaluation.get("score")
+    if evaluation.get("error") and not passed:
+        return {"error.type": "EvaluationError"}
+    return {
+        "gen_ai.evaluation.score.label": "pass" if passed else "fail",
+        "gen_ai.evaluation.score.value": float(bool(passed)) if score is None else score,
+    }
 
 
 def _error_type(data: Mapping[str, Any]) -> str | None:

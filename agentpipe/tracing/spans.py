@@ -132,7 +132,8 @@ def _number(text: str, size: int) -> int:
 
 
 def _begun_s(result: Result) -> float:
-    times = (result.started_at, result.submitted_at, result.finished_at)
+    # A task that never ran has a span without a duration: it waited, but no agent was invoked.
+    times = (result.started_at, result.finished_at, result.submitted_at)
     found = [seconds for it in times if (seconds := seconds_of(it)) is not None]
     return max(0.0, found[0]) if found else 0.0
 

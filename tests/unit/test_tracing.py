@@ -122,6 +122,21 @@ def test_names_and_attributes_are_the_conventions() -> None:
     assert values["gen_ai.evaluation.score.label"] == "pass"
 
 
+def test_an_evaluator_that_broke_gives_no_score() -> None:
+    broken = {"config": {"func": "raw"}, "passed": False, "error": "SECRET REASON"}
+    wrong = {"config": {"func": "raw"}, "passed": False, "reason": "SECRET REASON", "error": ""}
+    run = decoded(replace(RESULT, outcome="eval_error", evaluation_results=[broken, wrong]))[0]
+    (_, of_broken), (_, of_wrong) = run["events"]
+    assert of_broken == {"gen_ai.evaluation.name": "raw", "error.type": "EvaluationError"}
+    assert of_wrong["gen_ai.evaluation.score.value"] == 0.0
+    assert of_wrong["gen_ai.evaluation.score.label"] == "fail"
+
+
+def test_a_task_that_never_ran_took_no_time() -> None:
+    (run,) = decoded(replace(RESULT, outcome="cancelled", started_at=None, trace=[]))
+    assert run["times"] == (1_795_860_003_000_000_000,) * 2
+
+
 def test_spans_are_a_tree_with_their_times() -> None:
     run, chat, tool = decoded(RESULT)
     assert run["parent"] == b""
