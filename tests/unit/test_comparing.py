@@ -44,6 +44,17 @@ def compared(
     return compare(run_of("v1", **first), run_of("v2", **second))
 
 
+def test_tasks_that_all_differ_alike_have_no_interval() -> None:
+    tenths = [[number / 10] for number in range(9)]
+    first = {f"t{number}": it for number, it in enumerate(tenths[:-1])}
+    second = {f"t{number}": it for number, it in enumerate(tenths[1:])}
+    found = compared(first, second).difference
+    assert found is not None
+    assert (found.se, found.low, found.high, found.method) == (0.0, None, None, None)
+    assert found.detectable is None
+    assert found.wins == 8
+
+
 @pytest.mark.parametrize(
     "differences",
     [

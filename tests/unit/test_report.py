@@ -95,6 +95,13 @@ def test_graded_rewards_of_single_samples_have_the_usual_error() -> None:
     assert estimate.low == pytest.approx(mean - t_quantile(3) * deviation / 2)
 
 
+@pytest.mark.parametrize("values", [[0.5], [0.1], [0.1, 0.2, 0.7]])
+def test_graded_tasks_that_are_all_equal_have_no_interval(values: list[float]) -> None:
+    estimate = rewards(a=values, b=values, c=values).estimate()
+    assert estimate is not None
+    assert (estimate.se, estimate.low, estimate.high, estimate.method) == (0.0, None, None, None)
+
+
 def test_one_task_alone_has_no_error() -> None:
     estimate = rewards(a=[1.0, 0.0]).estimate()
     assert estimate is not None

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.operations.judging.intervals import Z, t_quantile
+from agentpipe.operations.judging.intervals import ROUNDING, Z, standard_error, t_quantile
 from agentpipe.operations.judging.permutation import mcnemar, sign_flip
 from agentpipe.operations.judging.report import report_of
 from agentpipe.operations.judging.samples import rewards_by_task
@@ -21,7 +21,6 @@ ALPHA = 0.05
 # The 0.8 quantile of the standard normal distribution, for a power of 80 %.
 Z_POWER = 0.8416212335729143
 NAMED = 10
-_ROUNDING = 1e-12
 Rewards = dict[str, list[float | None]]
 # For each task, the rewards of its samples in both runs.
 Pairs = list[tuple[list[float], list[float]]]
@@ -195,7 +194,7 @@ def _differences(pairs: Pairs) -> list[float]:
 
 def _difference(a: float, b: float) -> float:
     """The difference; means that are mathematically equal can differ in their last bits."""
-    return b - a if abs(b - a) > _ROUNDING else 0.0
+    return b - a if abs(b - a) > ROUNDING else 0.0
 
 
 def _interval(
@@ -223,7 +222,7 @@ def _standard_error(differences: Sequence[float]) -> float | None:
         return None
     mean = _mean(differences)
     squares = math.fsum((it - mean) ** 2 for it in differences)
-    return math.sqrt(squares / (number - 1) / number)
+    return standard_error(squares / (number - 1) / number)
 
 
 def _pass_in_one(pairs: Pairs) -> tuple[int, int] | None:

@@ -11,8 +11,16 @@ Z = 1.959963984540054
 _MAX_STEPS, _EXACT = 300, 1e-15
 # Above this many degrees of freedom, t differs from the normal distribution by less than 1e-5.
 _MANY = 100_000
+# Mathematically equal numbers can differ in their last bits.
+ROUNDING = 1e-12
 
 Interval = tuple[float, float]
+
+
+def standard_error(variance: float) -> float:
+    """The square root; exactly 0 if all values are equal but for rounding."""
+    error = math.sqrt(variance)
+    return error if error > ROUNDING else 0.0
 
 
 def t_interval(mean: float, standard_error: float, degrees: int) -> Interval:

@@ -6,7 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.operations.judging.intervals import effective_number, t_interval, wilson_interval
+from agentpipe.operations.judging.intervals import (
+    effective_number,
+    standard_error,
+    t_interval,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,9 +113,9 @@ class Rewards:
         if self._binary and (se is not None or number == 1):
             effective = effective_number(mean, se or 0.0, number, groups)
             return *wilson_interval(mean, effective), "wilson"
-        if se is not None:
+        if se:
             return *t_interval(mean, se, groups - 1), "t"
-        return None, None, None
+        return None, None, None  # One group, or equal ones: how far others differ is unknown.
 
     def _standard_error(self, mean: float, number: int) -> float | None:
         """Clustered by group, with the usual correction for few groups."""
@@ -118,7 +123,7 @@ class Rewards:
         if groups < 2:  # noqa: PLR2004 - one group says nothing of others
             return None
         squares = math.fsum((it.reward - it.number * mean) ** 2 for it in self._groups.values())
-        return math.sqrt(squares * groups / (groups - 1)) / number
+        return standard_error(squares * groups / (groups - 1) / number**2)
 
     def bounds(self) -> tuple[float, float] | None:
         """The mean if each missing reward were 0, and if each were 1; None without a result."""
