@@ -7,6 +7,7 @@ This file is both sides: tests import it, and it is run by its path as the proce
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -15,12 +16,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
+from select import select
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from agentpipe import cli
 
@@ -32,6 +35,50 @@ IMPORTED = ("archive", "brokers", "cli", "config", "monitoring", "operations", "
 # Python and the C library read these when they start.
 READ_AT_START = ("LANG", "LC_", "LD_", "PYTHON", "TZ")
 NUMBER = struct.Struct("!i")
+
+
+class Fork:
+    """A command that was started, with what tests use of ``subprocess.Popen``.
+
+    Attributes:
+        pid: Also the number of its process group.
+        returncode: As ``subprocess`` gives it; None until ``poll`` or ``wait`` has seen its end.
+    """
+
+    def __init__(self, arguments: Sequence[str], reply: socket.socket) -> None:
+        self._arguments, self._reply = list(arguments), reply
+        self.pid = read_number(reply)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        if self.returncode is None and select([self._reply], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return the exit code.
+
+        Raises:
+            TimeoutExpired: It runs on.
+        """
+        if self.returncode is None:
+            self._reply.settimeout(timeout)
+            try:
+                self.returncode = read_number(self._reply)
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self._arguments, timeout or 0) from None
+            self._reply.close()
+        return self.returncode
+
+    def send_signal(self, kind: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, kind)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
 
 
 class CommandForks:
@@ -61,19 +108,36 @@ class CommandForks:
         Raises:
             TimeoutExpired: It did not end in time; it was killed.
         """
-        request = {"arguments": arguments, "environ": dict(environ), "folder": str(folder)}
         with ExitStack() as stack:
-            files = [stack.enter_context(TemporaryFile()) for _ in range(4)]
-            for file, content in zip(files, (json.dumps(request).encode(), stdin), strict=False):
-                file.write(content)
-                file.seek(0)
-            ours, theirs = (stack.enter_context(it) for it in socket.socketpair())
-            numbers = [*(it.fileno() for it in files), theirs.fileno()]
-            socket.send_fds(self._started(), [b"!"], numbers)
-            theirs.close()
-            code = _end(ours, arguments, timeout_s)
-            _, _, out, err = files
+            given, out, err = (stack.enter_context(TemporaryFile()) for _ in range(3))
+            given.write(stdin)
+            given.seek(0)
+            fork = self.start(arguments, environ, folder, (given, out, err))
+            try:
+                code = fork.wait(timeout_s)
+            except BaseException:
+                fork.kill()
+                fork.wait()
+                raise
             return code, _whole(out.fileno()), _whole(err.fileno())
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        streams: Sequence[IO[bytes]],
+    ) -> Fork:
+        """Start ``agentpipe`` with these arguments and stdin, stdout and stderr."""
+        request = {"arguments": arguments, "environ": dict(environ), "folder": str(folder)}
+        ours, theirs = socket.socketpair()
+        with TemporaryFile() as asked, theirs:
+            asked.write(json.dumps(request).encode())
+            asked.flush()
+            given = [each.fileno() for each in streams]
+            numbers = [asked.fileno(), *given, theirs.fileno()]
+            socket.send_fds(self._started(), [b"!"], numbers)
+        return Fork(arguments, ours)
 
     def _started(self) -> socket.socket:
         if self._control is None:
@@ -93,27 +157,6 @@ class CommandForks:
         if self._control is not None and self._process is not None:
             self._control.close()
             self._process.wait()
-
-
-def _end(reply: socket.socket, arguments: Sequence[str], timeout_s: float) -> int:
-    """Wait for the command's exit code, as ``subprocess`` gives it; whatever ends that kills it."""
-    pid = read_number(reply)
-    reply.settimeout(timeout_s)
-    try:
-        return read_number(reply)
-    except TimeoutError:
-        _kill(pid, reply)
-        raise subprocess.TimeoutExpired(list(arguments), timeout_s) from None
-    except BaseException:
-        _kill(pid, reply)
-        raise
-
-
-def _kill(pid: int, reply: socket.socket) -> None:
-    """Kill the command and wait until it is gone."""
-    os.kill(pid, signal.SIGKILL)
-    reply.settimeout(None)
-    read_number(reply)
 
 
 def read_number(reply: socket.socket) -> int:
@@ -145,12 +188,14 @@ def _watch(files: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     asked, given, out, err, number = files
     if (pid := os.fork()) == 0:
+        os.setpgid(0, 0)
         request = json.loads(_whole(asked))
         for target, file in enumerate((given, out, err)):
             os.dup2(file, target)
         for file in files:
             os.close(file)
         return _become(**request)
+    os.setpgid(pid, pid)  # Whichever of both is first: whoever gets the number may signal it.
     with socket.socket(fileno=number) as reply:
         reply.sendall(NUMBER.pack(pid))
         reply.sendall(NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
@@ -173,8 +218,24 @@ def _import_all() -> None:
     gc.freeze()  # Otherwise, each fork would copy the pages that its garbage collector visits.
 
 
+def _end_with(code: int) -> NoReturn:
+    """End without taking the interpreter down: that would copy most of the shared memory."""
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end does
+    atexit._run_exitfuncs()  # noqa: SLF001 - as above
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _command() -> int:
+    try:
+        return cli.main()
+    except SystemExit as end:  # argparse's.
+        return int(end.code or 0)
+
+
 if __name__ == "__main__":
     _import_all()
     with socket.socket(fileno=int(sys.argv[1])) as _requests:
         serve(_requests)
-    sys.exit(cli.main())
+    _end_with(_command())

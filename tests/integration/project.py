@@ -13,7 +13,7 @@ import uuid
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentpipe.sinks.base import Reader, Sink
-    from tests.integration.command_forks import CommandForks
+    from tests.integration.command_forks import CommandForks, Fork
     from tests.stores import AnyStore
+
+    _Process = subprocess.Popen[bytes] | Fork
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 60.0
@@ -61,7 +63,7 @@ class Done:
 class Fleet:
     """An ``agentpipe work`` process in the background."""
 
-    def __init__(self, project: Project, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, project: Project, process: _Process, log: Path) -> None:
         self._project, self.process, self._log = project, process, log
 
     @property
@@ -108,7 +110,7 @@ class Project:
     """A folder with a collection, agents and tasks, and the environment for its commands.
 
     Attributes:
-        forks: If set, they run the commands that the test waits for.
+        forks: If set, they run the workers, and the commands that the test waits for.
     """
 
     forks: CommandForks | None = None
@@ -139,6 +141,7 @@ class Project:
         self._streamed: set[str] = set()
         self._fleets = 0
         self._started: list[subprocess.Popen[Any]] = []
+        self._forked: list[Fork] = []
         shutil.copy(HERE / "toys.py", folder)
         self.write("agent.yaml", _agent("toys:Toy", self.journal_file))
         self.write("plain.yaml", _agent("toys:PlainToy", self.journal_file))
@@ -226,18 +229,34 @@ class Project:
         """Start workers in the background."""
         self._fleets += 1
         log = self.folder / f"work-{self._fleets}.log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                self._command(*command, *args),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                env={**self.environ, **(env or {})},
-                cwd=folder or self.folder,
-                start_new_session=True,
-            )
-        self._started.append(process)
+        environ, folder = {**self.environ, **(env or {})}, folder or self.folder
+        with log.open("wb") as stream, Path(os.devnull).open("rb") as nothing:
+            process = self._begun((*command, *args), environ, folder, (nothing, stream, stream))
         return Fleet(self, process, log)
+
+    def _begun(
+        self,
+        args: tuple[str, ...],
+        environ: dict[str, str],
+        folder: Path,
+        streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    ) -> _Process:
+        if self.forks and self.forks.may_run(args, environ):
+            fork = self.forks.start(args, environ, folder, streams)
+            self._forked.append(fork)
+            return fork
+        stdin, stdout, stderr = streams
+        process = subprocess.Popen(
+            self._command(*args),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environ,
+            cwd=folder,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
 
     def burst(self, *args: str, **options: Any) -> Done:
         """Run workers until no task is left."""
@@ -347,7 +366,8 @@ class Project:
 
     def processes(self) -> set[int]:
         """The project's running processes, found by a marker in their environment."""
-        return processes_with(self.marker, "environ")
+        forked = {fork.pid for fork in self._forked if fork.poll() is None}
+        return forked | processes_with(self.marker, "environ")
 
     def kill(self) -> None:
         """Kill all processes of this project."""

@@ -1,4 +1,4 @@
-"""Commands that a short test waits for are forks: each does what a process of its own would."""
+"""Workers of a short test, and commands that it waits for, are forks: each is like a process."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ def test_a_command_ends_with_an_interrupted_test(
     with pytest.raises(KeyboardInterrupt):
         project.run("tail")
     assert not running_in(project.folder)
+
+
+def test_workers_are_signalled_and_end_as_those_of_a_process(project: Project) -> None:
+    project.collection()
+    forked = project.work("--processes", "1").ready(1)
+    assert forked.process.poll() is None
+    assert forked.process.pid in project.processes()
+    assert (forked.stop(), forked.process.poll()) == (0, 0)
+    assert not project.processes()
+    assert "leaves and releases 0 tasks" in forked.log
 
 
 def interrupted(_: socket.socket) -> int:
