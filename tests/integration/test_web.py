@@ -32,6 +32,7 @@ HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>\u202ebidi"
 )
 WIDTHS = (1280, 390)
+THEMES = ("light", "dark")
 SPANS, LINE = 500, "x" * 1_000_000
 WCAG_AA = 4.5
 # The contrast of each visible element's text with its background.
@@ -118,27 +119,30 @@ def _done(project: Project) -> None:
     project.burst("--processes", "1")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_from_the_fleet_to_a_trace(
-    project: Project, browser: Browser, width: int, theme: str
-) -> None:
+def test_from_the_fleet_to_a_trace(project: Project, browser: Browser) -> None:
     _done(project)
-    with serving(project) as url, viewer(browser, url, width, theme) as page:
-        expect(page.locator("#live")).to_contain_text("toys")
-        page.get_by_role("link", name="Runs", exact=True).click()
-        page.get_by_role("link", name="first", exact=True).click()
-        expect(page.locator("main")).to_contain_text("4 samples")
-        page.get_by_role("link", name="first/asked-0", exact=False).first.click()
-        expect(page.locator("main")).to_contain_text("echo yes")
-        expect(page.locator("main")).to_contain_text("says yes")
-        page.wait_for_load_state("load")
-        page.keyboard.press("j")
-        expect(page.locator("details.step summary").first).to_be_focused()
-        page.keyboard.press("Enter")
-        expect(page.locator("details.step").first).to_have_attribute("open", "")
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width
+    with serving(project) as url:
+        # Each width and each theme; the long tests look at each pair.
+        for width, theme in zip(WIDTHS, THEMES, strict=True):
+            with viewer(browser, url, width, theme) as page:
+                _go_to_a_trace(page)
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= width, theme
+
+
+def _go_to_a_trace(page: Page) -> None:
+    expect(page.locator("#live")).to_contain_text("toys")
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.get_by_role("link", name="first", exact=True).click()
+    expect(page.locator("main")).to_contain_text("4 samples")
+    page.get_by_role("link", name="first/asked-0", exact=False).first.click()
+    expect(page.locator("main")).to_contain_text("echo yes")
+    expect(page.locator("main")).to_contain_text("says yes")
+    page.wait_for_load_state("load")
+    page.keyboard.press("j")
+    expect(page.locator("details.step summary").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("details.step").first).to_have_attribute("open", "")
 
 
 def test_the_fleet_is_live(project: Project, browser: Browser) -> None:
@@ -261,7 +265,7 @@ def _span(number: int) -> dict[str, Any]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_long_and_hostile_results_stay_text_that_can_be_read(
     project: Project, browser: Browser, width: int, theme: str
