@@ -79,8 +79,14 @@ PARALLEL_LONG := -n 3 --dist worksteal
 # Several at once may starve a lease or a server for seconds. What failed runs once more, alone:
 # a fault fails twice. Both runs are printed.
 AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) $(1) --last-failed --last-failed-no-failures none; }
+# What a new environment has not compiled, two processes compile here; else each of the many would.
+COLLECT = $(PYTEST) --collect-only --quiet -p no:cacheprovider > /dev/null
 UNIT := tests/unit tests/conformance -m "not server and not long"
 INTEGRATION := tests/conformance tests/integration -m "(server or process) and not long"
+
+.venv/compiled: .venv/installed-dev
+	@$(COLLECT) tests/unit & $(COLLECT) tests/conformance tests/integration & wait
+	@touch $@
 
 # Three tiers, and each test is in one: `make check test test-all` runs each once.
 check: lint unit ## format, lint, types, unit tests, conformance on SQLite: for every change
@@ -90,17 +96,17 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-unit: .venv/installed-dev
+unit: .venv/compiled
 	$(PYTEST) $(UNIT) $(PARALLEL_UNIT) $(call AGAIN,$(UNIT))
 
 test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 
-integration: .venv/installed-dev
+integration: .venv/compiled
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
 test-all: test long test-torch test-inspect test-trainers test-prime-rl test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, prime-rl, mcpuniverse
 
-long: .venv/installed-dev
+long: .venv/compiled
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
 
 # torch is large and nothing else needs it, so it has its own environment.
