@@ -155,6 +155,25 @@ def test_holds_retries_and_run_times_are_told(store: AnyStore) -> None:
 
 
 @ids_needed
+def test_a_task_that_did_not_run_changes_no_run_time(store: AnyStore) -> None:
+    [queue] = declared(store)
+    put(store, queue, ["late", "unread", "ran", "waits"])
+    worker = joined(store, [queue])
+
+    def mean_s(*settlements: Settlement) -> float | None:
+        store.settle(settlements)
+        found = why_not(store, "waits").agent
+        assert found is not None
+        return found.run_s
+
+    late, unread, ran = claim(store, worker, 3)
+    assert mean_s(Settlement(late, "complete", b"{}", "stale", ran=False)) is None
+    mean = mean_s(Settlement(ran, "complete", b"{}", "ok"))
+    assert mean is not None
+    assert mean_s(Settlement(unread, "bury", b"{}", "infra_error", ran=False)) == mean
+
+
+@ids_needed
 def test_what_shares_a_group_is_told(store: AnyStore) -> None:
     first, second = unique("queue"), unique("queue")
     group = unique("group")

@@ -106,7 +106,9 @@ local settlements = (function()
       return returns.put_back(each)
     end
     local result = bytes_at(index)
-    note_run(each)
+    if each[RUN_PLACE] >= 0 then
+      note_run(each)
+    end
     if action == 'bury' then
       returns.bury(each, result)
     end

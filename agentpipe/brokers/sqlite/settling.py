@@ -140,7 +140,8 @@ class _Ends:
         self._db, self._now, self._last_number = db, now, last_number
         self._tasks: list[tuple[int, str, bytes]] = []
         self._members: list[tuple[EndedTask, MemberEnd | None]] = []
-        self._runs_s: dict[int, list[float]] = {}
+        # By queue; None for a task that did not run.
+        self._runs_s: dict[int, list[float | None]] = {}
 
     def add(self, settlement: Settlement, claimed: Claimed) -> None:
         """Add a task that ends with its Result."""
@@ -148,7 +149,7 @@ class _Ends:
         self._tasks.append((claimed.seq, task_id, settlement.result))
         ended = EndedTask(task_id, claimed.qid, settlement.outcome)
         self._members.append((ended, settlement.member))
-        run_s = max(0.0, self._now - claimed.at)
+        run_s = max(0.0, self._now - claimed.at) if settlement.ran else None
         self._runs_s.setdefault(claimed.qid, []).append(run_s)
 
     def write(self, changes: Counter[str], *, has_members: bool) -> None:
@@ -163,15 +164,18 @@ class _Ends:
             end_member(self._db, ended, member, changes, self._now)
 
 
-def _ended(qid: int, runs_s: Sequence[float]) -> tuple[float, ...]:
+def _ended(qid: int, ends_s: Sequence[float | None]) -> tuple[float | None, ...]:
     """Return values for ``_END_RUNS``, which updates the moving average of the run duration."""
+    runs_s = [each for each in ends_s if each is not None]
+    if not runs_s:
+        return len(ends_s), 1.0, 0.0, None, qid
     first, added = runs_s[0], 0.0
     for run_s in runs_s:
         added += (run_s - added) / RUNS_IN_MEAN
     for run_s in runs_s[1:]:
         first += (run_s - first) / RUNS_IN_MEAN
     kept = (1 - 1 / RUNS_IN_MEAN) ** len(runs_s)
-    return len(runs_s), kept, added, first, qid
+    return len(ends_s), kept, added, first, qid
 
 
 def _is_postponed(settlement: Settlement) -> bool:
