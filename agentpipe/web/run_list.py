@@ -40,9 +40,13 @@ class Entry:
         """A mean reward, or its bound, in the form for all rewards of the run."""
         if reward is None or self.run.pass_rate is None:
             return numbers.NONE
-        if numbers.passes_or_fails(self.run.pass_rate * self.run.rewarded):
-            return f"{reward:.1%}"
-        return f"{reward:.3f}"
+        return f"{reward:.3f}" if self.is_graded else f"{reward:.1%}"
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether some reward is neither 0 nor 1."""
+        rate = self.run.pass_rate
+        return rate is not None and not numbers.passes_or_fails(rate * self.run.rewarded)
 
 
 def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry], bool]:

@@ -20,6 +20,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.tui.frame import draw
 from agentpipe.tui.state import ScreenState
+from agentpipe.web.pages import Pages
 from agentpipe.web.run_list import Entry
 from tests.unit.fleets import SCENE, agent, fleet
 
@@ -113,4 +114,10 @@ def test_the_mean_of_graded_rewards_is_no_pass_rate(rewards: float, said: str, c
     assert said in of_run
     (collection,) = (line for line in lines if "crew" in line and "run v2" not in line)
     assert cell in collection.split()
-    assert Entry(by_store(kept), on_broker=True).shown(rewards / 4) == cell
+    entry = Entry(by_store(kept), on_broker=True)
+    assert entry.shown(rewards / 4) == cell
+    assert entry.is_graded == said.startswith("reward")
+    pages = Pages(dict.fromkeys(("version", "broker", "sink"), "-"))
+    values = {"runs": [entry], "problem": "", "reading": False, "here": "runs"}
+    column = "reward" if entry.is_graded else "pass rate"
+    assert f">{column}</th>" in pages.html("runs.html", **values)
