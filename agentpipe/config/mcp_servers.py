@@ -139,9 +139,13 @@ class Catalogue:
         self._entries = {**BUILT_IN, **entries}
         self._listed, self._file = entries, file
 
+    def entries(self) -> Iterable[dict[str, Any]]:
+        """How each server is started or reached."""
+        return self._entries.values()
+
     def names(self) -> Iterator[str]:
         """Yield the variables that entries can use."""
-        for entry in self._entries.values():
+        for entry in self.entries():
             yield from variables_of(entry)
 
     def problems(self, wanted: Any) -> Iterator[str]:

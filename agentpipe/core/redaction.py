@@ -8,7 +8,9 @@ they come from.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from agentpipe.core.credential_names import reads_like_secret
 from agentpipe.core.known_keys import HELD, form_of, holds_key, may_hold_key
@@ -16,7 +18,7 @@ from agentpipe.core.normal_text import views
 from agentpipe.core.secret_forms import MASK, FormIndex, forms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from agentpipe.core.secret_forms import Form
 
@@ -27,6 +29,9 @@ NO_SECRETS = frozenset({"true", "false", "none", "null"})
 # Minimum number of letters and digits for the 8-byte and the 4-byte index.
 _LONG, _SHORT = 15, 7
 NESTED = "management=http"
+_CREDENTIALS = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?P<user>[^/@:]*):(?P<password>[^/]*)@", re.IGNORECASE
+)
 # Also a user with a slash, which should be escaped. That one is bounded: in a long text with many
 # slashes, each // is a start.
 _USER = re.compile(r"(?<!/)//(?:[^/@:]*+|(?!/)[^@:]{0,256}+):")
@@ -36,7 +41,8 @@ class Redactor:
     """Masks the given secrets, and keys of known services."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if is_secret(secret) for form in forms_of(secret)}
+        given = [each for secret in secrets for each in (secret, *_password_in(secret))]
+        forms = {form for secret in given if is_secret(secret) for form in forms_of(secret)}
         self._long = FormIndex((each for each in forms if len(each.key) >= _LONG), 8)
         self._short = FormIndex((each for each in forms if _SHORT <= len(each.key) < _LONG), 4)
         self._rest = [(each.exact.encode(errors="surrogatepass"), each) for each in forms]
@@ -82,6 +88,22 @@ def _without_keys(text: str) -> str:
 def is_secret(value: str) -> bool:
     """Whether a context's value is masked; other values are settings."""
     return len(value) >= MIN_SECRET and value.lower() not in NO_SECRETS
+
+
+def passwords_in(value: Any) -> Iterator[str]:
+    """The passwords of URLs in parsed JSON; one that is the user's name is no secret."""
+    if isinstance(value, str):
+        yield from _password_in(value)
+    elif isinstance(value, (dict, list, tuple)):
+        items = value.values() if isinstance(value, dict) else value
+        yield from chain.from_iterable(map(passwords_in, items))
+
+
+def _password_in(url: str) -> set[str]:
+    found = _CREDENTIALS.match(url)
+    if found is None or found["user"] == found["password"]:
+        return set()
+    return {found["password"], unquote(found["password"])}  # As written, and as it is sent.
 
 
 def without_password(url: str) -> str:

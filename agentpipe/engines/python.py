@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.definitions import problem_of_name
 from agentpipe.config.imports import locate
 from agentpipe.core.did_you_mean import nearest
-from agentpipe.engines.gateway import model_keys, model_variables
+from agentpipe.core.redaction import passwords_in
+from agentpipe.engines.gateway import model_secrets, model_variables
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class PythonEngine:
         self.search: Sequence[Path] = config.search
         self._problem_at = config.problem
         self.models = model_variables(os.environ)
-        self.secrets = model_keys(self.models)
+        self.secrets = (*model_secrets(self.models), *passwords_in(dict(config.config)))
         reference = _reference(config)
         arguments = {name: value for name, value in config.config.items() if name != "class"}
         self._class = self._import(reference)

@@ -12,7 +12,7 @@ import yaml
 
 from agentpipe.core.result import Result
 from agentpipe.rollouts import samples
-from tests.llm_stub import LlmStub, Reply, TokenIds, fail, say
+from tests.llm_stub import LlmStub, Reply, TokenIds, fail, hang, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ FIRST, SECOND = TokenIds([1, 2], [3, 4]), TokenIds([1, 2, 3, 4, 5], [6])
 CLIENT = """
 import json, os, sys, urllib.error, urllib.request
 
-def post(env, path, body, headers=()):
+def post(env, path, body, headers=(), timeout_s=60):
     anthropic = path.endswith("messages")
     base = env["ANTHROPIC_BASE_URL" if anthropic else "OPENAI_BASE_URL"]
     key = env["ANTHROPIC_API_KEY" if anthropic else "OPENAI_API_KEY"]
@@ -35,7 +35,7 @@ def post(env, path, body, headers=()):
         base + path, json.dumps(body).encode(),
         {"Content-Type": "application/json", **credential, **dict(headers)})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -60,6 +60,11 @@ def act(question, env):
         given = ask(env, first)
         assert ask(env, first, {"x-stainless-retry-count": "1"}) == given
         return "the same"
+    if question == "give up":
+        try:
+            post(env, "/chat/completions", {"model": "m", "messages": first}, timeout_s=1.5)
+        except OSError:
+            raise SystemExit("it takes too long")
     if question == "another key":
         base = env["OPENAI_BASE_URL"].partition("/t/")[0] + "/v1"
         good = post({**env, "OPENAI_BASE_URL": base}, "/chat/completions", {"messages": first})
@@ -83,7 +88,7 @@ class Client:
         try:
             return act(task.question, context.env)
         except SystemExit as error:
-            raise RuntimeError(str(error))
+            raise RuntimeError(str(error)) from None
 """
 )
 
@@ -213,6 +218,22 @@ def test_a_models_failure_is_the_runs(project: Project, kind: str) -> None:
     result, _ = run(project, kind, [fail(503)], "2 and 2?", tokens="try")
     assert (result["outcome"], result["reward"]) == ("infra_error", None)
     assert result["error"]["type"] == "ModelUnavailableError"
+
+
+def test_a_model_that_hangs_until_the_agent_gives_up_is_not_the_agents_error(
+    project: Project, kind: str
+) -> None:
+    result, _ = run(project, kind, [hang()], "give up", tokens="try")
+    assert (result["outcome"], result["reward"]) == ("infra_error", None)
+    assert result["error"]["type"] == "ModelTimeout"
+
+
+@pytest.mark.long
+def test_a_conversation_beyond_the_context_window_is_a_limit(project: Project, kind: str) -> None:
+    too_long = fail(400, {"error": {"code": "context_length_exceeded", "message": "Too long."}})
+    result, _ = run(project, kind, [too_long], "2 and 2?", tokens="try")
+    assert (result["outcome"], result["reward"]) == ("limit", None)
+    assert result["rollout"]["stop"] == "length"
 
 
 @pytest.mark.long

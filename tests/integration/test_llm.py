@@ -361,7 +361,24 @@ def test_a_key_that_is_missing_is_named(bench: Bench, monkeypatch: pytest.Monkey
     assert is_permanent(end)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/v1?key=x", "127.0.0.1:9/v1", "http://me:se/cret@h/v1"]
+)
+def test_a_wrong_address_in_a_variable_is_a_failure_of_the_set_up(bench: Bench, url: str) -> None:
+    spec = {"name": "it", "type": "llm", "config": {"model": "openai:m"}}
+    engine = bench.open({"kind": "agent", "spec": spec})
+    (end,) = bench.ask(engine, "?", env={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url})
+    assert str(end).startswith("OPENAI_BASE_URL: ")
+    assert "cret" not in str(end)
+    assert is_permanent(end)
+
+
 # MCP-Universe's format.
+
+
+def test_a_query_in_their_base_url_is_refused(bench: Bench) -> None:
+    with pytest.raises(AgentpipeError, match=r"base_url: expected a URL .* without \? and #"):
+        bench.open(*_theirs("http://127.0.0.1:9/v1?key=x"))
 
 
 def _theirs(url: str, **config: Any) -> Iterator[dict[str, Any]]:

@@ -75,6 +75,7 @@ def test_a_program_finds_the_url_of_its_run_in_its_environment(project: Project)
     [
         ({"argv": ["cat"], "base_url": "http://{{ task_id }}/v1"}, "must not choose the server"),
         ({"argv": ["cat"], "base_url": "gateway"}, "base_url: expected a URL"),
+        ({"argv": ["cat"], "base_url": "http://h/v1?key=x"}, "without ? and #"),
         ({"argv": ["cat", "{{ base_url }}"]}, "OPENAI_BASE_URL"),
     ],
 )

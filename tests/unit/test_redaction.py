@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 import orjson
 import pytest
 
-from agentpipe.core.redaction import Redactor, without_password
+from agentpipe.core.redaction import Redactor, passwords_in, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +128,17 @@ def test_each_encoding_of_a_secret_is_masked(secret: str, encoding: str, around:
     # Only three characters at either end of a base64, and the surrounding text, can remain.
     assert len(shown) <= len(around) + 3 + 30, shown
     assert redactor.occurs_in(orjson.dumps({"result": text}))
+
+
+def test_the_password_of_a_secret_url_is_a_secret_of_its_own() -> None:
+    redactor = Redactor(["postgres://app:se%2Fcret-47@db:5432/x", "amqp://guest:guest@mq"])
+    assert redactor.text("app, se%2Fcret-47, se/cret-47, guest") == "app, ***, ***, guest"
+    assert redactor.text("amqp://guest:guest@mq") == "***"
+
+
+def test_passwords_are_found_in_urls_anywhere_in_a_config() -> None:
+    config = {"llms": [{"url": "HTTP://u:first@h/v1", "n": 1}], "x": "a:b@c", "y": "http://h/:z@"}
+    assert set(passwords_in(config)) == {"first"}
 
 
 @pytest.mark.parametrize("before", ["%", "\\", "\\n", "\\\\", "%4", "\\u00"])

@@ -28,6 +28,12 @@ def test_fields_of_the_task_and_names_of_the_context_are_filled_in() -> None:
     assert not is_template("http://h/v1")
 
 
+def test_the_context_can_name_the_whole_server() -> None:
+    url = "{{ GATEWAY }}/{{ task_id }}/v1"
+    assert not list(url_problems(url))
+    assert filled(url, Task(task_id="t"), {"GATEWAY": "http://gw"}) == "http://gw/t/v1"
+
+
 def test_a_value_is_not_filled_again() -> None:
     task = Task(task_id="{{ SECRET }}")
     assert "SECRET" in filled("http://h/{{ task_id }}", task, {"SECRET": "hidden"})
@@ -39,6 +45,12 @@ def test_a_value_is_not_filled_again() -> None:
         ("http://{{ task_id }}/v1", "must not choose the server"),
         ("http://h.{{ group_id }}:80/v1", "must not choose the server"),
         ("http://u:{{ task_id }}@h/v1", "must not choose the server"),
+        ("{{ task_id }}/v1", "must not choose the server"),
+        ("{{ task_id }}://h/v1", "must not choose the server"),
+        ("http://h/v1?key={{ KEY }}", "without ? and #"),
+        ("{{ GATEWAY }}/v1?x=1", "without ? and #"),
+        ("http://h/v1#{{ KEY }}", "without ? and #"),
+        ("h:80/v1", "expected a URL"),
         ("http://h/{{ task.id }}/v1", "a placeholder is"),
         ("http://h/{{ task_id", "a placeholder is"),
         ("http://h/{{ 1 + 1 }}", "a placeholder is"),
@@ -54,6 +66,8 @@ def test_what_is_no_placeholder_or_in_the_wrong_place_is_refused(url: str, says:
         ("http://h/{{ group_id }}/v1", "t", "the task has no group_id"),
         ("http://h/{{ sample_index }}/v1", "t", "the task has no sample_index"),
         ("http://h/{{ GATEWEY }}/v1", "t", "the context has no variable 'GATEWEY'"),
+        ("http://h/{{ QUERY }}/v1", "t", "without [?] and #"),
+        ("{{ GATEWAY }}/v1", "t", "expected a URL"),
         ("http://h/s/{{ task_id }}/v1", "..", "another path"),
         ("http://h/s/.{{ task_id }}/v1", ".", "another path"),
         ("http://h/s/{{ task_id }}{{ task_id }}/v1", ".", "another path"),
@@ -63,5 +77,5 @@ def test_a_value_that_is_missing_or_leads_elsewhere_fails_the_run(
     url: str, task_id: str, says: str
 ) -> None:
     with pytest.raises(AgentFailed, match=says) as caught:
-        filled(url, Task(task_id=task_id), {"GATEWAY": "gw"})
+        filled(url, Task(task_id=task_id), {"GATEWAY": "gw", "QUERY": "v1?key=x"})
     assert caught.value.permanent

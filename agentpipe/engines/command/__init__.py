@@ -20,9 +20,10 @@ from agentpipe.core.account import variables_of
 from agentpipe.core.caps import MAX_OUTPUT_BYTES
 from agentpipe.core.did_you_mean import unknown_keys
 from agentpipe.core.outside import read_shallow_json
+from agentpipe.core.redaction import passwords_in
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
-from agentpipe.engines.gateway import model_keys, model_variables, run_gateway
+from agentpipe.engines.gateway import model_secrets, model_variables, run_gateway
 from agentpipe.engines.gateway.variables import url_variables
 from agentpipe.engines.models import run_url
 from agentpipe.engines.process.launcher import (
@@ -69,7 +70,7 @@ class CommandEngine:
         self.search: Sequence[Path] = config.search
         self._folder, self._config = config.file.parent, config.config
         self._models = model_variables(os.environ)
-        self.secrets = model_keys(self._models)
+        self.secrets = (*model_secrets(self._models), *passwords_in(dict(self._config)))
         problems = [*unknown_keys(self._config, _KEYS), *argv_problems(self._config.get("argv"))]
         problems = problems + _option_problems(self._config) or self._missing_program()
         if problems:
@@ -204,9 +205,6 @@ def _option_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append("pass_env: expected a list of names, such as [PATH, HOME, LANG]")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         problems.append("max_output_bytes: expected a whole number above 0")
-    base_url = config.get("base_url", "http://")
-    if not isinstance(base_url, str) or not base_url.startswith(("http://", "https://")):
-        problems.append("base_url: expected a URL")
-    else:
-        problems += run_url.url_problems(base_url)
+    if "base_url" in config:
+        problems += run_url.url_problems(config["base_url"])
     return problems

@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from agentpipe.core.failures import is_infra
+from agentpipe.core.redaction import passwords_in
 from agentpipe.core.rollout import recorder
 from agentpipe.engines.gateway.variables import KEYS, hidden_keys, model_variables
 
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
     from agentpipe.engines.gateway.gateway_of_run import RunGateway
 
 
-def model_keys(variables: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys among the variables that ``model_variables`` found."""
-    names = [name for names in KEYS.values() for name in names]
-    return tuple(variables[name] for name in names if name in variables)
+def model_secrets(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys, and the passwords in URLs, among the variables that ``model_variables`` found."""
+    keys = {name for names in KEYS.values() for name in names}
+    own = (value for name, value in variables.items() if name in keys)
+    return (*own, *passwords_in(dict(variables)))
 
 
-__all__ = ["hidden_keys", "model_keys", "model_variables", "run_gateway"]
+__all__ = ["hidden_keys", "model_secrets", "model_variables", "run_gateway"]
 
 
 @asynccontextmanager
@@ -43,7 +46,9 @@ async def run_gateway(
     passes ``own`` names the server it asks, and counts and traces its requests itself.
 
     Raises:
-        AgentFailed: Replaces what the block raises if its last request to a model failed.
+        AgentFailed: Replaces what the block raises if its last request to a model failed, unless
+            that reports another service.
+        RunLimitExceeded: The same, if that request was longer than the model's context window.
     """
     rollout = recorder()
     if rollout is None:
@@ -58,8 +63,9 @@ async def run_gateway(
     try:
         yield gateway
     except Exception as error:
-        if gateway.failure is None:
+        failure = gateway.failure
+        if failure is None or (is_infra(error) and not is_infra(failure)):
             raise
-        raise gateway.failure from error
+        raise failure from error
     finally:
         await gateways.close(gateway)

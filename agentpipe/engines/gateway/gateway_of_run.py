@@ -9,18 +9,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.outside import read_json
+from agentpipe.engines.gateway.model_calls import ModelCalls
 from agentpipe.engines.gateway.relay import Relay
 from agentpipe.engines.gateway.replies import refuse
 from agentpipe.engines.gateway.upstreams import (
     RECORDED,
+    is_recorded,
     is_unrecorded,
     policy_upstream,
     upstream,
 )
 from agentpipe.engines.gateway.variables import PREFIX, client_variables
 from agentpipe.engines.http.clients import new_client
-from agentpipe.engines.models.service_errors import redirected
+from agentpipe.engines.models.service_errors import redirected, too_long
 from agentpipe.engines.policies import KEY_NAME, URL_NAME, run_policy
+from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +33,10 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.core.rollout import Rollout
     from agentpipe.core.task import Task
+    from agentpipe.engines.gateway.exchange import KeptReply
     from agentpipe.engines.gateway.http_server import Reply, Request
-    from agentpipe.engines.gateway.relay import KeptReply
+    from agentpipe.engines.gateway.model_calls import Failure, ModelCall
     from agentpipe.engines.gateway.upstreams import Upstream
-    from agentpipe.errors import AgentFailed
 
 # Answers kept for clients that repeat a request after losing their connection.
 KEPT_ANSWERS = 8
@@ -50,7 +53,6 @@ class RunGateway:
         name: Part of its URL; secret outside this machine and this run.
         key: For clients that only take a key.
         context: The context variables to answer requests in, so that their spans belong to the run.
-        failure: Why the last request failed, or None. It is then also why the run failed.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class RunGateway:
         self.key = f"{self.name}-{secrets.token_hex(16)}"
         self.base_url = ""
         self.context = contextvars.copy_context()
-        self.failure: AgentFailed | None = None
+        self._calls, self._calls_of_judges = ModelCalls(), ModelCalls()
         self._task, self._rollout = task, rollout
         self._of_judges, self._of_agent = variables, {**variables, **(own or {})}
         self._policy = run_policy()
@@ -77,6 +79,11 @@ class RunGateway:
         self._client: httpx2.AsyncClient | None = None
         self._relays: dict[tuple[str, bool], Relay] = {}
         self._answers: dict[bytes, KeptReply] = {}
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the run failed if it did now: why its last request failed. Otherwise None."""
+        return self._calls.failure
 
     @property
     def env(self) -> dict[str, str]:
@@ -100,48 +107,54 @@ class RunGateway:
         """Answer one request; failures are answered, too."""
         judges = path.startswith(JUDGES)
         below = path.removeprefix(JUDGES).removeprefix(PREFIX).partition("?")[0]
-        is_answer = request.method == "POST" and below in RECORDED
-        if is_answer and judges:
-            relay = self._relay(RECORDED[below], judges=True)
-            await relay.pass_on(request, below, reply)
-        elif is_answer:
-            await self._recorded(request, below, reply)
-        elif is_unrecorded(request.method, below):
-            relay = self._relay(_protocol_of(request), judges=judges)
-            await relay.pass_on(request, below, reply)
-        else:
+        known = (request.method, below)
+        if not (is_recorded(*known) or is_unrecorded(*known)):
             await refuse(reply, 404, f"{request.method} {below} is not recorded: it is refused")
+            return
+        with (self._calls_of_judges if judges else self._calls).begin(reply) as call:
+            try:
+                await self._passed(request, below, call, judges=judges)
+            except AgentFailed as failed:  # The server's address is wrong.
+                call.end(failed)
+                await refuse(reply, 502, str(failed))
 
     async def close(self) -> None:
         """Close the connections to model servers."""
         if self._client is not None:
             await self._client.aclose()
 
-    async def _recorded(self, request: Request, path: str, reply: Reply) -> None:
+    async def _passed(self, request: Request, path: str, call: ModelCall, *, judges: bool) -> None:
+        if request.is_too_large:
+            call.end(too_long())
+            await refuse(call.reply, 413, "the request is too large", {"connection": "close"})
+        elif judges or not is_recorded(request.method, path):
+            protocol = RECORDED.get(path) or _protocol_of(request)
+            await self._relay(protocol, judges=judges).pass_on(request, path, call)
+        else:
+            await self._recorded(request, path, call)
+
+    async def _recorded(self, request: Request, path: str, call: ModelCall) -> None:
         try:
             body = read_json(request.body, exact=True)
         except ValueError as error:  # Includes JSON that is nested too deeply.
-            await refuse(reply, 400, f"{NO_OBJECT}: {error}")
+            await _refuse_asked(call, f"{NO_OBJECT}: {error}")
             return
         if not isinstance(body, dict):
-            await refuse(reply, 400, NO_OBJECT)
+            await _refuse_asked(call, NO_OBJECT)
         elif body.get("n") not in (None, 1):
-            await refuse(reply, 400, ONE_CHOICE)
+            await _refuse_asked(call, ONE_CHOICE)
         else:
-            await self._answered(request, body, path, reply)
+            await self._answered(request, body, path, call)
 
     async def _answered(
-        self, request: Request, body: dict[str, Any], path: str, reply: Reply
+        self, request: Request, body: dict[str, Any], path: str, call: ModelCall
     ) -> None:
         digest = hashlib.blake2b(path.encode() + request.body, digest_size=16).digest()
         if _is_repeat(request) and (known := self._answers.get(digest)):
-            await known.send(reply)
+            call.end(None)
+            await known.send(call.reply)
             return
-        relay = self._relay(RECORDED[path])
-        try:
-            answer = await relay.answer(body, path, reply)
-        finally:  # A stream that breaks off ends with an error, for the connection to end too.
-            self.failure = relay.failure
+        answer = await self._relay(RECORDED[path]).answer(body, path, call)
         if answer is not None:
             self._answers[digest] = answer
             if len(self._answers) > KEPT_ANSWERS:
@@ -171,6 +184,12 @@ class RunGateway:
         if self._client is None:
             self._client = new_client(redirected, plain=True)
         return self._client
+
+
+async def _refuse_asked(call: ModelCall, message: str) -> None:
+    """Refuse what the agent asks: that is its own error."""
+    call.end(None)
+    await refuse(call.reply, 400, message)
 
 
 def _protocol_of(request: Request) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,7 +12,6 @@ from typing import TYPE_CHECKING
 import h11
 
 from agentpipe.core.caps import MAX_REQUEST_BYTES
-from agentpipe.engines.gateway.error_bodies import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -22,17 +23,21 @@ _READ_BYTES = 64 * 1024
 MAX_CONNECTIONS = 2_000
 # Between two requests, and between two parts of a request.
 MAX_SILENCE_S = 120.0
-TOO_LARGE = "the request is too large"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request; header names are in lower case."""
+    """An HTTP request; header names are in lower case.
+
+    Attributes:
+        is_too_large: Whether it has more than ``MAX_REQUEST_BYTES``; its body is left out then.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes = b""
+    is_too_large: bool = False
 
 
 class LoopbackServer:
@@ -50,7 +55,12 @@ class LoopbackServer:
 
     async def start(self) -> int:
         """Listen on a free port and return it; the server lives as long as its event loop."""
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.BaseProtocol:
+            return _Protocol(asyncio.StreamReader(loop=loop), self._serve, loop=loop)
+
+        self._server = await loop.create_server(protocol, HOST, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,6 +85,20 @@ class LoopbackServer:
                 return
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Notes when its client closes the connection: what reads it is busy with the answer then."""
+
+    hung_up_at: float | None = None
+
+    def eof_received(self) -> bool | None:
+        self.hung_up_at = self.hung_up_at or time.monotonic()
+        return super().eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.hung_up_at = self.hung_up_at or time.monotonic()
+        super().connection_lost(error)
+
+
 _ENDS = (h11.ProtocolError, ConnectionError, TimeoutError)
 _CLOSING = {"content-type": "application/json", "connection": "close"}
 
@@ -93,15 +117,13 @@ class _Connection:
         """Read the body, and return the request with it.
 
         Raises:
-            ConnectionError: The body does not arrive, or is too large; then the client already has
-                a 413.
+            ConnectionError: The body does not arrive.
         """
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
             if len(body) > MAX_REQUEST_BYTES:
-                await Reply(self).whole(413, _CLOSING, error_body(TOO_LARGE))
-                raise ConnectionError(TOO_LARGE)
+                return replace(head, is_too_large=True)
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionError("the request has no end")
         return replace(head, body=bytes(body))
@@ -119,6 +141,25 @@ class _Connection:
         self._writer.write(self._h11.send(event) or b"")
         await self._writer.drain()
 
+    @property
+    def hung_up_at(self) -> float | None:
+        """When the client closed the connection, as far as the event loop has seen it."""
+        return self._protocol.hung_up_at
+
+    def look(self) -> None:
+        """Note what the loop has not seen yet: a client that waits can only have hung up."""
+        if self.hung_up_at is None:
+            poll = select.poll()
+            poll.register(self._writer.get_extra_info("socket").fileno(), select.POLLIN)
+            if poll.poll(0):
+                self._protocol.hung_up_at = time.monotonic()
+
+    @property
+    def _protocol(self) -> _Protocol:
+        protocol = self._writer.transport.get_protocol()
+        assert isinstance(protocol, _Protocol)
+        return protocol
+
     def begins_again(self) -> bool:
         """Whether another request can follow on this connection."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
@@ -133,6 +174,15 @@ class Reply:
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self.has_begun = False
+
+    @property
+    def hung_up_at(self) -> float | None:
+        """When the client closed the connection, by the monotonic clock; None if it is open."""
+        return self._connection.hung_up_at
+
+    def look(self) -> None:
+        """Look whether the client has closed the connection, before the event loop does."""
+        self._connection.look()
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the head; without a content-length the body is chunked."""

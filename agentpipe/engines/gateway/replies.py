@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.outside import encoded
@@ -21,16 +22,17 @@ _OF_ANSWER = ("prompt_token_ids",)
 _OF_CHOICE = ("token_ids", "weight_versions")
 
 
-async def refuse(reply: Reply, status: int, message: str) -> None:
+async def refuse(
+    reply: Reply, status: int, message: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Reply with an error."""
-    await reply.whole(status, JSON, error_body(message))
+    await reply.whole(status, {**JSON, **headers}, error_body(message))
 
 
 async def refuse_paused(reply: Reply) -> None:
     """Reply that the policy is paused; official clients retry after ``RETRY_AFTER_S``."""
     text = "the policy is paused for a new version: ask again"
-    later = {"retry-after": str(RETRY_AFTER_S)}
-    await reply.whole(429, JSON | later, error_body(text))
+    await refuse(reply, 429, text, {"retry-after": str(RETRY_AFTER_S)})
 
 
 def passed(headers: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from agentpipe.engines.gateway.variables import KEYS, PREFIX, URLS
 from agentpipe.engines.models.credentials import NO_KEY
 from agentpipe.engines.models.protocols import PROTOCOLS
 from agentpipe.engines.models.providers import PROVIDERS
+from agentpipe.engines.models.run_url import refuse_bad_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,17 +48,28 @@ class Upstream:
         return base_url.removesuffix(PREFIX) + PREFIX + path
 
 
+def is_recorded(method: str, path: str) -> bool:
+    """Whether a request is for a model's answer."""
+    return method == "POST" and path in RECORDED
+
+
 def is_unrecorded(method: str, path: str) -> bool:
     """Whether to forward a request without a record; all other unknown requests are refused."""
     return _UNRECORDED.fullmatch(f"{method} {path}") is not None
 
 
 def upstream(name: str, variables: Mapping[str, str]) -> Upstream:
-    """The server in ``variables``, or the provider's default."""
+    """The server in ``variables``, or the provider's default.
+
+    Raises:
+        AgentFailed: Its URL cannot be asked.
+    """
     provider = PROVIDERS[name]
-    found = next(filter(None, map(variables.get, URLS[name])), provider.base_url)
+    found = next((each for each in URLS[name] if variables.get(each)), None)
+    base_url = variables[found] if found else provider.base_url
+    refuse_bad_url(base_url, found or "base_url")
     key = next(filter(None, map(variables.get, KEYS[name])), NO_KEY)
-    return Upstream(provider, found.rstrip("/"), key)
+    return Upstream(provider, base_url.rstrip("/"), key)
 
 
 def policy_upstream(name: str, policy: RunPolicy) -> Upstream:

@@ -73,7 +73,7 @@ async def _connected(server: tuple[str, int], request: httpx2.Request) -> _Conne
             )
     except TimeoutError as error:
         raise httpx2.ConnectTimeout("no connection in time") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # The latter for a host that no DNS name can be.
         raise httpx2.ConnectError(str(error)) from error
     return connection
 

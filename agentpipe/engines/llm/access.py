@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import repeated_names, variables_of
+from agentpipe.core.redaction import passwords_in
 from agentpipe.engines.models.credentials import NO_KEY
-from agentpipe.engines.models.run_url import filled, is_template
+from agentpipe.engines.models.run_url import filled, is_template, refuse_bad_url
 from agentpipe.engines.policies import run_policy
 from agentpipe.engines.process.launcher import PASSED_ON
 from agentpipe.errors import AgentFailed, ConfigError
@@ -50,20 +51,24 @@ class Access:
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """Values of the worker's environment that can reach a run; PATH and HOME are not secret."""
+        """Values of the worker's environment that can reach a run; PATH and HOME are not secret.
+
+        Also the passwords in the URLs of the config, of its variables and of the MCP servers.
+        """
         names = {*self._server_names, *self._config.provider.key_names} - {*PASSED_ON}
-        return tuple(self._environ[name] for name in names if name in self._environ)
+        values = (self._environ[name] for name in names if name in self._environ)
+        urls = [self._config.base_url, *map(self._environ.get, self._config.provider.url_names)]
+        servers = [*self._config.servers, *self._catalogue.entries()]
+        return (*values, *passwords_in([urls, servers]))
 
     def model(self, task: Task, context: Context) -> Endpoint:
         """The model's endpoint for this task.
 
         Raises:
-            AgentFailed: The key or the address is missing.
+            AgentFailed: The key or the address is missing, or the address is wrong.
         """
         provider = self._config.provider
-        base_url = self._config.base_url or self._first(provider.url_names, context)
-        if is_template(self._config.base_url) and run_policy() is None:
-            base_url = filled(base_url, task, context.env)
+        base_url = self._base_url(task, context)
         key = self._first(provider.key_names, context)
         if run_policy() is not None:  # A policy has its own address and key.
             return Endpoint(base_url or provider.base_url, key or NO_KEY)
@@ -75,6 +80,17 @@ class Access:
                 f"{names} is not set: set it in the context's env or in the workers' environment"
             )
         return Endpoint(with_version(base_url or provider.base_url, provider.name), key or NO_KEY)
+
+    def _base_url(self, task: Task, context: Context) -> str:
+        """The base URL that the config or a variable sets for this task; empty if none does."""
+        own = self._config.base_url
+        if own and is_template(own) and run_policy() is None:
+            own = filled(own, task, context.env)
+        names = self._config.provider.url_names
+        base_url = own or self._first(names, context)
+        if base_url and run_policy() is None:
+            refuse_bad_url(base_url, "base_url" if own else " or ".join(names))
+        return base_url
 
     def servers(self, task: Task, context: Context) -> list[McpServer]:
         """The servers for this task.

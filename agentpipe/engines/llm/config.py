@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, unknown_keys
 from agentpipe.engines.models.providers import PROVIDERS
-from agentpipe.engines.models.run_url import url_problems
+from agentpipe.engines.models.run_url import EXPECTED, is_base_url, url_problems
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,17 +121,11 @@ def _above_zero(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: type(value) in kinds and value > 0  # bool does not count as a number.
 
 
-def _is_base_url(value: Any) -> bool:
-    """Whether the protocol's paths can follow it: behind a query they would be part of that."""
-    is_url = isinstance(value, str) and value.startswith(("http://", "https://"))
-    return is_url and not {"?", "#"} & {*value}
-
-
 _COUNT = ("an integer above 0", _above_zero(int))
 _SECONDS = ("seconds above 0", _above_zero(int, float))
 _FLAG = ("true or false", lambda value: isinstance(value, bool))
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "base_url": ("a URL that ends with its path, without ? and #", _is_base_url),
+    "base_url": (EXPECTED, is_base_url),
     "instruction": ("a string", lambda value: isinstance(value, str)),
     "servers": ("a list", lambda value: isinstance(value, list)),
     "max_iterations": _COUNT,
@@ -157,7 +151,8 @@ def read_config(config: AgentConfig) -> LlmConfig:
     problems: list[str] = []
     read = _own if config.type == "llm" else _peer
     llm_config = read(config, problems)
-    problems += url_problems(llm_config.base_url) if llm_config else ()
+    if llm_config and llm_config.base_url:
+        problems += url_problems(llm_config.base_url)
     if problems or llm_config is None:
         raise ConfigError(map(config.problem, problems))
     return llm_config

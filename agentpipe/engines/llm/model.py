@@ -18,13 +18,11 @@ from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import recorder
-from agentpipe.engines.http.bodies import chunks, whole
-from agentpipe.engines.http.sse import events
 from agentpipe.engines.llm.access import with_version
-from agentpipe.engines.models import stops
+from agentpipe.engines.models.answers import answer_in, is_stream, parts_of
 from agentpipe.engines.models.credentials import NO_KEY, header_value
 from agentpipe.engines.models.protocols import PROTOCOLS
-from agentpipe.engines.models.reading import UnreadableResponse, parsed
+from agentpipe.engines.models.reading import UnreadableResponse
 from agentpipe.engines.models.recording import (
     IdRequests,
     refuses_ids,
@@ -33,13 +31,7 @@ from agentpipe.engines.models.recording import (
     usage_of,
     without_ids,
 )
-from agentpipe.engines.models.service_errors import (
-    CLIENT_ERROR,
-    ServiceError,
-    error_of,
-    error_within_answer,
-    failure_of,
-)
+from agentpipe.engines.models.service_errors import ServiceError, failure_of, incomplete, too_long
 from agentpipe.engines.models.token_mode import root_of, token_mode
 from agentpipe.engines.policies import Route, run_policy
 from agentpipe.errors import AgentFailed, RunLimitExceeded
@@ -144,7 +136,8 @@ class LlmModel:
             step.update(response_record(response, usage))
             trace.record_usage(usage)
             self._record_ids(conversation, response, route)
-            self._refuse_incomplete(response)
+            if failure := incomplete(response):
+                raise failure
         return response
 
     def _record_ids(self, conversation: Conversation, response: Response, route: Route) -> None:
@@ -203,7 +196,8 @@ class LlmModel:
 
     def _request_to(self, url: httpx2.URL, body: Mapping[str, Any], route: Route) -> httpx2.Request:
         content = encoded(body)
-        _refuse_long(content)
+        if len(content) > caps.MAX_REQUEST_BYTES:
+            raise too_long("lower max_tool_chars")
         headers = self._headers_of(route)
         extensions = self._extensions
         return httpx2.Request("POST", url, content=content, headers=headers, extensions=extensions)
@@ -212,64 +206,22 @@ class LlmModel:
         """The answer as an object, whether it arrives whole or as a stream."""
         response = await self._client.send(request, stream=True)
         try:
-            if "event-stream" in response.headers.get("Content-Type", "") and response.is_success:
+            if is_stream(response):
                 return await self._joined(response)
-            content = await whole(response)
+            return await answer_in(response, self._protocol)
         finally:
             await response.aclose()
-        self._refuse_error_status(response, content)
-        answer = parsed(content)
-        self._refuse_error(answer, response)
-        return answer
 
     async def _joined(self, response: httpx2.Response) -> Any:
         joined = self._protocol.Joined()
-        async for each in events(chunks(response)):
-            if each.data.decode(errors="replace") == self._protocol.END:
-                break
-            event = parsed(each.data)
-            if each.name == "error":
-                raise error_within_answer(event, response)
-            self._refuse_error(event, response)
-            joined.add(event)
+        async for _, part in parts_of(response, self._protocol):
+            if part is not None:
+                joined.add(part)
         return joined.whole()
-
-    def _refuse_error_status(self, response: httpx2.Response, content: bytes) -> None:
-        if response.status_code >= CLIENT_ERROR:
-            raise error_of(response, content)
-
-    def _refuse_error(self, message: Any, response: httpx2.Response) -> None:
-        if error := self._protocol.error_in(message):
-            raise error_within_answer(error, response)
-
-    def _refuse_incomplete(self, response: Response) -> None:
-        if stops.failed(response):
-            raise AgentFailed(
-                f"the model's server gave up in its answer: finish reason {response.finish_reason}",
-                kind="IncompleteResponse",
-                infra=True,
-            )
-        if stops.out_of_context(response):
-            raise RunLimitExceeded(
-                "the conversation fills the model's context window", stop="length"
-            )
 
     @cached_property
     def _redactor(self) -> Redactor:
         return Redactor(self._secrets)
-
-
-def _refuse_long(content: bytes) -> None:
-    """Refuse a long request: it grows with each response and tool result.
-
-    Raises:
-        RunLimitExceeded: It has more than ``MAX_REQUEST_BYTES``.
-    """
-    if len(content) > caps.MAX_REQUEST_BYTES:
-        most = f"{caps.MAX_REQUEST_BYTES:,} bytes (MAX_REQUEST_BYTES)"
-        raise RunLimitExceeded(
-            f"the conversation has more than {most}: lower max_tool_chars", stop="length"
-        )
 
 
 def _is_worth_a_try(failure: AgentFailed) -> bool:

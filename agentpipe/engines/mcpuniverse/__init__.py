@@ -18,7 +18,7 @@ from agentpipe.config.mcp_servers import read_list
 from agentpipe.config.mcp_universe_prompts import prompt_files
 from agentpipe.config.mcp_universe_servers import added_servers
 from agentpipe.config.yaml_source import read_text
-from agentpipe.engines.mcpuniverse.recorded import RecordedAgent, unrecorded_model
+from agentpipe.engines.mcpuniverse.recorded import RecordedAgent, secrets_in, unrecorded_model
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
 from agentpipe.errors import ConfigError
@@ -48,6 +48,7 @@ class McpUniverseEngine:
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
+        self.secrets = secrets_in(config)
         self._text, self._prompts = read_text(config.file), prompt_files(config)
         try:
             self._python = _python()

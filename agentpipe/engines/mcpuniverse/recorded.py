@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from agentpipe.config.mcp_universe_names import names
+from agentpipe.core.redaction import passwords_in
 from agentpipe.core.rollout import recorder
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.errors import AgentFailed
@@ -70,6 +71,14 @@ def unrecorded_model(config: AgentConfig) -> str:
     """The type of a config's llm that returns no token ids; empty if all return them."""
     llms = (each.data["spec"]["type"] for each in config.documents if each.data["kind"] == "llm")
     return next((name for name in llms if name not in _led_types()), "")
+
+
+def secrets_in(config: AgentConfig) -> tuple[str, ...]:
+    """The credentials that a config itself holds, for its llms."""
+    specs = [each.data["spec"] for each in config.documents if each.data["kind"] == "llm"]
+    given = [spec.get("config") or {} for spec in specs]
+    keys = [str(each["api_key"]) for each in given if each.get("api_key")]
+    return (*keys, *passwords_in(given))
 
 
 def _led_types() -> tuple[str, ...]:

@@ -6,7 +6,7 @@ allowed after the host, so a sender cannot choose where a key is sent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from agentpipe.core import trace
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.task import Task
 
+EXPECTED = "a URL that ends with its path, without ? and #"
 FIELDS = ("task_id", "attempt", "group_id", "sample_index", "policy_version")
 
 
@@ -27,10 +28,12 @@ def is_template(base_url: str) -> bool:
     return "{{" in base_url
 
 
-def url_problems(base_url: str) -> Iterator[str]:
-    """Problems with its placeholders, one sentence each."""
-    host = base_url.partition("://")[2].partition("/")[0]
-    for name in names_in(host):
+def url_problems(base_url: Any) -> Iterator[str]:
+    """Problems with the URL and its placeholders, one sentence each."""
+    if not is_base_url(base_url) and not _begins_with_a_variable(base_url):
+        yield f"base_url: expected {EXPECTED}"
+        return
+    for name in names_in(_server_in(base_url)):
         if name in FIELDS:
             yield f"base_url: a task must not choose the server: write {{{{ {name} }}}} behind it"
     rest = render(base_url, dict.fromkeys(names_in(base_url), ""))
@@ -39,14 +42,49 @@ def url_problems(base_url: str) -> Iterator[str]:
         yield f"base_url: a placeholder is {{{{ NAME }}}}, with {known} or a name of the context"
 
 
+def _begins_with_a_variable(base_url: Any) -> bool:
+    """Whether only the context knows the server; what it fills in is checked in each run."""
+    return isinstance(base_url, str) and base_url.startswith("{{") and not {"?", "#"} & {*base_url}
+
+
+def _server_in(base_url: str) -> str:
+    scheme, mark, rest = base_url.rpartition("://")
+    return f"{scheme}{mark}{rest.partition('/')[0]}"
+
+
+def is_base_url(value: Any) -> bool:
+    """Whether the protocol's paths can follow it: behind a query they would be part of that."""
+    is_url = isinstance(value, str) and value.startswith(("http://", "https://"))
+    return is_url and not {"?", "#"} & {*value}
+
+
+def refuse_bad_url(base_url: str, name: str) -> None:
+    """Refuse a URL to which no request can go; ``name`` says where it is set.
+
+    Raises:
+        AgentFailed: It is not the URL of a server, or has a query.
+    """
+    import httpx2
+
+    if not is_base_url(base_url):
+        raise _refused(f"expected {EXPECTED}", name)
+    try:
+        httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:  # Its message can quote a part of a password.
+        text = "not a valid URL: percent-encode special characters, as in a password"
+        raise _refused(text, name) from error
+
+
 def filled(base_url: str, task: Task, env: Mapping[str, str]) -> str:
     """Fill in this run's URL; names that are not fields of the task come from the context.
 
     Raises:
-        AgentFailed: A value is missing, or would lead to another path.
+        AgentFailed: A value is missing, or would lead to another path or into a query.
     """
     values = {name: _value(name, task, env) for name in names_in(base_url)}
     url: str = render(base_url, values)
+    if not is_base_url(url):
+        raise _refused(f"with the context's values, expected {EXPECTED}")
     if any(unquote(part) in {".", ".."} for part in urlsplit(url).path.split("/")):
         raise _refused("a value that consists of dots would lead to another path")
     return url
@@ -65,5 +103,5 @@ def _value(name: str, task: Task, env: Mapping[str, str]) -> str:
     return quote(str(value), safe="")
 
 
-def _refused(text: str) -> AgentFailed:
-    return AgentFailed(f"base_url: {text}", kind="ConfigError", permanent=True)
+def _refused(text: str, name: str = "base_url") -> AgentFailed:
+    return AgentFailed(f"{name}: {text}", kind="ConfigError", permanent=True)

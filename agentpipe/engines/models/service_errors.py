@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core import caps
 from agentpipe.core.caps import CapExceeded
 from agentpipe.core.error_codes import (
     CREDENTIAL_CODES,
@@ -22,6 +23,7 @@ from agentpipe.core.error_codes import (
 from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import encoded
+from agentpipe.engines.models import stops
 from agentpipe.engines.models.reading import UnreadableResponse, parsed
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import httpx2
+
+    from agentpipe.engines.models.conversation import Response
 
 MAX_WORDS_CHARS = 1_000
 CLIENT_ERROR = 400
@@ -180,7 +184,7 @@ def _message(described: Mapping[str, Any]) -> str:
     return ": ".join(str(text) for text in found if text)
 
 
-def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
+def failure_of(error: Exception, masked: Callable[[str], str]) -> AgentFailed | RunLimitExceeded:
     """Convert a failed request to the error for the run.
 
     Args:
@@ -200,12 +204,29 @@ def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
     return AgentFailed(text, kind="ModelConnectionError", infra=True)
 
 
+def too_long(remedy: str = "let tools return less") -> RunLimitExceeded:
+    """Make the error for a request above ``MAX_REQUEST_BYTES``: it grows with each answer."""
+    most = f"{caps.MAX_REQUEST_BYTES:,} bytes (MAX_REQUEST_BYTES)"
+    return RunLimitExceeded(f"the conversation has more than {most}: {remedy}", stop="length")
+
+
+def incomplete(response: Response) -> AgentFailed | RunLimitExceeded | None:
+    """The error in the finish reason of an answer; None if the answer can be used."""
+    if stops.failed(response):
+        text = f"the model's server gave up in its answer: finish reason {response.finish_reason}"
+        return AgentFailed(text, kind="IncompleteResponse", infra=True)
+    if stops.out_of_context(response):
+        text = "the conversation fills the model's context window"
+        return RunLimitExceeded(text, stop="length")
+    return None
+
+
 def redirected(_response: object, text: str) -> AgentFailed:
     """Make the error for a redirect to another server: the address is wrong."""
     return AgentFailed(f"the model's server: {text}", kind="ModelRedirected", permanent=True)
 
 
-def _judged(error: ServiceError, words: str) -> Exception:
+def _judged(error: ServiceError, words: str) -> AgentFailed | RunLimitExceeded:
     status = error.status_code
     if _is_out_of_context(error):
         words = f"the conversation exceeds the model's context window: {words}"

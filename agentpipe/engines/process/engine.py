@@ -13,10 +13,10 @@ import orjson
 from agentpipe.config.paths import to_json
 from agentpipe.core.account import variables_of
 from agentpipe.core.masking import shorten
-from agentpipe.core.redaction import Redactor
+from agentpipe.core.redaction import Redactor, passwords_in
 from agentpipe.core.rollout import MESSAGES, OFF
 from agentpipe.engines.base import engine_class
-from agentpipe.engines.gateway import hidden_keys, model_keys, model_variables
+from agentpipe.engines.gateway import hidden_keys, model_secrets, model_variables
 from agentpipe.engines.process import child
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import (
@@ -60,10 +60,11 @@ class ProcessEngine:
         """
         self.search: Sequence[Path] = config.search
         self._config, self._record = config, record
+        self.secrets = tuple(passwords_in([each.data for each in config.documents]))
         env = context.env
         if record["tokens"] != OFF and hasattr(engine_class(config), "models"):
             self.models = MappingProxyType(model_variables(os.environ))
-            self.secrets = model_keys(self.models)
+            self.secrets = (*self.secrets, *model_secrets(self.models))
             env = hidden_keys(env)
         self._check(context, env)
 
