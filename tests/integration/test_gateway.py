@@ -129,7 +129,7 @@ def run(
             breaker=0,
         )
         project.send({"question": question, "task_id": "t", **task})
-        project.burst()
+        project.burst("--processes", "1")
     (result,) = project.results()
     return result, stub.requests
 

@@ -54,7 +54,7 @@ def run(
             config="./llm.yaml", isolation=isolation, max_retries=retries, breaker=0, **more
         )
         project.send({"question": "What time is it?", "task_id": "t", **task})
-        project.burst()
+        project.burst("--processes", "1")
     (result,) = project.results()
     return result, stub.requests
 

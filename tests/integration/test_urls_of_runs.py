@@ -37,10 +37,11 @@ def test_an_llm_agent_asks_at_the_url_of_its_run(project: Project, isolation: st
         project.collection(
             config="./asks.yaml", isolation=isolation, context=[{"env": {"REALM": "north"}}]
         )
+        project.work("--processes", "1")
         project.send({"task_id": "v1/a", "question": "q"})
-        project.burst("--processes", "1")  # Before "b" takes the reply of its second attempt.
+        project.until(delivered=1)  # Otherwise "b" could take the reply of its second attempt.
         project.send(*({"task_id": name, "question": "q"} for name in ("b", "..")))
-        project.burst("--processes", "1")
+        project.until(delivered=3)
         paths = [request.path.partition("/s/")[2] for request in stub.requests]
     assert paths == [
         "v1%2Fa/1/north/chat/completions",

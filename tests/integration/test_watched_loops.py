@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tests.integration.command_forks import CommandForks
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+# The conformance suite tests what both stores keep of a loop.
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.long)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return settings_on(request, tmp_path)
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NUMBER, CHARS = 60, 1_000_000
+NUMBER, CHARS = 60, 250_000
 AT_ONCE = 30
 
 
 def found() -> Iterator[Result]:
-    """Results of 2 MB each, all different."""
+    """Results of 500 KB each, all different."""
     for number in range(NUMBER):
         text = f"{number} ".ljust(CHARS, "x")
         asked = {"type": "agent", "messages": [text]}

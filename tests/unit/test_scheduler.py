@@ -250,12 +250,12 @@ def test_another_line_begins_with_the_day_it_is_seen(bench: Bench) -> None:
 
 
 def test_daylight_saving(bench: Bench) -> None:
-    bench.clock.time = datetime(2026, 3, 28, 12, tzinfo=UTC)
-    bench.run(HOUR * 48, "30 2 * * *", timezone="Europe/Berlin")
+    bench.clock.time = datetime(2026, 3, 29, tzinfo=UTC)
+    bench.run(HOUR * 26, "30 2 * * *", timezone="Europe/Berlin")
     assert bench.times == ["29 01:30", "30 00:30"]
     bench.fired.clear()
-    bench.clock.time = datetime(2026, 10, 24, 12, tzinfo=UTC)
-    bench.run(HOUR * 48, "30 2 * * *", timezone="Europe/Berlin", missed="skip")
+    bench.clock.time = datetime(2026, 10, 25, tzinfo=UTC)
+    bench.run(HOUR * 26, "30 2 * * *", timezone="Europe/Berlin", missed="skip")
     assert bench.times == ["25 00:30", "26 01:30"]
 
 
