@@ -73,7 +73,7 @@ demo:
 PYTEST = $(BIN)/python -m pytest
 # More processes than cores: tests wait half of their time, those with servers and workers most of it.
 PARALLEL_UNIT := -n 4 --dist worksteal
-PARALLEL := -n 6 --dist worksteal
+PARALLEL := -n 8 --dist worksteal
 # Those of the long tier start many processes each.
 PARALLEL_LONG := -n 3 --dist worksteal
 # Several at once may starve a lease or a server for seconds. What failed runs once more, alone:
