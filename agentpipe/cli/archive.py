@@ -6,9 +6,9 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
-from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run, age_or_time
 from agentpipe.cli.output import confirm, print_either, say

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import ReadsTasks
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import unknown_run
 from agentpipe.cli.opening import opened_sink, opened_store, settings_of
 from agentpipe.cli.options import add_common, add_run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from agentpipe.archive.collect import Collector
-from agentpipe.cli.home import require_results
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.opening import opened_sink, settings_of
 from agentpipe.cli.options import add_common, seconds
 from agentpipe.cli.otlp import add_content, group_of, trace_sender

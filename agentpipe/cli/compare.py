@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli.columns import divided, pairs
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import OK, PARTLY
-from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, run_name
 from agentpipe.cli.output import print_json, print_text, say, say_skipped

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.brokers.capabilities import KeepsUndeliverable, require
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.cli.dead_text import age, as_lines, readable
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
 from agentpipe.cli.help_text import EXIT_CODES
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.cli.opening import declare_named, opened_store, settings_of, store_to_read
 from agentpipe.cli.options import add_common, add_on_full, add_run, age_or_time, refuse_below_one

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK, PARTLY
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import opened_store, settings_of
 from agentpipe.cli.options import add_common, refuse_timeout_alone, seconds
 from agentpipe.cli.output import print_either, say, say_where

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from agentpipe.archive import Archive
 from agentpipe.archive.export.formats import FORMATS, Options
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
-from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.cli.opening import settings_of

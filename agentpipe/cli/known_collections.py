@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.home import has_tasks
+from agentpipe.cli.embedded_files import has_tasks
 from agentpipe.cli.opening import collection_file, collections_of, store_to_read
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.errors import AgentpipeError, ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.home import has_tasks
+from agentpipe.cli.embedded_files import has_tasks
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

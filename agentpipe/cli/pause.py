@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.budget_options import budget_of
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import collections_of, opened_store, settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_either, say, say_where

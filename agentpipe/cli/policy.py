@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import collections_of, opened_store, settings_of, store_to_read
 from agentpipe.cli.options import add_common, seconds
 from agentpipe.cli.output import print_either, say_where

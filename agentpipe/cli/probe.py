@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import FAILED, OK
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import settings_of, store_to_read
 from agentpipe.cli.options import add_common, seconds
 from agentpipe.cli.output import print_either

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.opening import opened_sink, opened_store, settings_of
 from agentpipe.cli.options import add_common

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.columns import divided, pairs
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
-from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import collections_of, opened_sink, settings_of
 from agentpipe.cli.options import add_common, add_run, run_name
 from agentpipe.cli.output import print_either, say

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli import pause
 from agentpipe.cli.budget_options import add_budget, budget_of
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import opened_store, settings_of
 from agentpipe.cli.options import add_run
 from agentpipe.cli.output import print_either, say_where

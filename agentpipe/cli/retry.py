@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
-from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import declare_named, opened_store, settings_of
 from agentpipe.cli.options import add_common, add_on_full, add_run
 from agentpipe.cli.output import print_either, print_json, print_text, say

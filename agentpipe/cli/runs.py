@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.cli.columns import listing
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import opened_store, settings_of, store_to_read
 from agentpipe.cli.options import add_common, run_name
 from agentpipe.cli.output import confirm, print_either, print_json, print_text, say

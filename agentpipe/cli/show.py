@@ -6,9 +6,9 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.cli.guard import unguarded
-from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_json, say

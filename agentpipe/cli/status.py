@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import settings_of, store_to_read
 from agentpipe.cli.options import add_common, add_run
 from agentpipe.cli.output import print_json, print_text, say_where

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.cli.embedded_files import await_results, require_results
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import await_results, require_results
 from agentpipe.cli.known_collections import refuse_unknown_collection
 from agentpipe.cli.known_runs import refuse_unknown_run, unknown_run
 from agentpipe.cli.opening import settings_of

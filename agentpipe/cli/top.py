@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.cli.guard import unguarded
-from agentpipe.cli.home import require_tasks
 from agentpipe.cli.opening import settings_of, store_to_read
 from agentpipe.cli.options import add_common, add_run
 from agentpipe.cli.output import print_json, say

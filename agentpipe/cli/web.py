@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.embedded_files import require_results
 from agentpipe.cli.exit_codes import OK
-from agentpipe.cli.home import require_results
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_address, add_common
 from agentpipe.cli.output import print_either, say

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.bottom_line import BottomLine, has_rows
+from agentpipe.cli.embedded_files import elsewhere
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
-from agentpipe.cli.home import elsewhere
 from agentpipe.cli.opening import collection_file, settings_of, store_to_read
 from agentpipe.cli.options import add_common, refuse_below_one
 from agentpipe.cli.output import say, say_where

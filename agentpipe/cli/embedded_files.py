@@ -1,4 +1,4 @@
-"""Embedded stores, which commands that only read must not create."""
+"""Embedded files: what the commands that only read need of them, since they must not create one."""
 
 from __future__ import annotations
 
