@@ -83,7 +83,8 @@ async def _rescored(
     runners = make_runners(collections, os.environ)
     with Archive.open(settings) as archive, opened_sink(settings) as sink:
         rescore = Rescore(names, evaluators, runners, archive, sink)
-        results = [each.task_id for each in archive.results(run=names.run)]
+        # An id that was used again has several Results: the last one counts.
+        results = dict.fromkeys(each.task_id for each in archive.results(run=names.run))
         if not results:
             raise no_results_of(settings, names.run)
         found = (archive.result(task_id) for task_id in results)

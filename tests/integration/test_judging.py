@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.base import Record
 
 if TYPE_CHECKING:
     from tests.integration.project import Project
@@ -250,6 +257,24 @@ def test_stored_answers_are_judged_again_and_no_agent_runs(
     assert judged["v1-rescored/000004/0"]["outcome"] == "agent_error"
     compared = project.run("compare", "v1", "v1-rescored", "--json").json
     assert compared["difference"]["delta"] == pytest.approx(1 / 3)
+    project.ok("archive", "trim", "--run", "v1-rescored", "--unread", "--yes")
+    assert project.ok(*command).json == done
+    assert project.ok("report", "--run", "v1-rescored", "--json").json["results"] == 8
+
+
+def test_of_an_id_that_was_used_again_the_last_answer_is_judged_once(project: Project) -> None:
+    project.collection()
+    answers = [
+        Result(task_id="v1/a", run="v1", collection="toys", submitted_at=at, result=answer)
+        for at, answer in (("at 1", "no"), ("at 2", "yes"))
+    ]
+    with closing(open_sink(Settings.from_env(project.environ))) as sink:
+        sink.publish([Record(it.task_id, it.encode(Redactor([]))) for it in answers])
+    project.write("right.json", json.dumps(RIGHT))
+    done = project.ok("rescore", "--run", "v1", "--evaluators", "right.json", "--json").json
+    assert (done["judged"], done["known"]) == (1, 0)
+    report = project.ok("report", "--run", "v1-rescored", "--json").json
+    assert (report["results"], report["pass_rate"]) == (1, 1.0)
 
 
 @pytest.mark.long

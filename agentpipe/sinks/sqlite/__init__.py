@@ -18,7 +18,7 @@ from agentpipe.sinks.base import check_group
 from agentpipe.sinks.sqlite import trimming
 from agentpipe.sinks.sqlite.archive import SqliteArchive
 from agentpipe.sinks.sqlite.facts import FEW, index_next
-from agentpipe.sinks.sqlite.keeping import collector_of, insert, rows_of
+from agentpipe.sinks.sqlite.keeping import collector_of, insert, recall_verdicts, rows_of
 from agentpipe.sinks.sqlite.layout import LAYOUT
 from agentpipe.sinks.sqlite.reader import SqliteGroupReader, SqliteReader
 from agentpipe.sinks.sqlite.searching import positions_of, search
@@ -73,6 +73,7 @@ class SqliteSink:
     def _publish(self, records: Sequence[Record]) -> None:
         rows = rows_of(_readable(records))
         with self._database.write() as db:
+            recall_verdicts(db, rows)
             insert(db, rows, time.time())
 
     def add_new(self, records: Sequence[Record]) -> int:

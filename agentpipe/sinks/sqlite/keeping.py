@@ -2,7 +2,8 @@
 
 A digest says what is stored once: a Result's submission, or the bytes of any other record. Earlier
 versions digested the bytes of Results too, so these are read to learn their submissions. A verdict
-that was removed is known by its bytes: its answer can be judged anew.
+that was removed is known by its bytes: its answer can be judged anew. Who publishes a verdict has
+just judged, and wants it back; who copies a stream can meet an old one again.
 """
 
 from __future__ import annotations
@@ -45,22 +46,43 @@ _ARE_KNOWN_BY_BYTES = (
 
 
 class Row(NamedTuple):
-    """A record and its digest."""
+    """A record and its digest.
+
+    Attributes:
+        is_verdict: Whether it is an answer that was judged again.
+    """
 
     task_id: str
     digest: bytes
     payload: bytes
+    is_verdict: bool
 
 
 def rows_of(records: Iterable[Record]) -> list[Row]:
     """The rows of records; call it before the transaction, as it reads the payloads."""
-    return [Row(each.task_id, _digest(each.payload), each.payload) for each in records]
+    return [_row_of(each.task_id, each.payload) for each in records]
+
+
+def _row_of(task_id: str, payload: bytes) -> Row:
+    found = keys_from(payload, _SUBMITTED_AT)
+    return Row(task_id, _digest(found, payload), payload, _is_verdict(found))
+
+
+def recall_verdicts(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Forget that verdicts were removed, so that ``insert`` stores them again."""
+    verdicts = [
+        (row.task_id, row.digest, _digest_of_bytes(row.payload)) for row in rows if row.is_verdict
+    ]
+    db.executemany("DELETE FROM trimmed WHERE task_id = ? AND digest IN (?, ?)", verdicts)
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[Row], published_at: float) -> int:
     """Store the rows that neither are nor were stored; returns how many."""
     before = db.total_changes
-    new = [(*row, published_at) for row in _without_known_bytes(db, rows)]
+    new = [
+        (row.task_id, row.digest, row.payload, published_at)
+        for row in _without_known_bytes(db, rows)
+    ]
     execute_rows(db, _INSERT, new)
     return db.total_changes - before
 
@@ -88,18 +110,20 @@ def _digests_of_known_bytes(db: sqlite3.Connection, task_id: str) -> set[bytes]:
         f" WHERE task_id = ? AND {_IS_OF_BYTES} AND length(body) <= ?",
         (task_id, caps.MAX_RECORD_BYTES),
     )
-    return {digest for (digest,) in trimmed} | {_digest(body) for (body,) in bodies}
+    return {digest for (digest,) in trimmed} | {_row_of(task_id, body).digest for (body,) in bodies}
 
 
 def digest_if_removed(payload: bytes, digest: bytes) -> bytes:
     """What tells a removed record when it is published again."""
-    found = keys_from(payload, _SUBMITTED_AT)
-    is_verdict = isinstance(found, dict) and found.get("rescored_of") is not None
+    is_verdict = _is_verdict(keys_from(payload, _SUBMITTED_AT))
     return _digest_of_bytes(payload) if is_verdict else digest
 
 
-def _digest(payload: bytes) -> bytes:
-    found = keys_from(payload, _SUBMITTED_AT)
+def _is_verdict(found: Any) -> bool:
+    return isinstance(found, dict) and found.get("rescored_of") is not None
+
+
+def _digest(found: Any, payload: bytes) -> bytes:
     if not _is_of_result(found, payload):
         return _digest_of_bytes(payload)
     # As ``submission_of`` of a Result.
