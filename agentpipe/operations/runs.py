@@ -36,7 +36,7 @@ class RunSummary:
         pass_rate: The mean reward; ``low`` and ``high`` bound its 95 % interval.
         rewarded: Number of results with a reward.
         tokens: In and out; None, like ``took_s``, if only the broker was asked.
-        usd: As far as prices are known.
+        usd: As far as prices are known; None if none is. A broker only adds up: its 0 is none.
         configs: Number of results by config fingerprint.
         results_from: ``archive``; or ``broker`` if the sink is not an archive, or has no result
             of this run.
@@ -130,14 +130,13 @@ def parsed_record(kept: bytes) -> dict[str, Any]:
 
 def by_store(run: KeptRun) -> RunSummary:
     """Summarize by the broker's counts, without the results."""
-    counted_here = run.outcomes is not None
     return _summary(
         run,
         done=sum(run.outcomes.values()) if run.outcomes is not None else None,
         outcomes=run.outcomes,
         pass_rate=run.rewards / run.rewarded if run.rewarded else None,
         rewarded=run.rewarded,
-        usd=run.usd if counted_here else None,
+        usd=run.usd or None,
         configs=run.known_configs,
         results_from="broker",
     )
@@ -165,7 +164,7 @@ def by_report(run: KeptRun, report: Report, done: int, archived: int | None = No
         high=mean.high if mean else None,
         rewarded=report.rewarded,
         tokens=tokens_in(usage),
-        usd=usage.get("usd", 0.0),
+        usd=usage.get("usd"),
         took_s=report.duration_s,
         configs=report.config_hashes,
         results_from="archive",

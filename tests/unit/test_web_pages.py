@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.brokers import open_store, open_watched
+from agentpipe.brokers.statistics import Tally
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import Unreachable
@@ -25,10 +26,11 @@ from agentpipe.sinks.base import Record
 from agentpipe.web import app as web_app
 from agentpipe.web import results as web_results
 from agentpipe.web.access import Access
+from agentpipe.web.fleet import Fleet
 from agentpipe.web.hour import Hour
-from agentpipe.web.pages import url
+from agentpipe.web.pages import Pages, url
 from tests.support import wait_until
-from tests.unit.fleets import agent, fleet
+from tests.unit.fleets import MARKS, agent, fleet, history
 from tests.web_client import TOKEN, ask
 
 if TYPE_CHECKING:
@@ -86,6 +88,19 @@ def test_a_run_has_its_figures_and_its_samples(tmp_path: Path) -> None:
     assert "250 samples" in text
     assert "1 to 100 of 250" in text
     assert text.count("/task?id=") == 100
+
+
+def test_a_run_whose_cost_is_unknown_does_not_look_free(tmp_path: Path) -> None:
+    app = site(tmp_path, result("free/a", usage={"usd": 0.0}), result("unknown/a"))
+    read_run(app, "/run?name=free")
+    read_run(app, "/run?name=unknown")
+    rows = {
+        name: row
+        for row in ask(app, "/runs").text.split("<tr>")
+        for name in ("free", "unknown")
+        if f"name={name}" in row
+    }
+    assert ("$0.00" in rows["free"], "$" in rows["unknown"]) == (True, False)
 
 
 def test_of_a_run_without_end_the_last_results_are_shown(
@@ -221,6 +236,15 @@ def test_charts_show_the_first_seconds_of_a_server() -> None:
     assert len(waiting.line.split()) == 4
     hour.add(3_000.0, fleet(agent(), outcomes={"ok": 9}))
     assert hour.charts()[0].caption.title == "ended per minute"
+
+
+@pytest.mark.parametrize(("spent", "shown"), [(0.0, []), (1.5, ["$1.50", "$1.50"])])
+def test_a_fleet_whose_cost_is_unknown_does_not_look_free(spent: float, shown: list[str]) -> None:
+    tally = Tally(done=1, usd=spent)
+    seen = history(fleet(agent(tally=tally), tally=tally))
+    viewed = Fleet(lambda: open_store(Settings()), MARKS, Pages({}))
+    text = Pages({}).html("live.html", **viewed._values(seen))  # noqa: SLF001 - before any snapshot
+    assert re.findall(r"\$[0-9.]+", text) == shown
 
 
 def test_a_replaced_file_of_the_broker_is_noticed(tmp_path: Path) -> None:
