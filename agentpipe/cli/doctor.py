@@ -40,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
     examination = examine(settings_of(args), os.environ)
     failed = examination.count("fail")
     if args.json:
-        checks = [
-            {**asdict(each), "advice": each.advice or None} for each in examination.findings
-        ]
+        checks = [{**asdict(each), "advice": each.advice or None} for each in examination.findings]
         print_json({"ok": not failed, "checks": checks})
     else:
         for line in _lines(examination, shutil.get_terminal_size((WIDEST, 0)).columns):

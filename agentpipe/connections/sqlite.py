@@ -122,7 +122,7 @@ class Database:
                 return
             statements = layout.statements_from(found)
             if statements is None:
-                raise Unreachable(
+                raise ConfigError(
                     f"{self.path} has layout {found}, this agentpipe knows {layout.version}: "
                     "use the version that wrote it, or another file"
                 )

@@ -29,7 +29,8 @@ class Snapshots:
         """Open the file.
 
         Raises:
-            ConfigError: The file is missing, is not a database, or has other tables.
+            ConfigError: The file is missing, is not a database, or has other tables or a layout
+                of another version.
         """
         self.path = path
         self._mutex = threading.RLock()
@@ -79,7 +80,7 @@ class Snapshots:
         if (layout.table, "table") not in rows or any(kind == "view" for _, kind in rows):
             raise ConfigError(f"{self.path} holds other tables: it is not an archive")
         if layout.statements_from(version) is None:
-            raise Unreachable(
+            raise ConfigError(
                 f"{self.path} has layout {version}, this agentpipe knows {layout.version}: "
                 "use the version that wrote it, or another file"
             )

@@ -27,7 +27,7 @@ from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.core.budgets import Budget
 from agentpipe.core.policy import PolicyChange
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
 from brokers.server_redis import RedisServer
@@ -227,7 +227,7 @@ def test_a_layout_of_another_version_is_refused(
     put(store, "a")
     for layout in ("99", "theirs"):
         raw.hset(f"{keys_of(url)}:store", "layout", layout)
-        with pytest.raises(Unreachable, match=f"has layout {layout}, this agentpipe knows 3 and 4"):
+        with pytest.raises(ConfigError, match=f"has layout {layout}, this agentpipe knows 3 and 4"):
             open_any(Settings(broker=url))
 
 

@@ -81,7 +81,7 @@ def test_folders_and_tables_are_made_once(tmp_path: Path) -> None:
 
 def test_another_layout_is_refused_with_both_numbers(tmp_path: Path) -> None:
     opened(tmp_path / "a.db", version=2).close()
-    with pytest.raises(Unreachable, match=r"a.db has layout 2, this agentpipe knows 1: use the"):
+    with pytest.raises(ConfigError, match=r"a.db has layout 2, this agentpipe knows 1: use the"):
         opened(tmp_path / "a.db", version=1)
 
 
@@ -108,7 +108,7 @@ def test_a_file_of_an_earlier_layout_is_brought_up_to_date_once(tmp_path: Path) 
 
 def test_a_layout_without_an_upgrade_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "a.db").close()
-    with pytest.raises(Unreachable, match="has layout 1, this agentpipe knows 3"):
+    with pytest.raises(ConfigError, match="has layout 1, this agentpipe knows 3"):
         Database(SqliteAddress(tmp_path / "a.db"), Layout(3, "things", SCHEMA, {2: "SELECT 1"}))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from agentpipe.cli import main
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import MAX_SECONDS, MAX_SLOTS, Settings
+from agentpipe.sinks import open_sink
 from agentpipe.worker.fleet.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -141,6 +144,23 @@ def test_a_file_that_is_no_database_is_a_mistake(
 ) -> None:
     said = refused(capsys, *arguments, "sqlite:///agent.yaml")
     assert "agent.yaml is not an SQLite database: name another file" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status",), ("send", "adder", "q"), ("tail", "--timeout", "0"), ("report",)],
+)
+def test_a_file_of_a_newer_version_is_a_mistake(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An outage would be waited for, and a supervisor would try again; no waiting mends this."""
+    open_sink(Settings.from_env({})).close()
+    for path in tmp_path.glob(".agentpipe/*.db"):
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 99")
+    said = refused(capsys, *arguments)
+    assert "has layout 99, this agentpipe knows" in said
+    assert "use the version that wrote it, or another file" in said
 
 
 @pytest.mark.parametrize("value", ["65536", "-1", "x"])

@@ -31,7 +31,7 @@ from agentpipe.brokers.redis.settlement_args import cooldowns_apart
 from agentpipe.brokers.redis.worker_requests import WorkerRequests
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.core.closing import closed_on_error
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -99,7 +99,7 @@ class RedisStore(RedisOperations, Store):
     def _check_layout(self) -> None:
         found = self._scripts.call("HGET", self._scripts.key, "layout")
         if found is not None and found not in _KNOWN_LAYOUTS:
-            raise Unreachable(
+            raise ConfigError(
                 f"{self._scripts.address.url} has layout {found.decode(errors='replace')}, this "
                 f"agentpipe knows {LAYOUT} and {GROUPS_LAYOUT}: use the version that made it, or "
                 "another prefix"
