@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import ReadsTasks
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         if done.cancelled:
             deliver(store, sink, settings.lease_s)
     if args.json:
-        print_json({name: list(ids) for name, ids in asdict(done).items()})
+        print_json(done.to_dict())
     else:
         _print(done)
     return _exit_code(args, done)
@@ -86,7 +85,7 @@ def _cancel(args: argparse.Namespace, store: Store) -> CancelReport:
 
 
 def _print(done: CancelReport) -> None:
-    print_text(f"{len(done.cancelled)} cancelled, {len(done.told)} running ones signalled")
+    print_text(done.sentence)
     for label, ids in (("already settled", done.settled), ("unknown", done.unknown)):
         if ids:
             say(f"{label}: {', '.join(ids)}")

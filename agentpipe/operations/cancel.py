@@ -42,12 +42,16 @@ class CancelReport:
             broker cannot read its queues, also tasks that may wait: each is answered at its turn.
         settled: Tasks that already had their Results.
         unknown: Tasks that the broker does not know.
+        marked: Those told of which no worker is known to run them.
+        is_unread: Whether the broker cannot read its queues.
     """
 
     cancelled: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     settled: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    marked: tuple[str, ...] = ()
+    is_unread: bool = False
 
     def __add__(self, other: CancelReport) -> CancelReport:
         return CancelReport(
@@ -55,7 +59,21 @@ class CancelReport:
             self.told + other.told,
             self.settled + other.settled,
             self.unknown + other.unknown,
+            self.marked + other.marked,
+            self.is_unread or other.is_unread,
         )
+
+    @property
+    def sentence(self) -> str:
+        """What happened to the tasks, in numbers."""
+        signalled = len(self.told) - len(self.marked)
+        done = f"{len(self.cancelled):,} cancelled, {signalled:,} running ones signalled"
+        return f"{done}; those that wait are answered at their turn" if self.is_unread else done
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """The JSON of ``agentpipe cancel``."""
+        names = ("cancelled", "told", "settled", "unknown")
+        return {name: list(getattr(self, name)) for name in names}
 
 
 def cancel(store: Store, task_ids: Sequence[str]) -> CancelReport:
@@ -91,7 +109,7 @@ def cancel_matching(
     }
     tasks = TaskFilter(list(wanted), group_id, run)
     if isinstance(store, CancelsUnread):
-        return CancelReport(told=tuple(store.cancel_matching(tasks)))
+        return CancelReport(told=tuple(store.cancel_matching(tasks)), is_unread=True)
     reads = require(store, ReadsTasks, CANCEL)
     return _Canceller(store, lambda: wanted).matching(reads, tasks)
 
@@ -122,10 +140,11 @@ class _Canceller:
         # Between the two steps a task can move from running to waiting and back.
         for _ in range(CANCEL_ROUNDS):
             fates = dict(zip(left, self._cancels.cancel(left), strict=True))
+            marked = tuple(it for it in left if fates[it] == "marked")
             told = tuple(it for it in left if fates[it] in ("signalled", "marked"))
             settled = tuple(it for it in left if fates[it] == "settled")
             answered = self._answer_unclaimed([it for it in left if it not in {*told, *settled}])
-            whole += CancelReport(answered, told, settled)
+            whole += CancelReport(answered, told, settled, marked=marked, is_unread=bool(marked))
             done = {*told, *settled, *answered}
             left = [it for it in left if it not in done]
             if all(fates[it] == "unknown" for it in left):

@@ -74,7 +74,7 @@ class StoreActions:
             for name in targets:
                 where = {"collection" if name in collections else "queue": name}
                 done += cancel_matching(store, **where)
-        return f"{len(done.cancelled):,} cancelled, {len(done.told):,} running ones signalled"
+        return done.sentence
 
     def replay(self, task_ids: Sequence[str]) -> str:
         """Send the dead letters again, to the collections that they came from."""

@@ -250,7 +250,7 @@ def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
         answered = [["o-0", "t-a"], [], ["t-b"], ["t-c"]]
         assert [sorted(each.cancelled) for each in found] == answered
     else:  # The worker that claims each task answers it.
-        assert found == [CancelReport()] * 4
+        assert found == [CancelReport(is_unread=True)] * 4
     project.work("--processes", "1").ready(1)
     project.until(running=2)
     send(project, toys=[{"group_id": "d", "task_id": "t-behind"}])

@@ -263,7 +263,9 @@ def test_a_cancelled_task_that_waits_is_answered_at_its_turn_and_never_runs(
     waiting = ["paused-echo", "strange", "toys-echo"]
     assert project.ok("cancel", "--json", *waiting).json["told"] == waiting
     assert project.by_id() == {}
-    project.ok("cancel", "toys-slee")
+    signalled = "{} running ones signalled; those that wait are answered at their turn\n"
+    assert project.ok("cancel", *waiting).out == f"0 cancelled, {signalled.format(0)}"
+    assert project.ok("cancel", "toys-slee").out == "0 cancelled, 1 running ones signalled\n"
     project.until(delivered=2)
     assert fleet.stop() == 0
     project.ok("resume", "paused")
