@@ -82,10 +82,16 @@ def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collec
     return load(collection_file(args, settings), settings.max_queue_size)
 
 
+def named_collections(args: argparse.Namespace, settings: Settings) -> tuple[Collection, ...]:
+    """The collections of the file that the user names; a usual file here is not named."""
+    is_named = args.collection_file or settings.collection_file
+    return collections_of(args, settings) if is_named else ()
+
+
 def declare_named(dispatcher: Dispatcher, args: argparse.Namespace, settings: Settings) -> None:
-    """Declare the collections of the file that the user names; a usual file here is not named."""
-    if args.collection_file or settings.collection_file:
-        dispatcher.declare(collections_of(args, settings))
+    """Declare the collections of the file that the user names, if any."""
+    if named := named_collections(args, settings):
+        dispatcher.declare(named)
 
 
 def named_collection(

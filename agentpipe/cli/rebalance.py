@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import FULL, OK, PARTLY
-from agentpipe.cli.opening import declare_named, opened_store, settings_of
+from agentpipe.cli.opening import declare_named, named_collections, opened_store, settings_of
 from agentpipe.cli.options import add_common
 from agentpipe.cli.output import print_either, say_where
 from agentpipe.core.text import counted
@@ -28,16 +28,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Move the tasks; return 5 if some have no room, 3 if none has."""
-    from agentpipe.operations.rebalance import rebalance
+    from agentpipe.operations.rebalance import plan, rebalance
     from agentpipe.sending.dispatcher import Dispatcher
 
     settings = settings_of(args)
     require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store:
-        if not args.dry_run:
+        if args.dry_run:
+            done = plan(store, args.collection, named_collections(args, settings))
+        else:
             declare_named(Dispatcher(store), args, settings)
-        done = rebalance(store, args.collection, dry_run=args.dry_run)
+            done = rebalance(store, args.collection)
     print_either(args, done.to_dict(), _text(done))
     if not done.left:
         return OK

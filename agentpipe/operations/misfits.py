@@ -31,6 +31,11 @@ def misfits(stats: Stats, collections: Sequence[Collection]) -> Iterator[str]:
     yield from sentences(configs_in_use(stats), {each.name for each in collections})
 
 
+def is_behind(stats: Stats, collection: Collection) -> bool:
+    """Whether the fleet follows a newer file, so that declaring this one changes no agent."""
+    return any(_outdated(stats, collection))
+
+
 def _of_agents(stats: Stats, collection: Collection) -> Iterator[str]:
     outdated = [*_outdated(stats, collection)]
     kept = None if outdated else {spec.queue for spec in collection.agents}

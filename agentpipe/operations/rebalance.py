@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.capabilities import MovesTasks, require
 from agentpipe.brokers.removed import removed_agents
+from agentpipe.brokers.statistics import QueueDepth
+from agentpipe.operations.misfits import is_behind
 from agentpipe.operations.names import refuse_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agentpipe.brokers.base import Store
-    from agentpipe.brokers.statistics import QueueDepth, Stats
+    from agentpipe.brokers.statistics import Stats
+    from agentpipe.config.collection import Collection
 
 PORTION = 500
+MOVE = "move tasks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +50,28 @@ class Rebalanced:
         }
 
 
-def rebalance(store: Store, collection: str, *, dry_run: bool = False) -> Rebalanced:
+def plan(store: Store, collection: str, named: Iterable[Collection] = ()) -> Rebalanced:
+    """What ``rebalance`` would do once the ``named`` collections are declared; changes nothing.
+
+    Raises:
+        ConfigError: As ``rebalance``.
+    """
+    require(store, MovesTasks, MOVE)
+    stats = reduce(_as_declared, named, store.stats())
+    agents, tasks = _known(stats, collection)
+    moved = min(tasks, _room(stats, collection))
+    return Rebalanced(collection, agents, moved, tasks - moved, dry_run=True)
+
+
+def rebalance(store: Store, collection: str) -> Rebalanced:
     """Move all tasks that wait or are delayed with agents the collection no longer has.
 
     Raises:
         ConfigError: The broker does not know the collection, or cannot move tasks.
     """
-    mover, stats = require(store, MovesTasks, "move tasks"), store.stats()
-    refuse_unknown("collection", [collection], {it.collection or "" for it in _there(stats)})
-    agents, tasks = _removed(stats, collection)
-    if dry_run:
-        moved = min(tasks, _room(stats, collection))
-        return Rebalanced(collection, agents, moved, tasks - moved, dry_run)
-    moved, there, left = 0, agents, tasks
+    mover = require(store, MovesTasks, MOVE)
+    there, left = _known(store.stats(), collection)
+    agents, moved = there, 0
     while there:
         now = _move_all(mover, collection, there)
         moved += now
@@ -65,7 +79,26 @@ def rebalance(store: Store, collection: str, *, dry_run: bool = False) -> Rebala
         there, left = _removed(store.stats(), collection)
         if not now:
             break
-    return Rebalanced(collection, agents, moved, left, dry_run)
+    return Rebalanced(collection, agents, moved, left, dry_run=False)
+
+
+def _as_declared(stats: Stats, collection: Collection) -> Stats:
+    """The statistics once a sender has declared the collection: its agents and limits count."""
+    if is_behind(stats, collection):
+        return stats
+    agents = {spec.queue for spec in collection.agents}
+    name, limit = collection.name, collection.max_queue_size
+    mine = (it for it in stats.queues if it.collection == name)
+    known = {it.queue: replace(it, removed=it.queue not in agents, limit=limit) for it in mine}
+    new = {it: QueueDepth(it, name, 0, 0, 0, limit, 1) for it in sorted(agents - known.keys())}
+    others = (it for it in stats.queues if it.collection != name)
+    return replace(stats, queues=(*others, *known.values(), *new.values()))
+
+
+def _known(stats: Stats, collection: str) -> tuple[tuple[str, ...], int]:
+    """The removed agents that have tasks, and how many, of a collection that there is."""
+    refuse_unknown("collection", [collection], {it.collection or "" for it in _there(stats)})
+    return _removed(stats, collection)
 
 
 def _move_all(mover: MovesTasks, collection: str, agents: Sequence[str]) -> int:

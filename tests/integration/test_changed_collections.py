@@ -70,15 +70,29 @@ def test_what_finds_no_room_is_left_where_it_is(project: Project) -> None:
     rewrite(project, number=3, max_queue_size=4, age_s=9)
     project.ok("send", "toys", "--file", project.tasks(*["echo hi"] * 12))
     rewrite(project, number=1, max_queue_size=4)
+    assert planned(project) == (3, 0, 8)
     full = project.run("rebalance", "toys")
     assert (full.code, full.out.split(";")[0]) == (3, "0 tasks moved from 2 removed agents")
     rewrite(project, number=1, max_queue_size=6)
+    assert planned(project) == (5, 2, 6)
     part = project.run("rebalance", "toys", "--json")
     assert (part.code, part.json["moved"], part.json["left"]) == (5, 2, 6)
     agents = {each["agent"]: each for each in project.stats()["agents"]}
     assert (agents["toys_0"]["waiting"], agents["toys_0"]["removed"]) == (6, False)
     assert sum(agents[f"toys_{n}"]["waiting"] for n in (1, 2)) == 6
     assert agents["toys_1"]["removed"]
+    older = another(project, "older", number=4, max_queue_size=100, age_s=9)
+    assert planned(project, "-c", str(older)) == (3, 0, 6)  # The fleet follows the newer file.
+    rewrite(project, number=2, max_queue_size=6)  # So toys_1 is an agent again.
+    plan = planned(project)
+    last = project.run("rebalance", "toys", "--json")
+    assert (last.code, last.json["moved"], last.json["left"]) == plan
+
+
+def planned(project: Project, *options: str) -> tuple[int, int, int]:
+    """The exit code of a dry run, and how many tasks it would move and leave."""
+    done = project.run("rebalance", "toys", "--dry-run", "--json", *options)
+    return done.code, done.json["moved"], done.json["left"]
 
 
 @pytest.mark.long
