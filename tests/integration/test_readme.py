@@ -238,7 +238,7 @@ def commands() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("name", "options"), commands())
 def test_a_command_is_documented_with_each_option(name: str, options: list[str]) -> None:
     own = prose(section("docs/reference.md", f"`agentpipe {name}"))
-    common = section("docs/reference.md", "Commands").partition("###")[0]
+    common = section("docs/reference.md", "Commands").partition("### `")[0]
     assert "--json" in options
     assert [option for option in options if f"`{option}" not in own + common] == []
     invented = set(_OPTION.findall(" ".join(re.findall(r"`[^`]*`", own)))) - set(options)
