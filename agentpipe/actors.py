@@ -26,6 +26,7 @@ from agentpipe.core.process_privacy import harden, scrub
 from agentpipe.core.text import printable
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings, misspelt_variables
+from agentpipe.sinks import refuse_invalid
 from agentpipe.worker.boot_end import end_while_booting
 from agentpipe.worker.broker import worker_broker
 from agentpipe.worker.private_broker import private_broker
@@ -58,6 +59,8 @@ def _boot() -> StoreBroker:
     pulse.start()
     if settings.collection_file is None:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
+    if not settings.supervisor_pid:  # Otherwise, `agentpipe work` has done it.
+        refuse_invalid(settings)
     collections = load(settings.collection_file, settings.max_queue_size)
     made = private_broker(
         collections, lambda: worker_broker(collections, settings, os.environ, pulse, booted)

@@ -111,6 +111,8 @@ def _unfit(error: Exception, arguments: list[str]) -> str:
     """Explain an argument that no store, server or JSON can hold; empty for other errors."""
     if isinstance(error, FileNotFoundError) and not _has_folder():
         return "the current folder was removed: change to one that there is"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[:80]}...: the path is longer than the system allows"
     if isinstance(error, OverflowError) or "64-bit" in str(error):
         huge = (value for value in map(_value, arguments) if _is_huge(value))
         return next((f"{each[:80]} is too large: numbers go up to 2^63 - 1" for each in huge), "")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.connections import plugins
+from agentpipe.connections.sqlite_address import is_absent
+from agentpipe.errors import StoreError, Unreachable
 
 if TYPE_CHECKING:
     from agentpipe.settings import Settings
@@ -21,6 +24,17 @@ def open_sink(settings: Settings) -> Sink:
     factory = plugins.load_for_url("agentpipe.sinks", settings.sink)
     sink: Sink = factory(settings.sink)
     return sink
+
+
+def refuse_invalid(settings: Settings) -> None:
+    """Refuse a sink that no waiting makes usable, as far as no server is needed to know it.
+
+    Raises:
+        ConfigError: The URL is invalid, or its file is not ours.
+    """
+    if is_searchable(settings) and not is_absent(settings.sink):
+        with suppress(Unreachable, StoreError):
+            open_archive(settings).close()
 
 
 def is_searchable(settings: Settings) -> bool:

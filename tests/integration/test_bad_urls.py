@@ -148,6 +148,18 @@ def test_commands_end_with_that_line(project: Project, scheme: str) -> None:
     assert _tells(line, away, "prefix"), mistyped
 
 
+@pytest.mark.parametrize("sink", ["results.db", "sqlite:///toys.py", "kafak://localhost/topic"])
+def test_no_worker_runs_tasks_whose_results_no_sink_can_take(project: Project, sink: str) -> None:
+    project.collection()
+    project.send("echo hi")
+    environ = {"AGENTPIPE_SINK": sink}
+    for command in (("work",), ("work", "--burst"), ("start-workers",)):
+        done = project.run(*command, env=environ, timeout_s=20)
+        assert (done.code, done.out) == (2, ""), done
+        assert sink.rpartition("/")[2] in done.err or "kafak" in done.err
+    assert project.stats()["waiting"] == 1
+
+
 def _tells(line: str, url: str, word: str) -> bool:
     """Whether the line has the URL and the word, but no password and no second line."""
     shown = url.partition("?")[0].rpartition("@")[2]

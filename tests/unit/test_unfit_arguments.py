@@ -163,6 +163,18 @@ def test_a_file_of_a_newer_version_is_a_mistake(
     assert "use the version that wrote it, or another file" in said
 
 
+@pytest.mark.parametrize(
+    "arguments", [("check",), ("check", "."), ("init", "new", "--from-mcp-universe")]
+)
+@pytest.mark.parametrize("path", ["x" * 10_000, "y/" * 5_000])
+def test_a_path_that_no_system_has_is_refused(
+    arguments: tuple[str, ...], path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{path[:80]}...: the path is longer than the system allows" in refused(
+        capsys, *arguments, path
+    )
+
+
 @pytest.mark.parametrize("value", ["65536", "-1", "x"])
 @pytest.mark.parametrize("command", ["metrics", "serve-env", "web"])
 def test_what_is_no_port_is_refused(

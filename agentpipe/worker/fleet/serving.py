@@ -16,6 +16,7 @@ from agentpipe.config.collection import load
 from agentpipe.config.contexts import variables_in
 from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
 from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.sinks import refuse_invalid
 from agentpipe.worker.claims.configs import reported, say_conflicts
 from agentpipe.worker.claims.draining import last_drain
 from agentpipe.worker.fleet.burst import BurstProgress
@@ -99,7 +100,8 @@ def _serve(
 
 
 def _checked(path: Path, settings: Settings) -> Sequence[Collection]:
-    """Load the collections, and check that their agents can be made."""
+    """Check the sink, load the collections, and check that their agents can be made."""
+    refuse_invalid(settings)
     collections = load(path, settings.max_queue_size)
     keep_to_contexts(variables_in(collections))
     make_runners(collections, os.environ)
