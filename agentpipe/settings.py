@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agentpipe.connections.environment import URL_VARIABLES, server_urls
+from agentpipe.core.arguments import check_type
 from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import ConfigError, Problem
 
@@ -127,6 +129,18 @@ class Settings:
         if problems:
             raise ConfigError(problems)
         return cls(**values)
+
+    @classmethod
+    def given(cls, settings: Settings | None) -> Settings:
+        """The settings that a caller gave; without any, those of this process's environment.
+
+        Raises:
+            ConfigError: They are something else, such as a URL, or the environment is invalid.
+        """
+        if settings is None:
+            return cls.from_env(os.environ)
+        check_type("settings", settings, cls, "agentpipe.Settings")
+        return settings
 
 
 def _number(

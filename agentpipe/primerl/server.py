@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import re
 import signal
 import threading
@@ -34,6 +33,7 @@ from agentpipe.training.loop_run import followed_collection, refuse_name
 from agentpipe.training.policy import Policy
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from agentpipe.brokers.base import Store
@@ -106,11 +106,11 @@ class EnvServer:
             Unreachable: Broker or sink does not answer.
         """
         require_msgpack()
-        only = followed_collection(collection)
+        settings = Settings.given(settings)
+        only = followed_collection(collection, settings)
         assert only.policy is not None  # ``followed_collection`` requires one.
         name = name or only.name
         refuse_name(name)
-        settings = settings or Settings.from_env(os.environ)
         with ExitStack() as opened:
             dispatcher = opened.enter_context(Dispatcher.open([only], settings, results=False))
             lease = opened.enter_context(closing(LoopLease.open(name, settings)))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Group
+from agentpipe.core.arguments import whole
 from agentpipe.core.run_plan import seed_of
 from agentpipe.core.task_fields import MAX_ID
 from agentpipe.errors import ConfigError, TaskError
@@ -57,12 +58,12 @@ class GroupPlan:
         Raises:
             ConfigError: The numbers do not fit each other.
         """
-        needed = n if need is None else need
-        if n < 1 or spares < 0 or repairs < 0:
-            raise ConfigError("a group: n must be at least 1, spares and repairs at least 0")
-        if not 1 <= needed <= n + spares:
-            raise ConfigError(f"a group: need must be 1 to {n + spares} (n + spares), not {needed}")
-        return cls(n + spares, needed, repairs, vary_seed)
+        members = whole("a group: n", n, 1)
+        size = members + whole("a group: spares", spares)
+        needed = members if need is None else whole("a group: need", need, 1)
+        if needed > size:
+            raise ConfigError(f"a group: need must be 1 to {size} (n + spares), not {needed}")
+        return cls(size, needed, whole("a group: repairs", repairs), vary_seed)
 
     def group_of(self, admitted: AdmittedTask, config_hash: str) -> Group:
         """The group of a task; it takes the task's id.

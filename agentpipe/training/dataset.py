@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.arguments import check_function, whole
 from agentpipe.core.distribution import pip_install
 from agentpipe.errors import AgentpipeError, ConfigError, MissingExtra
 from agentpipe.settings import Settings
 from agentpipe.training.group_items import GroupItems
+from agentpipe.training.group_stream import check_choice
 from agentpipe.training.loader_worker import TrainerWatch
 from agentpipe.training.reading import Reading
 from agentpipe.training.result_items import ResultItems
-from agentpipe.training.rollout_group import varied
-from agentpipe.training.shard import Shard
+from agentpipe.training.shard import Shard, rank_in, ranks_in
 
 try:
     import torch.distributed
@@ -96,25 +97,23 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without P
         max_staleness: int | None = None,
     ) -> None:
         super().__init__()
-        of_groups = {
-            "keep": keep,
-            "min_good": min_good,
-            "policy": policy,
-            "max_staleness": max_staleness,
-        }
-        _check_arguments(limit, lag, keep_states)
-        _check_share(share, of_groups, groups=groups)
-        settings = settings or Settings.from_env(os.environ)
-        self.settings = replace(
-            settings, collection_file=Path(config_path) if config_path else settings.collection_file
+        reading = Reading(
+            _with_file(Settings.given(settings), config_path),
+            group,
+            start,
+            timeout_s,
+            rollouts,
+            lag=lag,
+            keep_states=keep_states,
         )
-        self.group, self.limit, self.transform = group, limit, transform
-        reading = Reading(self.settings, group, start, timeout_s, rollouts, lag, keep_states)
-        self._items: Items = (
-            GroupItems(reading, {**of_groups, "keep": keep or varied})
-            if groups
-            else ResultItems(reading, share or "group")
-        )
+        self.settings, self.group = reading.settings, group
+        self.limit = None if limit is None else whole("limit", limit, 1)
+        self.transform = transform
+        if transform is not None:
+            check_function("transform", transform)
+        choice = {"keep": keep, "min_good": min_good, "policy": policy}
+        choice["max_staleness"] = max_staleness
+        self._items = _items_of(reading, share, choice, groups=groups)
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over one epoch.
@@ -155,7 +154,7 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without P
 
 def _shard() -> Shard:
     """This reader's number, and the number of readers."""
-    rank, ranks = _rank()
+    rank, ranks = Shard.of(_rank())
     worker = get_worker_info()
     if worker is None:
         return Shard(rank, ranks)
@@ -165,21 +164,25 @@ def _shard() -> Shard:
 def _rank() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+    return rank_in(os.environ), ranks_in(os.environ)
 
 
-def _check_arguments(limit: int | None, lag: int, keep_states: int) -> None:
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, not {limit}")
-    if lag < 0 or keep_states < 1:
-        raise ConfigError("lag must be at least 0, and keep_states at least 1")
+def _with_file(settings: Settings, path: str | Path | None) -> Settings:
+    return replace(settings, collection_file=Path(path)) if path else settings
 
 
-def _check_share(share: str | None, of_groups: Mapping[str, Any], *, groups: bool) -> None:
+def _items_of(
+    reading: Reading, share: Share | None, choice: Mapping[str, Any], *, groups: bool
+) -> Items:
+    """The items of a dataset; ``choice`` says which groups."""
     if share not in ("group", "hash", None):
-        raise ConfigError(f"share must be 'group' or 'hash', not {share!r}")
-    if groups and share == "group":
+        raise ConfigError(f"share must be 'group' or 'hash', not {share!r:.40}")
+    given = {name: value for name, value in choice.items() if value is not None}
+    if not groups:
+        if given:
+            raise ConfigError(f"{next(iter(given))} is of groups: it needs groups=True")
+        return ResultItems(reading, share or "group")
+    if share == "group":
         raise ConfigError("share='group' would give parts of a group to several readers: 'hash'")
-    given = [name for name, value in of_groups.items() if value is not None]
-    if given and not groups:
-        raise ConfigError(f"{given[0]} is of groups: it needs groups=True")
+    check_choice(given)
+    return GroupItems(reading, given)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agentpipe.core.arguments import check_function
 from agentpipe.core.groups import is_good
+from agentpipe.errors import ConfigError
+from agentpipe.training.rollout_group import varied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentpipe.sending.groups import GroupPlan
     from agentpipe.training.rollout_group import RolloutGroup
 
 YIELDED = "yielded"
@@ -30,6 +34,24 @@ class GroupChoice:
             return group.status
         if oldest_version is not None and group.versions and group.versions[0] < oldest_version:
             return "stale"
-        if not self.keep(group):
-            return "flat"
+        try:
+            if not self.keep(group):
+                return "flat"
+        except Exception as error:
+            error.add_note(f"raised by `keep` for the group {group.group_id!r}")
+            raise
         return YIELDED if self.trains is None or self.trains(group) else "inexact"
+
+
+def refuse_flat(plan: GroupPlan, keep: Callable[[RolloutGroup], bool]) -> None:
+    """Refuse a plan by which no group would be of use: each costs money.
+
+    Raises:
+        ConfigError: A group has only one good member, and ``keep`` wants rewards that differ.
+    """
+    check_function("keep", keep)
+    if keep is varied and plan.need == 1:
+        raise ConfigError(
+            "a group with one good member has no rewards that differ, and by default such groups "
+            "are dropped: give keep=lambda group: True, or a larger n or need"
+        )

@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.core.arguments import check_function, check_seconds, check_type, whole
 from agentpipe.core.closing import closed_on_error
 from agentpipe.core.generators import going_on
 from agentpipe.core.groups import UNUSED, GroupEnd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
+    from agentpipe.training.assembly import Assembled
     from agentpipe.training.rollout_group import RolloutGroup
 
 State = dict[str, Any]
@@ -90,14 +92,14 @@ class GroupStream:
         self.policy = policy
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
-        _check_staleness(max_staleness)
         self.max_staleness = max_staleness
         self._choice = GroupChoice(keep, trains, min_good)
-        self._prefix, self._shard = prefix, Shard(*shard)
+        self._prefix, self._shard = prefix, Shard.of(shard)
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[ReadRecord] = deque()  # Held, or about to be held.
         self._used = UsedGroups(keep_states=keep_states) if used is None else used
         self._current = ""
+        self._whole: Assembled | None = None  # Not chosen yet: if ``keep`` raises, it comes again.
         self._ends: Generator[RolloutGroup | None, None, None] | None = None
         self.counts: Counter[str] = Counter()
         self.dropped = 0
@@ -138,7 +140,9 @@ class GroupStream:
             ConfigError: The sink's URL is invalid, or the policy does not exist.
             Unreachable: The server does not answer.
         """
-        _check_staleness(options.get("max_staleness"))
+        check_seconds("timeout_s", timeout_s)
+        check_choice(options)
+        check_type("group", group, str, "a string")
         name = Shard.of(shard).named(group)
         reading: dict[str, Any] = {"group": name, "timeout_s": timeout_s, "patient": patient}
         stream = Stream.open(settings, start=start, **reading)
@@ -164,6 +168,8 @@ class GroupStream:
 
     def _read(self) -> Generator[RolloutGroup | None, None, None]:
         quiet_until = time.monotonic() + QUIET_S
+        if self._whole is not None:
+            yield from self._given(self._whole)
         for entry in self._stream.entries():
             if self._give_up() or time.monotonic() >= quiet_until:
                 yield None
@@ -179,7 +185,8 @@ class GroupStream:
                 is_known = self._used.comes_again(group_id)
                 self.counts["late"] += not is_known and isinstance(entry, Result)
             elif (whole := self._assembly.add(entry)) is not None:
-                yield from self._given(whole.group, is_accepted=whole.is_accepted)
+                self._whole = whole
+                yield from self._given(whole)
             elif any(map(self._stream.is_recalled, self._assembly.missing(group_id))):
                 # Only used records are committed, so this is the rest of a used group.
                 self.counts["late"] += self._assembly.drop(group_id)
@@ -210,11 +217,13 @@ class GroupStream:
             return ""
         return entry.group_id if self._shard.has(entry.group_id) else ""
 
-    def _given(self, group: RolloutGroup, *, is_accepted: bool) -> Iterator[RolloutGroup | None]:
+    def _given(self, whole: Assembled) -> Iterator[RolloutGroup | None]:
+        group = whole.group
         if self.policy is not None:
             self.version = self.policy.version
         fate = self._choice.fate(group, self._oldest_version)
-        self._tell_policy(fate, is_accepted=is_accepted)
+        self._whole = None
+        self._tell_policy(fate, is_accepted=whole.is_accepted)
         if fate == YIELDED:
             self._current = group.group_id
             yield group
@@ -272,9 +281,15 @@ class GroupStream:
         """The used groups that may come again, including the current one; small, and JSON.
 
         ``unused`` names groups that were yielded but not trained on yet: they come again too.
+
+        Raises:
+            ConfigError: One of ``unused`` cannot come again: it was not yielded since the last
+                state, or it was used before that.
         """
-        held = self._held | {self._current} - {""}
-        return self._used.save(self._name, held.difference(unused))
+        held, left = self._held | {self._current} - {""}, set(unused)
+        if gone := [name for name in left if name not in held or self._used.comes_again(name)]:
+            raise ConfigError(f"unused: the group {min(gone)!r:.80} was not yielded, or was used")
+        return self._used.save(self._name, held - left)
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
         """Continue after a state of this reader; call before iterating.
@@ -305,6 +320,15 @@ def _record_of(group_id: str, entry: Result | GroupEnd | None) -> ReadRecord:
     return ReadRecord(group_id, () if entry is None else (entry.task_id,))
 
 
-def _check_staleness(versions: int | None) -> None:
-    if versions is not None and versions < 0:
-        raise ConfigError(f"max_staleness must be at least 0, not {versions}")
+def check_choice(options: Mapping[str, Any]) -> None:
+    """Refuse invalid ``options`` of ``GroupStream.open`` before anything is read.
+
+    Raises:
+        ConfigError: The first that is invalid.
+    """
+    for name, least in (("max_staleness", 0), ("min_good", 0), ("keep_states", 1)):
+        if options.get(name) is not None:
+            whole(name, options[name], least)
+    for name in ("grace_s", "abandon_s"):
+        check_seconds(name, options.get(name))
+    check_function("keep", options.get("keep", varied))

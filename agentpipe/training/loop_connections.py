@@ -13,9 +13,8 @@ from agentpipe.training.loop_report import LoopReport
 from agentpipe.training.loop_run import begin_run
 
 if TYPE_CHECKING:
-    from agentpipe.config.collection import Collection
     from agentpipe.settings import Settings
-    from agentpipe.training.loop_report import LoopFacts
+    from agentpipe.training.loop_run import LoopRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +26,11 @@ class LoopConnections:
     groups: GroupStream
 
     @classmethod
-    def open(
-        cls,
-        collection: Collection,
-        settings: Settings,
-        facts: LoopFacts,
-        *,
-        name: str,
-        **reads: Any,
-    ) -> Self:
-        """Connect the loop ``name`` and begin its run; after an error nothing stays open.
+    def open(cls, run: LoopRun, settings: Settings, **reads: Any) -> Self:
+        """Connect a loop and begin its run; after an error nothing stays open.
 
-        Args:
-            collection: Its agents run the tasks.
-            settings: Where broker and sink are.
-            facts: About the loop; only groups with its prefix are read.
-            name: Name of the lease and of the reading group.
-            reads: Further arguments of ``GroupStream.open``.
+        Only groups whose ids begin with the loop's prefix are read; ``reads`` are further arguments
+        of ``GroupStream.open``.
 
         Raises:
             ConfigError: The broker does not support loops, or the policy does not exist.
@@ -52,12 +39,12 @@ class LoopConnections:
         """
         with ExitStack() as opened:
             dispatcher = opened.enter_context(
-                Dispatcher.open([collection], settings, results=False)
+                Dispatcher.open([run.collection], settings, results=False)
             )
-            lease = LoopLease.open(name, settings, LoopReport(facts))
+            lease = LoopLease.open(run.name, settings, LoopReport(run.facts))
             opened.callback(lease.close)
-            begin_run(dispatcher, collection, facts)
-            reads = {"group": name, "prefix": facts.prefix, "patient": True, **reads}
+            begin_run(dispatcher, run)
+            reads = {"group": run.name, "prefix": run.facts.prefix, "patient": True, **reads}
             groups = GroupStream.open(settings, **reads)
             opened.pop_all()
         if groups.policy is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.breaker import remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from agentpipe.brokers.statistics import Stats
     from agentpipe.core.policy import PolicyState
@@ -24,6 +24,15 @@ def obstacles(stats: Stats, collection: str, policy: str | None) -> Iterator[str
         yield f"its collection {collection!r} is paused{reason}; {remedy(collection)}"
     if not any(it.slots for it in stats.workers):
         yield "no worker is running: `agentpipe work` with its collection file"
+
+
+def uses_none(counts: Mapping[str, int], run: str) -> str:
+    """Why a loop has no group for its trainer, although groups have ended."""
+    fates = ", ".join(f"{number:,} {fate}" for fate, number in sorted(counts.items()) if number)
+    return (
+        f"{fates}. In a flat group all rewards are equal; in a short one members have none: they "
+        f"failed, or their task has no evaluators. `agentpipe report --run {run}` says more"
+    )
 
 
 def _of_policy(state: PolicyState) -> Iterator[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sending.groups import GroupPlan
+    from agentpipe.training.loop_report import LoopFacts
     from agentpipe.training.prompt_source import PromptSource
 
 # Prompt ids sort in numerical order up to one million.
@@ -40,20 +41,16 @@ class PromptFeed:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        collection: str,
+        facts: LoopFacts,
         prompts: PromptSource,
         plan: GroupPlan,
         *,
-        prefix: str,
         hold: LoopHold,
     ) -> None:
-        """Send to ``collection`` through ``dispatcher``.
-
-        Group ids begin with ``prefix``; ``hold`` belongs to the loop that sends.
-        """
+        """Send the loop of ``facts`` through ``dispatcher``; ``hold`` is the loop's."""
         self._hold = hold
-        self._dispatcher, self._collection = dispatcher, collection
-        self._prompts, self._plan, self._prefix = prompts, plan, prefix
+        self._dispatcher, self._collection = dispatcher, facts.collection
+        self._prompts, self._plan, self._prefix = prompts, plan, facts.prefix
         self._next: AdmittedTask | None = None
         self._is_away = False  # Whether the broker does not answer.
         # Groups that were sent and may not be over, by prompt position: the group's id, and the

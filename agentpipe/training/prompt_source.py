@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from agentpipe.core.arguments import check_function
 from agentpipe.errors import ConfigError
 from agentpipe.training.shard import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 State = dict[str, Any]
 
@@ -40,13 +43,21 @@ class PromptSource:
         task_of: Callable[[Any], Any] | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """Create a source; ``Rollouts.open`` explains the arguments."""
+        """Create a source; ``Rollouts.open`` explains the arguments.
+
+        Raises:
+            ConfigError: ``prompts`` are no series of tasks, or ``task_of`` is no function.
+        """
+        if task_of is not None:
+            check_function("task_of", task_of)
+        _refuse_other_than_series(prompts)
         self._prompts, self._make = prompts, task_of
-        self._shard = Shard(*shard)
+        self._shard = Shard.of(shard)
         self._draws: Iterator[Any] | None = None
         self._left: deque[Any] = deque()  # Drawn but not taken.
         self._taken = 0  # By all trainers.
         self._has_ended = False
+        self._failure: Exception | None = None  # What the prompts raised last.
         self._passed_over = 0  # How many prompts must still be skipped: taken before the restart.
         self._loaded: Any = None  # The loader's state until it is iterated: some loaders forget it.
         self._passed = 0  # How many prompts were skipped so far, over all trainers.
@@ -74,7 +85,13 @@ class PromptSource:
 
     def task_of(self, prompt: Any) -> Any:
         """The task of a prompt."""
-        return prompt if self._make is None else self._make(prompt)
+        if self._make is None:
+            return prompt
+        try:
+            return self._make(prompt)
+        except Exception as error:
+            error.add_note(f"raised by `task_of` for the prompt {prompt!r:.80}")
+            raise
 
     def take(self) -> Any:
         """Remove and return the next prompt: it was sent, or belongs to another trainer."""
@@ -106,19 +123,28 @@ class PromptSource:
         if self._draws is None:
             self._draws = iter(self._prompts)
         try:
-            found = next(self._draws)
+            found, self._failure = next(self._draws), None
         except StopIteration:
-            self._has_ended = True
-            if self._passed_over:
-                raise ConfigError(
-                    f"the state has taken {self._taken:,} prompts, and these are "
-                    f"{self._passed_over:,} fewer: give the same prompts from their beginning, "
-                    "not an iterator that was used before"
-                ) from None
+            self._end()
             return
+        except Exception as error:
+            self._failure = error
+            raise
         fresh = found if isinstance(found, list) else [found]
         self._left.extend(fresh[self._passed_over :])
         self._pass_over(fresh[: self._passed_over])
+
+    def _end(self) -> None:
+        if self._failure is not None:  # A generator that has raised only seems to have ended.
+            text = "reading the prompts has failed: open the loop again, then load its state"
+            raise ConfigError(text) from self._failure
+        self._has_ended = True
+        if self._passed_over:
+            raise ConfigError(
+                f"the state has taken {self._taken:,} prompts, and these are "
+                f"{self._passed_over:,} fewer: give the same prompts from their beginning, "
+                "not an iterator that was used before"
+            )
 
     def _pass_over(self, prompts: Sequence[Any]) -> None:
         for number, prompt in enumerate(prompts, self._passed):
@@ -159,3 +185,14 @@ class PromptSource:
         if not self._has_ended:
             self._loaded = state["loader"]
             self._prompts.load_state_dict(self._loaded)
+
+
+def _refuse_other_than_series(prompts: Any) -> None:
+    """Each character of a string, and each key of an object, would be a prompt."""
+    is_one = isinstance(prompts, (str, bytes, PathLike))
+    is_series = hasattr(prompts, "__iter__") or hasattr(prompts, "__getitem__")
+    if is_one or isinstance(prompts, Mapping) or not is_series:
+        raise ConfigError(
+            "prompts: expected a list, a loader or another iterable of tasks, not "
+            f"{type(prompts).__name__}: {prompts!r:.60}"
+        )

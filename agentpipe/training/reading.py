@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agentpipe.core.arguments import check_seconds, check_type, whole
 from agentpipe.rollouts import samples
+from agentpipe.sinks.base import check_group, check_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +31,10 @@ class Reading:
     """Which stream to read, from where, and how much of it stays uncommitted.
 
     Attributes:
+        timeout_s: An epoch ends after this long without a record; None waits forever.
         rows: Whether items are rows of token ids.
+        lag: Number of used items that stay uncommitted until a state is requested.
+        keep_states: Number of states that can still be loaded.
     """
 
     settings: Settings
@@ -38,6 +44,19 @@ class Reading:
     rows: bool
     lag: int
     keep_states: int
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail only in the process that reads.
+
+        Raises:
+            ConfigError: A field is invalid.
+        """
+        check_type("group", self.group, (str, NoneType), "a string")
+        check_group(self.group)
+        check_start(self.start)
+        check_seconds("timeout_s", self.timeout_s)
+        whole("lag", self.lag)
+        whole("keep_states", self.keep_states, 1)
 
 
 class Items(Protocol):

@@ -6,7 +6,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.arguments import refused
 from agentpipe.core.distribution import needs_extra
+from agentpipe.core.numbers import is_integer
 
 if TYPE_CHECKING:
     from agentpipe.rollouts import Sample
@@ -55,8 +57,12 @@ class RolloutBatch:
             (float32), each of shape (rows, longest), and ``advantages`` (float32) of shape (rows,).
 
         Raises:
+            ConfigError: ``pad_id`` is not a token id.
             MissingExtra: torch is not installed.
         """
+        if not is_integer(pad_id):
+            text = "a token id: of a tokenizer without a pad token, give its eos_token_id"
+            raise refused("pad_id", text, pad_id)
         with needs_extra("tensors need torch", "torch", "torch"):
             import torch
         rows = self.samples()
@@ -70,7 +76,7 @@ class RolloutBatch:
         found = {
             name: torch.tensor(
                 [[*row, *[fill] * (longest - len(row))] for row in values], dtype=dtype
-            )
+            ).reshape(len(rows), longest)
             for name, (values, fill, dtype) in columns.items()
         }
         found["advantages"] = torch.tensor(self.advantages(kind), dtype=torch.float32)

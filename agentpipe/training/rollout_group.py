@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentpipe.core.groups import GroupStatus, is_good
 from agentpipe.errors import ConfigError
@@ -58,15 +58,24 @@ class RolloutGroup:
         Raises:
             ConfigError: The kind is invalid.
         """
+        check_kind(kind)
         rewards = [result.reward or 0.0 for result in self.goods]
-        if kind not in ("grpo", "rloo", "mean"):
-            raise ConfigError(f"advantages: kind must be 'grpo', 'rloo' or 'mean', not {kind!r}")
         if len(rewards) <= 1:
             return [0.0] * len(rewards)
         mean = fmean(rewards)
         scale = {"grpo": 1 / ((stdev(rewards) if kind == "grpo" else 0.0) + _EPSILON), "mean": 1.0}
         leave_one_out = len(rewards) / (len(rewards) - 1)
         return [(reward - mean) * scale.get(kind, leave_one_out) for reward in rewards]
+
+
+def check_kind(kind: Any) -> None:
+    """Refuse what is not a kind of advantages.
+
+    Raises:
+        ConfigError: The message names the kinds.
+    """
+    if kind not in get_args(Kind):
+        raise ConfigError(f"advantages: kind must be 'grpo', 'rloo' or 'mean', not {kind!r:.40}")
 
 
 def varied(group: RolloutGroup) -> bool:

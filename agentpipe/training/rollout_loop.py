@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.core.arguments import check_seconds, whole
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
+from agentpipe.training.group_choice import refuse_flat
 from agentpipe.training.loop_connections import LoopConnections
 from agentpipe.training.loop_report import LoopProgress
-from agentpipe.training.loop_run import facts_of, is_state, only_collection
+from agentpipe.training.loop_run import LoopRun, only_collection
+from agentpipe.training.obstacles import uses_none
 from agentpipe.training.prompt_feed import PromptFeed
 from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
 from agentpipe.training.rollout_group import varied
 from agentpipe.training.shard import WHOLE, Shard
+from agentpipe.training.states import check_loop_state
 from agentpipe.training.wait_warnings import WaitWarnings
 
 if TYPE_CHECKING:
+    import os
     from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from agentpipe.training.rollout_group import RolloutGroup
 
 State = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class Rollouts:
@@ -71,6 +78,7 @@ class Rollouts:
         self._given = 0  # Groups yielded since then.
         self._begun: list[RolloutGroup] = []  # An incomplete batch.
         self._warnings = WaitWarnings(name)
+        self._has_begun = self._is_closed = self._is_useless = False
         self.step = 0
         self._groups.state_dict()  # From now on, nothing is committed that is in no state.
 
@@ -129,32 +137,20 @@ class Rollouts:
             LoopTaken: Another live trainer has this name.
             Unreachable: Broker or sink does not answer.
         """
-        if batch < 1:
-            raise ConfigError(f"batch must be at least 1, not {batch}")
+        check_seconds("timeout_s", timeout_s)
+        part, size = Shard.of(shard), whole("batch", batch, 1)
+        source = PromptSource(prompts, task_of=task_of, shard=part)
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
-        only, part = only_collection(collection), Shard.of(shard)
-        facts = facts_of(only, name or only.name, part, policy, batch)
-        own_name = part.named(facts.run)
-        connections = LoopConnections.open(
-            only,
-            settings or Settings.from_env(os.environ),
-            facts,
-            name=own_name,
-            timeout_s=timeout_s,
-            policy=facts.policy,
-            max_staleness=max_staleness,
-            min_good=min_good,
-            keep=keep,
-        )
-        feed = PromptFeed(
-            connections.dispatcher,
-            only.name,
-            PromptSource(prompts, task_of=task_of, shard=part),
-            plan,
-            prefix=facts.prefix,
-            hold=connections.lease.hold,
-        )
-        return cls(feed, connections, name=own_name, batch=batch, shard=part, timeout_s=timeout_s)
+        refuse_flat(plan, keep)
+        settings = Settings.given(settings)
+        only = only_collection(collection, settings)
+        run = LoopRun.of(only, name, shard=part, policy=policy, batch=size)
+        reads: State = {"timeout_s": timeout_s, "policy": run.facts.policy}
+        reads |= {"max_staleness": max_staleness, "min_good": min_good, "keep": keep}
+        connections = LoopConnections.open(run, settings, **reads)
+        dispatcher, hold = connections.dispatcher, connections.lease.hold
+        feed = PromptFeed(dispatcher, run.facts, source, plan, hold=hold)
+        return cls(feed, connections, name=run.name, batch=size, shard=part, timeout_s=timeout_s)
 
     @property
     def policy(self) -> Policy | None:
@@ -208,6 +204,7 @@ class Rollouts:
 
     def _next(self, held: int = 0) -> RolloutGroup | None:
         """The next group; None once the groups of all prompts are over."""
+        self._begin()
         until = time.monotonic() + self._timeout_s
         while self._send(held, until):
             self._lease.refuse_if_taken()
@@ -224,10 +221,29 @@ class Rollouts:
                 self._note(waits=False)
                 self._warnings.end_wait()
                 return group
+            self._warn_if_useless(self._batch)
             if time.monotonic() >= until:  # Only other loops' groups arrive.
                 raise ResultTimeout(f"{self._name}: {self._late()}")
         self._note(waits=False)
+        if self._feed.position:
+            self._warn_if_useless(1)
+        else:
+            log.warning("the loop %r was given no prompt", self._name)
         return None
+
+    def _begin(self) -> None:
+        if self._is_closed:
+            raise ConfigError(
+                f"the loop {self._name!r} is closed: open it again, then load its state"
+            )
+        self._has_begun = True
+
+    def _warn_if_useless(self, number: int) -> None:
+        """Log, once, that none of so many groups that have ended was of use."""
+        if self._groups.dropped >= number and not (self.step or self._given or self._is_useless):
+            self._is_useless = True
+            why = uses_none(self.counts, self._name)
+            log.warning("the loop %r has no group to train on yet: %s", self._name, why)
 
     def _send(self, held: int, until: float) -> bool:
         """Send prompts while there is room beside ``held`` groups; whether any group is out."""
@@ -281,18 +297,20 @@ class Rollouts:
 
         Raises:
             LoopTaken: Another trainer has the loop; only its state is valid.
+            ConfigError: ``unused`` names another group, such as one of an earlier state.
         """
         self._lease.refuse_if_taken()
-        unused = [*unused, *(group.group_id for group in self._begun)]
+        left = {*unused, *(group.group_id for group in self._begun)}
+        groups = self._groups.state_dict(unused=left)
         self._feed.over(self._groups.is_over)
         return {
             "version": 1,
             "name": self._name,
             "step": self.step,
             **self._feed.state_dict(),
-            "over": self._over_now - len(unused),
+            "over": self._over_now - len(left),
             "policy_version": None if self.policy is None else self.policy.version,
-            "groups": self._groups.state_dict(unused=unused),
+            "groups": groups,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,12 +319,15 @@ class Rollouts:
         Sets the policy back to the version of the state; see ``Policy.recover``.
 
         Raises:
-            ConfigError: It is not a state of this loop.
+            ConfigError: It is not a state of this loop, or the loop has begun or loaded one before.
         """
-        if not is_state(state) or state["name"] != self._name:
-            raise ConfigError(f"not a state of the loop {self._name!r}: {state!r:.80}")
-        self._groups.load_state_dict(state["groups"])
+        check_loop_state(state, self._name)
+        if self._has_begun:
+            text = "has begun, or has loaded a state: open it again, then load one"
+            raise ConfigError(f"the loop {self._name!r} {text}")
+        self._has_begun = True  # Of two states, groups that only one has used would be lost.
         self._feed.load_state_dict(state)
+        self._groups.load_state_dict(state["groups"])
         self.step, self._over = state["step"], state["over"]
         version, is_first = state["policy_version"], self._shard.number == 0
         # With several trainers, one sets the policy for all.
@@ -319,6 +340,7 @@ class Rollouts:
 
         Does nothing in a fork, where all of it belongs to the parent.
         """
+        self._is_closed = True
         self._connections.close()
 
     def __enter__(self) -> Self:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import operator
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Shard(NamedTuple):
@@ -19,15 +23,19 @@ class Shard(NamedTuple):
     readers: int
 
     @classmethod
-    def of(cls, given: tuple[int, int]) -> Shard:
+    def of(cls, given: Any) -> Shard:
         """Check a reader's number and the number of readers.
 
         Raises:
-            ConfigError: The number is out of range.
+            ConfigError: It is not such a pair, or the number is out of range.
         """
-        number, readers = given
+        try:
+            number, readers = map(operator.index, given)
+        except (TypeError, ValueError):
+            number = readers = 0
         if not 0 <= number < readers:
-            raise ConfigError(f"shard: expected (number, readers), got {given}")
+            text = "(number, readers), the number from 0 and below readers"
+            raise ConfigError(f"shard: expected {text}, got {given!r:.80}")
         return cls(number, readers)
 
     def has(self, name: str) -> bool:
@@ -41,6 +49,31 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         """The shard as a part of names that are stored."""
         return f"{self.number}-of-{self.readers}"
+
+
+def rank_in(environ: Mapping[str, str]) -> int:
+    """The number of this process among a training's, as launchers such as torchrun set it.
+
+    Raises:
+        ConfigError: ``RANK`` is not a number.
+    """
+    return _number_in(environ, "RANK", 0)
+
+
+def ranks_in(environ: Mapping[str, str]) -> int:
+    """How many processes a training has, as launchers set it.
+
+    Raises:
+        ConfigError: ``WORLD_SIZE`` is not a number.
+    """
+    return _number_in(environ, "WORLD_SIZE", 1)
+
+
+def _number_in(environ: Mapping[str, str], name: str, otherwise: int) -> int:
+    given = environ.get(name) or str(otherwise)
+    if not (given.isascii() and given.isdecimal()):
+        raise ConfigError(f"{name}: expected an integer from 0, got {given!r:.40}")
+    return int(given)
 
 
 # A single reader has everything.

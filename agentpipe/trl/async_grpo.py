@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -14,16 +13,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from agentpipe.core.arguments import whole
 from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import AgentpipeError, ResultTimeout
 from agentpipe.rollouts import samples
 from agentpipe.settings import Settings
 from agentpipe.training.loop_run import followed_collection
+from agentpipe.training.rollout_group import check_kind
 from agentpipe.training.rollout_loop import Rollouts
 from agentpipe.trl.buffer import Buffer
 from agentpipe.trl.checkpoint import load_state, save_state
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Mapping
 
     from agentpipe.core.result import Result
@@ -105,8 +107,10 @@ class AsyncGrpoRollouts:
                 invalid.
             Unreachable: A server does not answer.
         """
-        only = followed_collection(collection)
-        settings = settings or Settings.from_env(os.environ)
+        whole("queue_size", queue_size, 1)
+        check_kind(kind)
+        settings = Settings.given(settings)
+        only = followed_collection(collection, settings)
         name = name or only.name
         options = {**options, "name": name, "settings": settings, "timeout_s": _LOOK_S}
         rollouts = Rollouts.open(collection, prompts, n=n, batch=batch, **options)
@@ -116,7 +120,9 @@ class AsyncGrpoRollouts:
     # Called by the trainer.
 
     def start(self) -> None:
-        """Start sending prompts and reading groups."""
+        """Start sending prompts and reading groups; does nothing if that has started."""
+        if self._thread is not None and self._thread.is_alive():
+            return
         self._stopped.clear()
         self._error = None
         self._beat_at = time.monotonic()

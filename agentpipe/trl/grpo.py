@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.core.arguments import check_function, whole
 from agentpipe.core.rollout import REQUIRE
 from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
@@ -18,7 +19,8 @@ from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.settings import Settings
 from agentpipe.training.loop_connections import LoopConnections
 from agentpipe.training.loop_report import LoopFacts, LoopProgress
-from agentpipe.training.loop_run import only_collection, refuse_name
+from agentpipe.training.loop_run import LoopRun, only_collection, refuse_name
+from agentpipe.training.shard import rank_in
 from agentpipe.training.task_digest import digest_of
 from agentpipe.trl.rows import Row, masked_row, row_of
 
@@ -122,18 +124,15 @@ class GrpoRollouts:
             LoopTaken: Another live trainer has this name and rank.
             Unreachable: A server does not answer.
         """
-        only = _that_records(collection)
-        settings = settings or Settings.from_env(os.environ)
-        name = name or only.name
-        refuse_name(name)
-        rank = int(os.environ.get("RANK", "0")) if rank is None else rank
-        prefix = f"{prefix_of(name)}{rank}."
-        facts = LoopFacts(name, prefix, only.name, only.policy.name if only.policy else None)
-        name = f"{name}-{rank}"
-        reads: dict[str, Any] = {"timeout_s": timeout_s, "min_good": 0, "keep": lambda _: True}
-        connections = LoopConnections.open(only, settings, facts, name=name, **reads)
+        check_function("task_of", task_of)
+        settings = Settings.given(settings)
+        number = rank_in(os.environ) if rank is None else whole("rank", rank)
         options: dict[str, Any] = {"spares": spares, "repairs": repairs, "vary_seed": vary_seed}
-        options |= {"collection": only.name, "prefix": prefix}
+        GroupPlan.of(1, need=None, **options)  # Refuse what is wrong before anything is opened.
+        run = _run_of(_that_records(collection, settings), name, number)
+        reads: dict[str, Any] = {"timeout_s": timeout_s, "min_good": 0, "keep": lambda _: True}
+        connections = LoopConnections.open(run, settings, **reads)
+        options |= {"collection": run.facts.collection, "prefix": run.facts.prefix}
         return cls(connections, task_of=task_of, **options)
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
@@ -256,8 +255,17 @@ def agent_reward(*, agent_reward: list[float | None], **_: Any) -> list[float | 
     return agent_reward
 
 
-def _that_records(path: str | os.PathLike[str]) -> Collection:
-    only = only_collection(path)
+def _run_of(only: Collection, name: str, rank: int) -> LoopRun:
+    """The loop of a rank; the ids of its groups begin with its number."""
+    run = name or only.name
+    refuse_name(run)
+    policy = only.policy.name if only.policy else None
+    facts = LoopFacts(run, f"{prefix_of(run)}{rank}.", only.name, policy)
+    return LoopRun(f"{run}-{rank}", only, facts)
+
+
+def _that_records(path: str | os.PathLike[str], settings: Settings) -> Collection:
+    only = only_collection(path, settings)
     if only.record_tokens != REQUIRE:
         raise ConfigError(f"{path}: a trainer needs token ids: add `record: {{tokens: require}}`")
     return only

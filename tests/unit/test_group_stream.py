@@ -172,7 +172,7 @@ def test_a_rollout_that_was_cut_on_its_way_makes_its_group_short(settings: Setti
 def test_a_bound_below_which_every_group_is_stale_is_refused(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="max_staleness must be at least 0, not -1"):
+    with pytest.raises(ConfigError, match="max_staleness must be an integer of at least 0, not -1"):
         GroupStream.open(settings, group="g", max_staleness=-1)
     assert not list(tmp_path.iterdir())  # Refused before it opened anything.
 

@@ -145,3 +145,55 @@ def test_a_loaders_state_is_refused_by_prompts_that_have_none() -> None:
     taken(first, 1)
     with pytest.raises(ConfigError, match="give the loader that it was saved with"):
         PromptSource(NAMES).load_state_dict(first.state_dict())
+
+
+def failing() -> Iterator[str]:
+    yield "p0"
+    raise OSError("disk")
+
+
+def test_prompts_whose_reading_fails_have_not_ended() -> None:
+    """A generator that has raised ends: the rest of the prompts would be left out silently."""
+    source = PromptSource(failing())
+    assert taken(source, 1) == ["p0"]
+    with pytest.raises(OSError, match="disk"):
+        source.has_next()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="reading the prompts has failed") as raised:
+            source.has_next()
+        assert isinstance(raised.value.__cause__, OSError)
+
+
+class Flaky(Loader):
+    """Its first read fails; it can be read on."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.fails = True
+
+    def __iter__(self) -> Flaky:
+        return self
+
+    def __next__(self) -> list[str]:
+        if self.fails:
+            self.fails = False
+            raise OSError("network")
+        begin, self._at = self._at, self._at + 4
+        if begin >= len(NAMES):
+            raise StopIteration
+        return NAMES[begin : self._at]
+
+
+def test_a_loader_that_goes_on_after_an_error_gives_all() -> None:
+    source = PromptSource(Flaky())
+    with pytest.raises(OSError, match="network"):
+        source.has_next()
+    assert taken(source) == NAMES
+
+
+def test_an_error_of_the_users_function_names_its_prompt() -> None:
+    source = PromptSource([{"id": 3}], task_of=lambda prompt: prompt["question"])
+    assert source.has_next()
+    with pytest.raises(KeyError) as raised:
+        source.task()
+    assert raised.value.__notes__ == ["raised by `task_of` for the prompt {'id': 3}"]
