@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.caps import MAX_JSON_DEPTH
-from agentpipe.core.outside import is_deep, read_shallow_json
+from agentpipe.core.outside import is_deep, json_text, read_shallow_json
 from agentpipe.core.text import duration, one_line, printable
 from agentpipe.core.timestamps import utc
 
@@ -83,9 +83,9 @@ def _question(task: Any) -> Iterator[str]:
     if isinstance(task, dict) and isinstance(task.get("question"), str):
         rest = {name: value for name, value in task.items() if name not in ("schema", "question")}
         yield from _block("question", task["question"], keep_end=False)
-        yield from _block("sent with", _json(rest) if rest else None, keep_end=False)
+        yield from _block("sent with", json_text(rest) if rest else None, keep_end=False)
     else:
-        yield from _block("sent", task if isinstance(task, str) else _json(task), keep_end=False)
+        yield from _block("sent", json_text(task), keep_end=False)
 
 
 def _trace(spans: Any) -> Iterator[str]:
@@ -106,8 +106,8 @@ def _span(span: dict[str, Any]) -> str:
     names = (data.get(name) for name in ("type", "tool_name", "name"))
     title = " ".join(str(name) for name in names if name)
     said = (data.get(name) for name in ("error", "response", "tool_calls"))
-    output = next(filter(None, said), None) or _json(data)
-    return f"{took_s:8.3f} s  {title}: {output if isinstance(output, str) else _json(output)}"
+    output = next(filter(None, said), None) or data
+    return f"{took_s:8.3f} s  {title}: {json_text(output)}"
 
 
 def _wrapped(lines: Iterable[str], width: int) -> Iterator[str]:
@@ -124,7 +124,3 @@ def _shortened(lines: list[str], *, keep_end: bool) -> list[str]:
         return lines
     note = f"... {left} more lines: see --json"
     return [note, *lines[-MAX_LINES:]] if keep_end else [*lines[:MAX_LINES], note]
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()

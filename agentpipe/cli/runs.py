@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from agentpipe.cli.columns import listing
 from agentpipe.cli.embedded_files import require_tasks
 from agentpipe.cli.exit_codes import OK
@@ -14,6 +12,7 @@ from agentpipe.cli.options import add_common, run_name
 from agentpipe.cli.output import confirm, print_either, print_json, print_text, say
 from agentpipe.cli.run_notes import say_drift
 from agentpipe.connections.sqlite_address import is_absent
+from agentpipe.core.outside import json_text
 from agentpipe.core.text import duration, one_line
 from agentpipe.errors import ConfigError
 
@@ -144,11 +143,9 @@ def _show(args: argparse.Namespace) -> int:
 
 def _lines(record: dict[str, Any]) -> list[str]:
     width = max(map(len, record))
-    return [f"{name:<{width}}  {one_line(_value(value), 2_000)}" for name, value in record.items()]
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return [
+        f"{name:<{width}}  {one_line(json_text(value), 2_000)}" for name, value in record.items()
+    ]
 
 
 def _drop(args: argparse.Namespace) -> int:

@@ -7,14 +7,13 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import orjson
-
 from agentpipe.cli import send_group, send_run
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.opening import collections_of, named_collection, opened_sink, settings_of
 from agentpipe.cli.options import add_common, add_on_full, refuse_timeout_alone, seconds
 from agentpipe.cli.output import print_either, say, say_where
 from agentpipe.cli.progress import progress_bar
+from agentpipe.core.outside import json_text
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, QueueFull, TaskError, Unreachable
 from agentpipe.sending.admission import admit
@@ -207,8 +206,7 @@ def _name_refused(waiter: ResultWaiter) -> None:
 def _line(result: Result) -> str:
     if result.error is not None:
         return one_line(f"{result.outcome}: {result.error['message']}", 2_000)
-    answer = result.result
-    return one_line(answer if isinstance(answer, str) else orjson.dumps(answer).decode(), 2_000)
+    return one_line(json_text(result.result), 2_000)
 
 
 def _progress(

@@ -7,8 +7,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import orjson
-
 from agentpipe.cli.embedded_files import await_results, require_results
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.known_collections import refuse_unknown_collection
@@ -17,6 +15,7 @@ from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_common, add_run, finite, refuse_below_one, seconds
 from agentpipe.cli.output import print_json, print_text, say, say_skipped
 from agentpipe.connections.sqlite_address import is_absent, parse_url
+from agentpipe.core.outside import json_text
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line, printable
@@ -163,8 +162,6 @@ def _said(result: Result) -> str:
     """The error or the answer; empty for a task that did not run."""
     if result.error is not None:
         return f"{result.error.get('type')}: {result.error.get('message')}"
-    if isinstance(result.result, str):
-        return result.result
     if result.result is None and result.outcome != "ok":
         return ""
-    return orjson.dumps(result.result).decode()
+    return json_text(result.result)

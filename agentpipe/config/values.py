@@ -14,6 +14,7 @@ from marshmallow import ValidationError
 
 from agentpipe.config.yaml_source import kind_of
 from agentpipe.core.did_you_mean import did_you_mean
+from agentpipe.core.numbers import is_integer, is_number
 from agentpipe.core.policy import MAX_ENDPOINTS, endpoint_problem
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def whole(minimum: int) -> Callable[[Any], int]:
             number = int(value)
         if isinstance(value, float) and value.is_integer():
             number = int(value)
-        is_whole = isinstance(number, int) and not isinstance(number, bool)
-        if not is_whole or not minimum <= number <= MAX_NUMBER:
+        if not is_integer(number) or not minimum <= number <= MAX_NUMBER:
             expected = f"an integer from {minimum} to {MAX_NUMBER:,}"
             raise ValidationError(f"expected {expected}, got {shown(value)}")
         return int(number)
@@ -110,8 +110,7 @@ def _above_zero(unit: str) -> Callable[[Any], float]:
     """Return a check for a positive amount of this unit."""
 
     def check(value: Any) -> float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value <= MAX_NUMBER:  # NaN is outside every range
+        if not is_number(value) or not 0 < value <= MAX_NUMBER:  # NaN is outside every range
             expected = f"{unit}, a number above 0 and up to {MAX_NUMBER:,}"
             raise ValidationError(f"expected {expected}, got {shown(value)}")
         return float(value)
@@ -210,7 +209,7 @@ def local_model(value: Any) -> str:
 
 def user(value: Any) -> str:
     """Check for a user name or uid, which YAML can have parsed as an integer."""
-    return str(value) if type(value) is int else text(value)
+    return str(value) if is_integer(value) else text(value)
 
 
 def zone(value: Any) -> str:

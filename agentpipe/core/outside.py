@@ -71,6 +71,15 @@ def encoded(value: Any) -> bytes:
         return json.dumps(valid_json(value), ensure_ascii=False).encode(errors="replace")
 
 
+def json_text(value: Any) -> str:
+    """Return a string as it is, and any other value as JSON.
+
+    Raises:
+        TypeError: The value is not JSON.
+    """
+    return value if isinstance(value, str) else encoded(value).decode()
+
+
 def read_json(data: bytes, *, exact: bool = False) -> Any:
     """Parse JSON, with broken bytes and lone surrogates replaced.
 

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.causes import attribute, causes
+from agentpipe.core.numbers import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,7 @@ def _moment_s(value: Any) -> float | None:
 
 
 def _by_size(number: Any) -> float | None:
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
+    if not is_number(number):
         return None
     if number >= _FIRST_UNIX_MS:
         return seconds(number / 1000 - time.time())
@@ -163,7 +164,7 @@ def _from_now(moment: datetime | None) -> float | None:
 
 def seconds(value: Any, most: float = MAX_ASKED_DELAY_S) -> float | None:
     """Return a positive, bounded delay; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         return None
     bounded = min(value, most)
     return float(bounded) if bounded > 0 else None  # False for NaN.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.did_you_mean import did_you_mean
+from agentpipe.core.numbers import is_integer, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,15 +24,14 @@ _Check = tuple[str, "Callable[[Any], bool]"]
 
 def _number(least: float, most: float) -> _Check:
     def accepts(value: Any) -> bool:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and least <= value <= most  # NaN is outside every range.
+        return is_number(value) and least <= value <= most  # NaN is outside every range.
 
     return f"a number from {least:g} to {most:g}", accepts
 
 
 def _whole(least: int, most: int) -> _Check:
     def accepts(value: Any) -> bool:
-        return type(value) is int and least <= value <= most  # A bool does not count as a number.
+        return is_integer(value) and least <= value <= most
 
     return f"an integer from {least:,} to {most:,}", accepts
 

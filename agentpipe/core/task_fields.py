@@ -10,6 +10,7 @@ import orjson
 from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.core.json_values import JsonRules
 from agentpipe.core.masking import shorten
+from agentpipe.core.numbers import is_integer
 from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import TaskError
@@ -111,7 +112,7 @@ def kind_of(value: Any) -> str:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return is_integer(value) and -(2**63) <= value < 2**63
 
 
 def _is_objects(value: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agentpipe.core.masking import shorten
+from agentpipe.core.numbers import is_number
 from agentpipe.core.outside import valid_text
 
 USD = "usd"
@@ -101,14 +102,13 @@ def _name(name: Any) -> str:
 
 def _number(name: Any, value: Any) -> float:
     """Return a plain int or float: JSON encoders do not know subclasses."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise TypeError(f"usage: {shorten(str(name), 40)!r} is not a number")
     return int(value) if isinstance(value, int) else float(value)
 
 
 def _is_sound(number: Any) -> bool:
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    return is_number and not _is_flawed(number)
+    return is_number(number) and not _is_flawed(number)
 
 
 def _is_flawed(number: float) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.imports import split
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, nearest
+from agentpipe.core.numbers import is_number
 from agentpipe.errors import ConfigError
 from agentpipe.evaluation.chain import BrokenEvaluatorError, op_problems, parse_chain, show
 from agentpipe.evaluation.functions import function_problems, is_reference
@@ -95,8 +96,7 @@ def _mark_problems(config: dict[str, Any]) -> list[str]:
     if "name" in config and not (isinstance(config["name"], str) and config["name"].strip()):
         problems.append(f"name: expected a string that is not empty, got {show(config['name'])}")
     weight = config.get("weight", 1.0)
-    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight <= sys.float_info.max:
+    if not is_number(weight) or not 0 < weight <= sys.float_info.max:
         problems.append(f"weight: expected a number above 0, got {show(weight)}")
     return problems
 

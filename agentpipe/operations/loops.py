@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentpipe.brokers.capabilities import KeepsLoops
 from agentpipe.core.loop_holds import LEASE_S
+from agentpipe.core.numbers import is_integer, is_number
 from agentpipe.core.text import duration, one_line
 
 if TYPE_CHECKING:
@@ -141,8 +142,8 @@ def _text(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if is_integer(value) and value >= 0 else None
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and value >= 0 else None
+    return float(value) if is_number(value) and value >= 0 else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.capabilities import KeepsPolicies, require
 from agentpipe.core.did_you_mean import did_you_mean
+from agentpipe.core.numbers import is_integer
 from agentpipe.core.policy import MAX_ENDPOINTS, MAX_VERSION, PolicyChange, endpoint_problem
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
@@ -180,7 +181,7 @@ def policy_lines(state: PolicyState, flights: Flights) -> Iterator[str]:
 
 def refuse_version(version: int) -> None:
     """Raise ``ConfigError`` for an invalid version."""
-    if type(version) is not int or not 0 <= version <= MAX_VERSION:
+    if not is_integer(version) or not 0 <= version <= MAX_VERSION:
         raise ConfigError(f"a version is an integer from 0 to 2**53, not {version!r:.40}")
 
 

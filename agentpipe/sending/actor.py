@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import dramatiq
 import orjson
 
+from agentpipe.core.outside import json_text
 from agentpipe.errors import AgentpipeError, OptionError, TaskError
 from agentpipe.sending.admission import admit
 from agentpipe.sending.message_options import CALLBACKS, named
@@ -123,7 +124,7 @@ def _as_task(piped: Any) -> dict[str, Any]:
     """Convert the previous actor's result: an object is a task, anything else a question."""
     if isinstance(piped, dict):
         return {name: value for name, value in piped.items() if name != "task_id"}
-    return {"question": piped if isinstance(piped, str) else orjson.dumps(piped).decode()}
+    return {"question": json_text(piped)}
 
 
 def refuse_agents_as_callbacks(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 
 from agentpipe.core.did_you_mean import nearest
+from agentpipe.core.numbers import is_integer, is_number
 from agentpipe.core.task_fields import kind_of
 from agentpipe.errors import OptionError
 
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
 
 
 def _is_whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+    return is_integer(value) and least <= value < 2**63
 
 
 def _is_ms(value: Any, least: float = 0) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and least <= value < math.inf
+    return is_number(value) and least <= value < math.inf
 
 
 def _is_delay(value: Any) -> bool:

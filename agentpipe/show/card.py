@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.archive.export.conversation import question_of
+from agentpipe.core.numbers import is_number
 from agentpipe.core.rollout import tokens_of_segments
 from agentpipe.core.text import counted, dollars, duration
 from agentpipe.core.timestamps import moment_of
@@ -185,7 +186,7 @@ def _word(verdict: Mapping[str, Any]) -> tuple[str, str]:
     score = verdict.get("score")
     if verdict.get("error") and not verdict.get("passed"):
         return "broken", "red"
-    if isinstance(score, (int, float)) and not isinstance(score, bool):
+    if is_number(score):
         return f"{score:.4g}", "green" if score >= 1 else "yellow"
     return ("pass", "green") if verdict.get("passed") else ("fail", "yellow")
 

@@ -9,7 +9,7 @@ import orjson
 from rich.cells import chop_cells
 from rich.text import Text
 
-from agentpipe.core.outside import encoded
+from agentpipe.core.outside import json_text
 from agentpipe.core.text import printable
 
 if TYPE_CHECKING:
@@ -92,12 +92,10 @@ class Page:
 
 def as_text(value: Any, *, wide: bool = False) -> str:
     """A string unchanged, any other value as JSON; on several lines if ``wide``."""
-    if isinstance(value, str):
-        return value
     try:
         if wide and isinstance(value, (dict, list)):
             return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-        return encoded(value).decode()
+        return json_text(value)
     except (TypeError, ValueError, RecursionError):
         return "(not JSON)"
 

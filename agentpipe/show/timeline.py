@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.numbers import is_number
 from agentpipe.core.transcript import records_of
 
 if TYPE_CHECKING:
@@ -118,5 +119,4 @@ def _key(value: Any) -> str:
 
 def _number(value: Any) -> float:
     """A time or duration that can be drawn, else 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) and 0 < value < MAX_S else 0.0
+    return float(value) if is_number(value) and math.isfinite(value) and 0 < value < MAX_S else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from agentpipe.core.numbers import is_number
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def check_start(start: object) -> None:
     Raises:
         ConfigError: It is none of the places of ``Start``.
     """
-    if isinstance(start, (int, float)):  # Also of a subclass, such as NumPy's.
-        is_valid = not isinstance(start, bool) and abs(start) < _BEYOND_ALL_CLOCKS_S
+    if is_number(start):  # Also of a subclass, such as NumPy's.
+        is_valid = abs(start) < _BEYOND_ALL_CLOCKS_S
     else:
         is_valid = start in ("beginning", "now")
     if not is_valid:

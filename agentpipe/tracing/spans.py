@@ -11,6 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from agentpipe import __version__
+from agentpipe.core.numbers import is_number
 from agentpipe.core.outside import valid_text
 from agentpipe.core.timestamps import seconds_of
 from agentpipe.core.transcript import records_of
@@ -145,5 +146,4 @@ def _times(span: Mapping[str, Any], begun: float) -> tuple[float, float]:
 
 
 def _seconds(value: Any, otherwise: float) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value < _MAX_S / 2 else otherwise
+    return float(value) if is_number(value) and 0 <= value < _MAX_S / 2 else otherwise

@@ -11,9 +11,8 @@ from queue import Full, Queue
 from statistics import pstdev
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
-
 from agentpipe.core.arguments import whole
+from agentpipe.core.outside import json_text
 from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import AgentpipeError, ResultTimeout
 from agentpipe.rollouts import samples
@@ -263,11 +262,10 @@ class AsyncGrpoRollouts:
         from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 
         asked, answer = (result.task or {}).get("question", ""), result.result
-        said = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
         named = {f"rewards/{name}": reward for name, reward in result.rewards.items()}
         return RolloutSample(
             prompt=[{"role": "user", "content": asked}],
-            completion=[{"role": "assistant", "content": said}],
+            completion=[{"role": "assistant", "content": json_text(answer)}],
             input_ids=np.array(sample.input_ids, dtype=np.int64),
             completion_mask=np.array(sample.loss_mask, dtype=np.int64),
             old_log_probs=np.array(sample.logprobs, dtype=np.float32),

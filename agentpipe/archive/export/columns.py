@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from agentpipe.core import timestamps
+from agentpipe.core.numbers import is_integer, is_number
 from agentpipe.core.outside import encoded, valid_text
 from agentpipe.core.rollout import tokens_of_segments
 
@@ -61,15 +62,14 @@ def _json(value: Any) -> str:
 def _integer(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_one = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_one and -_MAX_INTEGER <= value <= _MAX_INTEGER else None
+    is_one = is_integer(value) and -_MAX_INTEGER <= value <= _MAX_INTEGER
+    return value if is_one else None
 
 
 def number_of(value: Any) -> float | None:
     """The value as a float; None if it is not a number, or too large for a double."""
-    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
     with suppress(OverflowError):
-        return float(value) if is_one else None
+        return float(value) if is_number(value) else None
     return None
 
 

@@ -19,6 +19,7 @@ import orjson
 from agentpipe.core.account import variables_of
 from agentpipe.core.caps import MAX_OUTPUT_BYTES
 from agentpipe.core.did_you_mean import unknown_keys
+from agentpipe.core.numbers import is_integer
 from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.redaction import passwords_in
 from agentpipe.core.trace import record_spans, record_usage
@@ -203,7 +204,7 @@ def _option_problems(config: Mapping[str, Any]) -> list[str]:
     names, size = config.get("pass_env", []), config.get("max_output_bytes", 1)
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         problems.append("pass_env: expected a list of names, such as [PATH, HOME, LANG]")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not is_integer(size) or size < 1:
         problems.append("max_output_bytes: expected a whole number above 0")
     if "base_url" in config:
         problems += run_url.url_problems(config["base_url"])

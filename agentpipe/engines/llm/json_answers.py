@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.outside import json_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,8 +42,7 @@ def unwrapped(text: str) -> str:
     with suppress(orjson.JSONDecodeError):
         wrapped = orjson.loads(json_in(text, {}))
         if isinstance(wrapped, dict) and {"thought", "answer"} <= wrapped.keys():
-            answer = wrapped["answer"]
-            return answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+            return json_text(wrapped["answer"])
     return text
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core import caps
-from agentpipe.core.outside import encoded
+from agentpipe.core.outside import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ class ToolContent:
 def content_of(result: Any) -> ToolContent:
     """The content of a ``tools/call`` result, well formed or not."""
     if not isinstance(result, dict):
-        return ToolContent(_as_text(result))
+        return ToolContent(json_text(result))
     parts = _parts(result)
     text = "\n".join(map(_part, parts))
     failed = result.get("isError") not in (None, False)
@@ -68,18 +68,18 @@ def _says_something(part: Any) -> bool:
 def _part(part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     describe = _DESCRIBED.get(kind) if isinstance(kind, str) else None
-    return describe(part) if describe else _as_text(part)
+    return describe(part) if describe else json_text(part)
 
 
 def _text(part: dict[str, Any]) -> str:
-    return _as_text(part.get("text", ""))
+    return json_text(part.get("text", ""))
 
 
 def _media(part: dict[str, Any]) -> str:
     """The text that mentions an image or audio."""
     data = part.get("data")
     size = f", {_bytes_of(data):,} bytes" if isinstance(data, str) else ""
-    return f"({part['type']}, {_as_text(part.get('mimeType') or 'of unknown type')}{size})"
+    return f"({part['type']}, {json_text(part.get('mimeType') or 'of unknown type')}{size})"
 
 
 def _bytes_of(data: str) -> int:
@@ -89,15 +89,15 @@ def _bytes_of(data: str) -> int:
 def _resource(part: dict[str, Any]) -> str:
     resource = part.get("resource")
     if not isinstance(resource, dict):
-        return _as_text(part)
+        return json_text(part)
     if isinstance(resource.get("text"), str):
         return str(resource["text"])
-    return f"(resource, {_as_text(resource.get('uri') or resource)})"
+    return f"(resource, {json_text(resource.get('uri') or resource)})"
 
 
 def _link(part: dict[str, Any]) -> str:
-    words = [_as_text(part[name]) for name in ("name", "description") if part.get(name)]
-    return f"({', '.join(['resource', _as_text(part.get('uri') or 'without a URI'), *words])})"
+    words = [json_text(part[name]) for name in ("name", "description") if part.get(name)]
+    return f"({', '.join(['resource', json_text(part.get('uri') or 'without a URI'), *words])})"
 
 
 _DESCRIBED = {
@@ -136,7 +136,3 @@ def _image(part: dict[str, Any]) -> Image | None:
     if kind is None or len(content) > MAX_IMAGE_BYTES:
         return None
     return Image(kind, base64.b64encode(content).decode())
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else encoded(value).decode()

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.numbers import is_number
 from agentpipe.core.outside import CostlyJson, encoded, read_json
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ def _number(given: Any) -> int:
     """The number of a reply, which a server may send as a string or as 1.0; 0 if it is invalid."""
     if isinstance(given, str):
         return int(given) if _DIGITS.fullmatch(given) else 0
-    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    return int(given) if is_number and 0 < given < MAX_NUMBER and given == int(given) else 0
+    return int(given) if is_number(given) and 0 < given < MAX_NUMBER and given == int(given) else 0
 
 
 def _misdirected(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentpipe.core.numbers import is_integer
 from agentpipe.engines.models.service_errors import CLIENT_ERROR
 
 _FAILED = frozenset({"error", "failed", "failure"})
@@ -45,4 +46,4 @@ def _flat(answer: dict[str, Any]) -> Any:
 
 def _is_failure(code: Any) -> bool:
     number = int(code) if isinstance(code, str) and code.isdecimal() else code
-    return isinstance(number, int) and not isinstance(number, bool) and number >= CLIENT_ERROR
+    return is_integer(number) and number >= CLIENT_ERROR

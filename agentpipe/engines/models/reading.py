@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core import caps
 from agentpipe.core.caps import CapExceeded
-from agentpipe.core.outside import CostlyJson, encoded, read_json
+from agentpipe.core.numbers import is_number
+from agentpipe.core.outside import CostlyJson, json_text, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,8 +89,7 @@ def text_or_none(value: Any) -> str | None:
 
 def count(value: Any) -> int:
     """``value`` if it is a valid number of tokens, else 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return int(value) if is_number and 0 <= value < 2**53 else 0
+    return int(value) if is_number(value) and 0 <= value < 2**53 else 0
 
 
 def call_ids(values: Iterable[Any]) -> list[str]:
@@ -113,9 +113,7 @@ def refuse_more_calls(number: int) -> None:
 
 def arguments_text(value: Any) -> str:
     """A call's arguments as a string; some servers send an object."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else encoded(value).decode()
+    return "" if value is None else json_text(value)
 
 
 def arguments_of(text: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from agentpipe.core.masking import shorten
+from agentpipe.core.numbers import is_integer
 from agentpipe.engines.models.conversation import SampledIds
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _versions(value: Any, tokens: int) -> Iterator[tuple[str | int, int, int]]:
     for each in _listed(value):
         if isinstance(each, dict):
             start, end, name = (each.get(key) for key in ("start", "end", "version"))
-            if name == _NO_VERSION or type(start) is not int or type(end) is not int:
+            if name == _NO_VERSION or not is_integer(start) or not is_integer(end):
                 continue
             if 0 <= start < end <= tokens:
                 yield _version(name), start, end

@@ -6,8 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from agentpipe.core.outside import json_text
 from agentpipe.errors import ConfigError
 from agentpipe.operations.judging.rewards import Rewards
 from agentpipe.operations.judging.samples import samples_of, total_usage
@@ -182,9 +181,7 @@ def key_of(field: str) -> Callable[[Result], str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ABSENT
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return ABSENT if value is None else json_text(value)
 
 
 def _percentiles(run_s: list[float]) -> tuple[float, float] | None:

@@ -11,13 +11,12 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from agentpipe.brokers.capabilities import SettlesAndClaims
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import error_line
 from agentpipe.core.masking import masked, shorten
+from agentpipe.core.outside import json_text
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
@@ -199,7 +198,7 @@ def _failed(settlement: Settlement, why: str) -> bytes:
 
 def _beginning(answer: Any) -> Any:
     """The answer, or the beginning of its text if it is long."""
-    text = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+    text = json_text(answer)
     return answer if len(text) <= KEPT_CHARS else shorten(text, KEPT_CHARS)
 
 

@@ -9,6 +9,7 @@ import dramatiq
 import orjson
 
 from agentpipe.core.logs import Bound
+from agentpipe.core.numbers import is_integer
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep
 from agentpipe.core.task import Task
 from agentpipe.core.task_fields import kind_of
@@ -153,5 +154,5 @@ def _plain(claim: Claim, fields: dict[str, Any]) -> dramatiq.Message[Any]:
 def _refuse_wrong_retries(options: dict[str, Any]) -> None:
     """Raise for the option that is read before anything else looks at the message."""
     retries = options.get("retries", 0)
-    if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
+    if not is_integer(retries) or not 0 <= retries <= MAX_RETRIES:
         raise FormatError("the message's option retries is not a number of runs")

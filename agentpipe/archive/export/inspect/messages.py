@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.archive.export.conversation import text_of
+from agentpipe.core.numbers import is_number
 from agentpipe.core.result import CONTENT_FILTER, LENGTH, REFUSAL, STOP
 from agentpipe.core.usage import MAX_NUMBER
 
@@ -93,16 +94,14 @@ def usage_of(usage: Mapping[str, Any]) -> Json:
         _count(usage.get(name)) for name in ("input_tokens", "output_tokens", "cached_tokens")
     )
     usd = usage.get("usd")
-    is_price = isinstance(usd, (int, float)) and not isinstance(usd, bool)
     return {
         "input_tokens": max(0, total - cached),
         "output_tokens": output,
         "total_tokens": total + output,
         "input_tokens_cache_read": cached,
-        "total_cost": usd if is_price else None,
+        "total_cost": usd if is_number(usd) else None,
     }
 
 
 def _count(value: Any) -> int:
-    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return int(value) if is_one and 0 <= value <= MAX_NUMBER else 0
+    return int(value) if is_number(value) and 0 <= value <= MAX_NUMBER else 0
