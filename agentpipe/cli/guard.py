@@ -6,6 +6,7 @@ output: argparse, warnings, logging libraries, tracebacks.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -39,6 +40,25 @@ class GuardedStream:
         return getattr(self.behind, name)
 
 
+class GuardedMessages(GuardedStream):
+    """Guards stderr: a command goes on where nobody can read its messages, and drops them."""
+
+    def write(self, text: str) -> int:
+        """Write ``text`` with control characters escaped, if anybody reads it."""
+        try:
+            return super().write(text)
+        except OSError:  # Its reader is gone, or its disk is full.
+            drop_output(self.behind)
+            return len(text)
+
+
+def drop_output(stream: TextIO) -> None:
+    """Discard what is still buffered, and what follows; Python would fail to flush it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def unguarded(stream: TextIO) -> TextIO:
     """The stream behind the guard, for our own colours and bars around escaped text."""
     return stream.behind if isinstance(stream, GuardedStream) else stream
@@ -48,7 +68,8 @@ def unguarded(stream: TextIO) -> TextIO:
 def guarded_output() -> Iterator[None]:
     """Guard the current stdout and stderr; restore them on exit."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast("TextIO", GuardedStream(stream)) for stream in before)
+    guards = GuardedStream(sys.stdout), GuardedMessages(sys.stderr)
+    sys.stdout, sys.stderr = (cast("TextIO", guard) for guard in guards)
     try:
         yield
     finally:

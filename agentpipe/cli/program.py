@@ -7,10 +7,9 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
 
 from agentpipe.cli.exit_codes import FAILED, OK, USAGE, exit_code
-from agentpipe.cli.guard import guarded_output
+from agentpipe.cli.guard import drop_output, guarded_output
 from agentpipe.cli.parser import parser_for
 from agentpipe.errors import AgentpipeError
 
@@ -34,19 +33,19 @@ def run(argv: list[str] | None = None) -> int:
         with guarded_output():
             return _run_and_flush(arguments)
     except BrokenPipeError:  # The reader closed the pipe, as `| head` does.
-        _drop_output(sys.stdout)
+        drop_output(sys.stdout)
         return OK
     except OSError as error:
         if not _is_of_output(error):
             raise
-        _drop_output(sys.stdout)
+        drop_output(sys.stdout)
         from agentpipe.cli.output import say
 
         try:
             say(f"cannot write the output: {error.strerror}: make room for it")
             sys.stderr.flush()
         except OSError:  # stderr is on the same full disk.
-            _drop_output(sys.stderr)
+            drop_output(sys.stderr)
         return FAILED
 
 
@@ -69,13 +68,6 @@ def _run_and_flush(arguments: list[str]) -> int:
         return _run(arguments)
     finally:
         sys.stdout.flush()
-
-
-def _drop_output(stream: TextIO) -> None:
-    """Discard what is still buffered; Python would fail to flush it at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def _run(arguments: list[str]) -> int:

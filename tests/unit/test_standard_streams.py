@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agentpipe.brokers import open_store
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 
@@ -53,6 +54,23 @@ def test_a_full_disk_behind_stdout_is_said_in_a_line(folder: Path) -> None:
     said = "cannot write the output: No space left on device: make room for it\n"
     assert (done.returncode, done.stderr) == (1, said)
     assert in_shell(folder, f"{COMMAND} completion bash > /dev/full 2>&1").returncode == 1
+
+
+@linux
+@pytest.mark.parametrize("messages", ["/dev/full", "a pipe"])
+def test_a_command_goes_on_where_nobody_reads_its_messages(folder: Path, messages: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    end = writer if messages == "a pipe" else os.open(messages, os.O_WRONLY)
+    open_store(Settings.from_env({})).close()
+    done = subprocess.run(
+        [sys.executable, "-m", "agentpipe", "purge"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        check=False,
+    )
+    assert (done.returncode, done.stdout[:8]) == (0, b"0 tasks ")
 
 
 @linux
