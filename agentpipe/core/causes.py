@@ -18,8 +18,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status as stored by httpx, requests, openai, aiohttp or urllib."""
+    """Return the HTTP status as stored by httpx, requests, openai, aiohttp, urllib or botocore."""
     response = attribute(error, "response")
+    if isinstance(response, dict):
+        metadata = response.get("ResponseMetadata")
+        status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+        return status if isinstance(status, int) else None
     for holder, name in (
         (response, "status_code"),
         (error, "status_code"),

@@ -35,13 +35,26 @@ QUOTA_WORDS = re.compile("credit balance is too low|insufficient balance")
 CREDENTIAL_CODES = frozenset({"account_deactivated", "api_key_invalid", "invalid_api_key"})
 MODEL_CODES = frozenset({"model_not_found"})
 SET_UP_CODES = QUOTA_CODES | CREDENTIAL_CODES | MODEL_CODES
+# Of errors in a stream, which clients raise without a status, or with that of the response: 200.
+SERVICE_CODES = frozenset(
+    {
+        "api_error",
+        "deadline_exceeded",
+        "internal_error",
+        "internal_server_error",
+        "server_error",
+        "service_unavailable",
+        "timeout_error",
+        "unavailable",
+    }
+)
 # rate_limit_error, rate_limit_exceeded, RateLimitReached, too_many_requests, ThrottlingException,
 # Throttling.RateQuota, RESOURCE_EXHAUSTED, overloaded_error.
 _RATE_LIMIT = re.compile(
     "rate.?limit|too.?many.?requests|throttl|resource_exhausted|overloaded_error"
 )
 RATE_LIMIT_STATUSES = frozenset({429, 529})
-FORBIDDEN = 403
+CLIENT_ERROR, FORBIDDEN = 400, 403
 # A service can explain these statuses; the others are self-explanatory.
 _EXPLAINED = frozenset({400, 402, 403, 429})
 # Longer bodies are not error messages.
@@ -92,6 +105,12 @@ def names_the_set_up(error: BaseException) -> bool:
     if codes_of(error) & SET_UP_CODES:
         return True
     return status_of(error) in _EXPLAINED and bool(QUOTA_WORDS.search(_words(error).lower()))
+
+
+def names_a_failed_service(error: BaseException) -> bool:
+    """Whether codes in a stream report that the service failed; a status would be more precise."""
+    status = status_of(error)
+    return (status is None or status < CLIENT_ERROR) and bool(codes_of(error) & SERVICE_CODES)
 
 
 def is_rate_limit(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import traceback
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.causes import attribute, causes, status_of
-from agentpipe.core.error_codes import is_rate_limit, names_the_set_up
+from agentpipe.core.error_codes import is_rate_limit, names_a_failed_service, names_the_set_up
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
 from agentpipe.core.retry_after import asked_delay_s, reset_delay_s, seconds
@@ -43,11 +44,18 @@ UNAVAILABLE = 503
 TRANSPORT_ERRORS = frozenset(
     {
         "APIConnectionError",
+        "ChunkedEncodingError",
         "ClientConnectionError",
+        "ClientPayloadError",
         "ConnectError",
+        "ConnectTimeoutError",
         "ConnectionError",
         "HTTPTimeoutError",
+        "IncompleteRead",
         "MaxRetryError",
+        "NewConnectionError",
+        "ReadTimeoutError",
+        "SSLError",
         "ServerDisconnectedError",
         "Timeout",
         "TimeoutException",
@@ -55,6 +63,10 @@ TRANSPORT_ERRORS = frozenset(
         "URLError",
         "gaierror",
     }
+)
+# What the machine's network reports without a connection.
+UNREACHABLE = frozenset(
+    {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
 )
 
 
@@ -99,6 +111,10 @@ def _tells_of_a_service(error: BaseException) -> bool:
         return True
     status = status_of(error)
     if status in TOO_BUSY or status in SERVER_ERRORS or is_rate_limit(error):
+        return True
+    if names_a_failed_service(error):
+        return True
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
         return True
     named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
     return named and status is None  # An error with a status means that a server answered.

@@ -6,11 +6,13 @@ import asyncio
 import errno
 import os
 import sqlite3
+import ssl
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import format_datetime
+from http.client import IncompleteRead
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +232,41 @@ def test_a_rate_limit_is_known_by_status_or_code(error: BaseException) -> None:
     assert limit is not None
     assert limit.of_credential
     assert (is_infra(error), is_permanent(error)) == (True, False)
+
+
+def named(name: str) -> BaseException:
+    """An error of a library that is not installed here, as known by its name."""
+    error: BaseException = type(name, (Exception,), {})("failed")
+    return error
+
+
+SERVICES = {
+    "OpenAI, within a stream": ClientError(body={"type": "server_error", "message": "sorry"}),
+    "Anthropic, within a stream": anthropic_error(200, "api_error"),
+    "Google, within a stream": ClientError(status="UNAVAILABLE"),
+    "Bedrock": ClientError(response={"ResponseMetadata": {"HTTPStatusCode": 503}, "Error": {}}),
+    "urllib, a cut body": IncompleteRead(b"{", 9),
+    "requests, a cut body": named("ChunkedEncodingError"),
+    "aiohttp, a cut body": named("ClientPayloadError"),
+    "urllib3, no answer": named("ReadTimeoutError"),
+    "urllib3, no connection": named("NewConnectionError"),
+    "TLS": ssl.SSLError("wrong version number"),
+    "no route": OSError(errno.EHOSTUNREACH, "No route to host"),
+    "no network": OSError(errno.ENETUNREACH, "Network is unreachable"),
+}
+
+
+@pytest.mark.parametrize("error", SERVICES.values(), ids=SERVICES)
+def test_a_failed_service_is_known_by_its_clients_error(error: BaseException) -> None:
+    assert (is_infra(error), is_permanent(error)) == (True, False)
+    assert rate_limit(error) is None
+
+
+@pytest.mark.parametrize(
+    "error", [openai_error(400, type="server_error"), OSError(errno.EISDIR, "a folder"), named("X")]
+)
+def test_other_errors_are_the_agents(error: BaseException) -> None:
+    assert not is_infra(error)
 
 
 SPENT = {
