@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import load_catalogue
-from agentpipe.engines.mcp.opening import Opening, Target
+from agentpipe.engines.mcp.opening import Opening, ServerToOpen
 from agentpipe.engines.mcp.running import running_servers
 from agentpipe.engines.mcp.server_pool import SPARES
 from agentpipe.worker.watch.child_memory import ChildMemory
@@ -58,7 +58,7 @@ def measure() -> None:
 
 async def _one_server() -> tuple[float, float]:
     """The median start time of a server alone, and the memory of one."""
-    target = Target(load_catalogue(None).server({"name": SERVER}, {}), {}, 60.0)
+    target = ServerToOpen(load_catalogue(None).server({"name": SERVER}, {}), {}, 60.0)
     times_s, sizes = [], []
     for _ in range(STARTS):
         before = ChildMemory().bytes()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agentpipe.chaos.cuts import cut_of
 from agentpipe.chaos.ledger import Ledger, runs_in
 from agentpipe.chaos.strikes import Strikes
-from agentpipe.chaos.workers import COLLECTION, LEASE_S, PROCESSES, SLOTS, Workers
+from agentpipe.chaos.workers import COLLECTION, LEASE_S, PROCESSES, SLOTS, TrialWorkers
 from agentpipe.config.collection import load
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sinks.stream import Stream
@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TrialReport:
     """Result of a trial.
 
     Attributes:
@@ -84,7 +84,7 @@ class Report:
     took_s: float
 
 
-def run_trial(space: Space, plan: Plan, progress: Callable[[int], None]) -> Report:
+def run_trial(space: Space, plan: Plan, progress: Callable[[int], None]) -> TrialReport:
     """Run a trial; ``progress`` receives the number of newly answered tasks.
 
     Raises:
@@ -94,7 +94,7 @@ def run_trial(space: Space, plan: Plan, progress: Callable[[int], None]) -> Repo
     with ExitStack() as stack:
         broker, sink = (stack.enter_context(cut_of(it)) for it in (space.broker, space.sink))
         answers = stack.enter_context(_answers(space, progress))
-        workers = Workers(space.folder, space.settings, tasks=plan.tasks, pause_s=plan.run_s)
+        workers = TrialWorkers(space.folder, space.settings, tasks=plan.tasks, pause_s=plan.run_s)
         collections = load(workers.collection_file, space.settings.max_queue_size)
         through = replace(space.settings, broker=broker.url, sink=sink.url)
         stack.enter_context(workers.running(through, dict(os.environ), space.lock))
@@ -117,7 +117,7 @@ def run_trial(space: Space, plan: Plan, progress: Callable[[int], None]) -> Repo
         took_s = time.monotonic() - began
         time.sleep(LATE_S)
         ledger = Ledger.of(accepted, answers.found, runs_in(workers.journal), strikes.at)
-        return Report(ledger, Counter(kinds), left_out, answers.repeated, took_s)
+        return TrialReport(ledger, Counter(kinds), left_out, answers.repeated, took_s)
 
 
 def _order(faults: Mapping[str, int]) -> list[str]:

@@ -34,7 +34,7 @@ START_S, LOOK_EVERY_S = 90.0, 0.1
 END_S = 30.0
 
 
-class Workers:
+class TrialWorkers:
     """The workers of a trial; ``running`` starts and ends them.
 
     Attributes:

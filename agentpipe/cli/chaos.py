@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from agentpipe.chaos.trial import Plan, Report
+    from agentpipe.chaos.trial import Plan, TrialReport
     from agentpipe.settings import Settings
 
 FAULTS = {
@@ -95,7 +95,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     return Plan(args.tasks, **numbers)
 
 
-def _tried(args: argparse.Namespace, settings: Settings, plan: Plan) -> Report:
+def _tried(args: argparse.Namespace, settings: Settings, plan: Plan) -> TrialReport:
     from agentpipe.chaos.space import new_space
     from agentpipe.chaos.trial import run_trial
     from agentpipe.cli.progress import progress_bar
@@ -110,7 +110,7 @@ def _tried(args: argparse.Namespace, settings: Settings, plan: Plan) -> Report:
             return run_trial(space, plan, advance)
 
 
-def _record(report: Report) -> dict[str, object]:
+def _record(report: TrialReport) -> dict[str, object]:
     ledger = report.ledger
     return {
         "ok": ledger.balances,
@@ -131,7 +131,7 @@ def _record(report: Report) -> dict[str, object]:
     }
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: TrialReport) -> Iterator[str]:
     ledger, recovery_s = report.ledger, report.ledger.longest_recovery_s
     faults = [counted(number, FAULTS[kind]) for kind, number in report.faults.items()]
     yield f"{', '.join(faults) or 'no faults'} in {report.took_s:.0f} s"

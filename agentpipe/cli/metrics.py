@@ -43,8 +43,8 @@ def _server(args: argparse.Namespace, settings: Settings) -> WSGIServer:
 
     with needs_extra("metrics need prometheus-client", "metrics", "prometheus_client"):
         from agentpipe.metrics.server import app_of, serve
-        from agentpipe.metrics.snapshots import Snapshots
-    snapshots = Snapshots(lambda: open_to_read(settings), say)
+        from agentpipe.metrics.snapshots import SnapshotThread
+    snapshots = SnapshotThread(lambda: open_to_read(settings), say)
     server = serve(app_of(snapshots.latest), args.host, args.port)
     snapshots.start()
     snapshots.refuse_mistakes()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agentpipe.operations.judging.report import Report
     from agentpipe.operations.judging.rewards import PassK
     from agentpipe.operations.judging.spares import Spares
-    from agentpipe.web.report_file import Rows
+    from agentpipe.web.report_file import ReportSamples
 
 MAX_K = 10_000
 NAMED = 5
@@ -99,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _rows() -> Rows:
+def _rows() -> ReportSamples:
     with needs_extra("a report for a browser needs the extra web", "web", "jinja2", "starlette"):
-        from agentpipe.web.report_file import Rows
+        from agentpipe.web.report_file import ReportSamples
 
-    return Rows()
+    return ReportSamples()
 
 
 def _runs(args: argparse.Namespace) -> tuple[str, ...]:

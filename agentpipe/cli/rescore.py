@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.collection import Collection
     from agentpipe.operations.new_evaluators import NewEvaluators
-    from agentpipe.operations.rescore import Names, Rescored
+    from agentpipe.operations.rescore import Rescored, RescoredNames
     from agentpipe.settings import Settings
 
 
@@ -46,11 +46,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge the answers, and print the outcome."""
-    from agentpipe.operations.rescore import Names
+    from agentpipe.operations.rescore import RescoredNames
 
     if args.run_name is None:
         raise ConfigError("name the run: --run NAME")
-    names = Names(args.run_name, args.to_run or f"{args.run_name}-rescored")
+    names = RescoredNames(args.run_name, args.to_run or f"{args.run_name}-rescored")
     if not is_run_name(names.to_run):
         raise ConfigError("the run's name is long: name the new one with --to-run")
     if names.run == names.to_run:
@@ -70,7 +70,7 @@ def _evaluators(path: Path, collections: tuple[Collection, ...]) -> NewEvaluator
 
 
 async def _rescored(
-    names: Names,
+    names: RescoredNames,
     evaluators: NewEvaluators,
     collections: tuple[Collection, ...],
     settings: Settings,
@@ -91,7 +91,7 @@ async def _rescored(
         return await rescore.run(filter(None, found), masking.redactor())
 
 
-def _report(args: argparse.Namespace, names: Names, done: Rescored) -> int:
+def _report(args: argparse.Namespace, names: RescoredNames, done: Rescored) -> int:
     counts = {
         "judged": done.judged,
         "carried": done.carried,

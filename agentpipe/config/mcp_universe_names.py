@@ -36,7 +36,7 @@ class ComponentType:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class McpUniverseNames:
     """All names of MCP-Universe.
 
     Attributes:
@@ -64,12 +64,12 @@ class Names:
 
 
 @cache
-def names() -> Names:
+def names() -> McpUniverseNames:
     """Return the names, read once."""
     data = orjson.loads(_FILE.read_bytes())
     types = {kind: _by_name(data.pop(f"{kind}s")) for kind in ("agent", "llm", "workflow")}
     operators = data.pop("operators").items()
-    return Names(
+    return McpUniverseNames(
         types,
         operators=frozenset(prefix + name for prefix, each in operators for name in each),
         **{field: frozenset(found) for field, found in data.items()},

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.token_rows import Rows, Turn, Version
+from agentpipe.core.token_rows import TokenRows, Turn, Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Rollout:
         """Start empty; ``policy_version`` applies to turns whose engine reports no version."""
         self.required, self.by_tokens = required, by_tokens
         self._policy_version = policy_version
-        self._rows = Rows()
+        self._rows = TokenRows()
         self._turns = 0
         self._gaps: list[dict[str, Any]] = []
         self._of_gaps: list[Version] = []

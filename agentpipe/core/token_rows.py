@@ -43,7 +43,7 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Row:
+class TokenRow:
     """An append-only row of token ids.
 
     Attributes:
@@ -98,7 +98,7 @@ class Row:
         }
 
 
-class Rows:
+class TokenRows:
     """All rows of one run; memory grows only with what is new in each turn.
 
     Attributes:
@@ -106,7 +106,7 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[TokenRow] = []
         self.masked = 0
 
     def versions(self) -> list[Version]:
@@ -122,13 +122,13 @@ class Rows:
             default=None,
         )
         if found is None:
-            self.rows.append(Row(of=_fork(turn, common)))
+            self.rows.append(TokenRow(of=_fork(turn, common)))
             found = len(self.rows) - 1
             common.append(0)
         self.masked += self.rows[found].add(turn, common[found])
 
 
-def _continues(row: Row, turn: Turn, common: int) -> bool:
+def _continues(row: TokenRow, turn: Turn, common: int) -> bool:
     over = len(row.token_ids) - common
     if over > 0 and common == len(turn.prompt_ids):
         return False  # The same prompt was sent again: keep both responses.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ANSWER_S = 4.0
 
 
-class Snapshots(threading.Thread):
+class SnapshotThread(threading.Thread):
     """Takes snapshots on demand; a costlier snapshot serves later scrapes for longer.
 
     Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.collection import Collection
     from agentpipe.errors import Problem
-    from agentpipe.sending.task_files import Entry
+    from agentpipe.sending.task_files import FileEntry
 
 MAX_LISTED = 100
 _RENDERED = ("value", "op_args")
@@ -105,7 +105,7 @@ def _is_hidden(template: _Template, hiding: int, contexts: Sequence[Context]) ->
     return bool(hiding) if contexts else reads_like_secret(template.name)
 
 
-def _problem(entry: Entry, template: _Template, hiding: int, contexts: int) -> Problem:
+def _problem(entry: FileEntry, template: _Template, hiding: int, contexts: int) -> Problem:
     said = f"{template.place}: {hidden_problem(template.name)}"
     if not template.refused:
         said += "; without that, the question is asked as it stands"
@@ -116,7 +116,7 @@ def _problem(entry: Entry, template: _Template, hiding: int, contexts: int) -> P
     return entry.problem(said)
 
 
-def _templates(entry: Entry) -> Iterator[_Template]:
+def _templates(entry: FileEntry) -> Iterator[_Template]:
     try:
         yield from _templates_in(entry.data)
     except RecursionError:  # Validation of the task reports this.

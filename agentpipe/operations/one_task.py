@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.task import Task
-    from agentpipe.sending.task_files import Entry
+    from agentpipe.sending.task_files import FileEntry
 
 
 def task_at(place: str, rules: TaskRules) -> Task:
@@ -44,7 +44,7 @@ def _file_and_line(place: str) -> tuple[str, int | None]:
     return place, None
 
 
-def _entry_at(path: Path, line: int | None) -> Entry | None:
+def _entry_at(path: Path, line: int | None) -> FileEntry | None:
     found = None
     for entry in _entries(path):
         if line is None or entry.line == line:
@@ -55,5 +55,5 @@ def _entry_at(path: Path, line: int | None) -> Entry | None:
     return found if found and line is not None and is_document(path) else None
 
 
-def _entries(path: Path) -> Iterable[Entry]:
+def _entries(path: Path) -> Iterable[FileEntry]:
     return entries_in(path) if path.exists() else entries_of(read_document(path))

@@ -13,7 +13,7 @@ from agentpipe.core.task import Task
 from agentpipe.errors import FormatError, TaskError
 from agentpipe.evaluation.kept_answer import begun_again
 from agentpipe.operations.dead_letters import whole
-from agentpipe.operations.resend import Resend, Target
+from agentpipe.operations.resend import Destination, Resend
 from agentpipe.operations.unhandled import Unhandled
 from agentpipe.sending.admission import admit
 
@@ -87,7 +87,7 @@ class Replay:
             if sent.refused:
                 self._full.add(target.name)
 
-    def _tasks(self, letters: Iterable[DeadLetter]) -> Iterator[tuple[Target, AdmittedTask]]:
+    def _tasks(self, letters: Iterable[DeadLetter]) -> Iterator[tuple[Destination, AdmittedTask]]:
         for letter in letters:
             try:
                 task = admit(as_task(letter))
@@ -96,11 +96,11 @@ class Replay:
             else:
                 yield self._target_of(letter, task), task
 
-    def _target_of(self, letter: DeadLetter, task: AdmittedTask) -> Target:
+    def _target_of(self, letter: DeadLetter, task: AdmittedTask) -> Destination:
         """The letter's own agent for a kept answer, which must be judged in its own context."""
         if task.task.answered is not None and self._to is None:
-            return Target(letter.queue, round_robin=False)
-        return Target(self._target(letter))
+            return Destination(letter.queue, round_robin=False)
+        return Destination(self._target(letter))
 
 
 def as_task(letter: DeadLetter) -> Task:

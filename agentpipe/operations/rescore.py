@@ -53,7 +53,7 @@ class Rescored(Unhandled):
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class RescoredNames:
     """The names of a run's tasks in another run."""
 
     run: str
@@ -69,7 +69,7 @@ class Rescore:
 
     def __init__(
         self,
-        names: Names,
+        names: RescoredNames,
         evaluators: NewEvaluators,
         runners: Mapping[str, Runner],
         archive: Archive,

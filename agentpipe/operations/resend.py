@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OnFull = Literal["refuse", "wait"]
 
 
-class Target(NamedTuple):
+class Destination(NamedTuple):
     """Where a task is sent.
 
     Attributes:
@@ -45,9 +45,11 @@ class Resend:
         self._dispatcher, self._letters = dispatcher, letters
         self._on_full, self._unhandled = on_full, unhandled
 
-    def send(self, tasks: Iterable[tuple[Target, AdmittedTask]]) -> Iterator[tuple[Target, Sent]]:
+    def send(
+        self, tasks: Iterable[tuple[Destination, AdmittedTask]]
+    ) -> Iterator[tuple[Destination, Sent]]:
         """Send the tasks, all of a target together; yield each target's outcome."""
-        by_target = defaultdict[Target, list["AdmittedTask"]](list)
+        by_target = defaultdict[Destination, list["AdmittedTask"]](list)
         for target, task in tasks:
             by_target[target].append(task)
         for target, of_target in by_target.items():
@@ -56,7 +58,7 @@ class Resend:
                 self._drop(sent, of_target)
                 yield target, sent
 
-    def _sent(self, target: Target, tasks: Sequence[AdmittedTask]) -> Sent | None:
+    def _sent(self, target: Destination, tasks: Sequence[AdmittedTask]) -> Sent | None:
         try:
             return self._dispatcher.send_many(
                 target.name, tasks, on_full=self._on_full, round_robin=target.round_robin

@@ -20,7 +20,7 @@ from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, FormatError, TaskError
 from agentpipe.evaluation.kept_answer import begun_again
 from agentpipe.operations.judging.samples import Sample, families
-from agentpipe.operations.resend import Resend, Target
+from agentpipe.operations.resend import Destination, Resend
 from agentpipe.operations.unhandled import Unhandled
 from agentpipe.sending.admission import admit
 
@@ -120,7 +120,7 @@ class Retry:
                 self._done.refused += sent.refused
         return self._done
 
-    def _tasks(self, ended: Sequence[Ended]) -> Iterator[tuple[Target, AdmittedTask]]:
+    def _tasks(self, ended: Sequence[Ended]) -> Iterator[tuple[Destination, AdmittedTask]]:
         dead = self._dead([each.result.task_id for each in ended])
         for each in ended:
             letter = dead.get(each.result.task_id)
@@ -179,11 +179,11 @@ def _carried(result: Result) -> dict[str, Any]:
     return {"task_id": result.task_id, **{name: getattr(result, name) for name in names}}
 
 
-def _target_of(result: Result, letter: DeadLetter | None, task: Task) -> Target:
+def _target_of(result: Result, letter: DeadLetter | None, task: Task) -> Destination:
     """The collection; for a kept answer, the agent that gave it, whose context judges it."""
     if task.answered is not None and letter is not None:
-        return Target(letter.queue, round_robin=False)
-    return Target(result.collection or result.agent or "")
+        return Destination(letter.queue, round_robin=False)
+    return Destination(result.collection or result.agent or "")
 
 
 def checked_outcomes(text: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from agentpipe.primerl.requests import CANCEL, HEALTH, RUN, RunRequest
 from agentpipe.primerl.router import Router
 from agentpipe.primerl.sender import Sender
 from agentpipe.primerl.trained_policy import TrainedPolicy
-from agentpipe.primerl.unclaimed import Answer, Unclaimed
+from agentpipe.primerl.unclaimed import EnvAnswer, Unclaimed
 from agentpipe.sending.admission import admit
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
@@ -218,7 +218,7 @@ class EnvServer:
     def _refused(self, task_id: str, why: str) -> None:
         """Answer a task that was not sent; called in the sender's thread."""
         message = self._request_id(task_id), REPLY, packed(refusal(why))
-        self._call(self._send, Answer(task_id, [message]))
+        self._call(self._send, EnvAnswer(task_id, [message]))
 
     def _came(self, result: Result) -> None:
         """Answer with a Result; called in the reader's thread."""
@@ -228,12 +228,12 @@ class EnvServer:
             answers = [(REPLY, refusal(f"{type(error).__name__}: {error}"))]
         request_id = self._request_id(result.task_id)
         messages = [(request_id, kind, packed(payload)) for kind, payload in answers]
-        self._call(self._send, Answer(result.task_id, messages))
+        self._call(self._send, EnvAnswer(result.task_id, messages))
 
     def _request_id(self, task_id: str) -> bytes:
         return task_id.removeprefix(self._prefix).encode()
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: EnvAnswer) -> None:
         """Send to the client that asked, or to all if it is gone: each knows its own requests."""
         client = self._runs.pop(answer.task_id, None)
         if client is not None and client.is_connected:
@@ -243,7 +243,7 @@ class EnvServer:
         for each in self._router.clients:
             self._send_to(each, answer)
 
-    def _send_to(self, client: Client, answer: Answer) -> None:
+    def _send_to(self, client: Client, answer: EnvAnswer) -> None:
         for message in answer.messages:
             client.send(*message)
         self._results.answered(answer.task_id)

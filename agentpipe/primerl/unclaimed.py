@@ -16,7 +16,7 @@ MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EnvAnswer:
     """The answer to one task.
 
     Attributes:
@@ -36,16 +36,16 @@ class Unclaimed:
     """The newest answers, each kept for ``KEPT_S``, up to ``MAX_BYTES`` in total."""
 
     def __init__(self) -> None:
-        self._answers: deque[tuple[float, Answer]] = deque()
+        self._answers: deque[tuple[float, EnvAnswer]] = deque()
         self._bytes = 0
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: EnvAnswer) -> None:
         """Keep an answer."""
         self._answers.append((time.monotonic(), answer))
         self._bytes += answer.size
         self._forget()
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[EnvAnswer]:
         """Iterate over the answers, oldest first."""
         self._forget()
         return (answer for _, answer in tuple(self._answers))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentpipe.config.task_rules import TaskRules
-    from agentpipe.sending.task_files import Entry
+    from agentpipe.sending.task_files import FileEntry
 
 
 def checked_tasks(path: Path, rules: TaskRules = NO_RULES) -> Iterable[AdmittedTask]:
@@ -51,7 +51,7 @@ def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
         raise ConfigError(problems)
 
 
-def entries_in(path: Path) -> Iterable[Entry]:
+def entries_in(path: Path) -> Iterable[FileEntry]:
     """The unchecked entries of a task file.
 
     Raises:
@@ -72,7 +72,7 @@ def _spooled(path: Path, reader: TaskReader) -> Iterator[AdmittedTask]:
     return spool.read()
 
 
-def _lines(path: Path) -> Iterator[Entry]:
+def _lines(path: Path) -> Iterator[FileEntry]:
     try:
         with path.open("rb") as stream:
             yield from read_lines(shown_path(path), stream)

@@ -42,7 +42,7 @@ _KEY_END = b'":'
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """One value of a file: a task, if it is valid.
 
     Attributes:
@@ -75,16 +75,16 @@ class TaskReader:
         """Use the rules of the collection that the tasks are for."""
         self._rules, self._ids, self._in_documents = rules, TaskIds(rules), 0
 
-    def of_line(self, entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
+    def of_line(self, entry: FileEntry) -> tuple[AdmittedTask | None, list[Problem]]:
         """The task of a line, with an id, and its problems."""
         return self._task_of(entry, entry.line)
 
-    def of_document(self, entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
+    def of_document(self, entry: FileEntry) -> tuple[AdmittedTask | None, list[Problem]]:
         """Like ``of_line`` for a part of a JSON document: many can share one line."""
         self._in_documents += 1
         return self._task_of(entry, self._in_documents)
 
-    def _task_of(self, entry: Entry, number: int) -> tuple[AdmittedTask | None, list[Problem]]:
+    def _task_of(self, entry: FileEntry, number: int) -> tuple[AdmittedTask | None, list[Problem]]:
         if entry.error:
             return None, [entry.problem(entry.error)]
         admitted, messages = examine(entry.data, self._rules, entry.line)
@@ -93,7 +93,9 @@ class TaskReader:
         return admitted, [entry.problem(message) for message in messages]
 
 
-def task_of(entry: Entry, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[Problem]]:
+def task_of(
+    entry: FileEntry, rules: TaskRules = NO_RULES
+) -> tuple[AdmittedTask | None, list[Problem]]:
     """One task alone, with an id, and its problems."""
     return TaskReader(rules).of_line(entry)
 
@@ -143,7 +145,7 @@ def _json(line: bytes) -> Any:
 # One JSON document.
 
 
-def read_document(path: Path) -> Entry:
+def read_document(path: Path) -> FileEntry:
     """Read a JSON document.
 
     Raises:
@@ -152,10 +154,10 @@ def read_document(path: Path) -> Entry:
     file = shown_path(path)
     reader = LinedReader(read_text(path, MAX_DOCUMENT_BYTES), file)
     data = reader.read()
-    return Entry(data, file, reader.lines[()], lines=reader.lines)
+    return FileEntry(data, file, reader.lines[()], lines=reader.lines)
 
 
-def entries_of(whole: Entry) -> list[Entry]:
+def entries_of(whole: FileEntry) -> list[FileEntry]:
     """The items of a list; otherwise the value itself."""
     if not isinstance(whole.data, list):
         return [whole]
@@ -163,7 +165,7 @@ def entries_of(whole: Entry) -> list[Entry]:
     for (index, *rest), line in ((path, line) for path, line in whole.lines.items() if path):
         lines[int(index)][tuple(rest)] = line
     return [
-        Entry(item, whole.file, lines[index][()], lines=lines[index])
+        FileEntry(item, whole.file, lines[index][()], lines=lines[index])
         for index, item in enumerate(whole.data)
     ]
 
@@ -178,20 +180,20 @@ def _parts(words: str) -> tuple[str | int, ...]:
 # A task per line.
 
 
-def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
+def read_lines(file: str, stream: BinaryIO) -> Iterator[FileEntry]:
     """Read each line that is not blank."""
     number = 0
     while line := next_line(stream):
         number += 1
         if number == 1 and is_wide(line):
-            yield Entry(None, file, number, WIDE)
+            yield FileEntry(None, file, number, WIDE)
             return
         if not line.strip():
             continue
         try:
-            yield Entry(_parsed(line), file, number)
+            yield FileEntry(_parsed(line), file, number)
         except TaskError as error:
-            yield Entry(None, file, number, str(error))
+            yield FileEntry(None, file, number, str(error))
 
 
 def next_line(stream: BinaryIO) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.training.group_stream import GroupStream
-from agentpipe.training.reading import Rows
+from agentpipe.training.reading import ResultRows
 from agentpipe.training.used_groups import UsedGroups
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class GroupItems:
     def __init__(self, reading: Reading, options: Mapping[str, Any]) -> None:
         """Read as ``reading`` says; ``options`` are passed to ``GroupStream.open``."""
         self._reading, self._options = reading, options
-        self._rows = Rows()
+        self._rows = ResultRows()
         self._read: list[dict[str, Any]] = []  # Rows of the group decided last.
         self._used = UsedGroups(keep_states=reading.keep_states, lag=reading.lag)
         self._stream: GroupStream | None = None

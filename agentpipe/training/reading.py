@@ -72,7 +72,7 @@ class Items(Protocol):
         """Continue after these states."""
 
 
-class Rows:
+class ResultRows:
     """Token ids of Results, as dicts; warns once if a Result has none."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentpipe.sinks.stream import Stream
-from agentpipe.training.reading import Rows
+from agentpipe.training.reading import ResultRows
 from agentpipe.training.states import check_states
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ResultItems:
     def __init__(self, reading: Reading, share: Share) -> None:
         """Read as ``reading`` says; ``share`` splits the Results among readers."""
         self._reading, self._share = reading, share
-        self._rows = Rows()
+        self._rows = ResultRows()
         self._known: list[str] = []
         self._begun: dict[str, int] = {}  # Partly used Results: how many rows were used.
         self._state_sizes: deque[int] = deque()

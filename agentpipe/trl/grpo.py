@@ -22,7 +22,7 @@ from agentpipe.training.loop_report import LoopFacts, LoopProgress
 from agentpipe.training.loop_run import LoopRun, only_collection, refuse_name
 from agentpipe.training.shard import rank_in
 from agentpipe.training.task_digest import digest_of
-from agentpipe.trl.rows import Row, masked_row, row_of
+from agentpipe.trl.rows import GrpoRow, masked_row, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -222,7 +222,7 @@ class GrpoRollouts:
         found = _STEP.match(group_id.removeprefix(self._prefix))
         return int(found[1]) if found else -1
 
-    def _rows(self, group: RolloutGroup, size: int, pad: int) -> list[Row]:
+    def _rows(self, group: RolloutGroup, size: int, pad: int) -> list[GrpoRow]:
         usable = {it.task_id: found for it in group.goods if (found := samples(it))}
         taken = [*usable.values()][:size]
         rows = [row_of(found, pad) for found in taken]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GrpoRow:
     """One row of a step; TRL takes its fields as columns."""
 
     task_id: str
@@ -23,14 +23,14 @@ class Row:
     reward: float | None
 
 
-def row_of(found: Sequence[Sample], pad: int) -> Row:
+def row_of(found: Sequence[Sample], pad: int) -> GrpoRow:
     """The run's segment with the most sampled ids, because TRL takes one row per run."""
     best = max(found, key=lambda it: sum(it.loss_mask))
     if 1 not in best.loss_mask:
         return masked_row(best.task_id, best.input_ids or [pad], best.reward, pad)
     start = best.loss_mask.index(1)
     end = len(best.loss_mask) - best.loss_mask[::-1].index(1)
-    return Row(
+    return GrpoRow(
         best.task_id,
         best.input_ids[:start] or [pad],
         best.input_ids[start:end],
@@ -40,6 +40,6 @@ def row_of(found: Sequence[Sample], pad: int) -> Row:
     )
 
 
-def masked_row(task_id: str, prompt: list[int], reward: float | None, pad: int) -> Row:
+def masked_row(task_id: str, prompt: list[int], reward: float | None, pad: int) -> GrpoRow:
     """A row that teaches nothing; TRL wants at least one id per completion."""
-    return Row(task_id, prompt, [pad], [0.0], [0], reward)
+    return GrpoRow(task_id, prompt, [pad], [0.0], [0], reward)

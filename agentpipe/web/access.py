@@ -61,7 +61,7 @@ _OF_BROWSERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class WebAccess:
     """What a request needs to pass.
 
     Attributes:
@@ -118,7 +118,7 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        access: Access,
+        access: WebAccess,
         refuse: Callable[[int, str], Response],
         enter: Callable[[str], Response],
     ) -> None:
@@ -195,7 +195,7 @@ def refuse_bad_names(header: str, hosts: Iterable[str]) -> None:
             raise ConfigError(f"--allow-host {host!r}: give a name alone, without a port")
 
 
-def _wrong(access: Access, *, given: bool) -> str:
+def _wrong(access: WebAccess, *, given: bool) -> str:
     if not access.token:
         return f"The proxy before this server has not set {access.header}."
     if given:

@@ -27,7 +27,7 @@ from agentpipe.web.access import Guard
 from agentpipe.web.comparison import Comparisons
 from agentpipe.web.fleet import Fleet
 from agentpipe.web.pages import Pages, url
-from agentpipe.web.results import Results
+from agentpipe.web.results import RunResults
 from agentpipe.web.samples import REWARDS, SORTS, Wanted, find, page_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from agentpipe.settings import Settings
-    from agentpipe.web.access import Access
+    from agentpipe.web.access import WebAccess
     from agentpipe.web.results import RunView
 
 HERE = Path(__file__).parent
@@ -64,7 +64,7 @@ class Site:
                 "sink": without_password(settings.sink),
             }
         )
-        self.results = Results(settings)
+        self.results = RunResults(settings)
         self._comparisons = Comparisons()
         self.fleet = Fleet(lambda: open_watched(settings), settings.outbox_limits, self.pages)
 
@@ -240,7 +240,7 @@ class Site:
 _RAW = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
-def application(settings: Settings, access: Access) -> ASGIApp:
+def application(settings: Settings, access: WebAccess) -> ASGIApp:
     """All pages, behind the guard."""
     site = Site(settings)
     handlers: Any = dict.fromkeys((HTTPException, AgentpipeError, Exception), site.on_error)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 1_000
 
 
-class Rows:
+class ReportSamples:
     """Collects the samples of a report while they are read."""
 
     def __init__(self) -> None:

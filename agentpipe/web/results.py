@@ -159,7 +159,7 @@ class _Reading:
         )
 
 
-class Results:
+class RunResults:
     """Reads runs on demand, one after another."""
 
     def __init__(self, settings: Settings) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.operations.runs import RunSummary
-    from agentpipe.web.results import Results
+    from agentpipe.web.results import RunResults
 
     OpenStore = Callable[[], AbstractContextManager[Store]]
 
@@ -49,7 +49,7 @@ class Entry:
         return rate is not None and not numbers.passes_or_fails(rate * self.run.rewarded)
 
 
-def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry], bool]:
+def entries(open_store: OpenStore, results: RunResults | None) -> tuple[list[Entry], bool]:
     """All runs, newest first; and whether results of some are still being read."""
     kept = _kept(open_store)
     with_results = results.runs() if results else []
@@ -64,7 +64,7 @@ def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry]
     return found, reading
 
 
-def _read(run: KeptRun, results: Results) -> Entry | None:
+def _read(run: KeptRun, results: RunResults) -> Entry | None:
     view = results.view(run.name, 0.0)
     if view.report is None or not view.complete:
         return None

@@ -13,7 +13,7 @@ import uvicorn
 from agentpipe.connections.listening import cannot_listen
 from agentpipe.connections.url import host_in_url, is_loopback
 from agentpipe.errors import ConfigError
-from agentpipe.web.access import Access, refuse_bad_names
+from agentpipe.web.access import WebAccess, refuse_bad_names
 from agentpipe.web.app import application
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def serve(settings: Settings, place: Place, announce: Callable[[str, str], None]
         server.run(sockets=[listener])
 
 
-def access_of(place: Place, port: int) -> Access:
+def access_of(place: Place, port: int) -> WebAccess:
     """What requests to this place need to pass."""
     token = place.token or ("" if place.header else secrets.token_urlsafe(TOKEN_BYTES))
     names = {place.host.lower(), *map(str.lower, place.hosts)}
-    return Access(port, token, place.header.lower(), frozenset(names - {""}))
+    return WebAccess(port, token, place.header.lower(), frozenset(names - {""}))
 
 
 def refuse_open(place: Place) -> None:
@@ -95,7 +95,7 @@ def _listening(place: Place) -> socket.socket:
         raise cannot_listen(place.host, place.port, error) from error
 
 
-def _config(settings: Settings, access: Access) -> uvicorn.Config:
+def _config(settings: Settings, access: WebAccess) -> uvicorn.Config:
     """The server's configuration, without an access log: URLs can contain the token."""
     return uvicorn.Config(
         application(settings, access),

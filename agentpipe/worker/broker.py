@@ -16,7 +16,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.worker.claims.configs import reported
 from agentpipe.worker.claims.draining import last_drain
 from agentpipe.worker.middleware import WorkerMiddleware
-from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.outcomes.results import ResultsMiddleware
 from agentpipe.worker.runners import make_runners
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def worker_broker(
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
     if settings.drain_before < 0:  # No supervisor read it before this process started.
         settings = replace(settings, drain_before=last_drain(store, worker.host))
-    results = Results(worker.name, settings.retry_delay_s, reported(collections))
+    results = ResultsMiddleware(worker.name, settings.retry_delay_s, reported(collections))
     delivery = WorkerMiddleware(
         worker,
         settings,

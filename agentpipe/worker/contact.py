@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Contact:
+class BrokerContact:
     """Logs once that the broker is unreachable, and once that it answers again; thread-safe.
 
     Each thread that failed to reach the broker must get an answer before contact counts as

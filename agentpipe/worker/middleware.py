@@ -32,7 +32,7 @@ from agentpipe.worker.claims.configs import say_conflicts
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.exchange import most_held
 from agentpipe.worker.claims.lease_keeper import LeaseKeeper
-from agentpipe.worker.contact import Contact
+from agentpipe.worker.contact import BrokerContact
 from agentpipe.worker.ending.cut_off import CutOff
 from agentpipe.worker.ending.drained_end import DrainedEnd
 from agentpipe.worker.ending.idle_end import IdleEnd
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink
     from agentpipe.worker.loop.message_loop import LoopDeath
-    from agentpipe.worker.outcomes.results import Results
+    from agentpipe.worker.outcomes.results import ResultsMiddleware
     from agentpipe.worker.watch.pulse import Pulse
 
 # Attributes of dramatiq.Worker that we replace, set, fill or read.
@@ -82,7 +82,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self,
         worker: Worker,
         settings: Settings,
-        results: Results,
+        results: ResultsMiddleware,
         open_sink: Callable[[], Sink],
         pulse: Pulse | None = None,
         *,
@@ -94,7 +94,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._results, self._open_sink = results, open_sink
         self._pulse = pulse
         self._consumer: Consumer | None = None
-        self._contact = Contact()
+        self._contact = BrokerContact()
         self._threads = DRAMATIQ_THREADS
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:

@@ -22,7 +22,7 @@ from agentpipe.errors import AgentFailed
 from agentpipe.sending.broker import declared_broker
 from agentpipe.worker.loop.event_loop import EventLoop
 from agentpipe.worker.loop.signals import Signals
-from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.outcomes.results import ResultsMiddleware
 from agentpipe.worker.private_broker import private_broker
 from agentpipe.worker.runners import make_runners
 from agentpipe.worker.running.message import ClaimedMessage
@@ -58,7 +58,7 @@ class Trial:
         """
         self._collection = replace(collection, max_retries=0)
         self._agent = agent
-        self._results = Results(WORKER, 0.0)
+        self._results = ResultsMiddleware(WORKER, 0.0)
         self._events: SimpleQueue[dict[str, Any] | ClaimedMessage | LoopDeath] = SimpleQueue()
         self._broker = private_broker([collection], self._made_broker)
         self._loop = EventLoop(

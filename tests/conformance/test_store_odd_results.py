@@ -19,8 +19,8 @@ from agentpipe.errors import InfraError
 from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.operations.stats import as_dict
 from agentpipe.sending.broker import StoreBroker
-from agentpipe.worker.claims.settling import Settling
-from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.claims.settling import ClaimSettling
+from agentpipe.worker.outcomes.results import ResultsMiddleware
 from agentpipe.worker.running.message import ClaimedMessage
 from agentpipe.worker.running.runner import Completed
 from tests.conformance.steps import PATIENCE_S, claim, declared, joined
@@ -107,7 +107,7 @@ class Odd:
 
 
 def ended(store: AnyStore, claimed: Claim, odd: Odd) -> Settlement:
-    results, broker = Results("worker-1", retry_delay_s=0.01), StoreBroker(store, [])
+    results, broker = ResultsMiddleware("worker-1", retry_delay_s=0.01), StoreBroker(store, [])
     message = ClaimedMessage(claimed)
     message.tracer = odd.tracer()
     results.after_process_message(broker, message, **odd.end())
@@ -140,7 +140,7 @@ def test_random_results_are_settled_one_and_all(store: AnyStore, seed: int) -> N
             result = Result(task_id=claimed.task_id, result="4").to_dict()
             settlements.append(_plain(claimed, result))
             sound.add(claimed.task_id)
-    assert Settling(store).settle_all(settlements) == [True] * TASKS
+    assert ClaimSettling(store).settle_all(settlements) == [True] * TASKS
     store.sync()
     json.dumps(as_dict(store.stats()), allow_nan=False)
     expected = {it.claim.task_id for it in settlements if it.action in ("complete", "bury")}

@@ -28,7 +28,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.kafka import batches, producer, record_batch
 from agentpipe.sinks.kafka.address import KafkaAddress
-from agentpipe.sinks.kafka.connection import Connection
+from agentpipe.sinks.kafka.connection import TopicConnection
 from agentpipe.sinks.stream import Stream
 from brokers.ports import HOST, free_port
 from brokers.server_kafka import KafkaServer
@@ -230,7 +230,7 @@ def _limit_producers(url: str, bytes_per_s: float) -> None:
     )
     rate = AlterClientQuotasRequest.EntryData.OpData(key="producer_byte_rate", value=bytes_per_s)
     entry = AlterClientQuotasRequest.EntryData(entity=[of_all], ops=[rate])
-    connection = Connection(KafkaAddress.parse(url))
+    connection = TopicConnection(KafkaAddress.parse(url))
     connection.open()
     request = AlterClientQuotasRequest(entries=[entry], validate_only=False)
     (answer,) = connection.answer(connection.send(request)).entries

@@ -22,7 +22,7 @@ from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.settings import Settings
-from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.outcomes.results import ResultsMiddleware
 from agentpipe.worker.running.message import ClaimedMessage
 from agentpipe.worker.running.runner import Completed
 from tests.unit.agents import CREW, runner_of
@@ -51,7 +51,7 @@ class Bench:
     """A middleware, an actor, and messages for the actor."""
 
     def __init__(self, folder: Path) -> None:
-        self.results = Results("worker-1", retry_delay_s=1.0)
+        self.results = ResultsMiddleware("worker-1", retry_delay_s=1.0)
         settings = Settings(broker=f"sqlite:///{folder / 'broker.db'}")
         self.broker = StoreBroker(open_store(settings), [self.results])
         self.declare()

@@ -14,7 +14,7 @@ from agentpipe.settings import Settings
 from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.exchange import Exchange
 from agentpipe.worker.claims.held import HeldClaims
-from agentpipe.worker.contact import Contact
+from agentpipe.worker.contact import BrokerContact
 from agentpipe.worker.running.capacity import Capacity
 from agentpipe.worker.watch.last_word import LastWord
 from tests.stores import open_any
@@ -93,7 +93,7 @@ def consumer_of(store: Any, settings: Settings, notify: Callable[[], None]) -> C
         forwarder,
         Capacity(),
         word=LastWord.of(""),
-        contact=Contact(),
+        contact=BrokerContact(),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from agentpipe.errors import StoreError, Unreachable
-from agentpipe.worker.contact import Contact
+from agentpipe.worker.contact import BrokerContact
 from agentpipe.worker.ending.cut_off import SILENT_AFTER_S, CutOff
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_an_outage_is_said_once_whichever_thread_meets_it(
     logged: pytest.LogCaptureFixture,
 ) -> None:
-    contact = Contact()
+    contact = BrokerContact()
     contact.silent("lease", 3.0, 27.0)
     contact.silent("lease", 3.5, 26.5)
     for who in ("consumer", "lease", "consumer"):
@@ -45,7 +45,7 @@ def test_an_outage_is_said_once_whichever_thread_meets_it(
 
 
 def test_another_kind_of_error_is_said_too(logged: pytest.LogCaptureFixture) -> None:
-    contact = Contact()
+    contact = BrokerContact()
     contact.failed("consumer", Unreachable("gone"))
     contact.failed("consumer", StoreError("no such column"))
     assert len(logged.messages) == 2
@@ -73,7 +73,7 @@ class _Worker:
 def _looked(worker: _Worker, monkeypatch: pytest.MonkeyPatch, until: float, lapses: bool) -> None:  # noqa: FBT001 - as parametrized
     """Check at each tick, with no lease renewal after 100 s."""
     parts: Any = worker
-    cut = CutOff(parts, parts, Contact(), parts.end, LEASE_S, lapses=lapses)
+    cut = CutOff(parts, parts, BrokerContact(), parts.end, LEASE_S, lapses=lapses)
     cut.look(TICK_S)
     now = 100.0
     while now < until:
@@ -118,7 +118,7 @@ def test_after_a_stop_of_the_process_the_next_heartbeat_is_awaited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker: Any = _Worker(2)
-    cut = CutOff(worker, worker, Contact(), worker.end, LEASE_S, lapses=True)
+    cut = CutOff(worker, worker, BrokerContact(), worker.end, LEASE_S, lapses=True)
     cut.look(TICK_S)
     monkeypatch.setattr("agentpipe.worker.ending.cut_off.time.monotonic", lambda: 1_000.0)
     for _ in range(int(SILENT_AFTER_S / TICK_S) - 1):

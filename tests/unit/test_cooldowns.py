@@ -8,7 +8,7 @@ import pytest
 
 from agentpipe.config.collection import ContextSpec
 from agentpipe.core.failures import RateLimit
-from agentpipe.worker.outcomes.cooldowns import BELIEVED, Cooldowns
+from agentpipe.worker.outcomes.cooldowns import BELIEVED, CredentialCooldowns
 from agentpipe.worker.running.served_actor import Credential
 from tests.unit.agents import CREW
 
@@ -27,7 +27,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.cooldowns = Cooldowns(lambda: self.now)
+        self.cooldowns = CredentialCooldowns(lambda: self.now)
 
     def rounds(self, number: int, limit: RateLimit = UNNAMED) -> list[float]:
         """The pauses of ``number`` consecutive cooldowns."""

@@ -9,7 +9,7 @@ from typing import Any
 from agentpipe.errors import Unreachable
 from agentpipe.worker.claims import disk_wait
 from agentpipe.worker.claims.disk_wait import DiskWait
-from agentpipe.worker.contact import Contact
+from agentpipe.worker.contact import BrokerContact
 from tests.support import wait_until
 
 
@@ -33,7 +33,7 @@ class Disk:
 
 def test_a_turn_does_not_wait_and_what_is_settled_meanwhile_shares_a_wait() -> None:
     disk, told = Disk(), threading.Event()
-    waiting: Any = DiskWait(disk, told.set, Contact())  # type: ignore[arg-type]
+    waiting: Any = DiskWait(disk, told.set, BrokerContact())  # type: ignore[arg-type]
     waiting.start()
     for _ in range(100):
         waiting.notify()
@@ -50,7 +50,7 @@ def test_a_disk_that_fails_is_asked_again(monkeypatch: Any) -> None:
     disk, told = Disk(), threading.Event()
     disk.failures = 2
     disk.free.set()
-    waiting = DiskWait(disk, told.set, Contact())  # type: ignore[arg-type]
+    waiting = DiskWait(disk, told.set, BrokerContact())  # type: ignore[arg-type]
     waiting.start()
     waiting.notify()
     wait_until(told.is_set, 20, "it is on the disk")
@@ -63,7 +63,7 @@ def test_an_unexpected_error_does_not_end_the_thread(monkeypatch: Any) -> None:
     disk, told = Disk(), threading.Event()
     disk.failures, disk.error = 1, RuntimeError("a store of a third party")
     disk.free.set()
-    waiting = DiskWait(disk, told.set, Contact())  # type: ignore[arg-type]
+    waiting = DiskWait(disk, told.set, BrokerContact())  # type: ignore[arg-type]
     waiting.start()
     waiting.notify()
     wait_until(told.is_set, 20, "it is on the disk")
@@ -73,7 +73,7 @@ def test_an_unexpected_error_does_not_end_the_thread(monkeypatch: Any) -> None:
 def test_a_store_that_never_waits_is_asked_in_the_turn_itself() -> None:
     done: list[str] = []
     store: Any = SimpleNamespace(waits_for_disk=False, sync=lambda: done.append("sync"))
-    waiting = DiskWait(store, lambda: done.append("forward"), Contact())
+    waiting = DiskWait(store, lambda: done.append("forward"), BrokerContact())
     waiting.start()
     waiting.notify()
     assert done == ["sync", "forward"]

@@ -10,7 +10,7 @@ import pytest
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
-from agentpipe.worker.contact import Contact
+from agentpipe.worker.contact import BrokerContact
 from agentpipe.worker.outbox import forwarder as forwarding
 from agentpipe.worker.outbox.forwarder import BATCH_BYTES, RETURN_AFTER, Forwarder
 from tests.stores import claim_up_to, open_any
@@ -63,7 +63,7 @@ def test_a_large_result_behind_a_small_one_is_forwarded_before_the_end(tmp_path:
     settings, sink = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal"), Sizes()
     with closing(open_any(settings)) as store:
         outbox_of(store, sizes)
-        forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
+        forwarder = Forwarder(store, WORKER, lambda: sink, BrokerContact())  # type: ignore[arg-type, return-value]
         forwarder.start()
         forwarder.stop(PATIENCE_S)
         assert sink.published == sizes
@@ -90,7 +90,7 @@ def test_results_are_handed_over_once_the_sink_is_open() -> None:
         events.append("open")
         return Sizes()
 
-    forwarder = Forwarder(Handing(events), WORKER, opened, Contact())  # type: ignore[arg-type]
+    forwarder = Forwarder(Handing(events), WORKER, opened, BrokerContact())  # type: ignore[arg-type]
     forwarder.start()
     forwarder.stop(PATIENCE_S)
     assert events == ["open", "handing over"]
@@ -139,7 +139,7 @@ def open_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenBeside:
         with closing(open_any(settings)) as store:
             outbox_of(store, [2] * results)
             store.join(other)
-            forwarder = Forwarder(store, WORKER, lambda: sink, Contact())  # type: ignore[arg-type, return-value]
+            forwarder = Forwarder(store, WORKER, lambda: sink, BrokerContact())  # type: ignore[arg-type, return-value]
             forwarder.start()
             wait_until(lambda: results in sink.given, PATIENCE_S, "it has them all")
             yield forwarder, store, other

@@ -25,7 +25,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.group_items import GroupItems
-from agentpipe.training.reading import Reading, Rows
+from agentpipe.training.reading import Reading, ResultRows
 from agentpipe.training.rollout_group import varied
 from agentpipe.training.shard import WHOLE
 from tests.stores import open_any
@@ -323,13 +323,13 @@ def test_what_lacks_something_is_given_up_though_nothing_more_comes(settings: Se
 def test_the_rows_of_a_group_are_read_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, of = list[str](), Rows.of
+    read, of = list[str](), ResultRows.of
 
-    def noted(rows: Rows, result: Result) -> list[dict[str, Any]]:
+    def noted(rows: ResultRows, result: Result) -> list[dict[str, Any]]:
         read.append(result.task_id)
         return of(rows, result)
 
-    monkeypatch.setattr(Rows, "of", noted)
+    monkeypatch.setattr(ResultRows, "of", noted)
     rollout = {"version": 1, "exact": True, "segments": [SEGMENT], "stop": "stop"}
     publish(settings, records_of("g", rollout=rollout))
     items = GroupItems(Reading(settings, "trainer", "beginning", 0.2, True, 0, 8), {})

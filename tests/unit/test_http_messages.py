@@ -7,7 +7,7 @@ import random
 import httpx2
 import pytest
 
-from agentpipe.engines.http.messages import MAX_HEAD_BYTES, Message
+from agentpipe.engines.http.messages import MAX_HEAD_BYTES, ResponseMessage
 
 SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx-a: b\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -16,8 +16,8 @@ CLOSED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhell
 UNTIL_THE_END = b"HTTP/1.1 200 OK\r\n\r\nhello"
 
 
-def fed(data: bytes, pieces: int = 1, *, ends: bool = False) -> Message:
-    message = Message()
+def fed(data: bytes, pieces: int = 1, *, ends: bool = False) -> ResponseMessage:
+    message = ResponseMessage()
     chooser = random.Random(pieces)
     cuts = sorted(chooser.randrange(len(data) + 1) for _ in range(pieces - 1))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):

@@ -17,8 +17,8 @@ from agentpipe.core.result import Result
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.kafka.keys import message_of, partition_of, task_id_of
 from agentpipe.sinks.kafka.record_batch import (
+    BatchRecord,
     Compression,
-    Message,
     Numbers,
     encode,
     encoded_headers,
@@ -35,7 +35,7 @@ SIZES = [0, 1, 63, 64, 8_191, 8_192, 1_048_576]
 
 def written(*values: bytes, headers: Any = (), compression: str | None = None) -> bytearray:
     messages = [
-        Message(index, f"key-{index}".encode(), value, encoded_headers(headers))
+        BatchRecord(index, f"key-{index}".encode(), value, encoded_headers(headers))
         for index, value in enumerate(values)
     ]
     return encode(messages, Numbers(7_000_000_000, 3, 2**31 - 2), Compression.named(compression))

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agentpipe.errors import AgentpipeError
 from agentpipe.metrics.server import app_of
-from agentpipe.metrics.snapshots import Snapshots
+from agentpipe.metrics.snapshots import SnapshotThread
 from tests.support import wait_until
 from tests.unit.test_metric_families import DEPTH, STATS
 
@@ -120,10 +120,10 @@ class Broker:
         return self._does.pop(0)()
 
 
-def snapshots_of(*does: Callable[[], Stats]) -> tuple[Snapshots, list[str]]:
+def snapshots_of(*does: Callable[[], Stats]) -> tuple[SnapshotThread, list[str]]:
     said: list[str] = []
     store: Any = Broker(*does)
-    made = Snapshots(lambda: store, said.append)
+    made = SnapshotThread(lambda: store, said.append)
     made.start()
     return made, said
 

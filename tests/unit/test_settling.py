@@ -19,7 +19,7 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.settings import Settings
-from agentpipe.worker.claims.settling import CUT_BYTES, Settling
+from agentpipe.worker.claims.settling import CUT_BYTES, ClaimSettling
 from tests.stores import ROOMY, claim_up_to, open_any
 from tests.support import refuse_in_sqlite
 
@@ -78,7 +78,7 @@ def test_a_claim_waits_until_the_settlement_that_is_refused_is_found(
     found = claims(store, 3)
     given = one_too_large(found, 1)
     store.offer("queue", [Offer("next", b"{}")], round_robin=False)
-    settling, request = Settling(store), ClaimRequest(WORKER, 10, ROOMY)
+    settling, request = ClaimSettling(store), ClaimRequest(WORKER, 10, ROOMY)
     assert settling.settle_and_claim(given, request) is None
     assert results(store) == {}
     assert settling.settle_all(given) == [True] * 3
@@ -92,7 +92,7 @@ def test_one_result_that_is_refused_is_cut_and_its_neighbours_are_whole(
     refuse(tmp_path, "length(NEW.body) > 400000")
     found = claims(store, 20)
     given = one_too_large(found, 7)
-    assert Settling(store).settle_all(given) == [True] * 20
+    assert ClaimSettling(store).settle_all(given) == [True] * 20
     settled = results(store)
     assert len(settled) == 20
     assert {result.outcome for result in settled.values()} == {"ok"}
@@ -110,7 +110,10 @@ def test_a_result_that_is_refused_however_short_says_so_and_keeps_its_answer(
 ) -> None:
     refuse(tmp_path, 'instr(NEW.body, \'"outcome":"ok","stop":null,"reward":0.25\')')
     first, second = claims(store, 2)
-    assert Settling(store).settle_all([answer(first, reward=0.25), answer(second)]) == [True, True]
+    assert ClaimSettling(store).settle_all([answer(first, reward=0.25), answer(second)]) == [
+        True,
+        True,
+    ]
     settled = results(store)
     assert (settled["0"].outcome, settled["0"].result) == ("infra_error", "answer 0")
     assert "refused by a trigger" in (settled["0"].error or {})["message"]
@@ -122,7 +125,7 @@ def test_what_is_refused_whatever_is_left_of_it_is_kept_and_stops_nobody(
 ) -> None:
     refuse(tmp_path, 'instr(NEW.body, \'"task_id":"1"\')')
     given = [answer(each) for each in claims(store, 3)]
-    assert Settling(store).settle_all(given) == [True, None, True]
+    assert ClaimSettling(store).settle_all(given) == [True, None, True]
     assert set(results(store)) == {"0", "2"}
     assert store.stats().running == 1
 
@@ -130,7 +133,7 @@ def test_what_is_refused_whatever_is_left_of_it_is_kept_and_stops_nobody(
 def test_an_answer_of_any_size_outlives_its_trace(store: AnyStore, tmp_path: Path) -> None:
     refuse(tmp_path, "instr(NEW.body, 'poison')")
     (claimed,) = claims(store, 1)
-    assert Settling(store).settle_all(
+    assert ClaimSettling(store).settle_all(
         [answer(claimed, result="x" * 1_000, trace=[{"text": "poison"}])]
     ) == [True]
     settled = results(store)["0"]
@@ -145,7 +148,7 @@ def test_an_outage_is_none_of_this(store: AnyStore, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(store, "settle", away)
     with pytest.raises(Unreachable):
-        Settling(store).settle_all(given)
+        ClaimSettling(store).settle_all(given)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ def test_what_cannot_even_be_bound_costs_only_its_own_settlement(
     spoilt = answer(bad)
     for name, value in wrong.items():
         object.__setattr__(spoilt, name, value)
-    done = Settling(store).settle_all([answer(good), spoilt])
+    done = ClaimSettling(store).settle_all([answer(good), spoilt])
     assert done[0] is True
     assert results(store)["1"].result == "answer 1"
 
@@ -198,7 +201,9 @@ def test_a_store_without_words_is_named_by_its_error(
         return original(settlements)
 
     monkeypatch.setattr(store, "settle", picky)
-    assert Settling(store).settle_all([answer(claimed, trace=[{"x": "y" * CUT_BYTES}])]) == [True]
+    assert ClaimSettling(store).settle_all([answer(claimed, trace=[{"x": "y" * CUT_BYTES}])]) == [
+        True
+    ]
     assert (
         "task 0: the broker refused its result, and took less of it: StoreError: no such shelf"
         in (caplog.text)
@@ -211,7 +216,7 @@ def test_what_was_learned_of_a_refusal_outlives_an_outage(
     """As with RabbitMQ, which closes the connection when it refuses."""
     original: Callable[[Sequence[Settlement]], list[bool]] = store.settle
     given = [answer(each) for each in claims(store, 9)]
-    away, settling = [False], Settling(store)
+    away, settling = [False], ClaimSettling(store)
     worst = Result(task_id="5", result="answer 5").encode(Redactor(()))
 
     def picky(settlements: Sequence[Settlement]) -> list[bool]:
@@ -240,7 +245,7 @@ def test_what_was_learned_of_a_refusal_outlives_an_outage(
 
 def test_a_worker_goes_on_beside_what_the_store_refuses(store: AnyStore, tmp_path: Path) -> None:
     refuse(tmp_path, 'instr(NEW.body, \'"task_id":"1"\')')
-    settling, (first, second) = Settling(store), claims(store, 2)
+    settling, (first, second) = ClaimSettling(store), claims(store, 2)
     assert settling.settle_all([answer(second)]) == [None]
     assert settling.settle_all([answer(first)]) == [True]
     assert settling.settle_all([answer(second)]) == [None]

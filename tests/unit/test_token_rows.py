@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from agentpipe.core.token_rows import REALIGN_TOKENS, Row, Rows, Turn
+from agentpipe.core.token_rows import REALIGN_TOKENS, TokenRow, TokenRows, Turn
 
 
 def turn(prompt: list[int], *sampled: int, **more: Any) -> Turn:
     return Turn(prompt, list(sampled), [-each / 10 for each in sampled], **more)
 
 
-def rows_of(*turns: Turn) -> Rows:
-    rows = Rows()
+def rows_of(*turns: Turn) -> TokenRows:
+    rows = TokenRows()
     for each in turns:
         rows.add(each)
     return rows
 
 
-def trained(row: Row) -> list[tuple[int, float]]:
+def trained(row: TokenRow) -> list[tuple[int, float]]:
     """The sampled ids with their logprobs."""
     ids = [i for start, end in row.sampled for i in row.token_ids[start:end]]
     return list(zip(ids, row.logprobs, strict=True))
@@ -129,7 +129,7 @@ class _Agent:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_whatever_an_agent_does_its_rows_are_what_the_engine_saw(seed: int) -> None:
-    agent, rows, turns = _Agent(random.Random(seed)), Rows(), list[Turn]()
+    agent, rows, turns = _Agent(random.Random(seed)), TokenRows(), list[Turn]()
     for _ in range(12):
         turns.append(agent.turn())
         rows.add(turns[-1])
@@ -152,7 +152,7 @@ def test_whatever_an_agent_does_its_rows_are_what_the_engine_saw(seed: int) -> N
 def test_forty_turns_are_stored_once() -> None:
     import orjson
 
-    dice, held, rows = random.Random(0), list[int](), Rows()
+    dice, held, rows = random.Random(0), list[int](), TokenRows()
     whole = 0
     for _ in range(40):
         prompt = [*held, *(dice.randrange(150_000) for _ in range(500))]

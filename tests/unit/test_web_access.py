@@ -12,7 +12,7 @@ from agentpipe.cli import main
 from agentpipe.connections.url import is_loopback
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
-from agentpipe.web.access import Access
+from agentpipe.web.access import WebAccess
 from agentpipe.web.app import application
 from agentpipe.web.server import LEAST_TOKEN, Place, access_of, refuse_open
 from tests.web_client import BEARER, TOKEN, ask
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOST = {"host": "127.0.0.1:9809"}
 
 
-def site(tmp_path: Path, access: Access) -> ASGIApp:
+def site(tmp_path: Path, access: WebAccess) -> ASGIApp:
     settings = Settings.from_env(
         {
             "AGENTPIPE_BROKER": f"sqlite:///{tmp_path}/broker.db",
@@ -37,7 +37,7 @@ def site(tmp_path: Path, access: Access) -> ASGIApp:
 
 @pytest.fixture
 def app(tmp_path: Path) -> ASGIApp:
-    return site(tmp_path, Access(9809, TOKEN, hosts=frozenset({"fleet.example"})))
+    return site(tmp_path, WebAccess(9809, TOKEN, hosts=frozenset({"fleet.example"})))
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "GETX"])
@@ -227,7 +227,7 @@ def test_loopback_gets_a_random_token() -> None:
 
 
 def test_a_token_is_in_no_representation() -> None:
-    assert TOKEN not in repr(Access(1, TOKEN))
+    assert TOKEN not in repr(WebAccess(1, TOKEN))
 
 
 def test_absent_files_are_said_and_not_made(app: ASGIApp, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_passwords_of_addresses_are_masked(tmp_path: Path) -> None:
             "AGENTPIPE_SINK": f"sqlite:///{tmp_path}/results.db",
         }
     )
-    app = application(settings, Access(9809, TOKEN))
+    app = application(settings, WebAccess(9809, TOKEN))
     for path in ("/", "/runs", "/nowhere", "/task?id=x"):
         assert "hunter2" not in ask(app, path).text
 

@@ -25,7 +25,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.web import app as web_app
 from agentpipe.web import results as web_results
-from agentpipe.web.access import Access
+from agentpipe.web.access import WebAccess
 from agentpipe.web.fleet import Fleet
 from agentpipe.web.hour import Hour
 from agentpipe.web.pages import Pages, url
@@ -71,7 +71,7 @@ def site(folder: Path, *results: Result) -> ASGIApp:
     sink = open_sink(settings)
     sink.publish([record(each) for each in results])
     sink.close()
-    return web_app.application(settings, Access(9809, TOKEN))
+    return web_app.application(settings, WebAccess(9809, TOKEN))
 
 
 def read_run(app: ASGIApp, path: str) -> str:
@@ -123,7 +123,7 @@ def test_runs_that_were_looked_at_before_give_way_to_large_ones(
     monkeypatch.setattr(web_results, "MOST_OF_RUN", 10)
     monkeypatch.setattr(web_results, "MOST_SAMPLES", 20)
     site(tmp_path, *(result(f"v{run}/t{n}") for run in range(4) for n in range(8)))
-    results = web_results.Results(settings_in(tmp_path))
+    results = web_results.RunResults(settings_in(tmp_path))
     for run in range(4):
         assert results.view(f"v{run}", patience_s=30).complete
     assert sum(view.view.read for view in results._readings.values()) <= 20  # noqa: SLF001 - it is internal

@@ -33,7 +33,7 @@ _MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ExportColumn:
     """One column.
 
     Attributes:
@@ -136,67 +136,67 @@ def _run_s(result: Result) -> float | None:
 
 TRACE = "trace"
 COLUMNS = (
-    Column("task_id", "string"),
-    Column("run", "string"),
-    Column("collection", "string"),
-    Column("agent", "string"),
-    Column("group_id", "string"),
-    Column("sample_index", "integer"),
-    Column("group_size", "integer"),
-    Column("attempt", "integer"),
-    Column("outcome", "string"),
-    Column("stop", "string"),
-    Column("reward", "number"),
-    Column("reward_trustworthy", "boolean"),
-    Column("rewards", "json"),
-    Column("question", "string", _of_task("question")),
-    Column("category", "string", _of_task("category")),
-    Column("result", "string"),
-    Column("result_is_json", "boolean", _is_json),
-    Column("evaluation_results", "json"),
-    Column("error_type", "string", _of_error("type")),
-    Column("error_message", "string", _of_error("message")),
-    Column("error_traceback", "string", _of_error("traceback")),
-    Column("error_permanent", "boolean", _of_error("permanent")),
-    Column("requests", "integer", _of_usage("requests")),
-    Column("input_tokens", "integer", _of_usage("input_tokens")),
-    Column("output_tokens", "integer", _of_usage("output_tokens")),
-    Column("cached_tokens", "integer", _of_usage("cached_tokens")),
-    Column("usd", "number", _of_usage("usd")),
-    Column("usage", "json"),
-    Column("submitted_at", "time"),
-    Column("started_at", "time"),
-    Column("finished_at", "time"),
-    Column("run_s", "number", _run_s),
-    Column("policy_version", "string"),
-    Column("seed", "integer"),
-    Column("replay_of", "string"),
-    Column("retry_of", "string"),
-    Column("rescored_of", "string"),
-    Column("worker", "string"),
-    Column("config_hash", "string"),
-    Column("task", "json"),
-    Column("metadata", "json"),
-    Column("truncated", "json"),
-    Column(TRACE, "json"),
-    Column("context", "integer"),
-    Column("usd_total", "number", _usd_total),
-    Column("usage_total", "json", lambda result: result.paid),
-    Column("rollout_exact", "boolean", _is_exact),
-    Column("rollout_tokens", "integer", _tokens_recorded),
+    ExportColumn("task_id", "string"),
+    ExportColumn("run", "string"),
+    ExportColumn("collection", "string"),
+    ExportColumn("agent", "string"),
+    ExportColumn("group_id", "string"),
+    ExportColumn("sample_index", "integer"),
+    ExportColumn("group_size", "integer"),
+    ExportColumn("attempt", "integer"),
+    ExportColumn("outcome", "string"),
+    ExportColumn("stop", "string"),
+    ExportColumn("reward", "number"),
+    ExportColumn("reward_trustworthy", "boolean"),
+    ExportColumn("rewards", "json"),
+    ExportColumn("question", "string", _of_task("question")),
+    ExportColumn("category", "string", _of_task("category")),
+    ExportColumn("result", "string"),
+    ExportColumn("result_is_json", "boolean", _is_json),
+    ExportColumn("evaluation_results", "json"),
+    ExportColumn("error_type", "string", _of_error("type")),
+    ExportColumn("error_message", "string", _of_error("message")),
+    ExportColumn("error_traceback", "string", _of_error("traceback")),
+    ExportColumn("error_permanent", "boolean", _of_error("permanent")),
+    ExportColumn("requests", "integer", _of_usage("requests")),
+    ExportColumn("input_tokens", "integer", _of_usage("input_tokens")),
+    ExportColumn("output_tokens", "integer", _of_usage("output_tokens")),
+    ExportColumn("cached_tokens", "integer", _of_usage("cached_tokens")),
+    ExportColumn("usd", "number", _of_usage("usd")),
+    ExportColumn("usage", "json"),
+    ExportColumn("submitted_at", "time"),
+    ExportColumn("started_at", "time"),
+    ExportColumn("finished_at", "time"),
+    ExportColumn("run_s", "number", _run_s),
+    ExportColumn("policy_version", "string"),
+    ExportColumn("seed", "integer"),
+    ExportColumn("replay_of", "string"),
+    ExportColumn("retry_of", "string"),
+    ExportColumn("rescored_of", "string"),
+    ExportColumn("worker", "string"),
+    ExportColumn("config_hash", "string"),
+    ExportColumn("task", "json"),
+    ExportColumn("metadata", "json"),
+    ExportColumn("truncated", "json"),
+    ExportColumn(TRACE, "json"),
+    ExportColumn("context", "integer"),
+    ExportColumn("usd_total", "number", _usd_total),
+    ExportColumn("usage_total", "json", lambda result: result.paid),
+    ExportColumn("rollout_exact", "boolean", _is_exact),
+    ExportColumn("rollout_tokens", "integer", _tokens_recorded),
 )
 
 
-def columns(*, trace: bool) -> tuple[Column, ...]:
+def columns(*, trace: bool) -> tuple[ExportColumn, ...]:
     """All columns, optionally without the trace, which is most of a Result."""
     return tuple(each for each in COLUMNS if trace or each.name != TRACE)
 
 
-def row(result: Result, wanted: Iterable[Column]) -> Row:
+def row(result: Result, wanted: Iterable[ExportColumn]) -> Row:
     """The Result's values by column."""
     return {each.name: each.value(result) for each in wanted}
 
 
-def json_line(result: Result, wanted: Iterable[Column]) -> bytes:
+def json_line(result: Result, wanted: Iterable[ExportColumn]) -> bytes:
     """The row as one line of JSONL."""
     return orjson.dumps(row(result, wanted), option=orjson.OPT_APPEND_NEWLINE)

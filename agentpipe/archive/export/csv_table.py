@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import BinaryIO
 
-    from agentpipe.archive.export.columns import Column, Value
+    from agentpipe.archive.export.columns import ExportColumn, Value
     from agentpipe.core.result import Result
 
 # A spreadsheet treats such a cell as a formula, which can fetch, leak and start programs:
@@ -26,7 +26,7 @@ _NUL = "\N{REPLACEMENT CHARACTER}"
 
 
 def write_csv(
-    results: Iterable[Result], file: BinaryIO, columns: Sequence[Column], *, raw: bool = False
+    results: Iterable[Result], file: BinaryIO, columns: Sequence[ExportColumn], *, raw: bool = False
 ) -> int:
     """Write a header and one line per Result; returns the number of Results.
 

@@ -10,7 +10,7 @@ from agentpipe.core.distribution import needs_extra
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentpipe.archive.export.columns import Column
+    from agentpipe.archive.export.columns import ExportColumn
     from agentpipe.core.result import Result
 
 _DTYPES = {
@@ -22,7 +22,7 @@ _DTYPES = {
 }
 
 
-def frame_of(results: Iterable[Result], columns: Sequence[Column]) -> Any:
+def frame_of(results: Iterable[Result], columns: Sequence[ExportColumn]) -> Any:
     """A ``pandas.DataFrame`` that holds all results.
 
     Raises:
@@ -37,7 +37,7 @@ def frame_of(results: Iterable[Result], columns: Sequence[Column]) -> Any:
     return pd.DataFrame({each.name: _series(pd, values[each.name], each) for each in columns})
 
 
-def _series(pd: Any, values: list[Any], column: Column) -> Any:
+def _series(pd: Any, values: list[Any], column: ExportColumn) -> Any:
     if column.kind == "time":
         times = pd.to_datetime(pd.Series(values, dtype="object"), utc=True, errors="coerce")
         return times.astype("datetime64[us, UTC]")

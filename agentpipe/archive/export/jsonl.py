@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import BinaryIO
 
-    from agentpipe.archive.export.columns import Column
+    from agentpipe.archive.export.columns import ExportColumn
     from agentpipe.core.result import Result
 
 
-def write_jsonl(results: Iterable[Result], file: BinaryIO, columns: Sequence[Column]) -> int:
+def write_jsonl(results: Iterable[Result], file: BinaryIO, columns: Sequence[ExportColumn]) -> int:
     """Write one line per Result, consumed one by one; returns the number of lines."""
     written = 0
     for result in results:

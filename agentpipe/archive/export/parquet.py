@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import BinaryIO
 
-    from agentpipe.archive.export.columns import Column, Row
+    from agentpipe.archive.export.columns import ExportColumn, Row
     from agentpipe.core.result import Result
 
 # Writers and readers hold a complete row group in memory.
@@ -19,7 +19,9 @@ GROUP_ROWS = 10_000
 GROUP_CHARS = 32 * 1024 * 1024
 
 
-def write_parquet(results: Iterable[Result], file: BinaryIO, columns: Sequence[Column]) -> int:
+def write_parquet(
+    results: Iterable[Result], file: BinaryIO, columns: Sequence[ExportColumn]
+) -> int:
     """Write the results in row groups; returns their number.
 
     Raises:
@@ -42,7 +44,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _schema(arrow: Any, columns: Sequence[Column]) -> Any:
+def _schema(arrow: Any, columns: Sequence[ExportColumn]) -> Any:
     types = {
         "string": arrow.string(),
         "json": arrow.string(),
@@ -68,7 +70,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield group
 
 
-def _table(arrow: Any, group: list[Row], schema: Any, columns: Sequence[Column]) -> Any:
+def _table(arrow: Any, group: list[Row], schema: Any, columns: Sequence[ExportColumn]) -> Any:
     values = {each.name: [line[each.name] for line in group] for each in columns}
     for each in columns:
         if each.kind == "time":

@@ -22,7 +22,7 @@ from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.declaring import QUEUES_AT_ONCE, declarations
 from agentpipe.brokers.redis.decoding import as_outbox, as_stats
 from agentpipe.brokers.redis.ending import end_worker
-from agentpipe.brokers.redis.letters import DEAD, UNDELIVERABLE, Letters
+from agentpipe.brokers.redis.letters import DEAD, UNDELIVERABLE, RedisLetters
 from agentpipe.brokers.redis.notifications import Subscription
 from agentpipe.brokers.redis.offering import PackedOffers, admission_of, bounded_priority
 from agentpipe.brokers.redis.operations import RedisOperations, hold_args
@@ -77,8 +77,8 @@ class RedisStore(RedisOperations, Store):
         self._asking, self._comparing = Asking(self._scripts), Comparing(self._scripts)
         self._requests = WorkerRequests(self._asking, settings.retention_s)
         self._declared: dict[str, Queue] = {}
-        self._dead = Letters(self._scripts, DEAD, self._drop_letters)
-        self.undeliverable = Letters(self._scripts, UNDELIVERABLE, self._drop_letters)
+        self._dead = RedisLetters(self._scripts, DEAD, self._drop_letters)
+        self.undeliverable = RedisLetters(self._scripts, UNDELIVERABLE, self._drop_letters)
         with closed_on_error(self):
             self._check_layout()
 

@@ -18,7 +18,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 READ_AT_ONCE = 500
 
 
-class Letters:
+class RedisLetters:
     """The letters of one kind; see ``KeepsDeadLetters``.
 
     Args:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import ClaimSeen, TaskLocation
     from agentpipe.brokers.records import Refusal, Worker
     from agentpipe.brokers.redis.asking import Asking
-    from agentpipe.brokers.redis.letters import Letters
+    from agentpipe.brokers.redis.letters import RedisLetters
     from agentpipe.brokers.redis.packing import Argument
     from agentpipe.brokers.redis.script_runner import ScriptRunner
     from agentpipe.brokers.runs import KeptRun
@@ -55,7 +55,7 @@ class RedisOperations(WithDeadLetters):
 
     _scripts: ScriptRunner
     _asking: Asking
-    _dead: Letters
+    _dead: RedisLetters
 
     def tasks(self, query: TaskQuery) -> list[TaskSeen]:
         if query.state == "running":

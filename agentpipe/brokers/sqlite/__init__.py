@@ -31,8 +31,8 @@ from agentpipe.brokers.sqlite.budgets import charge
 from agentpipe.brokers.sqlite.claiming import claim_tasks
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
-from agentpipe.brokers.sqlite.dead_letters import DEAD, UNDELIVERABLE, Letters
-from agentpipe.brokers.sqlite.declaring import Declaration
+from agentpipe.brokers.sqlite.dead_letters import DEAD, UNDELIVERABLE, SqliteLetters
+from agentpipe.brokers.sqlite.declaring import QueueChanges
 from agentpipe.brokers.sqlite.lanes import CONCERNS_OTHERS, IS_ANYTHING_READY, LanesKept
 from agentpipe.brokers.sqlite.layout import LAYOUT
 from agentpipe.brokers.sqlite.leases import end_lapsed_workers, end_worker, is_known, renew_leases
@@ -106,8 +106,8 @@ class SqliteStore(SqliteOperations, Store):
 
     def _begin(self, database: Database, clock: StoreClock, listener: Listener) -> None:
         self._database, self._clock, self._listener = database, clock, listener
-        self._dead = Letters(self._database, DEAD)
-        self.undeliverable = Letters(self._database, UNDELIVERABLE)
+        self._dead = SqliteLetters(self._database, DEAD)
+        self.undeliverable = SqliteLetters(self._database, UNDELIVERABLE)
 
     @classmethod
     def watching(cls, url: str, _settings: Settings) -> Self:
@@ -126,10 +126,10 @@ class SqliteStore(SqliteOperations, Store):
 
     def declare(self, queues: Sequence[Queue]) -> None:
         with self._database.read() as db:
-            new = Declaration(db, queues).is_new()
+            new = QueueChanges(db, queues).is_new()
         if new:  # Every sender declares at startup, and most change nothing.
             with self._database.write() as db:
-                Declaration(db, queues).carry_out()
+                QueueChanges(db, queues).carry_out()
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         return self._offer(target, offers, round_robin=round_robin)

@@ -96,7 +96,7 @@ def deliver_again(db: sqlite3.Connection, task_ids: Sequence[str]) -> Counter[st
     return changes
 
 
-class Letters:
+class SqliteLetters:
     """The letters of one kind; see ``KeepsDeadLetters``."""
 
     def __init__(self, database: Database, kind: str) -> None:

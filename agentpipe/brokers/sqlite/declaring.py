@@ -62,7 +62,7 @@ def read_sources(db: sqlite3.Connection) -> tuple[Declared, ...]:
     )
 
 
-class Declaration:
+class QueueChanges:
     """The changes that a declaration of queues makes."""
 
     def __init__(self, db: sqlite3.Connection, queues: Sequence[Queue]) -> None:

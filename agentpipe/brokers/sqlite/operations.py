@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Refusal, Worker
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.sqlite.clock import StoreClock
-    from agentpipe.brokers.sqlite.dead_letters import Letters
+    from agentpipe.brokers.sqlite.dead_letters import SqliteLetters
     from agentpipe.connections.health import Finding
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.core.loop_holds import LoopHold, LoopState
@@ -55,7 +55,7 @@ class SqliteOperations(WithDeadLetters):
 
     _database: Database
     _clock: StoreClock
-    _dead: Letters
+    _dead: SqliteLetters
 
     def tasks(self, query: TaskQuery) -> list[TaskSeen]:
         with self._database.read() as db:

@@ -10,7 +10,7 @@ _FIRST_FINAL_STATUS = 200
 _FRAMED = frozenset({b"content-length", b"transfer-encoding"})
 
 
-class Message:
+class ResponseMessage:
     """A response being received. Bytes of a second response are dropped, and close the connection.
 
     Attributes:

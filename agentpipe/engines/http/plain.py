@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from agentpipe.engines.http.messages import Message
+from agentpipe.engines.http.messages import ResponseMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -93,7 +93,7 @@ def _head(request: httpx2.Request) -> bytes:
 
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
-        self._message: Message | None = None
+        self._message: ResponseMessage | None = None
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._since_s = 0.0
@@ -140,13 +140,13 @@ class _Connection(asyncio.Protocol):
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    async def ask(self, head: bytes, body: bytes) -> Message:
+    async def ask(self, head: bytes, body: bytes) -> ResponseMessage:
         """Send a request and return the response as soon as its head has arrived.
 
         Raises:
             HTTPError: The head does not arrive.
         """
-        message = self._message = Message()
+        message = self._message = ResponseMessage()
         self._transport.write(head + body)
         while not (message.has_head or self._error):
             await self._changed()
@@ -154,7 +154,7 @@ class _Connection(asyncio.Protocol):
             raise self._error
         return message
 
-    async def parts(self, message: Message) -> AsyncIterator[bytes]:
+    async def parts(self, message: ResponseMessage) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
 
         Raises:
@@ -171,7 +171,7 @@ class _Connection(asyncio.Protocol):
             else:
                 await self._changed()
 
-    def release(self, message: Message, idle: list[_Connection]) -> None:
+    def release(self, message: ResponseMessage, idle: list[_Connection]) -> None:
         """Return it to ``idle``, or close it if it cannot be reused."""
         if not message.leaves_open or self._error or self._transport.is_closing():
             self.close()
@@ -197,7 +197,9 @@ class _Connection(asyncio.Protocol):
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, connection: _Connection, message: Message, idle: list[_Connection]) -> None:
+    def __init__(
+        self, connection: _Connection, message: ResponseMessage, idle: list[_Connection]
+    ) -> None:
         self._connection: _Connection | None = connection
         self._message, self._idle = message, idle
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core import trace
 from agentpipe.core.masking import shorten
 from agentpipe.engines.llm.tool_names import names_of
-from agentpipe.engines.mcp.opening import Target
+from agentpipe.engines.mcp.opening import ServerToOpen
 from agentpipe.engines.models.conversation import ToolCall, ToolDefinition, ToolResult
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Toolset:
             AgentFailed: A server cannot be started.
         """
         limit_s = self._config.start_limit_s
-        targets = [Target(each, env, limit_s, account) for each in servers]
+        targets = [ServerToOpen(each, env, limit_s, account) for each in servers]
         scopes = map(self._config.scope_of, servers)
         wanted = list(zip(targets, scopes, strict=True))
         leases = await self._sessions.join(self).lease(wanted, self)

@@ -13,7 +13,7 @@ from agentpipe.errors import InfraError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
-    from agentpipe.engines.mcp.opening import Target
+    from agentpipe.engines.mcp.opening import ServerToOpen
     from agentpipe.engines.mcp.session import McpSession
 
     Key = tuple[object, object]
@@ -26,7 +26,7 @@ class KeptSession:
         is_current: Whether the next user gets this session too.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: ServerToOpen) -> None:
         self.opening = Opening(target)
         self.users = 0
         self.is_current = True
@@ -52,7 +52,7 @@ class KeptSessions:
         self._replaced: set[KeptSession] = set()
 
     @asynccontextmanager
-    async def used(self, target: Target, owner: object = None) -> AsyncIterator[McpSession]:
+    async def used(self, target: ServerToOpen, owner: object = None) -> AsyncIterator[McpSession]:
         """Use the owner's open session; it stays open during use unless its server ends.
 
         Raises:
@@ -73,7 +73,7 @@ class KeptSessions:
             kept.users -= 1
             self._left(key, kept)
 
-    async def keep_only(self, owner: object, targets: Collection[Target] = ()) -> None:
+    async def keep_only(self, owner: object, targets: Collection[ServerToOpen] = ()) -> None:
         """End this owner's sessions, except those for ``targets``."""
         wanted = {target.key for target in targets}
         others = [key for key in self._kept if key[1] is owner and key[0] not in wanted]
@@ -84,7 +84,7 @@ class KeptSessions:
         kept = [*self._kept.items(), *((None, each) for each in self._replaced)]
         await asyncio.gather(*(self._end(each, key) for key, each in kept))
 
-    def _current(self, key: Key, target: Target) -> KeptSession:
+    def _current(self, key: Key, target: ServerToOpen) -> KeptSession:
         kept = self._kept.get(key)
         if kept is not None and kept.opening.is_of_use:
             return kept

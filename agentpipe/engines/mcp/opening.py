@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Target:
+class ServerToOpen:
     """A server with the context that it is started for; values can be credentials."""
 
     server: McpServer
@@ -44,7 +44,7 @@ class Target:
 class Opening:
     """A session that opens in the background, and stays open until ``close``."""
 
-    def __init__(self, target: Target, *, ahead: bool = False) -> None:
+    def __init__(self, target: ServerToOpen, *, ahead: bool = False) -> None:
         self._target, self._ahead = target, ahead
         self._session: McpSession | None = None
         self._closing: asyncio.Task[None] | None = None

@@ -11,7 +11,7 @@ from agentpipe.engines.mcp.opening import Opening
 from agentpipe.engines.mcp.start_gate import CORES
 
 if TYPE_CHECKING:
-    from agentpipe.engines.mcp.opening import Target
+    from agentpipe.engines.mcp.opening import ServerToOpen
 
 # Maximum servers of each name to start in advance: as many as can start at once.
 SPARES = max(2, CORES)
@@ -33,7 +33,7 @@ class ServerPool:
         self._running: defaultdict[object, set[Opening]] = defaultdict(set)
         self._idle: dict[object, asyncio.TimerHandle] = {}
 
-    async def take(self, target: Target) -> Opening:
+    async def take(self, target: ServerToOpen) -> Opening:
         """Return an open session that only the caller uses.
 
         Raises:
@@ -58,7 +58,7 @@ class ServerPool:
         self._refill(target)
         return opening
 
-    async def give_back(self, target: Target, opening: Opening) -> None:
+    async def give_back(self, target: ServerToOpen, opening: Opening) -> None:
         """End a session, because its state must not reach the next run."""
         running = self._running[target.key]
         running.discard(opening)
@@ -78,7 +78,7 @@ class ServerPool:
         self._ahead.clear()
         await asyncio.gather(*(opening.close() for opening in openings))
 
-    def _pop(self, target: Target) -> Opening | None:
+    def _pop(self, target: ServerToOpen) -> Opening | None:
         """Take a spare that is ready or starting; skip those that still wait for the start gate."""
         spares = self._spares[target.key]
         for spare in list(spares):
@@ -91,7 +91,7 @@ class ServerPool:
             in_background(spare.close())
         return None
 
-    def _refill(self, target: Target) -> None:
+    def _refill(self, target: ServerToOpen) -> None:
         if handle := self._idle.pop(target.key, None):
             handle.cancel()
         spares, name = self._spares[target.key], target.server.name
@@ -100,11 +100,11 @@ class ServerPool:
             spares.append(Opening(target, ahead=True))
             self._ahead[name] += 1
 
-    def _end_when_idle(self, target: Target) -> None:
+    def _end_when_idle(self, target: ServerToOpen) -> None:
         loop = asyncio.get_running_loop()
         self._idle[target.key] = loop.call_later(self._idle_s, self._end_spares, target)
 
-    def _end_spares(self, target: Target) -> None:
+    def _end_spares(self, target: ServerToOpen) -> None:
         self._idle.pop(target.key, None)
         spares = self._spares.pop(target.key, deque())
         self._ahead[target.server.name] -= len(spares)

@@ -32,7 +32,7 @@ from agentpipe.engines.mcp.server_tools import ServerTool, ToolListing, missing_
 from agentpipe.engines.mcp.sse_stream import SseTransport
 from agentpipe.engines.mcp.stdio import StdioTransport
 from agentpipe.engines.mcp.streamable_http import HttpTransport
-from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, Listener
+from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, ServerListener
 from agentpipe.errors import InfraError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class McpSession:
     # The protocol.
 
     async def _open(self) -> None:
-        await self._transport.open(Listener(self._receive, self._hear_of_loss))
+        await self._transport.open(ServerListener(self._receive, self._hear_of_loss))
         await self._introduce()
         if missing := missing_tools(self._server.tools or (), await self._list()):
             raise ToolMissing(missing)

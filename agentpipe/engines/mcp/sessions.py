@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.engines.mcp.content import ToolContent
-    from agentpipe.engines.mcp.opening import Opening, Target
+    from agentpipe.engines.mcp.opening import Opening, ServerToOpen
     from agentpipe.engines.mcp.server_tools import ServerTool
     from agentpipe.engines.mcp.session import McpSession
 
@@ -44,7 +44,9 @@ class Sessions:
         idle_s = server_pool.IDLE_S
         self._pool, self._kept = ServerPool(idle_s), KeptSessions(idle_s)
 
-    async def lease(self, targets: Sequence[tuple[Target, str]], agent: object) -> list[Lease]:
+    async def lease(
+        self, targets: Sequence[tuple[ServerToOpen, str]], agent: object
+    ) -> list[Lease]:
         """Lease all servers at once; if one fails, none stays leased.
 
         Args:
@@ -71,7 +73,7 @@ class Sessions:
         """End all sessions."""
         await asyncio.gather(self._pool.close(), self._kept.close())
 
-    async def _lease(self, target: Target, scope: str, agent: object) -> Lease:
+    async def _lease(self, target: ServerToOpen, scope: str, agent: object) -> Lease:
         if scope == "task":
             opening = await self._pool.take(target)
             return _OfTask(self._pool, target, opening, await opening.session())
@@ -99,7 +101,7 @@ class _Own:
 
 class _OfTask(_Own):
     def __init__(
-        self, pool: ServerPool, target: Target, opening: Opening, session: McpSession
+        self, pool: ServerPool, target: ServerToOpen, opening: Opening, session: McpSession
     ) -> None:
         super().__init__(session)
         self._pool, self._target, self._opening = pool, target, opening
@@ -120,7 +122,7 @@ class _OfAgent(_Own):
 class _OfContext:
     """A session shared by concurrent runs; looked up for each call, as it can be replaced."""
 
-    def __init__(self, kept: KeptSessions, target: Target) -> None:
+    def __init__(self, kept: KeptSessions, target: ServerToOpen) -> None:
         self._kept, self._target = kept, target
 
     async def tools(self) -> Sequence[ServerTool]:

@@ -25,7 +25,7 @@ from agentpipe.engines.mcp.http_client import new_server_client
 
 if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import McpServer
-    from agentpipe.engines.mcp.transport import Listener
+    from agentpipe.engines.mcp.transport import ServerListener
 
 
 class SseTransport:
@@ -39,7 +39,7 @@ class SseTransport:
         self._reading: asyncio.Task[None] | None = None
         self._address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def open(self, listener: Listener) -> None:
+    async def open(self, listener: ServerListener) -> None:
         """Connect, and wait for the address to post requests to.
 
         Raises:
@@ -85,7 +85,7 @@ class SseTransport:
             cancel_background(self._reading)
         await self._client.aclose()
 
-    async def _read(self, listener: Listener) -> None:
+    async def _read(self, listener: ServerListener) -> None:
         lost: McpServerFault = ConnectionLost("the stream ended")
         try:
             await self._read_stream(listener)
@@ -99,7 +99,7 @@ class SseTransport:
             self._fail(lost)
             listener.lost(lost)
 
-    async def _read_stream(self, listener: Listener) -> None:
+    async def _read_stream(self, listener: ServerListener) -> None:
         headers = {**self._headers, "Accept": "text/event-stream"}
         async with self._client.stream("GET", self._url, headers=headers) as response:
             if response.is_error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.core.account import Account
-    from agentpipe.engines.mcp.transport import Listener
+    from agentpipe.engines.mcp.transport import ServerListener
     from agentpipe.engines.process.launcher import Child
 
 STDERR_LIMIT_S = 1.0
@@ -46,7 +46,7 @@ class StdioTransport:
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self.gone = False
 
-    async def open(self, listener: Listener) -> None:
+    async def open(self, listener: ServerListener) -> None:
         """Start the server.
 
         Raises:
@@ -97,7 +97,7 @@ class StdioTransport:
         await asyncio.wait({*self._tasks, self._stderr}, timeout=STDERR_LIMIT_S)
         cancel_background(self._stderr)
 
-    async def _read(self, number: int, listener: Listener) -> None:
+    async def _read(self, number: int, listener: ServerListener) -> None:
         lost: McpServerFault = ConnectionLost("it ended")
         most = caps.MAX_MESSAGE_BYTES
         try:

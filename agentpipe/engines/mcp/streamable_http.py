@@ -28,7 +28,7 @@ from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
 
 if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import McpServer
-    from agentpipe.engines.mcp.transport import Listener
+    from agentpipe.engines.mcp.transport import ServerListener
 
 SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
@@ -48,9 +48,9 @@ class HttpTransport:
         self._url, self._headers = server.url, dict(server.headers)
         self._client = new_server_client()
         self._listening: asyncio.Task[None] | None = None
-        self._listener: Listener | None = None
+        self._listener: ServerListener | None = None
 
-    async def open(self, listener: Listener) -> None:
+    async def open(self, listener: ServerListener) -> None:
         """Keep the listener; nothing is sent before the first message."""
         self._listener = listener
 

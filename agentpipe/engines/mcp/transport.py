@@ -14,7 +14,7 @@ CLOSE_LIMIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ServerListener:
     """Callbacks for what the server sends.
 
     Attributes:
@@ -36,7 +36,7 @@ class Transport(Protocol):
 
     answers_at_once: bool
 
-    async def open(self, listener: Listener) -> None:
+    async def open(self, listener: ServerListener) -> None:
         """Connect.
 
         Raises:

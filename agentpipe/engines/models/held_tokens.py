@@ -20,7 +20,7 @@ _OF_TEMPLATE = ("tools", "chat_template_kwargs", "chat_template", "tool_choice")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldConversation:
     """A conversation up to an answer.
 
     Attributes:
@@ -36,18 +36,18 @@ class HeldTokens:
     """The most recent conversations of a run."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[bytes, Held] = OrderedDict()
+        self._held: OrderedDict[bytes, HeldConversation] = OrderedDict()
 
     def keep(self, asked: Mapping[str, Any], answer: Mapping[str, Any], ids: list[int]) -> None:
         """Keep the token ids of a request with its answer."""
         messages = [*asked["messages"], answer]
         *_, digest = _digests({**asked, "messages": messages})
-        self._held[digest] = Held(ids, len(messages))
+        self._held[digest] = HeldConversation(ids, len(messages))
         self._held.move_to_end(digest)
         while len(self._held) > KEPT:
             self._held.popitem(last=False)
 
-    def longest(self, asked: Mapping[str, Any]) -> Held | None:
+    def longest(self, asked: Mapping[str, Any]) -> HeldConversation | None:
         """The longest held conversation that a request continues."""
         found = [self._held[digest] for digest in _digests(asked) if digest in self._held]
         continued = [held for held in found if held.messages < len(asked["messages"])]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agentpipe.config.yaml_source import Document
     from agentpipe.core.task import Task
     from agentpipe.sending.benchmarks import Benchmark
-    from agentpipe.sending.task_files import Entry
+    from agentpipe.sending.task_files import FileEntry
 
 PEER = "mcpuniverse"
 MAX_PROBLEMS = 1000
@@ -66,7 +66,7 @@ class Terms:
     run_code: bool = False
 
 
-def judge_tasks(entries: Iterable[Entry]) -> list[str]:
+def judge_tasks(entries: Iterable[FileEntry]) -> list[str]:
     """Judge tasks from any file; stops reading after ``MAX_PROBLEMS``."""
     needs: dict[str, None] = {}
     problems: list[Problem] = []
@@ -85,7 +85,7 @@ def judge_tasks(entries: Iterable[Entry]) -> list[str]:
     return list(needs)
 
 
-def _faults(entry: Entry, task: Task) -> list[str]:
+def _faults(entry: FileEntry, task: Task) -> list[str]:
     faults = mcp_universe.task_faults(task) + _function_faults(task, Path(entry.file).absolute())
     if not task.question and isinstance(entry.data, dict) and "instruction" in entry.data:
         # MCP-Universe's training files have it; its own runner would ask nothing.

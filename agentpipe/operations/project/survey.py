@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from agentpipe.core.context import Context
-    from agentpipe.sending.task_files import Entry
+    from agentpipe.sending.task_files import FileEntry
 
     _Judge = Callable[[Terms], Iterable[str]]
 
@@ -197,7 +197,7 @@ def _read_yaml(path: Path) -> tuple[str, _Judge]:
     return OTHER, lambda _: [describe(documents[0].data, "YAML")]
 
 
-def _read_json(whole: Entry) -> tuple[str, _Judge]:
+def _read_json(whole: FileEntry) -> tuple[str, _Judge]:
     entries = entries_of(whole)
     if not any(is_task(entry.data) for entry in entries[:_FIRST]):
         return OTHER, lambda _: [describe(whole.data, "JSON")]

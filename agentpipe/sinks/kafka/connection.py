@@ -30,7 +30,7 @@ RETRY_MS = 100
 METADATA_MS = 1_000
 
 
-class Connection:
+class TopicConnection:
     """Connections to all brokers of a topic; not thread-safe. All errors are kafka-python's."""
 
     def __init__(self, address: KafkaAddress) -> None:

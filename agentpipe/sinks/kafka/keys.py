@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from agentpipe.core.groups import group_in
-from agentpipe.sinks.kafka.record_batch import Message, encoded_headers
+from agentpipe.sinks.kafka.record_batch import BatchRecord, encoded_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +22,13 @@ _NO_HEADERS = encoded_headers(())
 _SEED, _FACTOR, _BITS = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
 
-def message_of(place: int, record: Record, value: bytes) -> Message:
+def message_of(place: int, record: Record, value: bytes) -> BatchRecord:
     """The message for a record, with its payload or a cut of it as the value."""
     group = group_in(record.payload)
     task_id = record.task_id.encode()
     if group is None:
-        return Message(place, task_id, value, _NO_HEADERS)
-    return Message(place, group.encode(), value, encoded_headers([(TASK_ID, task_id)]))
+        return BatchRecord(place, task_id, value, _NO_HEADERS)
+    return BatchRecord(place, group.encode(), value, encoded_headers([(TASK_ID, task_id)]))
 
 
 def task_id_of(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import errors as kafka
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
-from agentpipe.sinks.kafka.connection import DELIVERY_S, Connection
+from agentpipe.sinks.kafka.connection import DELIVERY_S, TopicConnection
 from agentpipe.sinks.kafka.errors import REFUSALS, TOO_LARGE
 from agentpipe.sinks.kafka.keys import partition_of
 from agentpipe.sinks.kafka.record_batch import OVERHEAD_BYTES, Compression, Numbers, encode
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kafka.future import Future
 
     from agentpipe.sinks.kafka.address import KafkaAddress
-    from agentpipe.sinks.kafka.record_batch import Message
+    from agentpipe.sinks.kafka.record_batch import BatchRecord
 
 # Size limit of one batch, before compression.
 BATCH_BYTES = 256 * 1024
@@ -60,7 +60,7 @@ class _Lane:
     """
 
     partition: int
-    batches: deque[Sequence[Message]] = field(default_factory=deque)
+    batches: deque[Sequence[BatchRecord]] = field(default_factory=deque)
     has_time: bool = True
 
     def halve(self) -> None:
@@ -81,7 +81,7 @@ class Producer:
         self._topic = address.topic
         self._compression = Compression.named(address.compression)
         self._batch_bytes = min(BATCH_BYTES, max_bytes)
-        self._connection = Connection(address)
+        self._connection = TopicConnection(address)
         # By partition: the sequence number of the next record.
         self._next: defaultdict[int, int] = defaultdict(int)
         self._has_said_time = False
@@ -92,7 +92,7 @@ class Producer:
             self.close()
             raise
 
-    def send(self, messages: Sequence[Message]) -> dict[int, kafka.KafkaError]:
+    def send(self, messages: Sequence[BatchRecord]) -> dict[int, kafka.KafkaError]:
         """Send all messages; returns the errors of refused ones by place, once all are settled.
 
         Raises:
@@ -127,9 +127,9 @@ class Producer:
             raise kafka.for_code(answer.error_code)
         return answer.producer_id, answer.producer_epoch
 
-    def _lanes(self, messages: Sequence[Message]) -> list[_Lane]:
+    def _lanes(self, messages: Sequence[BatchRecord]) -> list[_Lane]:
         number = self._connection.patiently(self._connection.partitions)
-        found: dict[int, list[Message]] = {}
+        found: dict[int, list[BatchRecord]] = {}
         for message in messages:
             found.setdefault(partition_of(message.key, number), []).append(message)
         return [
@@ -208,9 +208,9 @@ class Producer:
         self._has_said_time = True
 
 
-def _in_batches(messages: Sequence[Message], max_bytes: int) -> Iterator[Sequence[Message]]:
+def _in_batches(messages: Sequence[BatchRecord], max_bytes: int) -> Iterator[Sequence[BatchRecord]]:
     """Batches in order, each within the limit or of a single message."""
-    batch: list[Message] = []
+    batch: list[BatchRecord] = []
     size = 0
     for message in messages:
         its = len(message.key) + len(message.value) + len(message.headers) + OVERHEAD_BYTES

@@ -29,7 +29,7 @@ _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 OVERHEAD_BYTES = 24
 
 
-class Message(NamedTuple):
+class BatchRecord(NamedTuple):
     """One record to send.
 
     Attributes:
@@ -74,7 +74,7 @@ class Compression(NamedTuple):
 
 
 def encode(
-    messages: Sequence[Message],
+    messages: Sequence[BatchRecord],
     numbers: Numbers,
     compression: Compression,
     *,
@@ -102,7 +102,7 @@ def encoded_headers(headers: Sequence[tuple[str, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def _records(messages: Sequence[Message]) -> list[bytes]:
+def _records(messages: Sequence[BatchRecord]) -> list[bytes]:
     parts: list[bytes] = []
     for offset, (_, key, value, headers) in enumerate(messages):
         # Attributes, and the time since the first record: all have the same time.

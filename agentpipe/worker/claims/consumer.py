@@ -18,7 +18,7 @@ from agentpipe.worker.claims.draining import Draining
 from agentpipe.worker.claims.even_sharing import EvenSharing
 from agentpipe.worker.claims.exchange import CLAIM_BATCH, Exchange
 from agentpipe.worker.claims.held import HeldClaims
-from agentpipe.worker.claims.membership import Membership
+from agentpipe.worker.claims.membership import WorkerMembership
 from agentpipe.worker.claims.refill import Refill
 from agentpipe.worker.claims.store_news import StoreNews
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
     from agentpipe.engines.policies import LivePolicies
     from agentpipe.settings import Settings
-    from agentpipe.worker.contact import Contact
+    from agentpipe.worker.contact import BrokerContact
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.outbox.forwarder import Forwarder
     from agentpipe.worker.running.capacity import Capacity
@@ -66,7 +66,7 @@ class Consumer:
         capacity: Capacity,
         *,
         word: LastWord,
-        contact: Contact,
+        contact: BrokerContact,
         policies: LivePolicies = NO_POLICIES,
     ) -> None:
         self.ends_by, self._contact = math.inf, contact
@@ -81,7 +81,7 @@ class Consumer:
             store, limits, settlement_of, self._held, capacity, settled=self._settled_meanwhile
         )
         self._draining = Draining(store, word, settings.drain_before)
-        self.membership = Membership(
+        self.membership = WorkerMembership(
             store, self._held, self._draining, forwarder, lambda: self._claiming
         )
         self._paused, self.paused_event = False, threading.Event()

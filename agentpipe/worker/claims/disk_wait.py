@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.base import Store
-    from agentpipe.worker.contact import Contact
+    from agentpipe.worker.contact import BrokerContact
 
 # One sync covers everything that was settled since the last one.
 PACE_S = 0.01
@@ -31,7 +31,7 @@ class DiskWait:
         contact: Notified whether the store answers.
     """
 
-    def __init__(self, store: Store, synced: Callable[[], None], contact: Contact) -> None:
+    def __init__(self, store: Store, synced: Callable[[], None], contact: BrokerContact) -> None:
         self._store, self._synced, self._contact = store, synced, contact
         self._settled = threading.Event()
         self._stopping = False

@@ -15,7 +15,7 @@ from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.capabilities import AwaitsClaims, BreaksOnFailures
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.worker.claims.meanwhile import Batch, Meanwhile
-from agentpipe.worker.claims.settling import Settling
+from agentpipe.worker.claims.settling import ClaimSettling
 from agentpipe.worker.outcomes.follow_ups import offer_all
 from agentpipe.worker.running.message import ClaimedMessage
 from agentpipe.worker.times import SHUTDOWN_S
@@ -75,7 +75,7 @@ class Exchange:
         self._store, self._limits, self._settlement_of = store, limits, settlement_of
         self._held, self._capacity = held, capacity
         self._breaking = store if isinstance(store, BreaksOnFailures) else None
-        self._settling, self._settled = Settling(store), settled
+        self._settling, self._settled = ClaimSettling(store), settled
         self._meanwhile = Meanwhile(store, held, self._note_meanwhile, self._again)
         self.has_failed = False
         self._finished: deque[ClaimedMessage] = deque()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from agentpipe.worker.claims.consumer import Consumer
-    from agentpipe.worker.contact import Contact
+    from agentpipe.worker.contact import BrokerContact
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.outbox.forwarder import Forwarder
     from agentpipe.worker.running.message import ClaimedMessage
@@ -50,7 +50,7 @@ class LeaseKeeper(threading.Thread):
         consumer: Consumer,
         loop: EventLoop,
         forwarder: Forwarder,
-        contact: Contact,
+        contact: BrokerContact,
         *,
         lease_s: float,
         also: Callable[[], Mapping[str, Any]],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Membership:
+class WorkerMembership:
     """Joins, renews the lease and leaves; thread-safe after ``begin``.
 
     Args:

@@ -50,7 +50,7 @@ class _Refusal:
     times: int
 
 
-class Settling:
+class ClaimSettling:
     """Carries out settlements; not thread-safe.
 
     Refusals are remembered across an outage: some servers close the connection when they refuse.

@@ -14,7 +14,7 @@ from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
     from agentpipe.worker.claims.consumer import Consumer
-    from agentpipe.worker.contact import Contact
+    from agentpipe.worker.contact import BrokerContact
     from agentpipe.worker.ending.process_end import ProcessEnd
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.running.message import ClaimedMessage
@@ -34,7 +34,7 @@ class CutOff:
         self,
         consumer: Consumer,
         loop: EventLoop,
-        contact: Contact,
+        contact: BrokerContact,
         end_process: ProcessEnd,
         lease_s: float,
         *,

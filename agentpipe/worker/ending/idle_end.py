@@ -12,7 +12,7 @@ from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
     from agentpipe.worker.claims.consumer import Consumer
-    from agentpipe.worker.contact import Contact
+    from agentpipe.worker.contact import BrokerContact
     from agentpipe.worker.loop.event_loop import EventLoop
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class IdleEnd(threading.Thread):
     ``SHUTDOWN_S``. Without it the others wait for the lease, unless the supervisor reports the end.
     """
 
-    def __init__(self, consumer: Consumer, loop: EventLoop, contact: Contact) -> None:
+    def __init__(self, consumer: Consumer, loop: EventLoop, contact: BrokerContact) -> None:
         super().__init__(name="agentpipe-idle-end", daemon=True)
         self._consumer, self._loop, self._contact = consumer, loop, contact
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.settings import Settings
-    from agentpipe.worker.watch.post_mortem import Verdict
+    from agentpipe.worker.watch.post_mortem import CrashVerdict
 
 # How long the master waits in its handshake with a worker; it ignores signals meanwhile.
 HANDSHAKE_MS = 500
@@ -128,7 +128,7 @@ class ChildProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _store(self, verdict: Verdict | None) -> None:
+    def _store(self, verdict: CrashVerdict | None) -> None:
         """Store in a thread, so the replacement does not wait: the broker can be away."""
         if verdict is not None:
             self._storing = threading.Thread(target=verdict.store, daemon=True)

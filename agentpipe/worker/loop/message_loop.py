@@ -102,13 +102,13 @@ class MessageLoop(CountedLoop):
         return LoopDeath(f"{type(error).__name__} was raised", culprit)
 
 
-class Workers:
+class OwnTasks:
     """Replaces a message for the worker's own tasks; never settled."""
 
     settlement = None
 
 
-WORKERS = Workers()
+WORKERS = OwnTasks()
 
 
 class RunTask(asyncio.Task[Any]):
@@ -124,7 +124,7 @@ class RunTask(asyncio.Task[Any]):
     __slots__ = ("message",)
     # Cancellations in progress; all of them on the loop's thread.
     _passing_on: ClassVar[int] = 0
-    message: ClaimedMessage | Workers | None
+    message: ClaimedMessage | OwnTasks | None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel it, unless the code of another run asks while its own run continues."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Offer, Settlement
     from agentpipe.sending.broker import StoreBroker
-    from agentpipe.worker.outcomes.results import Results
+    from agentpipe.worker.outcomes.results import ResultsMiddleware
     from agentpipe.worker.running.message import ClaimedMessage
 
 _HOOKS = (
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 class Signals:
     """Emits the signals of messages that run on one loop."""
 
-    def __init__(self, broker: StoreBroker, results: Results) -> None:
+    def __init__(self, broker: StoreBroker, results: ResultsMiddleware) -> None:
         self._broker, self._results = broker, results
         self._threads = ThreadPool("agentpipe-actor", self._in_worker_thread)
         self._looked_at, self._heard = list[dramatiq.Middleware](), False

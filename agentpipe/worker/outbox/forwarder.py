@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import OutboxRecord, Refusal, Worker
     from agentpipe.sinks.base import Sink
-    from agentpipe.worker.contact import Contact
+    from agentpipe.worker.contact import BrokerContact
 
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
@@ -51,7 +51,7 @@ class Forwarder:
     """Forwards in its own thread, which opens and closes the sink."""
 
     def __init__(
-        self, store: Store, worker: Worker, open_sink: Callable[[], Sink], contact: Contact
+        self, store: Store, worker: Worker, open_sink: Callable[[], Sink], contact: BrokerContact
     ) -> None:
         self._store, self._worker, self._open_sink = store, worker, open_sink
         self._contact = contact

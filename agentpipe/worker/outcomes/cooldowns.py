@@ -63,7 +63,7 @@ class _Round:
     until: float
 
 
-class Cooldowns:
+class CredentialCooldowns:
     """The cooldowns of the credentials that one worker uses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Results(dramatiq.Middleware):
+class ResultsMiddleware(dramatiq.Middleware):
     """Completes, buries, retries or releases each message, by how its run ended.
 
     Attributes:

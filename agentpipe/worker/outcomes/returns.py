@@ -11,7 +11,13 @@ from agentpipe.core import masking
 from agentpipe.core.failures import error_kind, error_line, is_permanent, retry_delay_s
 from agentpipe.core.masking import shorten
 from agentpipe.core.shortage import shortage_of
-from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
+from agentpipe.worker.outcomes.cooldowns import (
+    Cooldown,
+    CredentialCooldowns,
+    bound_s,
+    endless,
+    log_cooldown,
+)
 from agentpipe.worker.outcomes.run_failures import run_failure
 from agentpipe.worker.outcomes.spending import given_back
 from agentpipe.worker.outcomes.unjudged import (
@@ -46,7 +52,7 @@ class Returns:
     def __init__(self, endings: Endings, retry_delay_s: float) -> None:
         self.capacity = Capacity()
         self._endings, self._retry_delay_s = endings, retry_delay_s
-        self._cooldowns = Cooldowns()
+        self._cooldowns = CredentialCooldowns()
 
     def retry(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CrashVerdict:
     """What a dead worker's tasks count, until the store has it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Verdict:
         return None
 
 
-def end_frozen(word: LastWordFile, settings: Settings) -> Verdict | None:
+def end_frozen(word: LastWordFile, settings: Settings) -> CrashVerdict | None:
     """Kill the worker; its tasks are to be returned, counted for the culprit alone.
 
     Returns:
@@ -121,10 +121,10 @@ def end_frozen(word: LastWordFile, settings: Settings) -> Verdict | None:
         store.settle(settlements)
         store.leave(Worker(said.worker))
 
-    return Verdict(give_back, said, settings)
+    return CrashVerdict(give_back, said, settings)
 
 
-def of_dead(said: Said, settings: Settings, watch: FreezeWatch) -> Verdict | None:
+def of_dead(said: Said, settings: Settings, watch: FreezeWatch) -> CrashVerdict | None:
     """What returns the tasks of a worker that was killed, without waiting for its lease.
 
     Runs that had begun count a crash; the others do not. A worker that has left holds nothing. If
@@ -154,7 +154,7 @@ def of_dead(said: Said, settings: Settings, watch: FreezeWatch) -> Verdict | Non
                 store.spare(*_by_blame(said, blamed, is_known=bool(held_by)))
             store.leave(worker)
 
-    return Verdict(give_back, said, settings)
+    return CrashVerdict(give_back, said, settings)
 
 
 def _blamed(said: Said, culprits: frozenset[int]) -> list[str]:

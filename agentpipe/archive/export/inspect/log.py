@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agentpipe.archive.export.inspect.messages import Json
-    from agentpipe.archive.export.inspect.places import Place
+    from agentpipe.archive.export.inspect.places import SamplePlace
     from agentpipe.core.result import Result
 
 VERSION = 2
@@ -62,7 +62,7 @@ def _put(log: zipfile.ZipFile, name: str, value: Json) -> None:
 
 
 def _write_samples(
-    log: zipfile.ZipFile, results: Iterator[Result], places: Mapping[int, Place]
+    log: zipfile.ZipFile, results: Iterator[Result], places: Mapping[int, SamplePlace]
 ) -> Scores:
     """Write the samples, then their summaries as one file, which is buffered on disk meanwhile."""
     scores = Scores()
@@ -109,7 +109,7 @@ class _Head:
         self._begun = [min([*self._begun, begun])] if begun else self._begun
         self._ended = [max([*self._ended, ended])] if ended else self._ended
 
-    def spec(self, places: Mapping[int, Place], scores: Scores) -> Json:
+    def spec(self, places: Mapping[int, SamplePlace], scores: Scores) -> Json:
         ids = list(dict.fromkeys(each.sample_id for each in places.values()))
         task = ", ".join(self.collections) or "agentpipe"
         key = f"{self.run}\n{task}\n{self._created}"

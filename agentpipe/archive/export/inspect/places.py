@@ -22,7 +22,7 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|(?<=/))\.{1,2}(?=/|$)|^/")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SamplePlace:
     """A sample's id and epoch."""
 
     sample_id: str
@@ -66,7 +66,7 @@ class Places:
             )
         )
 
-    def all(self) -> Mapping[int, Place]:
+    def all(self) -> Mapping[int, SamplePlace]:
         """The places by the results' numbers in the stream."""
         used: dict[str, set[int]] = {}
         places = {}
@@ -75,7 +75,7 @@ class Places:
             epochs = used.setdefault(name, set())
             epoch = _epoch(seen.sample_index, epochs)
             epochs.add(epoch)
-            places[seen.number] = Place(name, epoch)
+            places[seen.number] = SamplePlace(name, epoch)
         return places
 
     def _counting(self) -> Iterator[tuple[str, _Seen]]:

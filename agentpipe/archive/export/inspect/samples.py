@@ -18,7 +18,7 @@ from agentpipe.archive.export.inspect.messages import (
 from agentpipe.core.text import one_line
 
 if TYPE_CHECKING:
-    from agentpipe.archive.export.inspect.places import Place
+    from agentpipe.archive.export.inspect.places import SamplePlace
     from agentpipe.core.result import Result
 
 REWARD = "reward"
@@ -36,7 +36,7 @@ _IN_SUMMARY = (
 )
 
 
-def sample_of(result: Result, place: Place) -> Json:
+def sample_of(result: Result, place: SamplePlace) -> Json:
     """The complete sample."""
     model, started = model_of(result), moment_of(result.started_at)
     events, pooled = events_of(result, started.timestamp() if started else None)
