@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.connections import plugins
-from agentpipe.connections.sqlite_address import is_absent
+from agentpipe.connections.sqlite_address import names_file
 from agentpipe.errors import StoreError, Unreachable
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def open_sink(settings: Settings) -> Sink:
 
 
 def refuse_invalid(settings: Settings) -> None:
-    """Refuse a sink that no waiting makes usable, as far as no server is needed to know it.
+    """Refuse a sink that is wrong however long one waits: no outage, no file that is yet to come.
 
     Raises:
-        ConfigError: The URL is invalid, or its file is not ours.
+        ConfigError: Its scheme is unknown, its SQLite URL invalid, or its file not ours.
     """
-    if is_searchable(settings) and not is_absent(settings.sink):
+    if is_searchable(settings) and names_file(settings.sink):
         with suppress(Unreachable, StoreError):
             open_archive(settings).close()
 
