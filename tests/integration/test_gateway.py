@@ -13,6 +13,7 @@ import yaml
 from agentpipe.core.result import Result
 from agentpipe.rollouts import samples
 from tests.llm_stub import LlmStub, Reply, TokenIds, fail, hang, say
+from tests.support import slowness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ class Client:
         try:
             return act(task.question, context.env)
         except SystemExit as error:
-            raise RuntimeError(str(error)) from None
+            raise RuntimeError(str(error)) from error.__context__
 """
 )
 
@@ -105,6 +106,7 @@ def run(
     question: str,
     *,
     tokens: str = "require",
+    limits: dict[str, Any] | None = None,
     **task: Any,
 ) -> tuple[dict[str, Any], list[Request]]:
     project.write("program.py", PROGRAM)
@@ -127,6 +129,7 @@ def run(
             isolation=isolation or "coroutine",
             max_retries=0,
             breaker=0,
+            **(limits or {}),
         )
         project.send({"question": question, "task_id": "t", **task})
         project.burst("--processes", "1")
@@ -226,6 +229,13 @@ def test_a_model_that_hangs_until_the_agent_gives_up_is_not_the_agents_error(
     result, _ = run(project, kind, [hang()], "give up", tokens="try")
     assert (result["outcome"], result["reward"]) == ("infra_error", None)
     assert result["error"]["type"] == "ModelTimeout"
+
+
+def test_a_time_limit_during_a_request_is_a_time_limit(project: Project, kind: str) -> None:
+    """Regression: the model was said to have hung."""
+    limits = {"time_limit": 2 * slowness()}
+    result, _ = run(project, kind, [hang()], "2 and 2?", tokens="try", limits=limits)
+    assert (result["outcome"], result["rollout"]["stop"]) == ("limit", "time")
 
 
 @pytest.mark.long

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import socket
+import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,8 +21,14 @@ from agentpipe.core.failures import is_infra, is_permanent, rate_limit
 from agentpipe.core.rollout import Rollout, recording
 from agentpipe.core.task import Task
 from agentpipe.engines.gateway import model_calls, run_gateway
-from agentpipe.errors import AgentFailed, InfraError, RunLimitExceeded
-from tests.llm_stub import LlmStub, Reply, cut, fail, hang, say, send
+from agentpipe.errors import (
+    AgentCrashed,
+    AgentFailed,
+    InfraError,
+    RunLimitExceeded,
+    TimeLimitExceeded,
+)
+from tests.llm_stub import ANTHROPIC, LlmStub, Reply, TokenIds, cut, fail, hang, say, send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -57,6 +67,7 @@ def end_of_run(
     act: Callable[[Agent], Awaitable[Any]],
     way: str = "openai",
     env: dict[str, str] | None = None,
+    rollout: Rollout | None = None,
 ) -> Exception:
     """What the run of an agent that does ``act``, and then fails, ends with."""
     protocol, _, stream = way.partition(" ")
@@ -64,7 +75,7 @@ def end_of_run(
     async def run(url: str) -> None:
         urls = {"OPENAI_BASE_URL": url, "ANTHROPIC_BASE_URL": url.removesuffix("/v1")}
         context = Context({"OPENAI_API_KEY": "sk-of-the-run-0123", **urls, **(env or {})})
-        with recording(Rollout()):
+        with recording(rollout or Rollout()):
             async with httpx2.AsyncClient() as client, run_gateway(Task(), context, {}) as gateway:
                 assert gateway is not None
                 await act(Agent(gateway.base_url, client, protocol, stream=bool(stream)))
@@ -81,10 +92,15 @@ async def ask(agent: Agent) -> None:
         await agent.ask()
 
 
+async def wait_in_vain(agent: Agent) -> None:
+    """Ask, and fail because the server takes longer than this waits."""
+    await agent.ask(timeout_s=0.2)
+
+
 async def give_up(agent: Agent) -> None:
-    """Ask, and wait for less than the server takes."""
+    """The same, but go on."""
     with pytest.raises(httpx2.TimeoutException):
-        await agent.ask(timeout_s=0.2)
+        await wait_in_vain(agent)
 
 
 @pytest.fixture(params=["openai", "openai stream", "anthropic", "anthropic stream"])
@@ -253,7 +269,7 @@ def test_a_request_that_is_too_large_is_a_limit(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("brief")
 def test_a_server_that_hangs_until_its_client_gives_up_has_failed(way: str) -> None:
-    failed = end_of_run([hang()], give_up, way)
+    failed = end_of_run([hang()], wait_in_vain, way)
     assert isinstance(failed, AgentFailed)
     assert (failed.kind, failed.infra) == ("ModelTimeout", True)
 
@@ -267,8 +283,10 @@ def test_a_stream_that_stops_until_its_client_gives_up_has_failed() -> None:
         silent.wait(30)
 
     async def act(agent: Agent) -> None:
-        await give_up(agent)
-        silent.set()
+        try:
+            await wait_in_vain(agent)
+        finally:
+            silent.set()
 
     failed = end_of_run([Reply(events=begun())], act, "openai stream")
     assert isinstance(failed, AgentFailed)
@@ -328,6 +346,104 @@ def test_a_request_that_goes_on_says_nothing() -> None:
     assert isinstance(end_of_run(script, act), ValueError)
 
 
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeLimitExceeded(3),
+        AgentCrashed("the agent's process was killed by signal 9 during a run"),
+        AgentFailed("agent.sh was killed by signal 11: "),
+        AgentFailed("no such tool", kind="LookupError"),
+        ExceptionGroup("unhandled errors in a TaskGroup", [LookupError("no such tool")]),
+    ],
+)
+def test_a_request_that_was_open_at_the_end_is_not_to_blame(error: Exception) -> None:
+    async def act(agent: Agent) -> None:
+        await give_up(agent)
+        raise error
+
+    assert end_of_run([hang()], act) is error
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_mistake_that_ends_other_requests_is_the_agents() -> None:
+    async def err() -> None:
+        await asyncio.to_thread(asked.wait, 30)
+        await asyncio.sleep(2 * model_calls.MIN_SILENCE_S)
+        raise LookupError("no such tool")
+
+    async def act(agent: Agent) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(agent.ask())
+            group.create_task(err())
+
+    def script(_: Request) -> Reply:
+        asked.set()
+        return hang()
+
+    asked = threading.Event()
+    assert isinstance(end_of_run(script, act), ExceptionGroup)
+
+
+@pytest.mark.parametrize("error", [TimeLimitExceeded(3), AgentCrashed("it was killed")])
+def test_a_time_limit_and_a_crash_stay_after_a_failure_too(error: Exception) -> None:
+    async def act(agent: Agent) -> None:
+        await agent.ask()
+        raise error
+
+    assert end_of_run([fail(503)], act) is error
+
+
+def test_a_connection_that_is_reset_in_an_answer_is_not_the_gateways_error() -> None:
+    closed = threading.Event()
+
+    def events() -> Any:
+        yield {"choices": [{"index": 0, "delta": {"content": "four"}}]}
+        closed.wait(30)
+
+    async def act(agent: Agent) -> None:
+        reader, writer = await raw_request(agent)
+        await reader.readuntil(b"four")
+        reset = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        writer.close()
+        await writer.wait_closed()
+        for _ in range(100):  # The gateway, on this loop, sees the end of its connection.
+            await asyncio.sleep(0)
+
+    try:
+        ended = end_of_run([Reply(events=events())], act, "openai stream")
+    finally:
+        closed.set()
+    assert isinstance(ended, ValueError)
+
+
+async def raw_request(agent: Agent) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request as a client of its own; the response has yet to be read."""
+    url = httpx2.URL(agent.base_url)
+    body = json.dumps({"model": "m", "messages": MESSAGES, "stream": agent.stream}).encode()
+    head = f"POST {url.path}/v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}"
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(head.encode() + b"\r\n\r\n" + body)
+    return reader, writer
+
+
+def test_a_client_that_closes_its_half_of_the_connection_is_told_of_a_failure() -> None:
+    asked = threading.Event()
+
+    async def act(agent: Agent) -> None:
+        reader, writer = await raw_request(agent)
+        writer.write_eof()
+        asked.set()
+        assert b"503" in await reader.readline()
+        writer.close()
+        raise TimeoutError("the agent's own")
+
+    failed = end_of_run([replace(fail(503), after=asked)], act)
+    assert isinstance(failed, AgentFailed)
+    assert failed.kind == "ModelUnavailableError"
+
+
 # Requests beside each other.
 
 
@@ -361,7 +477,35 @@ def test_a_service_that_the_agent_names_counts_more_than_its_own_mistake() -> No
     assert isinstance(ended, InfraError)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        InfraError("no license", permanent=True),
+        AgentFailed("no license", permanent=True),
+        OSError(errno.ENOSPC, "no space left"),
+        AgentFailed("no space left", shortage="disk space"),
+    ],
+)
+def test_a_wrong_set_up_or_a_shortage_counts_more_than_a_failed_service(error: Exception) -> None:
+    async def act(agent: Agent) -> None:
+        await agent.ask()
+        raise error
+
+    assert end_of_run([fail(503)], act) is error
+
+
 # Requests that are not recorded.
+
+
+def test_embeddings_that_look_like_a_key_are_passed_on_as_they_are() -> None:
+    """Regression: the gateway masked what looks like a key of a known service."""
+    embedding = "q83/AIza" + "x" * 35 + "+/w=="
+
+    async def act(agent: Agent) -> None:
+        assert embedding in await agent.ask("/v1/embeddings")
+
+    answer = send({"data": [{"embedding": embedding}]})
+    assert isinstance(end_of_run([answer], act), ValueError)
 
 
 def test_embeddings_that_fail_are_no_error_of_the_agent() -> None:
@@ -406,6 +550,42 @@ def test_an_answer_that_its_server_gave_up_does_not_look_whole() -> None:
             await agent.ask()
 
     end_of_run([say("so far", finish="error")], act, "openai stream")
+
+
+@pytest.mark.parametrize("finish", ["abort", "error"])
+def test_an_answer_that_its_server_gave_up_is_no_turn(finish: str) -> None:
+    """Regression: the answer to the next request began a second segment."""
+    abandoned = replace(say("so", finish=finish), ids=TokenIds([1, 2], [3]))
+    whole = replace(say("four"), ids=TokenIds([1, 2], [4, 5]))
+    rollout = Rollout()
+
+    async def act(agent: Agent) -> None:
+        await agent.ask()
+        await agent.ask()
+        assert [status for status, _ in agent.seen] == [502, 200]
+
+    end_of_run([abandoned, whole], act, rollout=rollout)
+    (segment,) = rollout.to_dict("stop")["segments"]
+    assert (segment["token_ids"], rollout.is_exact) == ([1, 2, 4, 5], True)
+
+
+def test_a_stream_that_its_server_gave_up_is_a_gap() -> None:
+    rollout = Rollout()
+    abandoned = replace(say("so far", finish="abort"), ids=TokenIds([1, 2], [3, 4]))
+    end_of_run([abandoned], ask, "openai stream", rollout=rollout)
+    given = rollout.to_dict("stop")
+    assert (given["segments"], len(given["gaps"])) == ([], 1)
+
+
+def test_an_event_without_data_does_not_end_a_stream() -> None:
+    """Regression: the empty text was taken for the end of Anthropic's streams."""
+    first, *rest = ANTHROPIC.events(say("four"), {"model": "m"})
+
+    async def act(agent: Agent) -> None:
+        assert "message_stop" in await agent.ask()
+
+    answer = Reply(events=[first, b"", *rest])
+    assert isinstance(end_of_run([answer], act, "anthropic stream"), ValueError)
 
 
 def test_calls_before_tools_are_passed_on() -> None:

@@ -87,6 +87,20 @@ def test_a_run_with_a_tool_is_one_row(project: Project, isolation: str, *, strea
 
 
 @pytest.mark.long
+def test_an_answer_that_its_server_gave_up_is_no_turn(project: Project) -> None:
+    """Regression: the answer to the next request began a second segment."""
+    replies = [
+        with_ids(call("time__get_current_time", timezone="UTC"), FIRST),
+        with_ids(say("It is", finish="abort"), replace(SECOND, sampled=[7])),
+        with_ids(say("It is late."), SECOND),
+    ]
+    result, requests = run(project, replies, {"tokens": "require"})
+    assert (result["outcome"], len(requests)) == ("ok", 3), result["error"]
+    (segment,) = result["rollout"]["segments"]
+    assert segment["token_ids"] == [1, 2, 3, 4, 5, 6, 9, 9, 10, 11]
+
+
+@pytest.mark.long
 def test_without_record_nothing_is_asked_for(project: Project) -> None:
     result, (request,) = run(project, [say("late")], None)
     assert result["rollout"] is None

@@ -25,6 +25,7 @@ from agentpipe.core.redaction import passwords_in
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
 from agentpipe.engines.gateway import model_secrets, model_variables, run_gateway
+from agentpipe.engines.gateway.blame import UnexplainedExit
 from agentpipe.engines.gateway.variables import url_variables
 from agentpipe.engines.models import run_url
 from agentpipe.engines.process.launcher import (
@@ -176,7 +177,7 @@ def _raise_for_status(program: str, status: int, stderr: str) -> None:
     if status < 0:
         raise AgentFailed(f"{program} was killed by signal {-status}: {stderr}")
     if status:
-        raise AgentFailed(f"{program} ended with {status}: {stderr}")
+        raise UnexplainedExit(f"{program} ended with {status}: {stderr}")
 
 
 def _answer(output: bytes) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from agentpipe.core.failures import is_infra
 from agentpipe.core.redaction import passwords_in
 from agentpipe.core.rollout import recorder
 from agentpipe.engines.gateway.variables import KEYS, hidden_keys, model_variables
@@ -46,8 +45,8 @@ async def run_gateway(
     passes ``own`` names the server it asks, and counts and traces its requests itself.
 
     Raises:
-        AgentFailed: Replaces what the block raises if its last request to a model failed, unless
-            that reports another service.
+        AgentFailed: Replaces what the block raises if its last request to a model failed and
+            ``explains`` that.
         RunLimitExceeded: The same, if that request was longer than the model's context window.
     """
     rollout = recorder()
@@ -63,8 +62,8 @@ async def run_gateway(
     try:
         yield gateway
     except Exception as error:
-        failure = gateway.failure
-        if failure is None or (is_infra(error) and not is_infra(failure)):
+        failure = gateway.failure_behind(error)
+        if failure is None:
             raise
         raise failure from error
     finally:

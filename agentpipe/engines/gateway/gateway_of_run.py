@@ -80,10 +80,9 @@ class RunGateway:
         self._relays: dict[tuple[str, bool], Relay] = {}
         self._answers: dict[bytes, KeptReply] = {}
 
-    @property
-    def failure(self) -> Failure | None:
-        """Why the run failed if it did now: why its last request failed. Otherwise None."""
-        return self._calls.failure
+    def failure_behind(self, error: Exception) -> Failure | None:
+        """Why the last request failed, if the run fails with ``error`` for that. Otherwise None."""
+        return self._calls.failure_behind(error)
 
     @property
     def env(self) -> dict[str, str]:

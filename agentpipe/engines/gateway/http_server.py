@@ -106,6 +106,9 @@ _CLOSING = {"content-type": "application/json", "connection": "close"}
 class _Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        protocol = writer.transport.get_protocol()  # None once the connection is lost.
+        assert isinstance(protocol, _Protocol)
+        self._protocol = protocol
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     async def next_head(self) -> Request | None:
@@ -148,17 +151,13 @@ class _Connection:
 
     def look(self) -> None:
         """Note what the loop has not seen yet: a client that waits can only have hung up."""
-        if self.hung_up_at is None:
-            poll = select.poll()
-            poll.register(self._writer.get_extra_info("socket").fileno(), select.POLLIN)
-            if poll.poll(0):
-                self._protocol.hung_up_at = time.monotonic()
+        if self.hung_up_at is None and (self._writer.is_closing() or self._has_input()):
+            self._protocol.hung_up_at = time.monotonic()
 
-    @property
-    def _protocol(self) -> _Protocol:
-        protocol = self._writer.transport.get_protocol()
-        assert isinstance(protocol, _Protocol)
-        return protocol
+    def _has_input(self) -> bool:
+        poll = select.poll()
+        poll.register(self._writer.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def begins_again(self) -> bool:
         """Whether another request can follow on this connection."""

@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from agentpipe.engines.gateway.blame import explains
 from agentpipe.engines.policies import paused_for_long
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -27,13 +28,14 @@ class ModelCall:
     Attributes:
         reply: Where its answer goes.
         failure: Why the client got no answer; None if it got one, or did not wait for it.
+        gave_up: Whether the client hung up before the end.
         is_held: Whether it waits for a paused policy, not for a server.
     """
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
         self.failure: Failure | None = None
-        self.is_held = False
+        self.gave_up = self.is_held = False
         self._heard_at = time.monotonic()
         self._ended_at: float | None = None
 
@@ -43,14 +45,15 @@ class ModelCall:
             self._heard_at = time.monotonic()
 
     def end(self, failure: Failure | None) -> None:
-        """Note the whole answer, or a failure; what comes after the client hung up is too late."""
+        """Note the whole answer, which is too late once the client hung up, or a failure."""
         if self._ended_at is not None:
             return
         hung_up_at = self.reply.hung_up_at
         if hung_up_at is None:
             self._ended_at, self.failure = time.monotonic(), failure
-        else:
-            self._ended_at, self.failure = hung_up_at, self._given_up(hung_up_at)
+        else:  # Perhaps only its half of the connection is closed, and it waits for the answer.
+            self._ended_at, self.gave_up = hung_up_at, True
+            self.failure = failure or self._given_up(hung_up_at)
 
     @property
     def ended_at(self) -> float | None:
@@ -60,11 +63,11 @@ class ModelCall:
         return self._ended_at
 
     def _given_up(self, hung_up_at: float) -> Failure | None:
-        if self.is_held:
-            return paused_for_long()
         silence_s = hung_up_at - self._heard_at
         if silence_s < MIN_SILENCE_S:
             return None
+        if self.is_held:
+            return paused_for_long()
         text = f"the model sent nothing for {silence_s:.1f} s, until the agent gave up"
         return AgentFailed(text, kind="ModelTimeout", infra=True)
 
@@ -75,7 +78,7 @@ class ModelCalls:
     def __init__(self) -> None:
         self._open: set[ModelCall] = set()
         self._last_at = 0.0
-        self._failure: Failure | None = None
+        self._last: ModelCall | None = None
 
     @contextmanager
     def begin(self, reply: Reply) -> Iterator[ModelCall]:
@@ -93,18 +96,20 @@ class ModelCalls:
         finally:
             self._note(call)
 
-    @property
-    def failure(self) -> Failure | None:
-        """Why the request that ended last failed; None if it was answered, or there was none."""
+    def failure_behind(self, error: Exception) -> Failure | None:
+        """Why the request that ended last failed, if that explains ``error``; otherwise None."""
         for call in [*self._open]:
             call.reply.look()
             if call.ended_at is not None:
                 self._note(call)
-        return self._failure
+        last = self._last
+        if last is None or last.failure is None:
+            return None
+        return last.failure if explains(last.failure, error, gave_up=last.gave_up) else None
 
     def _note(self, call: ModelCall) -> None:
         if call not in self._open:
             return
         self._open.discard(call)
         if call.ended_at is not None and call.ended_at >= self._last_at:
-            self._last_at, self._failure = call.ended_at, call.failure
+            self._last_at, self._last = call.ended_at, call

@@ -158,8 +158,8 @@ class Relay:
         """Give the server's answer. A 404 is one, too: not every server has each of these paths."""
         failed = response.status_code >= CLIENT_ERROR and response.status_code != NOT_FOUND
         call.end(self._failure_of(error_of(response, content)) if failed else None)
-        headers, shown = passed(response.headers), self._masked_bytes(content)
-        await call.reply.whole(response.status_code, headers, shown)
+        shown = self._masked_bytes(content) if failed else self._shown(content)
+        await call.reply.whole(response.status_code, passed(response.headers), shown)
 
     async def _passed_on(self, exchange: Exchange, path: str) -> KeptReply | None:
         response, call = None, exchange.call
@@ -285,11 +285,11 @@ class Relay:
                 joined.add(part)
                 body += shown
                 await call.reply.send(shown)
-            answer = joined.whole()
+            limit = self._record(joined.whole(), exchange)
         except BaseException:
             self._add(None, exchange.model, exchange.route)
             raise
-        call.end(self._record(answer, exchange))
+        call.end(limit)
         await call.reply.send(end)
         await call.reply.end()
         return KeptReply(headers, bytes(body + end))
@@ -313,9 +313,10 @@ class Relay:
         exchange.step.update(response_record(response, usage))
         if self._traced:
             trace.record_usage(usage)
+        limit = _limit_in(response)  # Before the turn is added: the client asks anew.
         model = response.model or exchange.model
         self._add(turn_of(response, exchange.sent), model, exchange.route)
-        return _limit_in(response)
+        return limit
 
     def _add(self, turn: Turn | None, model: str, route: Route) -> None:
         self._rollout.add(

@@ -135,8 +135,10 @@ class LlmModel:
             usage = usage_of(response, self._config.provider.name, model)
             step.update(response_record(response, usage))
             trace.record_usage(usage)
-            self._record_ids(conversation, response, route)
-            if failure := incomplete(response):
+            failure = incomplete(response)
+            if not isinstance(failure, AgentFailed):  # Else the model is asked anew.
+                self._record_ids(conversation, response, route)
+            if failure:
                 raise failure
         return response
 
