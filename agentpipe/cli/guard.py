@@ -45,11 +45,23 @@ class GuardedMessages(GuardedStream):
 
     def write(self, text: str) -> int:
         """Write ``text`` with control characters escaped, if anybody reads it."""
+        with self._dropping():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, if anybody reads it."""
+        with self._dropping():
+            self.behind.flush()
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
         try:
-            return super().write(text)
+            yield
+        except BlockingIOError:  # A non-blocking pipe is full; its reader will make room.
+            return
         except OSError:  # Its reader is gone, or its disk is full.
             drop_output(self.behind)
-            return len(text)
 
 
 def drop_output(stream: TextIO) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from agentpipe.brokers import open_store
+from agentpipe.cli.guard import GuardedMessages
+from agentpipe.cli.output import confirms
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 
@@ -59,18 +63,45 @@ def test_a_full_disk_behind_stdout_is_said_in_a_line(folder: Path) -> None:
 @linux
 @pytest.mark.parametrize("messages", ["/dev/full", "a pipe"])
 def test_a_command_goes_on_where_nobody_reads_its_messages(folder: Path, messages: str) -> None:
+    open_store(Settings.from_env({})).close()
+    with unread() if messages == "a pipe" else Path(messages).open("w") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-m", "agentpipe", "purge"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            check=False,
+        )
+    assert (done.returncode, done.stdout[:8]) == (0, b"0 tasks ")
+
+
+def unread() -> TextIO:
+    """A pipe whose reader is gone."""
     reader, writer = os.pipe()
     os.close(reader)
-    end = writer if messages == "a pipe" else os.open(messages, os.O_WRONLY)
-    open_store(Settings.from_env({})).close()
-    done = subprocess.run(
-        [sys.executable, "-m", "agentpipe", "purge"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=end,
-        check=False,
-    )
-    assert (done.returncode, done.stdout[:8]) == (0, b"0 tasks ")
+    return os.fdopen(writer, "w")
+
+
+def test_a_question_that_nobody_reads_is_still_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends in no line, so only the flush writes it."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with unread() as behind:
+        monkeypatch.setattr("sys.stderr", GuardedMessages(behind))
+        assert confirms("Forget it?")
+
+
+def test_messages_go_on_once_their_reader_has_made_room() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(reader, "rb") as read, os.fdopen(writer, "w", 1) as behind:
+        guard = GuardedMessages(behind)
+        os.write(writer, b"." * 2**20)
+        with pytest.raises(BlockingIOError):
+            os.write(writer, b".")
+        guard.write("late\n")
+        os.read(read.fileno(), 2**20)
+        guard.write("heard\n")
+        assert os.read(read.fileno(), 2**20).endswith(b"heard\n")
 
 
 @linux
