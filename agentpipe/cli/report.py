@@ -17,6 +17,7 @@ from agentpipe.cli.run_notes import no_results_of, say_drift
 from agentpipe.core.distribution import needs_extra
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import HOUR_S, MINUTE_S, amount, counted, one_line
+from agentpipe.core.usage import USD
 from agentpipe.operations.judging.reading import ResultsOfRuns
 from agentpipe.operations.judging.report import FIELDS, METADATA, key_of, summarize
 from agentpipe.operations.judging.samples import without_rescored
@@ -164,8 +165,10 @@ def _judged(report: Report) -> Iterator[tuple[str, str]]:
 
 def _used(report: Report) -> Iterator[tuple[str, str]]:
     for name, number in report.usage.items():
-        of = f" of {counted(report.priced, 'result')} with a price" if name == "usd" else ""
-        yield one_line(name, 40), f"{number:,.15g}{of}"
+        if name == USD:
+            yield USD, f"{amount(number)} of {counted(report.priced, 'result')} with a price"
+        else:
+            yield one_line(name, 40), f"{number:,.15g}"
     if report.run_s is not None:
         half, most = report.run_s
         yield "run time", f"half within {half:.1f} s, 95 % within {most:.1f} s"

@@ -13,7 +13,7 @@ from agentpipe.cli.output import confirm, print_either, print_json, print_text, 
 from agentpipe.cli.run_notes import say_drift
 from agentpipe.connections.sqlite_address import is_absent
 from agentpipe.core.outside import json_text
-from agentpipe.core.text import duration, one_line
+from agentpipe.core.text import amount, duration, one_line
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,19 +111,19 @@ def _cells(each: RunSummary) -> tuple[str, ...]:
         each.name,
         one_line(each.collection or "-", 40),
         f"{unsure}{each.tasks:,}",
-        _or_dash(each.done, ","),
+        _or_dash(each.done),
         "-" if each.outcomes is None else f"{each.outcomes.get('ok', 0):,}",
         "-" if each.pass_rate is None else f"{each.pass_rate:.3f} of {each.rewarded:,}",
         interval or "-",
-        _or_dash(each.tokens, ","),
-        _or_dash(each.usd, ".4g"),
+        _or_dash(each.tokens),
+        "-" if each.usd is None else amount(each.usd),
         (each.begun_at or "-")[:19],
         "-" if each.took_s is None else duration(each.took_s),
     )
 
 
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ BARS = "▁▂▃▄▅▆▇█"
 # Below these limits, the larger unit would hide too many digits.
 _WHOLE, _THOUSANDS, _TENTHS, _FRACTIONS = 100_000, 1_000_000, 10, 100
 _MEBIBYTE, _GIBIBYTE = 1024**2, 1024**3
+_SPENT_CHARS, _LITTLE = 9, "<$0.00001"
 # Stores and their readers add rewards in floating point.
 _ROUNDING = 1e-6
 
@@ -68,6 +69,16 @@ def size(number: int | None) -> str:
 def money(usd: float) -> str:
     """US dollars; small amounts with fractions of a cent, few enough for a column."""
     return text.dollars(usd, digits=2)
+
+
+def spent(usd: float) -> str:
+    """US dollars in at most nine characters, since a number that is cut is another one."""
+    if not usd:
+        return NONE
+    shown = money(usd)
+    if len(shown) <= _SPENT_CHARS:
+        return shown
+    return f"${count(round(usd))}" if usd >= 1 else _LITTLE
 
 
 def quality(rewards: float, number: int) -> str:

@@ -139,7 +139,7 @@ def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
         "failed": (numbers.count(tally.failed), BAD if tally.failed else ""),
         "rate": (numbers.rate(each.rate), ""),
         "pass": (numbers.quality(tally.passed, tally.evaluated), ""),
-        "spent": (numbers.money(tally.usd) if tally.usd else numbers.NONE, ""),
+        "spent": (numbers.spent(tally.usd), ""),
         "last error": (f"{condition}{error}", WARN if condition else FAINT),
     }
     return [values[column.title] for column in columns]

@@ -31,10 +31,12 @@ class Entry:
 
     Attributes:
         on_broker: Whether the broker knows how many tasks the run has.
+        passes_or_fails: Whether each reward is 0 or 1; None if only their sum is known.
     """
 
     run: RunSummary
     on_broker: bool
+    passes_or_fails: bool | None = None
 
     def shown(self, reward: float | None) -> str:
         """A mean reward, or its bound, in the form for all rewards of the run."""
@@ -46,7 +48,11 @@ class Entry:
     def is_graded(self) -> bool:
         """Whether some reward is neither 0 nor 1."""
         rate = self.run.pass_rate
-        return rate is not None and not numbers.passes_or_fails(rate * self.run.rewarded)
+        if rate is None:
+            return False
+        if self.passes_or_fails is not None:
+            return not self.passes_or_fails
+        return not numbers.passes_or_fails(rate * self.run.rewarded)
 
 
 def entries(open_store: OpenStore, results: RunResults | None) -> tuple[list[Entry], bool]:
@@ -68,7 +74,8 @@ def _read(run: KeptRun, results: RunResults) -> Entry | None:
     view = results.view(run.name, 0.0)
     if view.report is None or not view.complete:
         return None
-    return Entry(by_report(run, view.report, view.read), on_broker=bool(run.tasks))
+    summary, exact = by_report(run, view.report, view.read), view.report.passes_or_fails
+    return Entry(summary, on_broker=bool(run.tasks), passes_or_fails=exact)
 
 
 def _kept(open_store: OpenStore) -> list[KeptRun]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +14,10 @@ from agentpipe.cli.program import run
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.text import dollars
+from agentpipe.errors import Unreachable
 from agentpipe.monitoring import numbers
 from agentpipe.monitoring.history import FleetHistory, Snapshot
+from agentpipe.operations.judging.report import summarize
 from agentpipe.operations.runs import by_store
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
@@ -21,7 +25,8 @@ from agentpipe.sinks.base import Record
 from agentpipe.tui.frame import draw
 from agentpipe.tui.state import ScreenState
 from agentpipe.web.pages import Pages
-from agentpipe.web.run_list import Entry
+from agentpipe.web.run_list import Entry, entries
+from tests.stores import open_any
 from tests.unit.fleets import SCENE, agent, fleet
 
 if TYPE_CHECKING:
@@ -87,8 +92,43 @@ def test_costs_have_no_exponent(
     assert f" {report} " in capsys.readouterr().out
     assert run(["compare", "v1", "v2", *sink]) == 0
     assert f"1 result, {report} usd," in capsys.readouterr().out
+    assert run(["report", "--run", "v1", *sink]) == 0
+    assert f" {report} of 1 result with a price" in capsys.readouterr().out
+    broker = f"sqlite:///{tmp_path}/tasks.db"
+    with closing(open_any(Settings.from_env({"AGENTPIPE_BROKER": broker}))) as store:
+        store.begin_run("v1", b"{}")
+    assert run(["runs", "--broker", broker, *sink]) == 0
+    assert f" {report} " in capsys.readouterr().out
     assert dollars(usd) == f"${report}"
     assert float(numbers.money(usd).replace(",", "").removeprefix("$")) == pytest.approx(usd, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [
+        (0.0, "-"), (1.6e-06, "<$0.00001"), (2.16e-05, "$0.000022"), (12.5, "$12.50"),
+        (9_999.99, "$9,999.99"), (12_345.67, "$12,346"), (99_999.7, "$100k"), (2.3e06, "$2.3M"),
+    ],
+)  # fmt: skip
+def test_what_is_spent_fits_its_column(usd: float, shown: str) -> None:
+    """A number that is cut reads as another one."""
+    tally = Tally(done=1, evaluated=1, passed=1.0, usd=usd)
+    seen = FleetHistory().seen(Snapshot(SCENE.now, fleet(agent(tally=tally))))
+    lines = [line.plain for line in draw(seen, ScreenState(), SCENE, 160, 40)]
+    (collection,) = (line for line in lines if "crew" in line)
+    assert f" 100.0% {shown:>9}" in collection
+
+
+def test_an_archived_run_is_graded_by_its_rewards_not_by_their_sum() -> None:
+    report, _ = summarize([result("v1", task, reward=0.5) for task in range(2)])
+    view = SimpleNamespace(report=report, complete=True, read=2)
+    results: Any = SimpleNamespace(runs=lambda: ["v1"], view=lambda *_: view)
+
+    def away() -> Any:
+        raise Unreachable
+
+    ((entry,), _) = entries(away, results)
+    assert (entry.is_graded, entry.shown(0.5)) == (True, "0.500")
 
 
 def test_dollars_are_those_of_a_price_list() -> None:
