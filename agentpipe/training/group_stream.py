@@ -283,13 +283,15 @@ class GroupStream:
         ``unused`` names groups that were yielded but not trained on yet: they come again too.
 
         Raises:
-            ConfigError: One of ``unused`` cannot come again: it was not yielded since the last
-                state, or it was used before that.
+            ConfigError: One of ``unused`` cannot come again: it was not yielded, or counts as used
+                in an earlier state.
         """
-        held, left = self._held | {self._current} - {""}, set(unused)
-        if gone := [name for name in left if name not in held or self._used.comes_again(name)]:
-            raise ConfigError(f"unused: the group {min(gone)!r:.80} was not yielded, or was used")
-        return self._used.save(self._name, held - left)
+        held, left = self._held | {self._current} - {""}, list[Any](unused)
+        for name in left:
+            if not isinstance(name, str) or name not in held or self._used.is_saved(name):
+                text = "was not yielded, or is used by an earlier state"
+                raise ConfigError(f"unused: the group {name!r:.80} {text}")
+        return self._used.save(self._name, held.difference(left))
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
         """Continue after a state of this reader; call before iterating.

@@ -34,6 +34,7 @@ class PromptFeed:
     was sent before and does not run it again.
 
     Attributes:
+        run: The run that its tasks belong to.
         position: How many prompts have been sent.
         has_more: Whether there are more prompts.
     """
@@ -48,7 +49,7 @@ class PromptFeed:
         hold: LoopHold,
     ) -> None:
         """Send the loop of ``facts`` through ``dispatcher``; ``hold`` is the loop's."""
-        self._hold = hold
+        self._hold, self.run = hold, facts.run
         self._dispatcher, self._collection = dispatcher, facts.collection
         self._prompts, self._plan, self._prefix = prompts, plan, facts.prefix
         self._next: AdmittedTask | None = None
@@ -66,15 +67,24 @@ class PromptFeed:
         ]
         return {"sent": self.position, "prompts": self._prompts.state_dict(), "out": out}
 
+    def refuse_other(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state of other prompts before any of it is loaded.
+
+        Raises:
+            ConfigError: It is one.
+        """
+        self._prompts.refuse_other(_prompts_in(state))
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue after a state; call before the first prompt is sent.
+
+        If the user's loader raises, nothing else is loaded.
 
         Raises:
             ConfigError: It is a state of other prompts.
         """
+        self._prompts.load_state_dict(_prompts_in(state))
         self.position = state["sent"]
-        # Earlier versions saved only the number of prompts to skip.
-        self._prompts.load_state_dict(state.get("prompts", {"taken": self.position}))
         # Earlier versions did not save which groups were out.
         self._out = {place: (name, prompt) for place, name, prompt in state.get("out", ())}
         self._prompts.want(place for place, (_, prompt) in self._out.items() if prompt is None)
@@ -177,3 +187,9 @@ class PromptFeed:
         if self._is_away:
             log.warning("the broker answers again, the loop goes on sending")
         self._is_away = False
+
+
+def _prompts_in(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The source's part; earlier versions saved only the number of prompts to skip."""
+    prompts: Mapping[str, Any] = state.get("prompts", {"taken": state["sent"]})
+    return prompts

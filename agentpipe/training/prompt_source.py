@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import deque
 from collections.abc import Mapping
 from os import PathLike
@@ -90,7 +91,8 @@ class PromptSource:
         try:
             return self._make(prompt)
         except Exception as error:
-            error.add_note(f"raised by `task_of` for the prompt {prompt!r:.80}")
+            # Its own ``__repr__`` can raise.
+            error.add_note(f"raised by `task_of` for the prompt {reprlib.repr(prompt):.80}")
             raise
 
     def take(self) -> Any:
@@ -166,25 +168,33 @@ class PromptSource:
                 return place
         return {**place, "loader": state, "left": list(self._left), "ended": self._has_ended}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after a state; call before the first prompt.
+    def refuse_other(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that these prompts cannot load.
 
         Raises:
-            ConfigError: The state is a loader's, but these prompts cannot load a state.
+            ConfigError: The state is a loader's, and these prompts are none.
         """
-        self._taken = state["taken"]
-        if "loader" not in state:
-            self._passed_over = self._taken
-            return
-        if not isinstance(self._prompts, StatefulLoader):
+        if "loader" in state and not isinstance(self._prompts, StatefulLoader):
             raise ConfigError(
                 "the state is that of prompts with state_dict and load_state_dict, and these have "
                 "none: give the loader that it was saved with"
             )
-        self._left, self._has_ended = deque(state["left"]), state["ended"]
-        if not self._has_ended:
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after a state; call before the first prompt.
+
+        Raises:
+            ConfigError: As ``refuse_other``.
+        """
+        self.refuse_other(state)
+        if "loader" not in state:
+            self._taken = self._passed_over = state["taken"]
+            return
+        if isinstance(self._prompts, StatefulLoader) and not state["ended"]:
+            self._prompts.load_state_dict(state["loader"])  # First: it can raise.
             self._loaded = state["loader"]
-            self._prompts.load_state_dict(self._loaded)
+        self._taken, self._left = state["taken"], deque(state["left"])
+        self._has_ended = state["ended"]
 
 
 def _refuse_other_than_series(prompts: Any) -> None:

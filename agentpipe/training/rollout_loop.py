@@ -233,17 +233,16 @@ class Rollouts:
 
     def _begin(self) -> None:
         if self._is_closed:
-            raise ConfigError(
-                f"the loop {self._name!r} is closed: open it again, then load its state"
-            )
+            text = "is closed: open it again, then load its state"
+            raise ConfigError(f"the loop {self._name!r} {text}")
         self._has_begun = True
 
     def _warn_if_useless(self, number: int) -> None:
         """Log, once, that none of so many groups that have ended was of use."""
         if self._groups.dropped >= number and not (self.step or self._given or self._is_useless):
             self._is_useless = True
-            why = uses_none(self.counts, self._name)
-            log.warning("the loop %r has no group to train on yet: %s", self._name, why)
+            text = "the loop %r has given no group to train on since it was opened: %s"
+            log.warning(text, self._name, uses_none(self.counts, self._feed.run))
 
     def _send(self, held: int, until: float) -> bool:
         """Send prompts while there is room beside ``held`` groups; whether any group is out."""
@@ -300,7 +299,7 @@ class Rollouts:
             ConfigError: ``unused`` names another group, such as one of an earlier state.
         """
         self._lease.refuse_if_taken()
-        left = {*unused, *(group.group_id for group in self._begun)}
+        left = [*unused, *(group.group_id for group in self._begun)]
         groups = self._groups.state_dict(unused=left)
         self._feed.over(self._groups.is_over)
         return {
@@ -308,7 +307,7 @@ class Rollouts:
             "name": self._name,
             "step": self.step,
             **self._feed.state_dict(),
-            "over": self._over_now - len(left),
+            "over": self._over_now - len(set(left)),
             "policy_version": None if self.policy is None else self.policy.version,
             "groups": groups,
         }
@@ -316,7 +315,7 @@ class Rollouts:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue after a state of this loop; call before iterating.
 
-        Sets the policy back to the version of the state; see ``Policy.recover``.
+        Sets the policy back to the state's version; see ``Policy.recover``. An error loads nothing.
 
         Raises:
             ConfigError: It is not a state of this loop, or the loop has begun or loaded one before.
@@ -325,15 +324,16 @@ class Rollouts:
         if self._has_begun:
             text = "has begun, or has loaded a state: open it again, then load one"
             raise ConfigError(f"the loop {self._name!r} {text}")
-        self._has_begun = True  # Of two states, groups that only one has used would be lost.
-        self._feed.load_state_dict(state)
-        self._groups.load_state_dict(state["groups"])
-        self.step, self._over = state["step"], state["over"]
+        self._feed.refuse_other(state)
         version, is_first = state["policy_version"], self._shard.number == 0
         # With several trainers, one sets the policy for all.
         if self.policy is not None and version is not None and is_first:
             # Groups that have ended since then come again: no new ones begin in their place.
             self.policy.recover(version, trained=None)
+        self._feed.load_state_dict(state)
+        self._groups.load_state_dict(state["groups"])
+        self.step, self._over = state["step"], state["over"]
+        self._has_begun = True  # Of two states, groups that only one has used would be lost.
 
     def close(self) -> None:
         """Close its connections; groups that are out keep running, and a later start reads them.

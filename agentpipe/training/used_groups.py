@@ -61,6 +61,10 @@ class UsedGroups:
         """Whether the group was used before, and its records are expected again."""
         return group_id in self._again
 
+    def is_saved(self, group_id: str) -> bool:
+        """Whether the group counts as used in an earlier state, saved or loaded."""
+        return group_id in self._again or any(group_id in state for state in self._states)
+
     def carry(self, held: Iterable[str]) -> None:
         """The next reader gets the records of these groups again: they were not committed."""
         self._again |= {group_id for group_id in held if group_id in self._all}

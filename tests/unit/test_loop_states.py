@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from agentpipe import ConfigError, GroupStream
+from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from tests.unit.test_group_stream import names_of, opened, publish, records_of
 from tests.unit.test_loop_timeouts import Feed, loop_over
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentpipe import Rollouts
+    from agentpipe.training.policy import Policy
 
 
 class Prompts(Feed):
     """Remembers what was loaded."""
 
     loaded: Any = None
+    refuses = False
+
+    def refuse_other(self, _: Any) -> None:
+        if self.refuses:
+            raise ConfigError("of other prompts")
 
     def state_dict(self) -> dict[str, Any]:
         return {"sent": self.position, "prompts": {"taken": self.position}, "out": []}
@@ -110,7 +117,7 @@ def test_of_two_states_only_one_is_loaded(settings: Settings) -> None:
             rollouts.load_state_dict(before)
 
 
-@pytest.mark.parametrize("unused", ["g0", ["g1"], ["g0", "nothing"]])
+@pytest.mark.parametrize("unused", ["g0", ["g1"], ["g0", "nothing"], [None, "x"], [["g0"]]])
 def test_only_groups_that_can_come_again_are_unused(settings: Settings, unused: Any) -> None:
     """A state that counts others as out would have the loop wait for them for ever."""
     publish(settings, records_of("g0"))
@@ -119,6 +126,17 @@ def test_only_groups_that_can_come_again_are_unused(settings: Settings, unused: 
         with pytest.raises(ConfigError, match="unused: the group "):
             rollouts.state_dict(unused=unused)
         assert rollouts.state_dict(unused=["g0", "g0"])["over"] == 0
+        assert rollouts.state_dict(unused=["g0"])["over"] == 0
+
+
+def test_a_group_that_a_state_counts_as_used_stays_used(settings: Settings) -> None:
+    """The broker does not send it again: a loop with that state would wait for ever."""
+    publish(settings, records_of("g0"))
+    with loop(settings) as rollouts:
+        next(rollouts.groups())
+        rollouts.state_dict()
+        with pytest.raises(ConfigError, match="'g0' was not yielded, or is used by an earlier"):
+            rollouts.state_dict(unused=["g0"])
 
 
 def test_a_group_of_an_earlier_state_is_not_unused(settings: Settings) -> None:
@@ -132,6 +150,55 @@ def test_a_group_of_an_earlier_state_is_not_unused(settings: Settings) -> None:
         with pytest.raises(ConfigError, match="unused: the group 'g0'"):
             rollouts.state_dict(unused=["g0"])
         assert rollouts.state_dict(unused=["g1"])["over"] == 1
+
+
+class Away:
+    """A policy whose broker does not answer at first."""
+
+    name, version, max_staleness = "main", 3, None
+
+    def __init__(self) -> None:
+        self.answers = False
+
+    def recover(self, version: int, **_: None) -> None:
+        if not self.answers:
+            raise Unreachable("no answer")
+        self.version = version
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_state_is_loaded_again_where_it_failed(settings: Settings) -> None:
+    publish(settings, records_of("g0"), records_of("g1"))
+    with loop(settings) as rollouts:
+        next(rollouts.groups())
+        state = {**rollouts.state_dict(), "policy_version": 2}
+    feed, stream, policy = Prompts(2), opened(settings), Away()
+    stream.policy = cast("Policy", policy)
+    with loop_over(feed, stream) as rollouts:
+        with pytest.raises(Unreachable):
+            rollouts.load_state_dict(state)
+        fresh = rollouts.state_dict()
+        assert (feed.loaded, fresh["over"], fresh["groups"]["used"]) == (None, 0, [])
+        policy.answers = True
+        rollouts.load_state_dict(state)
+        assert (feed.loaded, policy.version) == (state, 2)
+        assert rollouts.state_dict()["groups"]["used"] == ["g0"]
+
+
+def test_a_state_of_other_prompts_changes_nothing(settings: Settings) -> None:
+    feed, stream, policy = Prompts(2), opened(settings), Away()
+    stream.policy, policy.answers = cast("Policy", policy), True
+    with loop_over(feed, stream) as rollouts:
+        state = {**rollouts.state_dict(), "policy_version": 2}
+        feed.refuses = True
+        with pytest.raises(ConfigError, match="of other prompts"):
+            rollouts.load_state_dict(state)
+        assert (feed.loaded, policy.version) == (None, 3)
+        feed.refuses = False
+        rollouts.load_state_dict(state)
+        assert (feed.loaded, policy.version) == (state, 2)
 
 
 def test_a_closed_loop_says_so_and_has_its_state(settings: Settings) -> None:
@@ -162,6 +229,21 @@ def test_a_loop_that_has_nothing_to_train_on_says_why(
     with loop(settings, sent=len(groups)) as rollouts:
         assert list(rollouts) == []
     assert caplog.text.count(said) == 1
+
+
+def test_a_loop_that_goes_on_says_only_what_it_has_seen(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the loop had groups before its state was saved, the state does not say."""
+    publish(settings, records_of("g0"), records_of("g1", (1.0, 1.0)), records_of("g2", (0.0, 0.0)))
+    with loop(settings, sent=3) as rollouts:
+        next(rollouts.groups())
+        state = rollouts.state_dict()
+    with loop(settings, sent=3) as rollouts:
+        rollouts.load_state_dict(state)
+        assert list(rollouts.groups()) == []
+    assert "given no group to train on since it was opened: 2 flat" in caplog.text
+    assert "`agentpipe report --run experiment` says more" in caplog.text
 
 
 def test_a_group_comes_again_if_the_choice_has_raised(settings: Settings) -> None:

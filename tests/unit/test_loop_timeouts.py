@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Feed:
     """Has sent ``sent`` prompts, and sends no more."""
 
-    has_more = False
+    run, has_more = "experiment", False
 
     def __init__(self, sent: int) -> None:
         self.position = sent
@@ -75,10 +75,11 @@ class Held:
         """Nothing is open."""
 
 
-def loop_over(feed: Any, groups: GroupStream) -> Rollouts:
+def loop_over(feed: Any, groups: GroupStream, timeout_s: float | None = None) -> Rollouts:
+    """A loop; ``groups`` end a wait, too, with a timeout of their own."""
     lease: Any = Held()
     connections = LoopConnections(feed, lease, groups)
-    return Rollouts(feed, connections, name="trainer", batch=2, timeout_s=0.3)
+    return Rollouts(feed, connections, name="trainer", batch=2, timeout_s=timeout_s)
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_batch_that_did_not_become_whole_in_time_goes_on_later(settings: Setti
 @pytest.mark.parametrize("feed", [Feed(1), FullQueues(0)], ids=["others' results", "full queues"])
 def test_others_do_not_keep_a_loop_from_its_timeout(feed: Any) -> None:
     stream: Any = OthersResults()
-    with loop_over(feed, GroupStream(stream)) as rollouts:
+    with loop_over(feed, GroupStream(stream), timeout_s=0.05) as rollouts:
         for _ in range(2):
             with pytest.raises(ResultTimeout):
                 next(rollouts.groups())

@@ -197,3 +197,32 @@ def test_an_error_of_the_users_function_names_its_prompt() -> None:
     with pytest.raises(KeyError) as raised:
         source.task()
     assert raised.value.__notes__ == ["raised by `task_of` for the prompt {'id': 3}"]
+
+
+class Shy:
+    def __repr__(self) -> str:
+        raise RuntimeError("shown too early")
+
+
+@pytest.mark.parametrize("prompt", [Shy(), {"image": Shy()}], ids=["alone", "inside"])
+def test_a_prompt_that_cannot_be_shown_hides_no_error(prompt: Any) -> None:
+    source = PromptSource([prompt], task_of=lambda prompt: prompt["question"])
+    assert source.has_next()
+    with pytest.raises((KeyError, TypeError)) as raised:
+        source.task()
+    assert "raised by `task_of` for the prompt" in raised.value.__notes__[0]
+
+
+class Broken(Loader):
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        raise OSError(f"nothing at {state['at']}")
+
+
+def test_a_loader_that_cannot_load_leaves_the_source_as_it_was() -> None:
+    first = PromptSource(Loader(4))
+    taken(first, 6)
+    source = PromptSource(Broken(4))
+    before = source.state_dict()
+    with pytest.raises(OSError, match="nothing at 8"):
+        source.load_state_dict(first.state_dict())
+    assert source.state_dict() == before
