@@ -20,7 +20,7 @@ from agentpipe.training.group_stream import check_choice
 from agentpipe.training.loader_worker import TrainerWatch
 from agentpipe.training.reading import Reading
 from agentpipe.training.result_items import ResultItems
-from agentpipe.training.shard import Shard, rank_in, ranks_in
+from agentpipe.training.shard import Shard, shard_in
 
 try:
     import torch.distributed
@@ -154,17 +154,17 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without P
 
 def _shard() -> Shard:
     """This reader's number, and the number of readers."""
-    rank, ranks = Shard.of(_rank())
+    rank, ranks = _rank()
     worker = get_worker_info()
     if worker is None:
         return Shard(rank, ranks)
     return Shard(rank * worker.num_workers + worker.id, ranks * worker.num_workers)
 
 
-def _rank() -> tuple[int, int]:
+def _rank() -> Shard:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return rank_in(os.environ), ranks_in(os.environ)
+        return Shard(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return shard_in(os.environ)
 
 
 def _with_file(settings: Settings, path: str | Path | None) -> Settings:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.arguments import refused
 from agentpipe.core.distribution import needs_extra
-from agentpipe.core.numbers import is_integer
 
 if TYPE_CHECKING:
     from agentpipe.rollouts import Sample
@@ -60,9 +60,7 @@ class RolloutBatch:
             ConfigError: ``pad_id`` is not a token id.
             MissingExtra: torch is not installed.
         """
-        if not is_integer(pad_id):
-            text = "a token id: of a tokenizer without a pad token, give its eos_token_id"
-            raise refused("pad_id", text, pad_id)
+        pad_id = _token_id(pad_id)
         with needs_extra("tensors need torch", "torch", "torch"):
             import torch
         rows = self.samples()
@@ -81,6 +79,18 @@ class RolloutBatch:
         }
         found["advantages"] = torch.tensor(self.advantages(kind), dtype=torch.float32)
         return found
+
+
+def _token_id(given: Any) -> int:
+    """The pad's id as an integer; NumPy's integers count, a bool and a float do not."""
+    text = "a token id: of a tokenizer without a pad token, give its eos_token_id"
+    try:
+        number = operator.index(given)
+    except TypeError as error:
+        raise refused("pad_id", text, given) from error
+    if isinstance(given, bool):
+        raise refused("pad_id", text, given)
+    return number
 
 
 def _by_task(group: RolloutGroup, kind: Kind) -> dict[str, float]:

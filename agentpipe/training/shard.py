@@ -60,13 +60,20 @@ def rank_in(environ: Mapping[str, str]) -> int:
     return _number_in(environ, "RANK", 0)
 
 
-def ranks_in(environ: Mapping[str, str]) -> int:
-    """How many processes a training has, as launchers set it.
+def shard_in(environ: Mapping[str, str]) -> Shard:
+    """This process of a training, and how many there are, as launchers set both.
 
     Raises:
-        ConfigError: ``WORLD_SIZE`` is not a number.
+        ConfigError: ``RANK`` or ``WORLD_SIZE`` is not a number, or they do not fit.
     """
-    return _number_in(environ, "WORLD_SIZE", 1)
+    rank, ranks = rank_in(environ), _number_in(environ, "WORLD_SIZE", 1)
+    if rank >= ranks:
+        given = environ.get("WORLD_SIZE") or "not set"
+        raise ConfigError(
+            f"RANK is {rank}, and WORLD_SIZE is {given}: it must be larger than RANK. Set both, as "
+            "torchrun does, or neither"
+        )
+    return Shard(rank, ranks)
 
 
 def _number_in(environ: Mapping[str, str], name: str, otherwise: int) -> int:

@@ -12,8 +12,9 @@ import pytest
 from agentpipe import ConfigError, GroupStream, Rollouts, Settings
 from agentpipe.core.arguments import whole
 from agentpipe.training.reading import Reading
-from agentpipe.training.shard import rank_in, ranks_in
+from agentpipe.training.shard import Shard, rank_in, shard_in
 from tests.stores import open_any
+from tests.unit.test_group_stream import publish, records_of
 
 COLLECTION = """
 kind: collection
@@ -41,7 +42,7 @@ def opened(settings: Settings, tmp_path: Path) -> Callable[..., Rollouts]:
 
     def one(prompts: Any = ("q",), **options: Any) -> Rollouts:
         options = {"collection": tmp_path / "crew.yaml", "settings": settings, **ALIKE, **options}
-        return Rollouts.open(options.pop("collection"), prompts, timeout_s=0.05, **options)
+        return Rollouts.open(options.pop("collection"), prompts, **{"timeout_s": 0.05, **options})
 
     return one
 
@@ -104,6 +105,16 @@ def test_the_default_bound_of_queues_is_that_of_the_settings(
         assert {queue.limit for queue in store.stats().queues} == {7}
 
 
+def test_the_advice_of_one_of_several_loops_names_their_run(
+    opened: Callable[..., Rollouts], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(settings, records_of("crew/0-of-2/000000", (1.0, 1.0)))
+    with opened(shard=(0, 2), timeout_s=None) as rollouts:
+        assert list(rollouts) == []
+    assert "the loop 'crew-0-of-2' has given no group to train on" in caplog.text
+    assert "`agentpipe report --run crew` says more" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -135,11 +146,22 @@ def test_a_dataset_refuses_them_before_its_workers_start(
 
 
 def test_a_launchers_variables_are_numbers() -> None:
-    assert (rank_in({"RANK": "3"}), rank_in({"RANK": ""}), ranks_in({})) == (3, 0, 1)
+    assert (rank_in({"RANK": "3"}), rank_in({"RANK": ""})) == (3, 0)
+    assert shard_in({}) == Shard(0, 1)
+    assert shard_in({"RANK": "3", "WORLD_SIZE": "4"}) == Shard(3, 4)
     with pytest.raises(ConfigError, match="RANK: expected an integer from 0, got '-1'"):
         rank_in({"RANK": "-1"})
     with pytest.raises(ConfigError, match="WORLD_SIZE: expected an integer from 0, got 'two'"):
-        ranks_in({"WORLD_SIZE": "two"})
+        shard_in({"WORLD_SIZE": "two"})
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [({}, "not set"), ({"WORLD_SIZE": ""}, "not set"), ({"WORLD_SIZE": "2"}, "2")],
+)
+def test_a_rank_without_the_number_of_ranks_names_both(ranks: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^RANK is 2, and WORLD_SIZE is {said}: .* Set both"):
+        shard_in({"RANK": "2", **ranks})
 
 
 class Whole:
