@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from agentpipe.core.http_url import server_problem
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from urllib.parse import SplitResult
 
     from agentpipe.core.loop_holds import LoopHold
 
@@ -172,18 +173,9 @@ def endpoint_problem(url: Any) -> str:
         return "expected a URL such as http://vllm-0:8000/v1"
     if not url.isprintable() or " " in url:
         return "the URL has characters that no URL may have"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return "the URL cannot be read: write http://HOST:PORT/v1"
-    return _problem_of_parts(parts, url)
-
-
-def _problem_of_parts(parts: SplitResult, url: str) -> str:
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "expected a URL that begins with http:// or https://, and has a host"
-    if "@" in parts.netloc:
+    if problem := server_problem(url):
+        return problem
+    if "@" in urlsplit(url).netloc:
         return "the URL has a user or a password, which all would see: set LOCAL_LLM_API_KEY"
     if "?" in url or "#" in url:
         return "the URL must end with its path: remove what follows ? or #"

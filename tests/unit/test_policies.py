@@ -77,7 +77,8 @@ def test_an_invalid_policy_is_not_also_unknown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", 7, "h", "ftp://h/", "http://", "http://u@h", "http://h:x/", "http://h/?k=1", "http://h/#",
+    ["", 7, "h", "ftp://h/", "http://", "http://u@h", "http://h:x/", "http://h:0/", "http://h:65536/",
+     "http://h/?k=1", "http://h/#",
      "http://h/a b", "http://h/\n", "http://[::1", "http://h/" + "a" * 2_000],
 )  # fmt: skip
 def test_what_is_no_endpoint(url: Any) -> None:

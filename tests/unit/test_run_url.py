@@ -6,11 +6,12 @@ import pytest
 
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
-from agentpipe.engines.models.run_url import filled, is_template, url_problems
+from agentpipe.engines.models.run_url import filled, is_template, refuse_bad_url, url_problems
 from agentpipe.errors import AgentFailed
 
 TASK = Task(task_id="v1/a b?c", group_id="g", sample_index=0, policy_version=7)
 ENV = {"GATEWAY": "gw:9090", "REALM": "x"}
+WRONG = {"GATEWAY": "gw", "QUERY": "v1?key=x", "BRACKET": "[::1", "PORT": "65536"}
 
 
 def test_fields_of_the_task_and_names_of_the_context_are_filled_in() -> None:
@@ -51,6 +52,9 @@ def test_a_value_is_not_filled_again() -> None:
         ("{{ GATEWAY }}/v1?x=1", "without ? and #"),
         ("http://h/v1#{{ KEY }}", "without ? and #"),
         ("h:80/v1", "expected a URL"),
+        ("http://h:99999/v1", "cannot be read"),
+        ("http://h:99999/{{ task_id }}/v1", "cannot be read"),
+        ("http:///{{ task_id }}/v1", "has a host"),
         ("http://h/{{ task.id }}/v1", "a placeholder is"),
         ("http://h/{{ task_id", "a placeholder is"),
         ("http://h/{{ 1 + 1 }}", "a placeholder is"),
@@ -68,6 +72,8 @@ def test_what_is_no_placeholder_or_in_the_wrong_place_is_refused(url: str, says:
         ("http://h/{{ GATEWEY }}/v1", "t", "the context has no variable 'GATEWEY'"),
         ("http://h/{{ QUERY }}/v1", "t", "without [?] and #"),
         ("{{ GATEWAY }}/v1", "t", "expected a URL"),
+        ("http://{{ BRACKET }}/v1", "t", "with the context's values, the URL cannot be read"),
+        ("http://h:{{ PORT }}/v1", "t", "cannot be read"),
         ("http://h/s/{{ task_id }}/v1", "..", "another path"),
         ("http://h/s/.{{ task_id }}/v1", ".", "another path"),
         ("http://h/s/{{ task_id }}{{ task_id }}/v1", ".", "another path"),
@@ -77,5 +83,35 @@ def test_a_value_that_is_missing_or_leads_elsewhere_fails_the_run(
     url: str, task_id: str, says: str
 ) -> None:
     with pytest.raises(AgentFailed, match=says) as caught:
-        filled(url, Task(task_id=task_id), {"GATEWAY": "gw", "QUERY": "v1?key=x"})
+        filled(url, Task(task_id=task_id), WRONG)
     assert caught.value.permanent
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("h/v1", "without [?] and #"),
+        ("http:///v1", "has a host"),
+        ("http://:8000/v1", "has a host"),
+        ("http://u:s3cret@/v1", "has a host"),
+        ("http://127.0.0.1:99999/v1", "cannot be read"),
+        ("https://u:s3cret@h:65536/v1", "cannot be read"),
+        ("http://h:x/v1", "cannot be read"),
+        ("http://[::1/v1", "cannot be read"),
+        ("http://h:0/v1", "port 0"),
+        ("http://h/\n/v1", "not a valid URL"),
+    ],
+)
+def test_a_url_without_a_server_is_a_failure_of_the_set_up(url: str, says: str) -> None:
+    with pytest.raises(AgentFailed, match=f"OPENAI_BASE_URL: .*{says}") as caught:
+        refuse_bad_url(url, "OPENAI_BASE_URL")
+    assert (caught.value.kind, caught.value.permanent) == ("ConfigError", True)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h", "https://u:pa%2Fss@h:65535/v1", "http://[::1]:8000/v1", "http://h/a b"]
+)
+def test_a_url_with_a_server_is_taken(url: str) -> None:
+    refuse_bad_url(url, "base_url")
+    assert not list(url_problems(url))

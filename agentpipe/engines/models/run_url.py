@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from agentpipe.core import trace
 from agentpipe.core.did_you_mean import did_you_mean
+from agentpipe.core.http_url import server_problem
 from agentpipe.core.template import names_in, render
 from agentpipe.errors import AgentFailed
 
@@ -33,7 +34,10 @@ def url_problems(base_url: Any) -> Iterator[str]:
     if not is_base_url(base_url) and not _begins_with_a_variable(base_url):
         yield f"base_url: expected {EXPECTED}"
         return
-    for name in names_in(_server_in(base_url)):
+    server = _server_in(base_url)
+    if not is_template(server) and (problem := server_problem(server)):
+        yield f"base_url: {problem}"
+    for name in names_in(server):
         if name in FIELDS:
             yield f"base_url: a task must not choose the server: write {{{{ {name} }}}} behind it"
     rest = render(base_url, dict.fromkeys(names_in(base_url), ""))
@@ -66,13 +70,17 @@ def refuse_bad_url(base_url: str, name: str) -> None:
     """
     import httpx2
 
-    if not is_base_url(base_url):
-        raise _refused(f"expected {EXPECTED}", name)
+    if problem := _problem(base_url):
+        raise _refused(problem, name)
     try:
         httpx2.URL(base_url)
     except httpx2.InvalidURL as error:  # Its message can quote a part of a password.
         text = "not a valid URL: percent-encode special characters, as in a password"
         raise _refused(text, name) from error
+
+
+def _problem(base_url: str) -> str:
+    return server_problem(base_url) if is_base_url(base_url) else f"expected {EXPECTED}"
 
 
 def filled(base_url: str, task: Task, env: Mapping[str, str]) -> str:
@@ -83,8 +91,8 @@ def filled(base_url: str, task: Task, env: Mapping[str, str]) -> str:
     """
     values = {name: _value(name, task, env) for name in names_in(base_url)}
     url: str = render(base_url, values)
-    if not is_base_url(url):
-        raise _refused(f"with the context's values, expected {EXPECTED}")
+    if problem := _problem(url):
+        raise _refused(f"with the context's values, {problem}")
     if any(unquote(part) in {".", ".."} for part in urlsplit(url).path.split("/")):
         raise _refused("a value that consists of dots would lead to another path")
     return url
