@@ -58,18 +58,22 @@ class LoopbackServer:
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.BaseProtocol:
-            return _Protocol(asyncio.StreamReader(loop=loop), self._serve, loop=loop)
+            reader = asyncio.StreamReader(loop=loop)
+            made = _Protocol(reader, lambda *streams: self._serve(made, *streams), loop=loop)
+            return made
 
         self._server = await loop.create_server(protocol, HOST, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, protocol: _Protocol, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self._connections += 1
         try:
             # Cancelling the run or the loop also cancels this task, which asyncio would log.
             with suppress(*_ENDS, asyncio.CancelledError):
                 if self._connections <= MAX_CONNECTIONS:
-                    await self._serve_all(_Connection(reader, writer))
+                    await self._serve_all(_Connection(protocol, reader, writer))
         finally:
             self._connections -= 1
             writer.close()
@@ -104,11 +108,11 @@ _CLOSING = {"content-type": "application/json", "connection": "close"}
 
 
 class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        protocol = writer.transport.get_protocol()  # None once the connection is lost.
-        assert isinstance(protocol, _Protocol)
-        self._protocol = protocol
+    def __init__(
+        self, protocol: _Protocol, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """``protocol`` is given, as a transport forgets its own once the connection is lost."""
+        self._protocol, self._reader, self._writer = protocol, reader, writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     async def next_head(self) -> Request | None:
