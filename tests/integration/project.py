@@ -206,18 +206,8 @@ class Project:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start a command in the background."""
-        process = subprocess.Popen(
-            self._command(*args),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environ,
-            cwd=self.folder,
-            text=True,
-            start_new_session=True,
-        )
-        self._started.append(process)
-        return process
+        pipes = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+        return self._opened(args, self.environ, self.folder, pipes, text=True)
 
     def work(
         self,
@@ -245,6 +235,17 @@ class Project:
             fork = self.forks.start(args, environ, folder, streams)
             self._forked.append(fork)
             return fork
+        return self._opened(args, environ, folder, streams, text=False)
+
+    def _opened(
+        self,
+        args: tuple[str, ...],
+        environ: dict[str, str],
+        folder: Path,
+        streams: tuple[IO[bytes] | int, IO[bytes] | int, IO[bytes] | int],
+        *,
+        text: bool,
+    ) -> subprocess.Popen[Any]:
         stdin, stdout, stderr = streams
         process = subprocess.Popen(
             self._command(*args),
@@ -253,6 +254,7 @@ class Project:
             stderr=stderr,
             env=environ,
             cwd=folder,
+            text=text,
             start_new_session=True,
         )
         self._started.append(process)
