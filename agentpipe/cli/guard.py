@@ -41,7 +41,7 @@ class GuardedStream:
 
 
 class GuardedMessages(GuardedStream):
-    """Guards stderr: a command goes on where nobody can read its messages, and drops them."""
+    """Guards stderr: a command whose messages cannot be read goes on, and drops them."""
 
     def write(self, text: str) -> int:
         """Write ``text`` with control characters escaped, if anybody reads it."""

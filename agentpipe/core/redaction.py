@@ -91,7 +91,7 @@ def is_secret(value: str) -> bool:
 
 
 def passwords_in(value: Any) -> Iterator[str]:
-    """The passwords of URLs in parsed JSON; one that is the user's name is no secret."""
+    """The passwords of URLs in parsed JSON; one that is the user's name is not a secret."""
     if isinstance(value, str):
         yield from _password_in(value)
     elif isinstance(value, (dict, list, tuple)):

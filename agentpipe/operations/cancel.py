@@ -42,7 +42,7 @@ class CancelReport:
             broker cannot read its queues, also tasks that may wait: each is answered at its turn.
         settled: Tasks that already had their Results.
         unknown: Tasks that the broker does not know.
-        marked: Those told of which no worker is known to run them.
+        marked: Those in ``told`` that no worker is known to run.
         is_unread: Whether the broker cannot read its queues.
     """
 

@@ -117,7 +117,7 @@ def of_evaluation(place: int, evaluation: Mapping[str, Any], *, content: bool) -
 
 
 def _verdict(evaluation: Mapping[str, Any]) -> Attributes:
-    """The score; none from an evaluator that broke, since that is no wrong answer."""
+    """The score; none from an evaluator that broke, since that is not a wrong answer."""
     passed, score = evaluation.get("passed"), evaluation.get("score")
     if evaluation.get("error") and not passed:
         return {"error.type": "EvaluationError"}

@@ -195,7 +195,7 @@ def _watch(files: list[int]) -> None:
         for file in files:
             os.close(file)
         return _become(**request)
-    os.setpgid(pid, pid)  # Whichever of both is first: whoever gets the number may signal it.
+    os.setpgid(pid, pid)  # Whichever of both is first: the reader of the number may signal it.
     with socket.socket(fileno=number) as reply:
         reply.sendall(NUMBER.pack(pid))
         reply.sendall(NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))

@@ -1,4 +1,4 @@
-"""What a PyTorch trainer gives that is no use is refused where it is given."""
+"""What a PyTorch trainer cannot use is refused where it is given."""
 
 from __future__ import annotations
 
