@@ -136,6 +136,7 @@ class Database:
         if views := sorted(name for name, kind in rows if kind == "view"):
             # We create no views; a stranger's view can compute without end.
             raise ConfigError(f"{self.path} holds views ({', '.join(views[:3])}): it is not ours")
+        layout.refuse_damaged(self.path, found, tables)
         if tables and (not found or layout.table not in tables):
             raise ConfigError(
                 f"{self.path} holds other tables ({', '.join(sorted(tables)[:3])}): "

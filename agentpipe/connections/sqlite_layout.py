@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentpipe.errors import Unreachable
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+_TABLES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,17 @@ class Layout:
     table: str
     schema: str
     upgrades: Mapping[int, str] = field(default_factory=dict)
+
+    def refuse_damaged(self, path: Path, found: int, tables: Collection[str]) -> None:
+        """Tell a file that has lost its main table from one of another program.
+
+        Raises:
+            Unreachable: All its other tables are there: waiting for its repair loses nothing.
+        """
+        others = frozenset(_TABLES.findall(self.schema)) - {self.table}
+        is_ours = found == self.version and others and others <= {*tables}
+        if is_ours and self.table not in tables:
+            raise Unreachable(f"{path} has lost its table {self.table}: restore the file")
 
     def statements_from(self, found: int) -> list[str] | None:
         """The statements that upgrade a file from layout ``found``; None if that is impossible."""

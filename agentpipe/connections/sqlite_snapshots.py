@@ -31,6 +31,7 @@ class Snapshots:
         Raises:
             ConfigError: The file is missing, is not a database, or has other tables or a layout
                 of another version.
+            Unreachable: It has lost its main table.
         """
         self.path = path
         self._mutex = threading.RLock()
@@ -77,6 +78,7 @@ class Snapshots:
             rows = db.execute("SELECT name, type FROM sqlite_schema").fetchall()
         if not rows:
             return  # Another process is creating its tables.
+        layout.refuse_damaged(self.path, version, [name for name, kind in rows if kind == "table"])
         if (layout.table, "table") not in rows or any(kind == "view" for _, kind in rows):
             raise ConfigError(f"{self.path} holds other tables: it is not an archive")
         if layout.statements_from(version) is None:

@@ -14,6 +14,7 @@ from agentpipe.connections import wal
 from agentpipe.connections.sqlite import Database
 from agentpipe.connections.sqlite_address import SqliteAddress, parse_url
 from agentpipe.connections.sqlite_layout import Layout
+from agentpipe.connections.sqlite_snapshots import Snapshots
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 from tests.support import wait_until
 
@@ -121,6 +122,17 @@ def test_a_file_that_is_not_ours_is_left_as_it_is(tmp_path: Path) -> None:
     opened(tmp_path / "b.db").close()
     with pytest.raises(ConfigError, match=r"holds other tables \(others, things\)"):
         Database(SqliteAddress(tmp_path / "b.db"), Layout(2, "results", "CREATE TABLE results (x)"))
+
+
+def test_a_file_that_has_lost_its_main_table_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    opened(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE things")
+    with pytest.raises(Unreachable, match=r"a.db has lost its table things: restore"):
+        opened(path)
+    with pytest.raises(Unreachable, match=r"a.db has lost its table things: restore"):
+        Snapshots(path, Layout(1, "things", SCHEMA))
 
 
 @pytest.mark.parametrize("replaced", [False, True])
