@@ -577,15 +577,12 @@ def test_a_stream_that_its_server_gave_up_is_a_gap() -> None:
     assert (given["segments"], len(given["gaps"])) == ([], 1)
 
 
-def test_an_event_without_data_does_not_end_a_stream() -> None:
+def test_an_event_without_data_is_a_broken_stream_and_not_its_end() -> None:
     """Regression: the empty text was taken for the end of Anthropic's streams."""
     first, *rest = ANTHROPIC.events(say("four"), {"model": "m"})
-
-    async def act(agent: Agent) -> None:
-        assert "message_stop" in await agent.ask()
-
-    answer = Reply(events=[first, b"", *rest])
-    assert isinstance(end_of_run([answer], act, "anthropic stream"), ValueError)
+    failed = end_of_run([Reply(events=[first, b"", *rest])], ask, "anthropic stream")
+    assert isinstance(failed, AgentFailed)
+    assert (failed.kind, failed.infra) == ("UnreadableResponse", True)
 
 
 def test_calls_before_tools_are_passed_on() -> None:

@@ -573,10 +573,11 @@ def test_an_error_within_a_stream_is_a_failure(
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"nonsense", b"[]", b'{"choices": {}}', b'{"choices": [1]}']
+    "data", [b"", b"{", b"nonsense", b"[]", b'{"choices": {}}', b'{"choices": [1]}']
 )
 def test_a_broken_event_is_a_failure(bench: Bench, data: bytes) -> None:
-    (end,) = Way("openai", stream=True).ask(bench, [Reply(events=[data])])
+    answer = {"choices": [{"delta": {"content": "4"}, "finish_reason": "stop"}]}
+    (end,) = Way("openai", stream=True).ask(bench, [Reply(events=[data, answer, b"[DONE]"])])
     assert (end.kind, end.infra) == ("UnreadableResponse", True)
 
 

@@ -44,15 +44,11 @@ async def parts_of(
 ) -> AsyncIterator[tuple[Event, Any]]:
     """Yield each event of a streamed answer and its JSON; None for the event that ends it.
 
-    Events without data are left out.
-
     Raises:
         ServiceError: An event is an error.
         UnreadableResponse: An event is not a JSON object.
     """
     async for event in events(chunks(response)):
-        if not event.data:
-            continue
         if event.data.decode(errors="replace") == protocol.END:
             yield event, None
             return

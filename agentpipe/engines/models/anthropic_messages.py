@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agentpipe.engines.models.providers import Provider
 
 PATH = "/v1/messages"
-END = ""
+END = None
 _VERSION = "2023-06-01"
 # The protocol has no other settings: a task's seed, for example, cannot be sent.
 _SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")

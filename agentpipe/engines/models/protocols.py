@@ -36,14 +36,14 @@ class WireProtocol(Protocol):
 
     Attributes:
         PATH: The path after the base URL.
-        END: The event that ends a stream; empty if there is none.
+        END: The event that ends a stream; None if its last message does.
         Joined: Reads one stream.
     """
 
     @property
     def PATH(self) -> str: ...  # noqa: N802, D102 - a module's constant
     @property
-    def END(self) -> str: ...  # noqa: N802, D102 - a module's constant
+    def END(self) -> str | None: ...  # noqa: N802, D102 - a module's constant
     @property
     def Joined(self) -> Callable[[], JoinedStream]: ...  # noqa: N802, D102 - a module's class
 
