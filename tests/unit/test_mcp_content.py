@@ -45,9 +45,12 @@ def anything(rng: random.Random, depth: int = 0) -> Any:
     return {"type": rng.choice(KINDS), **{name: anything(rng, depth + 1) for name in names}}
 
 
-def test_a_result_of_any_shape_is_text() -> None:
-    rng = random.Random(15)
-    for _ in range(5_000):
+@pytest.mark.parametrize(
+    "seed", [15, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(16, 20))]
+)
+def test_a_result_of_any_shape_is_text(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(1_000):
         result = anything(rng)
         if rng.random() < 0.8:
             result = {"content": result, "structuredContent": anything(rng)}

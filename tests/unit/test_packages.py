@@ -118,7 +118,7 @@ def imports_of(node: ast.AST) -> Iterator[str]:
             if _is_ours(module):
                 names = [f"{module}.{alias.name}" for alias in child.names]
                 yield from (_ours(name if _ours(name) in MODULES else module) for name in names)
-        else:
+        elif not isinstance(child, ast.expr):
             yield from imports_of(child)
 
 

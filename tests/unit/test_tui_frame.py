@@ -25,7 +25,8 @@ from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker
 if TYPE_CHECKING:
     from agentpipe.brokers.statistics import Stats
 
-SIZES = ((80, 24), (200, 60), (40, 10), (20, 5), (7, 3), (1, 1))
+SIZES = ((80, 24), (20, 5), (1, 1))
+MORE_SIZES = ((200, 60), (40, 10), (7, 3))
 VIEWS = {
     "table": ScreenState(),
     "expanded": ScreenState(expanded=frozenset({"c3"}), selected="c3/c3_503"),
@@ -61,7 +62,10 @@ def text(*looks: Stats, state: ScreenState | None = None, width: int = 80, heigh
 
 
 @pytest.mark.parametrize("state", VIEWS.values(), ids=VIEWS)
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [*SIZES, *(pytest.param(*size, marks=pytest.mark.long) for size in MORE_SIZES)],
+)
 def test_no_frame_is_larger_than_its_terminal(state: ScreenState, width: int, height: int) -> None:
     for seen in (
         large(),
