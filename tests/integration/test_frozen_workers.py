@@ -139,7 +139,7 @@ def test_neighbours_of_a_run_that_holds_a_worker_which_is_killed_count_no_crash(
     _assert_only_the_culprit_is_blamed(project)
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize("stops", ["worker", "worker and watcher"])
 def test_a_worker_that_is_killed_while_it_is_stopped_blames_no_run(
     project: Project, stops: str

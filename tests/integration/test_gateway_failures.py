@@ -455,11 +455,11 @@ def test_the_failure_of_one_request_is_not_that_of_a_later_one() -> None:
         if request.body["max_tokens"] == 1:
             begun.set()
             return replace(say("well"), after=failed)
-        begun.wait(30)
         return fail(503)
 
     async def act(agent: Agent) -> None:
         good = asyncio.ensure_future(agent.ask(max_tokens=1))
+        assert await asyncio.to_thread(begun.wait, 30)
         await agent.ask(max_tokens=2)
         failed.set()
         await good

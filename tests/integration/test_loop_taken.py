@@ -73,7 +73,7 @@ SLOW_ON_REDIS = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.long), "sqlite"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return settings_on(request, tmp_path)
 

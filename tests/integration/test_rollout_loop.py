@@ -79,6 +79,7 @@ def one_by_one(rollouts: Rollouts) -> Iterator[str]:
             return
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("workers")
 def test_groups_that_were_given_and_not_trained_on_come_again(
     settings: Settings, tmp_path: Path

@@ -239,6 +239,7 @@ def _race(url: str, name: str, group: Any, found: Any) -> None:
         found.put((mine, most))
 
 
+@pytest.mark.long
 def test_eight_processes_that_race_run_each_task_once_within_the_limits(
     redis_server: RedisServer, store: BothStore, prefix: str
 ) -> None:

@@ -156,6 +156,7 @@ def test_the_fleet_is_live(project: Project, browser: Browser) -> None:
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 def test_what_agents_say_is_text_in_a_browser(project: Project, browser: Browser) -> None:
     _done(project)
     with serving(project) as url, viewer(browser, url) as page:
