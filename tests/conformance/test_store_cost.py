@@ -58,7 +58,7 @@ def least_s(store: AnyStore, number: int) -> float:
 @pytest.mark.needs("scales")
 @shared_queues_needed
 @pytest.mark.parametrize("collections", [1, 200])
-@pytest.mark.parametrize("mine", [4, 60, 200])
+@pytest.mark.parametrize("mine", [4, pytest.param(60, marks=pytest.mark.long), 200])
 def test_a_claim_costs_no_more_with_the_agents_that_others_serve(
     store: AnyStore, collections: int, mine: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
@@ -45,6 +46,7 @@ def history(*looks: Stats, every_s: float = 1.0) -> FleetHistory:
     return seen
 
 
+@cache
 def large() -> FleetHistory:
     """A thousand agents in ten collections, with nasty names and errors, and fifty workers."""
     agents = tuple(

@@ -320,10 +320,10 @@ def test_what_nothing_can_run_is_named_with_its_line(
 
 
 def test_a_long_chain_of_components_is_no_trouble(tmp_path: Path) -> None:
-    chain = [component("workflow", f"w{n}", "chain", agents=[f"w{n + 1}"]) for n in range(1500)]
-    chain.append(component("agent", "w1500", "claude-code"))
+    chain = [component("workflow", f"w{n}", "chain", agents=[f"w{n + 1}"]) for n in range(1100)]
+    chain.append(component("agent", "w1100", "claude-code"))
     assert problems(loaded(tmp_path, *chain, main="w0")) == []
-    chain[1499]["spec"]["config"]["agents"] = ["w0"]
+    chain[1099]["spec"]["config"]["agents"] = ["w0"]
     (cycle,) = problems(loaded(tmp_path, *chain, main="w0"))
     assert "a cycle, " in str(cycle)
 
