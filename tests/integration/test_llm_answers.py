@@ -42,7 +42,11 @@ class Way:
         return ends
 
 
-@pytest.fixture(params=["openai", "openai stream", "anthropic", "anthropic stream"])
+def _long(protocol: str) -> Any:
+    return pytest.param(protocol, marks=pytest.mark.long)
+
+
+@pytest.fixture(params=["openai", _long("openai stream"), _long("anthropic"), "anthropic stream"])
 def way(request: pytest.FixtureRequest) -> Way:
     """Each protocol, whole and streamed."""
     protocol, _, stream = request.param.partition(" ")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.stores import AnyStore
 
 HOUR_S = 3600
-JUMPS = [60, HOUR_S, -60, -HOUR_S]
+JUMPS = [*(pytest.param(each, marks=pytest.mark.long) for each in (60, -60)), HOUR_S, -HOUR_S]
 SOURCE = Path(__file__).parents[1] / "shifted_clock.c"
 pytestmark = pytest.mark.server
 
