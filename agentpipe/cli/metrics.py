@@ -9,6 +9,7 @@ from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_address, add_common
 from agentpipe.cli.output import print_either, say
+from agentpipe.cli.signals import ending
 from agentpipe.connections.url import host_in_url
 from agentpipe.core.distribution import needs_extra
 
@@ -28,14 +29,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer scrapes until interrupted."""
+    """Answer scrapes until a signal."""
     settings = settings_of(args)
     require_tasks(args, settings)
-    server = _server(args, settings)
+    with ending():
+        _serve(args, _server(args, settings))
+    return OK
+
+
+def _serve(args: argparse.Namespace, server: WSGIServer) -> None:
     url = f"http://{host_in_url(args.host)}:{server.server_port}/metrics"
     print_either(args, {"url": url}, f"metrics on {url}")
     server.serve_forever()
-    return OK
 
 
 def _server(args: argparse.Namespace, settings: Settings) -> WSGIServer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,16 @@ def stopping(stop: Callable[[], None]) -> Iterator[Heard]:
 
     with handled_by(hear, signal.SIGTERM, signal.SIGINT):
         yield heard
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """In the block, SIGTERM ends the command with exit code 0.
+
+    The first process of a container gets no signal without a handler.
+    """
+    with handled_by(lambda *_: sys.exit(OK), signal.SIGTERM):
+        yield
 
 
 @contextmanager

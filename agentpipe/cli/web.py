@@ -10,6 +10,7 @@ from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.opening import settings_of
 from agentpipe.cli.options import add_address, add_common
 from agentpipe.cli.output import print_either, say
+from agentpipe.cli.signals import ending
 from agentpipe.core.distribution import needs_extra
 from agentpipe.errors import ConfigError
 
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print_either(args, {"url": with_token}, with_token)
         say(f"pages at {base}: open the address above; Ctrl-C ends them")
 
-    serve(settings, place, announce)
+    with ending():
+        serve(settings, place, announce)
     return OK
 
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from agentpipe.cli.exit_codes import INTERRUPTED
+from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from brokers.ports import free_port
 from tests.support import wait_until
 
@@ -37,8 +37,16 @@ def exporter(project: Project, *args: str) -> Iterator[str]:
     try:
         yield process.stdout.readline().rpartition(" ")[2].strip()
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == INTERRUPTED
+        process.terminate()
+        assert process.wait(60) == OK
+
+
+def test_ctrl_c_ends_it(project: Project) -> None:
+    process = project.start("metrics", "--port", "0")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == INTERRUPTED
 
 
 def fetched(url: str, accept: str = "text/plain") -> str:

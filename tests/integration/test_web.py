@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from agentpipe.cli.exit_codes import OK
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.settings import Settings
@@ -87,7 +88,7 @@ def serving(project: Project) -> Iterator[str]:
         yield str(json.loads(process.stdout.readline())["url"])
     finally:
         process.terminate()
-        process.wait(60)
+        assert process.wait(60) == OK
 
 
 @contextmanager
