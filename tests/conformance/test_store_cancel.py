@@ -75,7 +75,14 @@ def test_cancel_says_where_each_task_is(store: AnyStore) -> None:
     assert fates == ["settled", "signalled", "waiting", "waiting", "unknown"]
 
 
-@pytest.mark.parametrize("task_id", ["two\nlines", "\n", " ", "a\tb\r", "[1]", "é ☃"])
+@pytest.mark.parametrize(
+    "task_id",
+    [
+        "two\nlines",
+        *(pytest.param(it, marks=pytest.mark.long) for it in ("\n", " ", "a\tb\r", "[1]")),
+        "é ☃",
+    ],
+)
 def test_an_id_of_any_characters_is_heard(
     store: AnyStore, open_another: OpenStore, task_id: str
 ) -> None:

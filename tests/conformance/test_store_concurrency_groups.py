@@ -97,7 +97,15 @@ def test_queues_beside_a_full_group_go_on(store: AnyStore) -> None:
     assert shares[names[0]] + shares[names[1]] == 1
 
 
-@pytest.mark.parametrize("action", ["complete", "bury", "retry", "release", "crash", "cooldown"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        "complete",
+        "crash",
+        *(pytest.param(it, marks=pytest.mark.long) for it in ("bury", "retry", "release")),
+        "cooldown",
+    ],
+)
 def test_a_settlement_frees_a_group_for_its_other_queues(store: AnyStore, action: str) -> None:
     names = grouped(store, 2, 1)
     for name in names:

@@ -62,7 +62,7 @@ def test_a_retry_waits_for_its_delay_with_one_failure_more(store: AnyStore) -> N
     assert (again.failures, again.crashes, again.payload) == (1, 0, b"payload of a")
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.01])
+@pytest.mark.parametrize("delay_s", [0.0, pytest.param(0.01, marks=pytest.mark.long)])
 def test_a_retry_may_change_the_payload(store: AnyStore, delay_s: float) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")

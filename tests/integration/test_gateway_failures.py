@@ -103,7 +103,13 @@ async def give_up(agent: Agent) -> None:
         await wait_in_vain(agent)
 
 
-@pytest.fixture(params=["openai", "openai stream", "anthropic", "anthropic stream"])
+@pytest.fixture(
+    params=[
+        "openai",
+        *(pytest.param(it, marks=pytest.mark.long) for it in ("openai stream", "anthropic")),
+        "anthropic stream",
+    ]
+)
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
