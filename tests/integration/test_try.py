@@ -30,14 +30,22 @@ class Traced:
         return task.question.upper()
 """
 
+# A kind of method runs in each place; those that are usual are in the short tier.
+KINDS = [
+    *(("async def", "coroutine"), ("def", "thread"), ("def", "process")),
+    *(
+        pytest.param(*case, marks=pytest.mark.long)
+        for case in (("def", "coroutine"), ("async def", "thread"), ("async def", "process"))
+    ),
+]
+
 
 def _traced(project: Project, kind: str = "async def", **spec: Any) -> None:
     project.agent("mine:Traced", TRACED.format(kind=kind))
     project.collection(**spec)
 
 
-@pytest.mark.parametrize("isolation", ["coroutine", "thread", "process"])
-@pytest.mark.parametrize("kind", ["async def", "def"])
+@pytest.mark.parametrize(("kind", "isolation"), KINDS)
 def test_a_run_is_shown_as_it_happens(project: Project, kind: str, isolation: str) -> None:
     _traced(project, kind, isolation=isolation)
     before = sorted(project.folder.iterdir())
@@ -51,8 +59,7 @@ def test_a_run_is_shown_as_it_happens(project: Project, kind: str, isolation: st
     wait_until(lambda: not project.processes(), 60, "all its processes are gone")
 
 
-@pytest.mark.parametrize("isolation", ["coroutine", "thread", "process"])
-@pytest.mark.parametrize("kind", ["async def", "def"])
+@pytest.mark.parametrize(("kind", "isolation"), KINDS)
 def test_a_traceback_begins_at_the_agent(project: Project, kind: str, isolation: str) -> None:
     _traced(project, kind, isolation=isolation)
     source = project.folder / "mine.py"
