@@ -29,9 +29,12 @@ NO_SECRETS = frozenset({"true", "false", "none", "null"})
 # Minimum number of letters and digits for the 8-byte and the 4-byte index.
 _LONG, _SHORT = 15, 7
 NESTED = "management=http"
+# A URL, also as an argument's value: --db=postgres://user:password@host.
 _CREDENTIALS = re.compile(
-    r"[a-z][a-z0-9+.-]*://(?P<user>[^/@:]*):(?P<password>[^/]*)@", re.IGNORECASE
+    r"(?:[^\s:/=]*=)?[a-z][a-z0-9+.-]*://(?P<user>[^/?#@:]*):(?P<rest>.*@.*)", re.IGNORECASE
 )
+# What follows a host's name is no password: http://host:8080/path@version.
+_PORT = re.compile(r"[0-9]*(?:[/?#\s]|\Z)")
 # Also a user with a slash, which should be escaped. That one is bounded: in a long text with many
 # slashes, each // is a start.
 _USER = re.compile(r"(?<!/)//(?:[^/@:]*+|(?!/)[^@:]{0,256}+):")
@@ -101,9 +104,17 @@ def passwords_in(value: Any) -> Iterator[str]:
 
 def _password_in(url: str) -> set[str]:
     found = _CREDENTIALS.match(url)
-    if found is None or found["user"] == found["password"]:
+    if found is None or _PORT.match(found["rest"]):
         return set()
-    return {found["password"], unquote(found["password"])}  # As written, and as it is sent.
+    given = {found["rest"][:end] for end in _ends_of_password(found["rest"])}
+    given -= {found["user"], ""}
+    return given | set(map(unquote, given))  # As written, and as it is sent.
+
+
+def _ends_of_password(rest: str) -> set[int]:
+    """Where it ends; with an unescaped slash, space or ? in it, the first or the last ``@``."""
+    host = re.split(r"[/?#\s]", rest, maxsplit=1)[0].rfind("@")
+    return {host} if host >= 0 else {rest.index("@"), rest.rindex("@")}
 
 
 def without_password(url: str) -> str:

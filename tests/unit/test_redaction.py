@@ -141,6 +141,46 @@ def test_passwords_are_found_in_urls_anywhere_in_a_config() -> None:
     assert set(passwords_in(config)) == {"first"}
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:s3cret@h?mail=a@b",
+        "http://u:s3cret@h/p?mail=a@b",
+        "http://u:s3cret@h#a@b",
+        "http://u:s3cret@h belongs to a@b",
+        "--db=postgres://u:s3cret@h/d",
+        "DB=postgres://u:s3cret@h/d",
+        "redis://:s3cret@h/1",
+    ],
+)
+def test_the_password_is_found_alone_in_any_url(url: str) -> None:
+    assert "s3cret" in set(passwords_in(url))
+
+
+@pytest.mark.parametrize("password", ["p@ss", "a/b", "a/b@c", "p?q", "p#q", "p q", "x%2Fy"])
+def test_a_password_that_should_be_escaped_is_found(password: str) -> None:
+    assert password in set(passwords_in(f"redis://u:{password}@h:6379/1"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://h:8080/pkg@1.2",
+        "http://h:8080/a:b@c",
+        "http://h:8080?mail=a@b",
+        "http://h:80#a@b",
+        "http://h:/a@b",
+        "http://h/a:b@c",
+        "see http://u:word@h",
+        "http://guest:guest@h",
+        "http://u:@h",
+        "a=b:c@d",
+    ],
+)
+def test_other_texts_hold_no_password(text: str) -> None:
+    assert set(passwords_in(text)) == set()
+
+
 @pytest.mark.parametrize("before", ["%", "\\", "\\n", "\\\\", "%4", "\\u00"])
 @pytest.mark.parametrize(
     "secret", [LONG, "nfAB12cd34ef56gh78ij90", "41f-9876-5432-1012", "n0t-l0n"]
