@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.monitoring import numbers
 from agentpipe.operations.loops import loops_seen
-from agentpipe.tui.table import BAD, FAINT, STRONG, WARN, Column, fill, header, plain, row
+from agentpipe.tui.panel import Panel
+from agentpipe.tui.table import BAD, FAINT, STRONG, WARN, Column, fill, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.text import Text
 
     from agentpipe.core.policy import PolicyState
     from agentpipe.monitoring.history import Snapshot
@@ -21,13 +21,13 @@ WIDE = 110
 _STYLES = {"waits": WARN, "trains": FAINT, "alive": FAINT, "gone": BAD}
 
 
-def loops(now: Snapshot, width: int) -> list[Text]:
-    """The loops, those whose trainer is gone first; empty without loops."""
+def loops(now: Snapshot, width: int) -> Panel:
+    """The loops, those whose trainer is gone first."""
     columns = _columns(width)
     policies = {policy.name: policy for policy in now.stats.policies}
     found = sorted(loops_seen(now.stats.loops), key=lambda it: (it.state != "gone", it.name))
-    lines = [row(columns, _values(it, policies.get(it.policy or ""), columns)) for it in found]
-    return [header(columns), *lines] if lines else []
+    rows = [partial(_values, it, policies.get(it.policy or ""), columns) for it in found]
+    return Panel("loops", columns, rows)
 
 
 def _columns(width: int) -> list[Column]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -10,6 +11,7 @@ from agentpipe.monitoring import numbers
 from agentpipe.monitoring.rows import SORTS
 from agentpipe.tui.chart import chart
 from agentpipe.tui.loop_panel import loops
+from agentpipe.tui.panel import Panel
 from agentpipe.tui.run_panel import contexts, runs
 from agentpipe.tui.selection import screen_rows, selected_index
 from agentpipe.tui.table import (
@@ -18,7 +20,6 @@ from agentpipe.tui.table import (
     STRONG,
     WARN,
     Column,
-    cut,
     fill,
     header,
     highlight,
@@ -31,7 +32,7 @@ from agentpipe.tui.tasks import running_tasks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.statistics import WorkerSeen
+    from agentpipe.brokers.statistics import QueueDepth, WorkerSeen
     from agentpipe.monitoring.history import FleetHistory, Snapshot
     from agentpipe.monitoring.rows import Row
     from agentpipe.tui.state import ScreenState
@@ -54,26 +55,24 @@ def panels(
     lists = _lists(history, now, state, width)
     gap = [Text()] if height >= ROOMY else []
     room = height - len(gap) * (1 + len(lists))
-    for_table, *shares = shares_of(room, len(rows) + 1, [len(lines) for lines, _ in lists])
+    for_table, *shares = shares_of(room, len(rows) + 1, [panel.height for panel in lists])
     drawn = [*gap, *_table(rows, state, width, for_table)]
-    for (lines, noun), share in zip(lists, shares, strict=True):
-        drawn += [*gap, *cut(lines, share, noun)] if share else []
+    for panel, share in zip(lists, shares, strict=True):
+        drawn += [*gap, *panel.lines(share)] if share else []
     return [*drawn, *(chart(history, width, height - len(drawn) - 1) if gap else [])]
 
 
-def _lists(
-    history: FleetHistory, now: Snapshot, state: ScreenState, width: int
-) -> list[tuple[list[Text], str]]:
-    """The panels with content, and the nouns of their rows; the most important first."""
-    found = [
-        (loops(now, width), "loops"),
-        (runs(history, now, state, width), "runs and budgets"),
-        (_workers(now, width), "workers"),
-        (contexts(now, width), "contexts"),
-        (running_tasks(now, width), "runs"),
-        (_errors(now, width), "agents with errors"),
-    ]
-    return [(lines, noun) for lines, noun in found if lines]
+def _lists(history: FleetHistory, now: Snapshot, state: ScreenState, width: int) -> list[Panel]:
+    """The panels with content, the most important first."""
+    found = (
+        loops(now, width),
+        runs(history, now, state, width),
+        _workers(now, width),
+        contexts(now, width),
+        running_tasks(now, width),
+        _errors(now, width),
+    )
+    return [panel for panel in found if panel.rows]
 
 
 def shares_of(height: int, table: int, lists: Sequence[int]) -> list[int]:
@@ -156,7 +155,7 @@ def _condition(each: Row) -> str:
 # Workers.
 
 
-def _workers(now: Snapshot, width: int) -> list[Text]:
+def _workers(now: Snapshot, width: int) -> Panel:
     columns = [Column("workers", max(20, min(44, width // 4)), "left"), Column("slots used", 11)]
     columns += [Column("loop lag", 8), Column("memory", 8)]
     columns += [Column("children", 8)] if width >= WIDE else []
@@ -168,8 +167,9 @@ def _workers(now: Snapshot, width: int) -> list[Text]:
         if worker.slots  # Commands have no slots.
     ]
     pairs.sort(key=lambda pair: _trouble(*pair))
-    lines = [_worker(worker, heartbeat, columns) for worker, heartbeat in pairs]
-    return [header(columns), *(lines or [Text("none is running", FAINT)])]
+    rows = [partial(_worker, worker, heartbeat, wide=width >= WIDE) for worker, heartbeat in pairs]
+    nobody = [("none is running", FAINT), *[("", "")] * (len(columns) - 1)]
+    return Panel("workers", columns, rows or [lambda: nobody])
 
 
 def _trouble(worker: WorkerSeen, heartbeat: Heartbeat) -> tuple[bool, bool, str]:
@@ -178,10 +178,9 @@ def _trouble(worker: WorkerSeen, heartbeat: Heartbeat) -> tuple[bool, bool, str]
     return heartbeat.sink_down_s is None, not (silent or lagging), worker.name
 
 
-def _worker(worker: WorkerSeen, heartbeat: Heartbeat, columns: Sequence[Column]) -> Text:
-    wide = any(column.title == "children" for column in columns)
+def _worker(worker: WorkerSeen, heartbeat: Heartbeat, *, wide: bool) -> list[tuple[str, str]]:
     late, silent = (heartbeat.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
-    values = (
+    return [
         (plain(worker.name, 80), ""),
         (f"{numbers.count(worker.running)}/{numbers.count(worker.slots)}", ""),
         (numbers.lag(heartbeat.lag_s), BAD if late else ""),
@@ -189,8 +188,7 @@ def _worker(worker: WorkerSeen, heartbeat: Heartbeat, columns: Sequence[Column])
         *([(numbers.size(heartbeat.children_bytes or None), FAINT)] if wide else []),
         (f"{numbers.duration(worker.seen_s)} ago", BAD if silent else FAINT),
         _remark(worker, heartbeat),
-    )
-    return row(columns, values)
+    ]
 
 
 def _remark(worker: WorkerSeen, heartbeat: Heartbeat) -> tuple[str, str]:
@@ -209,24 +207,22 @@ def _memory(heartbeat: Heartbeat) -> int | None:
 # Errors and dead letters.
 
 
-def _errors(now: Snapshot, width: int) -> list[Text]:
-    """The last error of each agent, newest first; empty without errors."""
+def _errors(now: Snapshot, width: int) -> Panel:
+    """The last error of each agent, newest first."""
     found = [depth for depth in now.stats.queues if depth.tally.error_s is not None]
     found.sort(key=lambda depth: depth.tally.error_s or 0.0)
     columns = [Column("last errors", 19, "left"), Column("when", 11)]
     columns = fill(columns, "what", width)
-    lines = [
-        row(
-            columns,
-            (
-                (plain(depth.queue, 80), ""),
-                (f"{numbers.duration(depth.tally.error_s)} ago", FAINT),
-                (plain(depth.tally.error, columns[-1].width), ""),
-            ),
-        )
-        for depth in found
+    rows = [partial(_error, depth, columns[-1].width) for depth in found]
+    return Panel("agents with errors", columns, rows)
+
+
+def _error(depth: QueueDepth, room: int) -> list[tuple[str, str]]:
+    return [
+        (plain(depth.queue, 80), ""),
+        (f"{numbers.duration(depth.tally.error_s)} ago", FAINT),
+        (plain(depth.tally.error, room), ""),
     ]
-    return [header(columns), *lines] if lines else []
 
 
 def dead_letters(state: ScreenState, width: int, height: int) -> list[Text]:

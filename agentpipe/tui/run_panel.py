@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.monitoring import numbers
+from agentpipe.tui.panel import Panel
 from agentpipe.tui.run_rows import run_rows
-from agentpipe.tui.table import (
-    BAD,
-    FAINT,
-    GOOD,
-    STRONG,
-    WARN,
-    Column,
-    fill,
-    header,
-    plain,
-    row,
-)
+from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, Column, fill, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.text import Text
 
     from agentpipe.brokers.statistics import QueueDepth
     from agentpipe.core.budgets import Spending
@@ -36,13 +25,13 @@ BAR = 20
 NEARLY = 0.9
 
 
-def runs(history: FleetHistory, now: Snapshot, state: ScreenState, width: int) -> list[Text]:
-    """Runs in progress, or the run of ``--run``, then budgets; empty without any."""
+def runs(history: FleetHistory, now: Snapshot, state: ScreenState, width: int) -> Panel:
+    """Runs in progress, or the run of ``--run``, then budgets."""
     columns = [Column("runs and budgets", max(16, min(40, width // 4)), "left")]
     columns = fill([*columns, Column("", BAR, "left")], "", width)
-    lines = [row(columns, _run(each)) for each in run_rows(history, state.run)]
-    lines += [row(columns, _budget(each)) for each in now.stats.spendings]
-    return [header(columns), *lines] if lines else []
+    rows = [partial(_run, each) for each in run_rows(history, state.run)]
+    rows += [partial(_budget, each) for each in now.stats.spendings]
+    return Panel("runs and budgets", columns, rows)
 
 
 def _run(each: RunRow) -> list[tuple[str, str]]:
@@ -85,7 +74,7 @@ def _bar(part: float) -> str:
     return "█" * full + "░" * (BAR - full)
 
 
-def contexts(now: Snapshot, width: int) -> list[Text]:
+def contexts(now: Snapshot, width: int) -> Panel:
     """Each context with a ``concurrency``: how much is used, and how many tasks wait."""
     groups: dict[tuple[str, int], list[QueueDepth]] = defaultdict(list)
     for depth in now.stats.queues:
@@ -94,10 +83,8 @@ def contexts(now: Snapshot, width: int) -> list[Text]:
     columns = [Column("contexts", max(19, min(40, width // 4)), "left"), Column("agents", 7)]
     columns += [Column("running", 9), Column("waiting", 7), Column("failed", 7)]
     columns = fill(columns, "", width)
-    lines = [
-        row(columns, _context(name, limit, depths)) for (name, limit), depths in groups.items()
-    ]
-    return [header(columns), *lines] if lines else []
+    rows = [partial(_context, name, limit, depths) for (name, limit), depths in groups.items()]
+    return Panel("contexts", columns, rows)
 
 
 def _context(name: str, limit: int, depths: Sequence[QueueDepth]) -> list[tuple[str, str]]:

@@ -84,14 +84,6 @@ def highlight(line: Text, width: int) -> None:
     line.stylize(CHOSEN)
 
 
-def cut(lines: list[Text], height: int, noun: str) -> list[Text]:
-    """The first ``height`` lines; the header says how many are hidden."""
-    hidden = len(lines) - height
-    if hidden <= 0 or height <= 0:
-        return lines[: max(0, height)]
-    return [Text.assemble(lines[0], (f"  {hidden:,} more {noun}", FAINT)), *lines[1:height]]
-
-
 def visible(total: int, at: int, room: int) -> range:
     """The range of ``room`` rows to show of ``total``, including row ``at``."""
     first = max(0, min(at - room // 2, total - room))

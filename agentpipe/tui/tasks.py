@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from agentpipe.monitoring import numbers
+from agentpipe.tui.panel import Panel
 from agentpipe.tui.table import (
     FAINT,
     STRONG,
@@ -45,23 +47,20 @@ def agent_tasks(
     return [*lines, _remark(state, rows)]
 
 
-def running_tasks(now: Snapshot, width: int) -> list[Text]:
-    """The oldest runs of the whole fleet; empty if nothing runs."""
+def running_tasks(now: Snapshot, width: int) -> Panel:
+    """The oldest runs of the whole fleet."""
     columns = [Column("oldest runs", max(16, min(60, width // 3)), "left")]
     columns = fill([*columns, Column("agent", 24, "left"), Column("age", 8)], "what", width)
-    lines = [
-        row(
-            columns,
-            (
-                (plain(each.task_id, 200), ""),
-                (plain(each.queue, 80), ""),
-                (numbers.duration(each.age_s), ""),
-                (plain(each.said, 200), FAINT),
-            ),
-        )
-        for each in running_rows(now)
+    return Panel("runs", columns, [partial(_running, each) for each in running_rows(now)])
+
+
+def _running(each: TaskRow) -> list[tuple[str, str]]:
+    return [
+        (plain(each.task_id, 200), ""),
+        (plain(each.queue, 80), ""),
+        (numbers.duration(each.age_s), ""),
+        (plain(each.said, 200), FAINT),
     ]
-    return [header(columns), *lines] if lines else []
 
 
 def task_page(state: ScreenState, height: int) -> list[Text]:

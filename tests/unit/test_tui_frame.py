@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,9 @@ from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.monitoring.history import FleetHistory, Snapshot
 from agentpipe.training.loop_report import LoopFacts, LoopProgress, LoopReport
 from agentpipe.tui.frame import draw
+from agentpipe.tui.panel import Panel
 from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
+from agentpipe.tui.table import Column
 from agentpipe.worker.claims.heartbeat import RunSeen
 from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker
 
@@ -239,6 +242,26 @@ def test_errors_are_listed_the_youngest_first() -> None:
         )
     )
     assert said.index("1.0 s ago OSError: new") < said.index("90 s ago OSError: old")
+
+
+def test_a_panel_draws_only_what_there_is_space_for() -> None:
+    drawn: list[int] = []
+
+    def cells(number: int) -> list[tuple[str, str]]:
+        drawn.append(number)
+        return [(f"agent {number}", "")]
+
+    panel = Panel("agents", [Column("agents", 12, "left")], [partial(cells, at) for at in range(9)])
+    assert [panel.height, *map(str.rstrip, map(str, panel.lines(4)))] == [
+        10,
+        "agents  6 more agents",
+        "agent 0",
+        "agent 1",
+        "agent 2",
+    ]
+    assert drawn == [0, 1, 2]
+    assert str(panel.lines(10)[0]) == "agents"
+    assert panel.lines(0) == []
 
 
 def test_servers_and_children_of_a_worker_are_shown_where_there_are_some() -> None:
