@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.connections import private_files
@@ -31,15 +32,15 @@ class Snapshots:
         Raises:
             ConfigError: The file is missing, is not a database, or has other tables or a layout
                 of another version.
-            Unreachable: It has lost its main table.
+            Unreachable: It has lost its main table, or this user may not read it.
         """
         self.path = path
         self._mutex = threading.RLock()
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}")
-        private_files.refuse_strange(path)
         try:
             with self._translated():
+                if not _is_file(path):
+                    raise ConfigError(f"there is no file {path}")
+                private_files.refuse_strange(path)
                 self._connection = self._connect()
                 self._file = _identity(path)
         except StoreError as error:
@@ -136,6 +137,13 @@ class Snapshots:
             if is_outage(error):
                 raise Unreachable(f"cannot use {self.path}: {error}") from error
             raise StoreError(f"{self.path}: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one; an error, in every version of Python, if we may not search its folder."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return stat.S_ISREG(path.stat().st_mode)
+    return False
 
 
 def _identity(path: Path) -> tuple[int, int]:

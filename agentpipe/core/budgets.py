@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from agentpipe.core.text import dollars
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -108,9 +110,5 @@ def tokens_in(usage: Mapping[str, Any]) -> int:
 
 
 def _amounts(usd: float | None, tokens: int | None) -> str:
-    parts = [] if usd is None else [_money(usd)]
+    parts = [] if usd is None else [dollars(usd)]
     return " and ".join(parts + ([] if tokens is None else [f"{tokens:,} tokens"]))
-
-
-def _money(usd: float) -> str:
-    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.6f}".rstrip("0").rstrip(".")

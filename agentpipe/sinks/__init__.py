@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.connections import plugins
-from agentpipe.connections.sqlite_address import names_file
-from agentpipe.errors import StoreError, Unreachable
+from agentpipe.sinks.base import ChecksUrl
 
 if TYPE_CHECKING:
     from agentpipe.settings import Settings
@@ -30,11 +28,11 @@ def refuse_invalid(settings: Settings) -> None:
     """Refuse a sink that is wrong however long one waits: no outage, no file that is yet to come.
 
     Raises:
-        ConfigError: Its scheme is unknown, its SQLite URL invalid, or its file not ours.
+        ConfigError: Its scheme is unknown, its URL invalid, or its file not ours.
     """
-    if is_searchable(settings) and names_file(settings.sink):
-        with suppress(Unreachable, StoreError):
-            open_archive(settings).close()
+    kind = plugins.load_for_url("agentpipe.sinks", settings.sink)
+    if isinstance(kind, ChecksUrl):
+        kind.check(settings.sink)
 
 
 def is_searchable(settings: Settings) -> bool:

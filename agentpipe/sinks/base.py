@@ -139,6 +139,18 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class ChecksUrl(Protocol):
+    """Optional: a sink class that refuses a wrong URL before tasks run; each of ours does."""
+
+    def check(self, url: str) -> None:
+        """Check the URL without a server, on the class itself.
+
+        Raises ``ConfigError`` if the URL or its file is wrong. What can pass, such as an outage, is
+        no error.
+        """
+
+
+@runtime_checkable
 class LosesRecords(Protocol):
     """Optional: a reader whose polled records can return to the group before they are used."""
 

@@ -148,7 +148,16 @@ def test_commands_end_with_that_line(project: Project, scheme: str) -> None:
     assert _tells(line, away, "prefix"), mistyped
 
 
-@pytest.mark.parametrize("sink", ["results.db", "sqlite:///toys.py", "kafak://localhost/topic"])
+@pytest.mark.parametrize(
+    "sink",
+    [
+        "results.db",
+        "sqlite:///toys.py",
+        "kafak://localhost/topic",
+        "kafka://localhost:9092/t?acks=5",
+        "amqp://localhost/?bogus=1",
+    ],
+)
 def test_no_worker_runs_tasks_whose_results_no_sink_can_take(project: Project, sink: str) -> None:
     project.collection()
     project.send("echo hi")

@@ -220,10 +220,10 @@ def test_resume_says_what_it_makes_and_what_stays_held(project: Project) -> None
     project.ok("send", "toys", "pay 1")
     made = project.ok("resume", "toys", "--budget-usd", "0.5")
     assert made.out == "2 agents resumed\n"
-    assert "collection toys has a budget of $0.5 from now on, where it had none" in made.err
+    assert "collection toys has a budget of $0.50 from now on, where it had none" in made.err
     assert "from now on" not in project.ok("resume", "toys", "--budget-usd", "0.6").err
     project.burst("--processes", "1")
     held = project.ok("resume", "toys")
     assert held.out == "0 agents resumed, 2 still held\n"
-    assert "still held: the budget is spent: $1.00 of $0.6" in held.err
+    assert "still held: the budget is spent: $1.00 of $0.60" in held.err
     assert "agentpipe resume toys --budget-usd USD allows more" in held.err

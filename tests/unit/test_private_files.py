@@ -22,7 +22,7 @@ from agentpipe.connections.sqlite_address import SqliteAddress
 from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
-from agentpipe.sinks import open_sink
+from agentpipe.sinks import open_archive, open_sink
 from agentpipe.sinks.base import Record
 from tests.other_user import as_other_user, needs_root, shared_folder
 
@@ -94,6 +94,21 @@ def test_another_user_reads_nothing_of_a_store(folder: Path) -> None:
 
     for _ in used(folder):
         assert as_other_user(attack) == []
+
+
+@needs_root
+def test_a_reader_is_told_that_it_may_not_search_a_folder(folder: Path) -> None:
+    settings = Settings(sink=f"sqlite:///{folder}/home/sink.db")
+    open_sink(settings).close()
+
+    def said() -> str:
+        try:
+            open_archive(settings).close()
+        except Unreachable as error:
+            return str(error)
+        return ""
+
+    assert "home/sink.db: [Errno 13] Permission denied" in as_other_user(said)
 
 
 @needs_root

@@ -1,4 +1,4 @@
-"""Kafka and RabbitMQ sink URLs, parsed without a server."""
+"""The URLs of sinks, parsed without a server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 from agentpipe.connections.amqp.address import server_of
 from agentpipe.connections.url import Url
 from agentpipe.errors import ConfigError
+from agentpipe.settings import Settings
+from agentpipe.sinks import refuse_invalid
 from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
 
@@ -60,6 +62,37 @@ def test_a_wrong_kafka_url_is_told_without_its_password(rest: str, said: str) ->
     with pytest.raises(ConfigError, match=said) as told:
         KafkaAddress.parse(f"kafka://{login}{rest}")
     assert "s3cret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "kafka://h:99999/t",
+        "kafka://h/t?acks=5",
+        "amqp://h:99999",
+        "amqp://h/?bogus=1",
+        "amqp://h/?topic=amq.x",
+        "sqlite:///a.db?sync=no",
+        "sqlite://a.db",
+        f"sqlite:///{__file__}",
+    ],
+)
+def test_a_worker_refuses_a_wrong_url_before_it_runs_tasks(url: str) -> None:
+    with pytest.raises(ConfigError):
+        refuse_invalid(Settings(sink=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "kafka://h.invalid:1/t",
+        "amqp://h.invalid",
+        "sqlite:///no/a.db",
+        f"sqlite:///{__file__}/a.db",
+    ],
+)
+def test_that_needs_no_server_and_no_file(url: str) -> None:
+    refuse_invalid(Settings(sink=url))
 
 
 def topic_of(url: str) -> Topic:

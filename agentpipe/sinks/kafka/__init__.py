@@ -62,6 +62,11 @@ class KafkaSink:
         return examine(self._address)
 
     @staticmethod
+    def check(url: str) -> None:
+        """See ``ChecksUrl``."""
+        _refuse_missing_package(KafkaAddress.parse(url))
+
+    @staticmethod
     def scratch(url: str, name: str) -> Scratch:
         """See ``MakesScratch``."""
         from agentpipe.sinks.kafka.scratch import scratch_of

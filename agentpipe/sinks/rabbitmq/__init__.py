@@ -27,6 +27,7 @@ from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from agentpipe.connections.amqp.address import Server
     from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
     from agentpipe.connections.health import Finding
@@ -50,14 +51,18 @@ class RabbitSink:
     """
 
     def __init__(self, url: str) -> None:
-        parsed = Url.parse(url, PARAMETERS)
-        self._topic = Topic.of(parsed)
-        self._shown = parsed.shown
-        parameters = server_of(parsed).parameters(HEARTBEAT_S, self._topic.name)
-        self._link = Link(parameters, parsed.shown, own="?topic=")
+        self._topic, server = _parts_of(url)
+        self._shown = server.shown
+        parameters = server.parameters(HEARTBEAT_S, self._topic.name)
+        self._link = Link(parameters, self._shown, own="?topic=")
         self._publisher: tuple[Session, Channel] | None = None
         self._following = threading.Lock()
         self._link.run(_nothing)
+
+    @staticmethod
+    def check(url: str) -> None:
+        """See ``ChecksUrl``."""
+        _parts_of(url)
 
     @classmethod
     def scratch(cls, url: str, name: str) -> Scratch:
@@ -199,6 +204,11 @@ class RabbitSink:
 
     def close(self) -> None:
         self._link.close(_farewell)
+
+
+def _parts_of(url: str) -> tuple[Topic, Server]:
+    parsed = Url.parse(url, PARAMETERS)
+    return Topic.of(parsed), server_of(parsed)
 
 
 def _limit_in(text: str) -> int:

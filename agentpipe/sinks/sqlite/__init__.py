@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database
-from agentpipe.connections.sqlite_address import parse_url
+from agentpipe.connections.sqlite_address import names_file, parse_url
 from agentpipe.core import caps
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.sinks.base import check_group
@@ -116,6 +116,13 @@ class SqliteSink:
         from agentpipe.connections.sqlite_scratch import scratch_of
 
         return scratch_of(url, name)
+
+    @staticmethod
+    def check(url: str) -> None:
+        """See ``ChecksUrl``."""
+        if names_file(url):
+            with suppress(Unreachable, StoreError):  # A lock or a full disk can pass.
+                SqliteArchive(url).close()
 
     @staticmethod
     def archive(url: str) -> SqliteArchive:
