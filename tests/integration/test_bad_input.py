@@ -71,26 +71,30 @@ AGENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "no class": ("kind: agent\nspec: {name: toy, type: python, config: {}}\n", ("class:",)),
 }
-TASKS: dict[str, tuple[str, ...]] = {
-    '{"question": "ok"}': (),
-    '{"question": NaN}': ("not JSON",),
-    '{"question": "\\u0000"}': ("question", "NUL"),
-    '{"question": "half': ("not JSON",),
-    '{"questoin": "x"}': ("did you mean 'question'",),
-    '{"question": 5}': ("question", "a string"),
-    "[1]": ("object",),
-    '{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61: ("metadata", "50"),
-    '{"question": "x", "deadline": "2030-01-01"}': ("deadline", "zone"),
-    '{"question": "x", "evaluators": [{"func": "jsn"}]}': ("evaluators[0]", "json"),
-    '{"question": "x", "evaluators": [{"func": "toys:brokn_judge"}]}': (
-        "evaluators[0]",
-        "toys.py has no 'brokn_judge': did you mean 'broken_judge'?",
-    ),
-    '{"question": "x", "evaluators": [{"func": "toyz:f"}]}': ("no module 'toyz'", "'toys'"),
-    '{"question": "' + "x" * 11_000_000 + '"}': ("11,000,", "10,485,760"),
-    '{"question": "' + "x" * 65 * 1024**2 + '"}': ("longer than",),
-    "{}, {}": ("not JSON",),
-}
+
+
+def _tasks() -> dict[str, tuple[str, ...]]:
+    """Lines of a task file, one of 65 MiB, and what is said of them."""
+    return {
+        '{"question": "ok"}': (),
+        '{"question": NaN}': ("not JSON",),
+        '{"question": "\\u0000"}': ("question", "NUL"),
+        '{"question": "half': ("not JSON",),
+        '{"questoin": "x"}': ("did you mean 'question'",),
+        '{"question": 5}': ("question", "a string"),
+        "[1]": ("object",),
+        '{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61: ("metadata", "50"),
+        '{"question": "x", "deadline": "2030-01-01"}': ("deadline", "zone"),
+        '{"question": "x", "evaluators": [{"func": "jsn"}]}': ("evaluators[0]", "json"),
+        '{"question": "x", "evaluators": [{"func": "toys:brokn_judge"}]}': (
+            "evaluators[0]",
+            "toys.py has no 'brokn_judge': did you mean 'broken_judge'?",
+        ),
+        '{"question": "x", "evaluators": [{"func": "toyz:f"}]}': ("no module 'toyz'", "'toys'"),
+        '{"question": "' + "x" * 11_000_000 + '"}': ("11,000,", "10,485,760"),
+        '{"question": "' + "x" * 65 * 1024**2 + '"}': ("longer than",),
+        "{}, {}": ("not JSON",),
+    }
 
 
 def _assert_refused(done: Done) -> None:
@@ -149,11 +153,12 @@ def test_missing_variables_are_listed_at_once_and_values_never_shown(project: Pr
 
 def test_a_wrong_task_file_is_refused_whole_with_all_its_lines(project: Project) -> None:
     project.collection()
-    file = project.write("tasks.jsonl", "\n".join(TASKS) + "\n")
+    tasks = _tasks()
+    file = project.write("tasks.jsonl", "\n".join(tasks) + "\n")
     done = project.run("send", "toys", "--file", str(file))
     _assert_refused(done)
     told = dict(line.split(": ", 1) for line in done.err.splitlines() if "tasks.jsonl:" in line)
-    for number, words in enumerate(TASKS.values(), 1):
+    for number, words in enumerate(tasks.values(), 1):
         message = told.pop(f"tasks.jsonl:{number}", "")
         assert bool(message) == bool(words)
         assert all(word in message for word in words), message
