@@ -41,8 +41,8 @@ def test_a_line_says_how_far_it_is_and_then_what_to_do() -> None:
         "$12.50 and 1,000 tokens of its budget of $50.00 and 5,000,000 tokens spent"
     )
     assert budget_line(spending(Budget(usd=0.5), 0.5012)) == (
-        "the budget is spent: $0.5012 of $0.50, $0.0012 of it by what ran when the cap was reached; "
-        "agentpipe resume crew --budget-usd USD allows more"
+        "the budget is spent: $0.5012 of $0.50, $0.0012 of it by what ran when the cap was "
+        "reached; agentpipe resume crew --budget-usd USD allows more"
     )
     assert "agentpipe resume --run v1 --budget-tokens N" in budget_line(
         Spending("run", "v1", Budget(9.0, 10), 1.0, 10)
