@@ -91,10 +91,22 @@ class Fleet:
         """Send a signal to the supervisor's process group, as a terminal does."""
         os.killpg(self.process.pid, kind)
 
-    def freeze(self, worker: int, *, ends: bool = False) -> None:
-        """Stop a worker, after its supervisor, which would kill it; ``ends`` continues both."""
-        for pid in (worker, self.process.pid) if ends else (self.process.pid, worker):
-            os.kill(pid, signal.SIGCONT if ends else signal.SIGSTOP)
+    def freeze(self, worker: int) -> None:
+        """Stop a worker, after its supervisor, which would kill it; not while it locks the store.
+
+        With the lock of a file, it would keep the test from reading it.
+        """
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.kill(worker, signal.SIGSTOP)
+        while self._project.is_locked():
+            os.kill(worker, signal.SIGCONT)
+            wait_until(lambda: not self._project.is_locked(), TIMEOUT_S, "it unlocks the store")
+            os.kill(worker, signal.SIGSTOP)
+
+    def thaw(self, worker: int) -> None:
+        """Continue a worker that ``freeze`` has stopped, and its supervisor."""
+        for pid in (worker, self.process.pid):
+            os.kill(pid, signal.SIGCONT)
 
     def end(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait for the supervisor to exit; return its exit code."""
@@ -312,6 +324,14 @@ class Project:
             while self._reader and (records := self._reader.poll(1_000, 0)):
                 self._streamed.update(record.task_id for record in records)
         return self._streamed
+
+    def is_locked(self) -> bool:
+        """Whether another process locks the store, for longer than one waits."""
+        try:
+            self.open_store().close()
+        except Unreachable:
+            return True
+        return False
 
     def open_store(self) -> AnyStore:
         """Open the project's store, for another thread."""

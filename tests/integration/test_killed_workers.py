@@ -128,7 +128,7 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     frozen.freeze(pid)
     project.work("--processes", "1")
     project.until(delivered=3)
-    frozen.freeze(pid, ends=True)
+    frozen.thaw(pid)
     wait_until(lambda: "lease was lost" in frozen.log, 10, "the frozen worker notices")
     wait_until(lambda: pid in frozen.pids, 10, "and joins again")
     project.until(timeout_s=0, delivered=3, waiting=0, running=0, outbox=0)

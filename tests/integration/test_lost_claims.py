@@ -107,4 +107,4 @@ def _lose_lease(project: Project, fleet: Fleet, pid: int) -> None:
     if isinstance(store, CancelsTasks):
         store.cancel(["any"])  # Detects the lapse without claiming.
     store.close()
-    fleet.freeze(pid, ends=True)
+    fleet.thaw(pid)
