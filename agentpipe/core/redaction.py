@@ -31,10 +31,13 @@ _LONG, _SHORT = 15, 7
 NESTED = "management=http"
 # A URL, also as an argument's value: --db=postgres://user:password@host.
 _CREDENTIALS = re.compile(
-    r"(?:[^\s:/=]*=)?[a-z][a-z0-9+.-]*://(?P<user>[^/?#@:]*):(?P<rest>.*@.*)", re.IGNORECASE
+    r"(?:[^\s:/=]*=)?[a-z][a-z0-9+.-]*://(?P<user>[^/@:]*):(?P<rest>.*@.*)",
+    re.IGNORECASE | re.DOTALL,
 )
-# What follows a host's name is no password: http://host:8080/path@version.
-_PORT = re.compile(r"[0-9]*(?:[/?#\s]|\Z)")
+# A port and a path, not a password: http://host:8080/path@version.
+_PORT = re.compile("[0-9]*/")
+# Where a path begins: by the standard, and for clients that only look for a slash.
+_PATHS = (re.compile(r"[/?#\s]"), re.compile("/"))
 # Also a user with a slash, which should be escaped. That one is bounded: in a long text with many
 # slashes, each // is a start.
 _USER = re.compile(r"(?<!/)//(?:[^/@:]*+|(?!/)[^@:]{0,256}+):")
@@ -112,9 +115,9 @@ def _password_in(url: str) -> set[str]:
 
 
 def _ends_of_password(rest: str) -> set[int]:
-    """Where it ends; with an unescaped slash, space or ? in it, the first or the last ``@``."""
-    host = re.split(r"[/?#\s]", rest, maxsplit=1)[0].rfind("@")
-    return {host} if host >= 0 else {rest.index("@"), rest.rindex("@")}
+    """Where it can end: before a path at the last ``@``, else at the first or the last of all."""
+    ends = {path.split(rest, maxsplit=1)[0].rfind("@") for path in _PATHS} - {-1}
+    return ends or {rest.index("@"), rest.rindex("@")}
 
 
 def without_password(url: str) -> str:

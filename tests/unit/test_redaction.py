@@ -157,7 +157,9 @@ def test_the_password_is_found_alone_in_any_url(url: str) -> None:
     assert "s3cret" in set(passwords_in(url))
 
 
-@pytest.mark.parametrize("password", ["p@ss", "a/b", "a/b@c", "p?q", "p#q", "p q", "x%2Fy"])
+@pytest.mark.parametrize(
+    "password", ["p@ss", "a/b", "a/b@c", "p?q", "p#q", "p q", "p@q?r", "12?34", "x%2Fy"]
+)
 def test_a_password_that_should_be_escaped_is_found(password: str) -> None:
     assert password in set(passwords_in(f"redis://u:{password}@h:6379/1"))
 
@@ -167,8 +169,6 @@ def test_a_password_that_should_be_escaped_is_found(password: str) -> None:
     [
         "http://h:8080/pkg@1.2",
         "http://h:8080/a:b@c",
-        "http://h:8080?mail=a@b",
-        "http://h:80#a@b",
         "http://h:/a@b",
         "http://h/a:b@c",
         "see http://u:word@h",
