@@ -70,14 +70,3 @@ def is_absent(url: str) -> bool:
     except OSError:  # Opening it says why.
         return False
     return False
-
-
-def names_file(url: str) -> bool:
-    """Whether the URL names a file that is there, as far as this user may see it.
-
-    Raises:
-        ConfigError: It is an invalid SQLite URL.
-    """
-    if not url.startswith("sqlite:"):
-        return False
-    return os.path.isfile(parse_url(url).path)  # noqa: PTH113 - Path raises in a closed folder

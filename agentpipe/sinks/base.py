@@ -142,8 +142,9 @@ class Sink(Protocol):
 class ChecksUrl(Protocol):
     """Optional: a sink class that refuses a wrong URL before tasks run; each of ours does."""
 
-    def check(self, url: str) -> None:
-        """Check the URL without a server, on the class itself.
+    @classmethod
+    def check(cls, url: str) -> None:
+        """Check the URL without a server.
 
         Raises ``ConfigError`` if the URL or its file is wrong. What can pass, such as an outage, is
         no error.

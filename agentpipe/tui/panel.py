@@ -23,8 +23,8 @@ class Panel:
 
     Attributes:
         noun: What the rows are, such as ``workers``.
-        rows: Each makes its cells, pairs of text and style, when it is drawn. A fleet has tens of
-            thousands, of which a screen shows a few.
+        rows: Each makes its cells, pairs of text and style, when it is drawn. A fleet can have tens
+            of thousands; a screen shows a few.
     """
 
     noun: str

@@ -168,8 +168,8 @@ def _workers(now: Snapshot, width: int) -> Panel:
     ]
     pairs.sort(key=lambda pair: _trouble(*pair))
     rows = [partial(_worker, worker, heartbeat, wide=width >= WIDE) for worker, heartbeat in pairs]
-    nobody = [("none is running", FAINT), *[("", "")] * (len(columns) - 1)]
-    return Panel("workers", columns, rows or [lambda: nobody])
+    none = [("none is running", FAINT), *[("", "")] * (len(columns) - 1)]
+    return Panel("workers", columns, rows or [lambda: none])
 
 
 def _trouble(worker: WorkerSeen, heartbeat: Heartbeat) -> tuple[bool, bool, str]:

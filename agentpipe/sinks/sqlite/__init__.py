@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database
-from agentpipe.connections.sqlite_address import names_file, parse_url
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core import caps
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.sinks.base import check_group
@@ -120,7 +121,7 @@ class SqliteSink:
     @staticmethod
     def check(url: str) -> None:
         """See ``ChecksUrl``."""
-        if names_file(url):
+        if os.path.isfile(parse_url(url).path):  # noqa: PTH113 - Path raises in a closed folder
             with suppress(Unreachable, StoreError):  # A lock or a full disk can pass.
                 SqliteArchive(url).close()
 
